@@ -1,0 +1,223 @@
+//! The documents of the HTTP API, shared by hub and clients.
+//!
+//! Times are Unix milliseconds. Unknown fields are ignored by readers, so that a newer hub can say more.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use serde::{Deserialize, Serialize};
+
+use crate::id::{AgentId, Digest, JobId};
+use crate::spec::{FieldError, Priority, VerifyClass};
+use crate::unit::{ComputeUnits, UnixMillis};
+
+/// Where a job stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobState {
+    /// Accepted and durable; none of its shards is out.
+    Queued,
+    /// Shards are out.
+    Running,
+    /// Its result is durable.
+    Done,
+    /// It cannot be finished; [`JobView::failure`] says why.
+    Failed,
+    /// Its client stopped it.
+    Cancelled,
+}
+
+impl JobState {
+    /// Whether it will change again.
+    pub fn is_open(self) -> bool {
+        matches!(self, JobState::Queued | JobState::Running)
+    }
+}
+
+/// Why a job failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "reason")]
+pub enum JobFailure {
+    /// A shard failed on every attempt it was allowed.
+    ShardFailed {
+        /// Which shard.
+        shard: u64,
+        /// How many attempts were made.
+        attempts: u32,
+        /// What the last agent said.
+        cause: String,
+    },
+    /// It was still open when its deadline came.
+    DeadlinePassed {
+        /// The limit it had.
+        deadline_s: u64,
+    },
+    /// Agents disagreed about a shard and no majority was found.
+    Disputed {
+        /// Which shard.
+        shard: u64,
+    },
+    /// The partials do not reduce to a result.
+    NotReducible {
+        /// Why.
+        cause: String,
+    },
+}
+
+/// A job as its client sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobView {
+    /// Its id.
+    pub id: JobId,
+    /// What people call it.
+    pub name: String,
+    /// Whose it is.
+    pub project: String,
+    /// Where it stands.
+    pub state: JobState,
+    /// Names the computation.
+    pub manifest_digest: Digest,
+    /// How much is done twice.
+    pub verify: VerifyClass,
+    /// Which queue it waits in.
+    pub priority: Priority,
+    /// When it was accepted.
+    pub created_ms: UnixMillis,
+    /// When it ended.
+    pub ended_ms: Option<UnixMillis>,
+    /// Samples it covers, those of the job it extends included.
+    pub paths: u64,
+    /// The job whose paths it continues.
+    pub extends: Option<JobId>,
+    /// What it costs.
+    pub cost: ComputeUnits,
+    /// Shards of its plan.
+    pub shards: u64,
+    /// Shards verified and reduced.
+    pub shards_done: u64,
+    /// Attempts handed to agents, since this hub started for jobs that it recovered.
+    pub attempts: u64,
+    /// Shards whose second answer agreed.
+    pub checks: u64,
+    /// Shards on which two agents disagreed.
+    pub mismatches: u64,
+    /// Shards that were sampled for a check while no second agent was there to make it.
+    pub checks_skipped: u64,
+    /// Shards reduced by each lane, by lane index.
+    pub lanes: Vec<u64>,
+    /// BLAKE3 of the result document, once done.
+    pub digest: Option<Digest>,
+    /// Why it failed.
+    pub failure: Option<JobFailure>,
+    /// What it waits for, in words, while it waits.
+    pub waiting: Option<String>,
+}
+
+/// A page of jobs, newest first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobList {
+    /// The jobs.
+    pub jobs: Vec<JobView>,
+}
+
+/// What a job would take, without running it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanQuote {
+    /// Names the computation.
+    pub manifest_digest: Digest,
+    /// Names the cut into shards.
+    pub plan_digest: Digest,
+    /// Samples.
+    pub paths: u64,
+    /// Samples to a shard; the last may hold fewer.
+    pub shard_size: u64,
+    /// Shards.
+    pub shards: u64,
+    /// What it costs, checks not counted.
+    pub cost: ComputeUnits,
+}
+
+/// Where an agent stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AgentState {
+    /// It has a live session.
+    Connected,
+    /// It finishes what it has and takes nothing new.
+    Leaving,
+    /// It is enrolled and away.
+    Away,
+}
+
+/// An agent as an operator sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentView {
+    /// Its id.
+    pub id: AgentId,
+    /// A name for people.
+    pub name: String,
+    /// Where it stands.
+    pub state: AgentState,
+    /// The lane that holds its session.
+    pub lane: Option<u16>,
+    /// Version of its program.
+    pub version: String,
+    /// Shards it computes at once.
+    pub slots: u16,
+    /// Instruction set of its kernels.
+    pub isa: String,
+    /// Processor architecture.
+    pub arch: String,
+    /// Memory it offers. *Units*: bytes.
+    pub memory_bytes: u64,
+    /// Shards in flight.
+    pub in_flight: u32,
+    /// Shards it finished, since this hub started.
+    pub completed: u64,
+    /// Shards on which another agent contradicted it and was believed.
+    pub mismatches: u64,
+}
+
+/// The agents of a hub, by id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentList {
+    /// The agents.
+    pub agents: Vec<AgentView>,
+}
+
+/// A new single-use enrolment token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenIssued {
+    /// What the provider passes as `--token`: the hub's key and the secret in one word.
+    pub token: String,
+    /// Where the agent connects, as `HOST:PORT`.
+    pub hub: String,
+}
+
+/// Body of `POST /v1/jobs/{id}:extend`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExtendRequest {
+    /// All paths afterwards, those of the finished job included.
+    pub paths: u64,
+}
+
+/// An error as `application/problem+json`. *Source*: RFC 9457.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// A URI reference that names the kind of problem.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The kind in words.
+    pub title: String,
+    /// HTTP status.
+    pub status: u16,
+    /// The kind as a word that never changes.
+    pub code: String,
+    /// What happened this time.
+    pub detail: String,
+    /// What to do next.
+    pub hint: String,
+    /// The fields that are wrong.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<FieldError>,
+}

@@ -1,0 +1,338 @@
+//! Exact sums of doubles: one value, whatever the order, the grouping or the number of machines.
+//!
+//! Owns the superaccumulator, its canonical bytes and the one rounding at the end. It may not know
+//! what is being summed, and takes no square root: `core` has none.
+
+use alloc::vec::Vec;
+use core::fmt;
+
+/// Limbs of 64 bits in an accumulator.
+const LIMBS: usize = 35;
+/// The weight of bit 0 is two to this: below the smallest subnormal double (2^-1074), limb aligned.
+const BASE_EXPONENT: i32 = -1088;
+/// Smallest exponent [`ExactSum::add_scaled`] takes.
+pub const EXPONENT_MIN: i32 = BASE_EXPONENT;
+/// Largest exponent [`ExactSum::add_scaled`] takes: any `i128` times two to this still fits.
+pub const EXPONENT_MAX: i32 = 1_000;
+/// Bytes of the longest encoding: sign, position, length, limbs.
+pub const ENCODED_BYTES_MAX: usize = 3 + 8 * LIMBS;
+
+// The largest double is below 2^1024; 2^64 of them, and a sign, must fit. So must any `add_scaled`.
+const _: () = assert!(BASE_EXPONENT + 64 * LIMBS as i32 > 1024 + 64);
+const _: () = assert!(BASE_EXPONENT + 64 * LIMBS as i32 > 127 + EXPONENT_MAX);
+
+/// A number that has no place in a sum: infinite or not a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotFinite;
+
+impl fmt::Display for NotFinite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an infinite or undefined number cannot be summed")
+    }
+}
+
+impl core::error::Error for NotFinite {}
+
+/// Why bytes are not an exact sum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DecodeSumError {
+    /// Fewer bytes than the header promises.
+    CutShort,
+    /// A sign, position or length outside its range.
+    OutOfRange,
+    /// A value that has a shorter encoding.
+    NotCanonical,
+}
+
+impl fmt::Display for DecodeSumError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            DecodeSumError::CutShort => "the sum is cut short",
+            DecodeSumError::OutOfRange => "the sum has a sign, position or length out of range",
+            DecodeSumError::NotCanonical => "the sum is not in its shortest form",
+        })
+    }
+}
+
+impl core::error::Error for DecodeSumError {}
+
+/// The exact sum of doubles, as one two's-complement integer in units of 2^-1088.
+///
+/// Holds at least 2^64 additions of the largest double. Beyond 2^1151, which only forged bytes reach,
+/// it wraps; addition therefore is commutative and associative without exception and never panics.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ExactSum {
+    limbs: [u64; LIMBS],
+}
+
+impl Default for ExactSum {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for ExactSum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ExactSum(≈{:e})", self.to_f64())
+    }
+}
+
+impl ExactSum {
+    /// Zero.
+    pub const fn new() -> Self {
+        ExactSum { limbs: [0; LIMBS] }
+    }
+
+    /// Adds a double. *Errors*: [`NotFinite`]; the sum is then unchanged.
+    #[inline]
+    pub fn add(&mut self, value: f64) -> Result<(), NotFinite> {
+        let bits = value.to_bits();
+        let biased = (bits >> 52) as i32 & 0x7ff;
+        let fraction = bits & ((1 << 52) - 1);
+        if biased == 0x7ff {
+            return Err(NotFinite);
+        }
+        let (mantissa, exponent) = if biased == 0 { (fraction, -1074) } else { (fraction | 1 << 52, biased - 1075) };
+        let signed = if value.is_sign_negative() { -(mantissa as i64) } else { mantissa as i64 };
+        self.add_scaled(i128::from(signed), exponent);
+        Ok(())
+    }
+
+    /// Adds `integer * 2^exponent`: how vector code hands over what it summed in fixed point.
+    ///
+    /// *Panics*: when the exponent lies outside `EXPONENT_MIN..=EXPONENT_MAX`.
+    #[inline]
+    pub fn add_scaled(&mut self, integer: i128, exponent: i32) {
+        assert!((EXPONENT_MIN..=EXPONENT_MAX).contains(&exponent), "exponent {exponent} is outside the accumulator");
+        let shift = (exponent - BASE_EXPONENT) as u32;
+        let (first, bits) = ((shift / 64) as usize, shift % 64);
+        let fill = (integer >> 127) as u64;
+        let (low, middle) = (integer as u64, (integer >> 64) as u64);
+        let shifted = if bits == 0 {
+            [low, middle, fill]
+        } else {
+            [low << bits, middle << bits | low >> (64 - bits), fill << bits | middle >> (64 - bits)]
+        };
+        let mut carry = false;
+        for (limb, addend) in self.limbs[first..].iter_mut().zip(shifted) {
+            (*limb, carry) = limb.carrying_add_stable(addend, carry);
+        }
+        // Above the three limbs the addend is its sign repeated: all ones and a carry cancel.
+        if carry == (fill != 0) {
+            return;
+        }
+        for limb in self.limbs.iter_mut().skip(first + 3) {
+            let over;
+            (*limb, over) = if carry { limb.overflowing_add(1) } else { limb.overflowing_sub(1) };
+            if !over {
+                return;
+            }
+        }
+    }
+
+    /// Adds another sum.
+    pub fn merge(&mut self, other: &ExactSum) {
+        let mut carry = false;
+        for (mine, theirs) in self.limbs.iter_mut().zip(other.limbs) {
+            (*mine, carry) = mine.carrying_add_stable(theirs, carry);
+        }
+    }
+
+    /// Whether the sum is exactly zero.
+    pub fn is_zero(&self) -> bool {
+        self.limbs.iter().all(|limb| *limb == 0)
+    }
+
+    /// The nearest double, ties to even; infinite when the sum lies beyond the largest double.
+    pub fn to_f64(&self) -> f64 {
+        let (negative, magnitude) = self.magnitude();
+        let value = match leading(&magnitude, BASE_EXPONENT) {
+            None => 0.0,
+            Some(leading) => leading.to_f64(),
+        };
+        if negative { -value } else { value }
+    }
+
+    /// Appends the canonical bytes.
+    ///
+    /// *Shape*: sign (0 zero, 1 positive, 2 negative); unless zero, the position of the lowest non-zero
+    /// limb of the magnitude, the number of limbs up to the highest non-zero one, those limbs, little-endian.
+    pub fn encode(&self, bytes: &mut Vec<u8>) {
+        let (negative, magnitude) = self.magnitude();
+        let (Some(first), Some(last)) = (magnitude.iter().position(|limb| *limb != 0), magnitude.iter().rposition(|limb| *limb != 0)) else {
+            bytes.push(0);
+            return;
+        };
+        bytes.extend([1 + u8::from(negative), first as u8, (last - first + 1) as u8]);
+        for limb in &magnitude[first..=last] {
+            bytes.extend(limb.to_le_bytes());
+        }
+    }
+
+    /// Reads one sum from the front of bytes from outside; returns it and what follows.
+    pub fn decode(bytes: &[u8]) -> Result<(ExactSum, &[u8]), DecodeSumError> {
+        let (&sign, rest) = bytes.split_first().ok_or(DecodeSumError::CutShort)?;
+        if sign == 0 {
+            return Ok((ExactSum::new(), rest));
+        }
+        let [first, length, rest @ ..] = rest else { return Err(DecodeSumError::CutShort) };
+        let (first, length) = (usize::from(*first), usize::from(*length));
+        if sign > 2 || length == 0 || first + length > LIMBS {
+            return Err(DecodeSumError::OutOfRange);
+        }
+        if rest.len() < 8 * length {
+            return Err(DecodeSumError::CutShort);
+        }
+        let (limbs, rest) = rest.split_at(8 * length);
+        let mut magnitude = [0u64; LIMBS];
+        for (limb, chunk) in magnitude[first..].iter_mut().zip(limbs.chunks_exact(8)) {
+            *limb = u64::from_le_bytes(chunk.try_into().map_err(|_| DecodeSumError::CutShort)?);
+        }
+        if magnitude[first] == 0 || magnitude[first + length - 1] == 0 {
+            return Err(DecodeSumError::NotCanonical);
+        }
+        let sum = ExactSum { limbs: if sign == 2 { negated(&magnitude) } else { magnitude } };
+        // A magnitude of 2^1151 or more would come back with the other sign.
+        if sum.is_negative() == (sign == 2) { Ok((sum, rest)) } else { Err(DecodeSumError::OutOfRange) }
+    }
+
+    fn is_negative(&self) -> bool {
+        self.limbs[LIMBS - 1] >> 63 == 1
+    }
+
+    fn magnitude(&self) -> (bool, [u64; LIMBS]) {
+        if self.is_negative() { (true, negated(&self.limbs)) } else { (false, self.limbs) }
+    }
+}
+
+/// The unbiased sample variance `(n·Σx² − (Σx)²) / (n(n−1))`.
+///
+/// The numerator is exact and rounded once, so is the denominator, then one division. The squares in
+/// `sum_of_squares` were rounded one by one, so equal samples may leave a numerator below zero: that is
+/// returned as zero. Not a number when `n < 2`, where no variance exists.
+pub fn sample_variance(n: u64, sum: &ExactSum, sum_of_squares: &ExactSum) -> f64 {
+    if n < 2 {
+        return f64::NAN;
+    }
+    let (negative, squares) = sum_of_squares.magnitude();
+    if negative {
+        return 0.0;
+    }
+    // Units of 2^(2·BASE): n·Σx² moves up by -BASE bits, which is a whole number of limbs.
+    const RAISED: usize = (-BASE_EXPONENT / 64) as usize;
+    const _: () = assert!(BASE_EXPONENT % 64 == 0 && RAISED + LIMBS < 2 * LIMBS);
+    let mut numerator = [0u64; 2 * LIMBS + 1];
+    add_product(&mut numerator[RAISED..], &squares, n);
+    let (_, magnitude) = sum.magnitude();
+    let mut square = [0u64; 2 * LIMBS + 1];
+    for (position, limb) in magnitude.iter().enumerate() {
+        add_product(&mut square[position..], &magnitude, *limb);
+    }
+    let mut borrow = false;
+    for (limb, subtrahend) in numerator.iter_mut().zip(square) {
+        let (without, first) = limb.overflowing_sub(subtrahend);
+        let (difference, second) = without.overflowing_sub(u64::from(borrow));
+        (*limb, borrow) = (difference, first | second);
+    }
+    if borrow {
+        return 0.0;
+    }
+    let denominator = (u128::from(n) * u128::from(n - 1)) as f64;
+    match leading(&numerator, 2 * BASE_EXPONENT) {
+        None => 0.0,
+        Some(leading) => {
+            let (mantissa, exponent) = leading.rounded_to(53);
+            scaled(mantissa as f64 / denominator, exponent)
+        }
+    }
+}
+
+/// Adds `factor * limbs` into `into`, carrying as far as needed.
+fn add_product(into: &mut [u64], limbs: &[u64], factor: u64) {
+    if factor == 0 {
+        return;
+    }
+    let mut carry = 0u64;
+    for (position, limb) in into.iter_mut().enumerate() {
+        let Some(multiplicand) = limbs.get(position).copied().or((carry != 0).then_some(0)) else { return };
+        let total = u128::from(multiplicand) * u128::from(factor) + u128::from(*limb) + u128::from(carry);
+        (*limb, carry) = (total as u64, (total >> 64) as u64);
+    }
+}
+
+fn negated(limbs: &[u64; LIMBS]) -> [u64; LIMBS] {
+    let mut carry = true;
+    limbs.map(|limb| {
+        let negated;
+        (negated, carry) = (!limb).overflowing_add(u64::from(carry));
+        negated
+    })
+}
+
+/// The top 64 bits of a positive magnitude, its exponent, and whether anything lies below.
+struct Leading {
+    /// Highest bit set.
+    bits: u64,
+    /// Of the lowest of `bits`.
+    exponent: i32,
+    sticky: bool,
+}
+
+fn leading(limbs: &[u64], base_exponent: i32) -> Option<Leading> {
+    let top = limbs.iter().rposition(|limb| *limb != 0)?;
+    let shift = limbs[top].leading_zeros();
+    let below = if top == 0 { 0 } else { limbs[top - 1] };
+    let (bits, dropped) = if shift == 0 { (limbs[top], below) } else { (limbs[top] << shift | below >> (64 - shift), below << shift) };
+    let sticky = dropped != 0 || limbs[..top.saturating_sub(1)].iter().any(|limb| *limb != 0);
+    Some(Leading { bits, exponent: base_exponent + 64 * top as i32 - shift as i32, sticky })
+}
+
+impl Leading {
+    /// Nearest even integer of at most `bits` bits, and its exponent.
+    fn rounded_to(&self, bits: u32) -> (u64, i32) {
+        let drop = 64 - bits;
+        if drop == 64 {
+            // Less than one unit: exactly half of it goes to even, that is to zero.
+            let up = self.bits > 1 << 63 || (self.bits == 1 << 63 && self.sticky);
+            return (u64::from(up), self.exponent + 64);
+        }
+        let kept = self.bits >> drop;
+        let rest = self.bits & ((1 << drop) - 1);
+        let half = 1 << (drop - 1);
+        let up = rest > half || (rest == half && (self.sticky || kept & 1 == 1));
+        (kept + u64::from(up), self.exponent + drop as i32)
+    }
+
+    fn to_f64(&self) -> f64 {
+        // Of the value 2^top <= v < 2^(top+1); subnormals keep fewer bits.
+        let top = self.exponent + 63;
+        if top < -1075 {
+            return 0.0;
+        }
+        let (mantissa, exponent) = self.rounded_to((top + 1075).min(53) as u32);
+        scaled(mantissa as f64, exponent)
+    }
+}
+
+/// `value * 2^exponent`, rounded once (and not at all when it fits). `value` is at most 2^64.
+fn scaled(value: f64, exponent: i32) -> f64 {
+    let power = |exponent: i32| f64::from_bits(((exponent + 1023) as u64) << 52);
+    let mut value = value;
+    let mut exponent = exponent;
+    while exponent > 1023 {
+        value *= power(1023);
+        exponent -= 1023;
+        if value == 0.0 || value == f64::INFINITY {
+            return value;
+        }
+    }
+    // Stay above the subnormals until the last step, so that only that one can round.
+    while exponent < -900 && value >= power(-60) {
+        value *= power(-900);
+        exponent += 900;
+        if value < power(-1000) && exponent < -200 {
+            return 0.0;
+        }
+    }
+    if exponent < -1022 { 0.0 } else { value * power(exponent) }
+}

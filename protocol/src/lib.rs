@@ -1,0 +1,18 @@
+//! The vocabulary every other room speaks: ids, units, limits, the job specification, the wire.
+//!
+//! Owns what a word means and how it is written down. It may not touch a clock, a socket, a file or
+//! a thread: `#![no_std]` keeps them out.
+#![no_std]
+#![forbid(unsafe_code)]
+extern crate alloc;
+
+pub mod api;
+pub mod canonical;
+pub mod exact;
+pub mod id;
+pub mod limits;
+pub mod monte_carlo;
+pub mod spec;
+pub mod tally;
+pub mod unit;
+pub mod wire;

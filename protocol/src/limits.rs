@@ -1,0 +1,57 @@
+//! Every limit of the product, by name, with where it comes from.
+
+/// Largest JSON body the HTTP API takes. *Units*: bytes. A book of 10,000 contracts with monthly
+/// fixings is about 4 MB.
+pub const BODY_BYTES_MAX: usize = 8 << 20;
+/// Longest job, project, contract or driver name. *Units*: bytes.
+pub const NAME_BYTES_MAX: usize = 128;
+/// Largest seed: the integers an IEEE double, and so RFC 8785 JSON, carries exactly (RFC 7493).
+pub const SEED_MAX: u64 = (1 << 53) - 1;
+/// Most paths of one job; below 2^53 for the same reason and far above a year of a large fleet.
+pub const PATHS_MAX: u64 = 1_000_000_000_000_000;
+/// Most paths of one shard: about a minute of one slow core, so that a lease means something.
+pub const SHARD_PATHS_MAX: u64 = 1 << 30;
+/// Most contracts of one book. A partial carries about 700 bytes a contract.
+pub const CONTRACTS_MAX: usize = 10_000;
+/// Most dates on which one driver is sampled: daily for twenty years.
+pub const GRID_TIMES_MAX: usize = 5_040;
+/// Most declared inputs of one job.
+pub const INPUTS_MAX: usize = 64;
+/// Most attempts at one shard beyond the first that a client may ask for.
+pub const RETRIES_MAX: u32 = 16;
+/// Longest deadline a client may set. *Units*: seconds (30 days).
+pub const DEADLINE_S_MAX: u64 = 30 * 24 * 3600;
+/// Most open jobs of one project; the next is refused until one ends.
+pub const OPEN_JOBS_PER_PROJECT_MAX: usize = 1_000;
+/// Longest Idempotency-Key. *Units*: bytes.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+
+/// Version byte that opens every frame.
+pub const FRAME_VERSION: u8 = 1;
+/// ALPN of the agent protocol; a breaking change takes a new name.
+pub const ALPN: &[u8] = b"tessera/1";
+/// Largest frame on a control stream. *Units*: bytes, version byte included.
+pub const CONTROL_FRAME_BYTES_MAX: usize = 64 << 10;
+/// Largest frame on a work stream. *Units*: bytes, version byte included.
+pub const WORK_FRAME_BYTES_MAX: usize = 1 << 20;
+/// Largest payload on a stream of its own, header included. *Units*: bytes.
+pub const BULK_BYTES_MAX: usize = 64 << 20;
+/// Payloads above this travel on a stream of their own, so that bulk never blocks small work.
+/// *Units*: bytes. Source: the architecture's transport measurements.
+pub const INLINE_BYTES_MAX: usize = 16 << 10;
+/// Most assignments or results in one frame.
+pub const BATCH_ITEMS_MAX: usize = 4_096;
+/// Most slots one agent may offer: the logical CPUs of the largest machines sold, doubled.
+pub const SLOTS_MAX: u16 = 2_048;
+/// Shards in flight for each slot an agent offers: one computing, one waiting behind it.
+pub const CREDIT_PER_SLOT: u32 = 2;
+
+/// How often an agent says it is alive. *Units*: milliseconds.
+pub const HEARTBEAT_MS: u64 = 10_000;
+/// How long a silent agent keeps its shards. *Units*: milliseconds: three missed heartbeats.
+pub const LEASE_MS: u64 = 30_000;
+
+const _: () = assert!(INLINE_BYTES_MAX < WORK_FRAME_BYTES_MAX);
+const _: () = assert!(WORK_FRAME_BYTES_MAX < BULK_BYTES_MAX);
+const _: () = assert!(LEASE_MS >= 3 * HEARTBEAT_MS);
+const _: () = assert!(PATHS_MAX <= SEED_MAX);

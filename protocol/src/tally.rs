@@ -1,0 +1,231 @@
+//! The tally: a partial result that merges exactly.
+//!
+//! Exact sums, counts and sparse bins all merge by addition, so shard size, order and number cannot
+//! change a bit. The hub merges tallies without knowing what they count.
+
+use alloc::vec::Vec;
+use core::fmt;
+
+use crate::exact::ExactSum;
+use crate::limits;
+
+/// What a range of samples adds up to.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Tally {
+    /// How many samples were taken.
+    pub samples: u64,
+    /// Exact sums, in the workload's order.
+    pub sums: Vec<ExactSum>,
+    /// Dense counts, in the workload's order.
+    pub counts: Vec<u64>,
+    /// Sparse counts `(bin, count)`. *Order*: strictly ascending by bin, no zero counts.
+    pub bins: Vec<(u32, u64)>,
+}
+
+/// Why bytes are not a tally, or two tallies do not merge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TallyError {
+    /// Cut short, trailing bytes, bins out of order or not in canonical form.
+    Malformed,
+    /// The two have other numbers of sums or counts.
+    Shape,
+    /// A count passed `u64::MAX`.
+    Overflow,
+}
+
+impl fmt::Display for TallyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            TallyError::Malformed => "the partial is not a tally in canonical form",
+            TallyError::Shape => "the partial has another number of sums or counts than its job",
+            TallyError::Overflow => "a count of the partial passed 2^64 - 1",
+        })
+    }
+}
+
+impl core::error::Error for TallyError {}
+
+impl Tally {
+    /// Adds another tally of the same shape. On error `self` is unchanged.
+    pub fn merge(&mut self, other: &Tally) -> Result<(), TallyError> {
+        if self.sums.len() != other.sums.len() || self.counts.len() != other.counts.len() {
+            return Err(TallyError::Shape);
+        }
+        let samples = self.samples.checked_add(other.samples).ok_or(TallyError::Overflow)?;
+        let counts_fit = self.counts.iter().zip(&other.counts).all(|(a, b)| a.checked_add(*b).is_some());
+        if !counts_fit {
+            return Err(TallyError::Overflow);
+        }
+        self.bins = merge_bins(&self.bins, &other.bins)?;
+        self.samples = samples;
+        for (mine, theirs) in self.counts.iter_mut().zip(&other.counts) {
+            *mine += theirs;
+        }
+        for (mine, theirs) in self.sums.iter_mut().zip(&other.sums) {
+            mine.merge(theirs);
+        }
+        Ok(())
+    }
+
+    /// The canonical bytes: equal tallies have equal bytes, so a check is a hash compare.
+    ///
+    /// *Shape*: LEB128 numbers `samples, #sums, #counts, #bins`, then the sums' encodings, the counts,
+    /// and each bin as its distance from the one before and its count.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for number in [self.samples, self.sums.len() as u64, self.counts.len() as u64, self.bins.len() as u64] {
+            write_number(&mut bytes, number);
+        }
+        for sum in &self.sums {
+            sum.encode(&mut bytes);
+        }
+        for count in &self.counts {
+            write_number(&mut bytes, *count);
+        }
+        let mut before = None;
+        for (bin, count) in &self.bins {
+            write_number(&mut bytes, u64::from(*bin) - before.map_or(0, |before: u32| u64::from(before) + 1));
+            write_number(&mut bytes, *count);
+            before = Some(*bin);
+        }
+        bytes
+    }
+
+    /// Reads canonical bytes from outside.
+    pub fn decode(bytes: &[u8]) -> Result<Tally, TallyError> {
+        let mut reader = Reader { bytes };
+        let samples = reader.number()?;
+        let [sums, counts, bins] = [reader.length()?, reader.length()?, reader.length()?];
+        let mut tally = Tally { samples, ..Tally::default() };
+        for _ in 0..sums {
+            let (sum, rest) = ExactSum::decode(reader.bytes).map_err(|_| TallyError::Malformed)?;
+            reader.bytes = rest;
+            tally.sums.push(sum);
+        }
+        for _ in 0..counts {
+            tally.counts.push(reader.number()?);
+        }
+        let mut next = 0u64;
+        for _ in 0..bins {
+            let bin = next.checked_add(reader.number()?).and_then(|bin| u32::try_from(bin).ok()).ok_or(TallyError::Malformed)?;
+            let count = reader.number()?;
+            if count == 0 {
+                return Err(TallyError::Malformed);
+            }
+            tally.bins.push((bin, count));
+            next = u64::from(bin) + 1;
+        }
+        if reader.bytes.is_empty() { Ok(tally) } else { Err(TallyError::Malformed) }
+    }
+}
+
+fn merge_bins(mine: &[(u32, u64)], theirs: &[(u32, u64)]) -> Result<Vec<(u32, u64)>, TallyError> {
+    let mut merged = Vec::with_capacity(mine.len().max(theirs.len()));
+    let (mut mine, mut theirs) = (mine.iter().copied().peekable(), theirs.iter().copied().peekable());
+    while let (Some(a), Some(b)) = (mine.peek().copied(), theirs.peek().copied()) {
+        merged.push(match a.0.cmp(&b.0) {
+            core::cmp::Ordering::Less => a,
+            core::cmp::Ordering::Greater => b,
+            core::cmp::Ordering::Equal => (a.0, a.1.checked_add(b.1).ok_or(TallyError::Overflow)?),
+        });
+        if a.0 <= b.0 {
+            mine.next();
+        }
+        if b.0 <= a.0 {
+            theirs.next();
+        }
+    }
+    merged.extend(mine);
+    merged.extend(theirs);
+    Ok(merged)
+}
+
+fn write_number(bytes: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        bytes.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    bytes.push(number as u8);
+}
+
+struct Reader<'a> {
+    bytes: &'a [u8],
+}
+
+impl Reader<'_> {
+    /// LEB128 in its shortest form only.
+    fn number(&mut self) -> Result<u64, TallyError> {
+        let mut number = 0u64;
+        for shift in (0..64).step_by(7) {
+            let (byte, rest) = self.bytes.split_first().ok_or(TallyError::Malformed)?;
+            self.bytes = rest;
+            let bits = u64::from(byte & 0x7f);
+            if (shift == 63 && bits > 1) || (shift > 0 && *byte == 0) {
+                return Err(TallyError::Malformed);
+            }
+            number |= bits << shift;
+            if byte & 0x80 == 0 {
+                return Ok(number);
+            }
+        }
+        Err(TallyError::Malformed)
+    }
+
+    /// A number of items, each of which takes at least a byte of what is left.
+    fn length(&mut self) -> Result<usize, TallyError> {
+        let length = usize::try_from(self.number()?).map_err(|_| TallyError::Malformed)?;
+        if length > limits::BULK_BYTES_MAX { Err(TallyError::Malformed) } else { Ok(length) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+
+    fn tally(samples: u64, values: &[f64], counts: &[u64], bins: &[(u32, u64)]) -> Tally {
+        let sums = values
+            .iter()
+            .map(|value| {
+                let mut sum = ExactSum::default();
+                sum.add(*value).unwrap();
+                sum
+            })
+            .collect();
+        Tally { samples, sums, counts: counts.to_vec(), bins: bins.to_vec() }
+    }
+
+    #[test]
+    fn tallies_merge_to_the_same_bytes_in_either_order() {
+        let a = tally(3, &[1e300, 0.1], &[1, 2], &[(0, 1), (7, 2), (u32::MAX, 9)]);
+        let b = tally(5, &[-1e300, 1e-300], &[0, 300], &[(7, 5), (8, 1)]);
+        let (mut ab, mut ba) = (a.clone(), b.clone());
+        ab.merge(&b).unwrap();
+        ba.merge(&a).unwrap();
+        assert_eq!(ab.encode(), ba.encode());
+        assert_eq!(ab.samples, 8);
+        assert_eq!(ab.bins, vec![(0, 1), (7, 7), (8, 1), (u32::MAX, 9)]);
+    }
+
+    #[test]
+    fn a_tally_reads_back_and_anything_else_is_refused() {
+        let whole = tally(300, &[0.1, -2.5], &[0, u64::MAX], &[(0, 1), (1, 1), (900, 70)]);
+        let bytes = whole.encode();
+        assert_eq!(Tally::decode(&bytes), Ok(whole));
+        for cut in 0..bytes.len() {
+            assert_eq!(Tally::decode(&bytes[..cut]), Err(TallyError::Malformed), "cut at {cut}");
+        }
+        let longer = [&bytes[..], &[0]].concat();
+        assert_eq!(Tally::decode(&longer), Err(TallyError::Malformed));
+        assert_eq!(Tally::decode(&[0x80, 0x00, 0, 0, 0]), Err(TallyError::Malformed), "not the shortest form");
+    }
+
+    #[test]
+    fn a_merge_that_fails_changes_nothing() {
+        let mut mine = tally(1, &[1.0], &[u64::MAX], &[]);
+        let before = mine.clone();
+        assert_eq!(mine.merge(&tally(1, &[1.0], &[1], &[])), Err(TallyError::Overflow));
+        assert_eq!(mine.merge(&tally(1, &[], &[1], &[])), Err(TallyError::Shape));
+        assert_eq!(mine, before);
+    }
+}

@@ -1,0 +1,411 @@
+//! What hub and agent say to each other, and its bytes.
+//!
+//! A frame on a stream is a `u32` little-endian length, then a body: the version byte
+//! [`limits::FRAME_VERSION`], then one rkyv archive. A payload on a stream of its own is a `u32`
+//! little-endian length, a header body of the same form, then the payload to the end of the stream.
+//! Every archive from outside is validated before it is read.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+use rkyv::api::high::HighSerializer;
+use rkyv::rancor::{Failure, Panic, ResultExt};
+use rkyv::ser::allocator::ArenaHandle;
+use rkyv::util::AlignedVec;
+use rkyv::{Archive, Deserialize, Serialize};
+
+use crate::limits;
+
+/// Agent → hub on the control stream, which the agent opens.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub enum AgentControl {
+    /// The first frame of a session.
+    Hello(Hello),
+    /// Still alive; sent every [`Welcome::heartbeat_ms`].
+    Heartbeat,
+    /// Finish what is in flight, send nothing more: the agent is about to leave.
+    Leaving,
+}
+
+/// Who an agent is and what it offers.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct Hello {
+    /// The secret of a single-use enrolment token; needed only until the hub knows the key.
+    pub token: Option<[u8; 32]>,
+    /// A name for people; not unique.
+    pub name: String,
+    /// Version of the agent program.
+    pub version: String,
+    /// How many shards it computes at once.
+    pub slots: u16,
+    /// Instruction set its kernels use: `plain`, `avx2`, `avx512`.
+    pub isa: String,
+    /// Processor architecture, as in `std::env::consts::ARCH`.
+    pub arch: String,
+    /// Memory it offers. *Units*: bytes.
+    pub memory_bytes: u64,
+    /// Workloads it has kernels for.
+    pub kernels: Vec<String>,
+}
+
+/// Hub → agent on the control stream.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub enum HubControl {
+    /// The hub has judged the agent's key: from here on it is trusted with work.
+    Welcome(Welcome),
+    /// The agent may not work here; the session ends.
+    Refused {
+        /// Why.
+        reason: Refusal,
+    },
+    /// The hub is stopping: finish, then reconnect with backoff.
+    Draining,
+}
+
+/// The terms of a session.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct Welcome {
+    /// The id the hub knows the agent by.
+    pub agent: [u8; 16],
+    /// How often to send [`AgentControl::Heartbeat`]. *Units*: milliseconds.
+    pub heartbeat_ms: u64,
+    /// Most shards in flight.
+    pub credit: u32,
+    /// The lane that holds the session.
+    pub lane: u16,
+}
+
+/// Why a hub turns an agent away.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The key is unknown and no token came with it.
+    TokenMissing,
+    /// No such token was issued.
+    TokenUnknown,
+    /// The token enrolled another agent already.
+    TokenSpent,
+    /// The hello breaks a limit: no slots, too many, names too long.
+    HelloInvalid,
+    /// The same agent already has a live session.
+    AlreadyConnected,
+    /// The hub could not read or write its store.
+    StoreUnavailable,
+    /// The hub is stopping.
+    Draining,
+}
+
+impl Refusal {
+    /// Whether trying again later, unchanged, can succeed.
+    pub fn is_passing(self) -> bool {
+        matches!(self, Refusal::AlreadyConnected | Refusal::StoreUnavailable | Refusal::Draining)
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Refusal::TokenMissing => "the hub does not know this agent: enrol it once with --token; `tessera agent token` makes one",
+            Refusal::TokenUnknown => "the hub did not issue this token: check it for typing errors, or make one with `tessera agent token`",
+            Refusal::TokenSpent => "this token has already enrolled an agent: each works once; make another with `tessera agent token`",
+            Refusal::HelloInvalid => "the hub refused what the agent says of itself: slots must be 1 to 2048 and names at most 128 bytes",
+            Refusal::AlreadyConnected => "an agent with this identity is connected already: give each agent a --data directory of its own",
+            Refusal::StoreUnavailable => "the hub cannot reach its store now; the agent tries again by itself",
+            Refusal::Draining => "the hub is stopping; the agent tries again by itself",
+        })
+    }
+}
+
+/// Hub → agent on the work stream, which the hub opens.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub enum HubWork {
+    /// A job whose shards follow.
+    Job {
+        /// The job.
+        job: [u8; 16],
+        /// Which kernel runs it.
+        kernel: String,
+        /// The kernel's task, or `None` when it travels on a stream of its own.
+        task: Option<Vec<u8>>,
+    },
+    /// Shards to compute.
+    Assign {
+        /// Their job, announced before on this stream.
+        job: [u8; 16],
+        /// At most [`limits::BATCH_ITEMS_MAX`].
+        items: Vec<Assignment>,
+    },
+    /// Forget a job: drop its task, stop its shards, send nothing more of it.
+    Forget {
+        /// The job.
+        job: [u8; 16],
+    },
+}
+
+/// One attempt at one shard.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Assignment {
+    /// Shard index in the job's plan.
+    pub index: u64,
+    /// Fences the attempt.
+    pub epoch: u64,
+    /// First sample.
+    pub first: u64,
+    /// Number of samples.
+    pub count: u64,
+}
+
+/// Agent → hub on the work stream.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub enum AgentWork {
+    /// Finished shards of one job; at most [`limits::BATCH_ITEMS_MAX`].
+    Results {
+        /// The job.
+        job: [u8; 16],
+        /// The partials.
+        items: Vec<ShardResult>,
+    },
+    /// A shard the agent could not compute.
+    Failed {
+        /// The job.
+        job: [u8; 16],
+        /// Shard index.
+        index: u64,
+        /// The attempt.
+        epoch: u64,
+        /// Why.
+        failure: ShardFailure,
+    },
+}
+
+/// Why an agent could not compute a shard.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShardFailure {
+    /// No such kernel on this agent.
+    KernelUnknown,
+    /// The task did not decode or broke a limit.
+    TaskInvalid,
+    /// The kernel stopped with an error: a sum left the finite numbers, the floating-point unit is
+    /// in a mode that changes results.
+    KernelFailed,
+}
+
+/// The partial of one shard.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct ShardResult {
+    /// Shard index.
+    pub index: u64,
+    /// The attempt.
+    pub epoch: u64,
+    /// BLAKE3 of the partial.
+    pub digest: [u8; 32],
+    /// Time in the kernel. *Units*: microseconds.
+    pub kernel_us: u32,
+    /// The partial, or `None` when it travels on a stream of its own.
+    pub partial: Option<Vec<u8>>,
+}
+
+/// What a payload on a stream of its own belongs to.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BulkHeader {
+    /// Hub → agent: the task of a job.
+    Task {
+        /// The job.
+        job: [u8; 16],
+    },
+    /// Agent → hub: the partial of a shard.
+    Partial {
+        /// The job.
+        job: [u8; 16],
+        /// Shard index.
+        index: u64,
+        /// The attempt.
+        epoch: u64,
+    },
+}
+
+/// Why bytes are not a frame of this protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrameError {
+    /// No bytes at all.
+    Empty,
+    /// Another version than [`limits::FRAME_VERSION`].
+    Version {
+        /// The byte found.
+        found: u8,
+    },
+    /// Not a valid archive of the expected message.
+    Malformed,
+    /// More items in one frame than [`limits::BATCH_ITEMS_MAX`].
+    TooManyItems,
+}
+
+impl fmt::Display for FrameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FrameError::Empty => f.write_str("an empty frame"),
+            FrameError::Version { found } => write!(f, "frame version {found}, this program speaks {}: update the older side", limits::FRAME_VERSION),
+            FrameError::Malformed => f.write_str("a frame that is not a valid archive of its message"),
+            FrameError::TooManyItems => write!(f, "a frame of more than {} items", limits::BATCH_ITEMS_MAX),
+        }
+    }
+}
+
+impl core::error::Error for FrameError {}
+
+/// A message that travels as one frame.
+pub trait Message: Sized {
+    /// Appends the length-prefixed frame to `out`.
+    fn frame(&self, out: &mut Vec<u8>);
+    /// Reads a frame body (without its length prefix) from outside.
+    fn read(body: &[u8]) -> Result<Self, FrameError>;
+}
+
+/// Archives a value of ours. Only allocation could fail, and that aborts.
+pub(crate) fn archive<T>(value: &T) -> Vec<u8>
+where
+    T: for<'a> Serialize<HighSerializer<AlignedVec, ArenaHandle<'a>, Panic>>,
+{
+    rkyv::to_bytes::<Panic>(value).always_ok().into_vec()
+}
+
+fn frame_of(archive: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(&(archive.len() as u32 + 1).to_le_bytes());
+    out.push(limits::FRAME_VERSION);
+    out.extend_from_slice(archive);
+}
+
+fn archive_of(body: &[u8]) -> Result<&[u8], FrameError> {
+    match body.split_first() {
+        None => Err(FrameError::Empty),
+        Some((&limits::FRAME_VERSION, archive)) => Ok(archive),
+        Some((&found, _)) => Err(FrameError::Version { found }),
+    }
+}
+
+macro_rules! message {
+    ($name:ident, $items:expr) => {
+        impl Message for $name {
+            fn frame(&self, out: &mut Vec<u8>) {
+                frame_of(&archive(self), out);
+            }
+
+            fn read(body: &[u8]) -> Result<Self, FrameError> {
+                let message = rkyv::from_bytes::<Self, Failure>(archive_of(body)?).map_err(|_| FrameError::Malformed)?;
+                let items: fn(&Self) -> usize = $items;
+                if items(&message) > limits::BATCH_ITEMS_MAX { Err(FrameError::TooManyItems) } else { Ok(message) }
+            }
+        }
+    };
+}
+
+message!(AgentControl, |_| 0);
+message!(HubControl, |_| 0);
+message!(BulkHeader, |_| 0);
+message!(HubWork, |message| match message {
+    HubWork::Assign { items, .. } => items.len(),
+    HubWork::Job { .. } | HubWork::Forget { .. } => 0,
+});
+message!(AgentWork, |message| match message {
+    AgentWork::Results { items, .. } => items.len(),
+    AgentWork::Failed { .. } => 0,
+});
+
+/// A payload on a stream of its own: the framed header, then the payload.
+pub fn bulk(header: &BulkHeader, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(payload.len() + 64);
+    header.frame(&mut bytes);
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
+/// Splits what came on a stream of its own into header and payload.
+pub fn read_bulk(bytes: &[u8]) -> Result<(BulkHeader, &[u8]), FrameError> {
+    let (length, rest) = bytes.split_first_chunk().ok_or(FrameError::Empty)?;
+    let length = usize::try_from(u32::from_le_bytes(*length)).map_err(|_| FrameError::Malformed)?;
+    let (header, payload) = rest.split_at_checked(length).ok_or(FrameError::Malformed)?;
+    Ok((BulkHeader::read(header)?, payload))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::write_hex;
+    use alloc::format;
+    use alloc::string::ToString;
+    use alloc::vec;
+
+    fn hello() -> AgentControl {
+        AgentControl::Hello(Hello {
+            token: Some([9; 32]),
+            name: "a".to_string(),
+            version: "0.1.0".to_string(),
+            slots: 2,
+            isa: "avx2".to_string(),
+            arch: "x86_64".to_string(),
+            memory_bytes: 1 << 30,
+            kernels: vec!["monte_carlo".to_string()],
+        })
+    }
+
+    fn results() -> AgentWork {
+        let item = ShardResult { index: 1, epoch: 2, digest: [3; 32], kernel_us: 4, partial: Some(vec![5, 6]) };
+        AgentWork::Results { job: [1; 16], items: vec![item.clone(), ShardResult { partial: None, ..item }] }
+    }
+
+    #[test]
+    fn messages_read_back_and_every_cut_of_them_is_refused() {
+        let mut frame = Vec::new();
+        results().frame(&mut frame);
+        let body = &frame[4..];
+        assert_eq!(u32::from_le_bytes(frame[..4].try_into().unwrap()) as usize, body.len());
+        assert_eq!(AgentWork::read(body), Ok(results()));
+        for cut in 0..body.len() {
+            assert!(AgentWork::read(&body[..cut]).is_err(), "cut at {cut}");
+        }
+        let mut other = body.to_vec();
+        other[0] = 2;
+        assert_eq!(AgentWork::read(&other), Err(FrameError::Version { found: 2 }));
+    }
+
+    #[test]
+    fn a_bulk_payload_keeps_its_header_and_its_bytes() {
+        let header = BulkHeader::Partial { job: [1; 16], index: 2, epoch: 3 };
+        let bytes = bulk(&header, &[7; 100]);
+        assert_eq!(read_bulk(&bytes), Ok((header, &[7u8; 100][..])));
+        assert!(read_bulk(&bytes[..10]).is_err());
+    }
+
+    #[test]
+    fn more_items_than_a_frame_may_hold_are_refused() {
+        let items = vec![Assignment { index: 0, epoch: 0, first: 0, count: 1 }; limits::BATCH_ITEMS_MAX + 1];
+        let mut frame = Vec::new();
+        HubWork::Assign { job: [0; 16], items }.frame(&mut frame);
+        assert_eq!(HubWork::read(&frame[4..]), Err(FrameError::TooManyItems));
+    }
+
+    /// The bytes of version 1; a change here breaks agents in the field and needs a new version.
+    #[test]
+    fn the_wire_bytes_of_version_1_are_what_they_were() {
+        struct Hex(Vec<u8>);
+        impl fmt::Display for Hex {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write_hex(f, &self.0)
+            }
+        }
+        let mut text = alloc::string::String::new();
+        let messages: [(&str, &dyn Fn(&mut Vec<u8>)); 6] = [
+            ("hello", &|out| hello().frame(out)),
+            ("heartbeat", &|out| AgentControl::Heartbeat.frame(out)),
+            ("welcome", &|out| HubControl::Welcome(Welcome { agent: [1; 16], heartbeat_ms: 10_000, credit: 4, lane: 1 }).frame(out)),
+            ("assign", &|out| HubWork::Assign { job: [1; 16], items: vec![Assignment { index: 1, epoch: 2, first: 3, count: 4 }] }.frame(out)),
+            ("results", &|out| results().frame(out)),
+            ("bulk", &|out| out.extend(bulk(&BulkHeader::Task { job: [1; 16] }, &[0xff]))),
+        ];
+        for (name, write) in messages {
+            let mut frame = Vec::new();
+            write(&mut frame);
+            text += &format!("{name} {}\n", Hex(frame));
+        }
+        assert_eq!(text, include_str!("../golden/wire-1.txt"), "\n{text}");
+    }
+}
