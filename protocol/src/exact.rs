@@ -17,6 +17,11 @@ pub const EXPONENT_MAX: i32 = 1_000;
 /// Bytes of the longest encoding: sign, position, length, limbs.
 pub const ENCODED_BYTES_MAX: usize = 3 + 8 * LIMBS;
 
+/// The stored bits of a double's significand.
+const FRACTION: u64 = IMPLICIT - 1;
+/// The bit of a double's significand that is not stored.
+const IMPLICIT: u64 = 1 << 52;
+
 // The largest double is below 2^1024; 2^64 of them, and a sign, must fit. So must any `add_scaled`.
 const _: () = assert!(BASE_EXPONENT + 64 * LIMBS as i32 > 1024 + 64);
 const _: () = assert!(BASE_EXPONENT + 64 * LIMBS as i32 > 127 + EXPONENT_MAX);
@@ -88,11 +93,11 @@ impl ExactSum {
     pub fn add(&mut self, value: f64) -> Result<(), NotFinite> {
         let bits = value.to_bits();
         let biased = (bits >> 52) as i32 & 0x7ff;
-        let fraction = bits & ((1 << 52) - 1);
+        let fraction = bits & FRACTION;
         if biased == 0x7ff {
             return Err(NotFinite);
         }
-        let (mantissa, exponent) = if biased == 0 { (fraction, -1074) } else { (fraction | 1 << 52, biased - 1075) };
+        let (mantissa, exponent) = if biased == 0 { (fraction, -1074) } else { (fraction | IMPLICIT, biased - 1075) };
         let signed = if value.is_sign_negative() { -(mantissa as i64) } else { mantissa as i64 };
         self.add_scaled(i128::from(signed), exponent);
         Ok(())
@@ -115,7 +120,7 @@ impl ExactSum {
         };
         let mut carry = false;
         for (limb, addend) in self.limbs[first..].iter_mut().zip(shifted) {
-            (*limb, carry) = limb.carrying_add_stable(addend, carry);
+            (*limb, carry) = add_with_carry(*limb, addend, carry);
         }
         // Above the three limbs the addend is its sign repeated: all ones and a carry cancel.
         if carry == (fill != 0) {
@@ -134,7 +139,7 @@ impl ExactSum {
     pub fn merge(&mut self, other: &ExactSum) {
         let mut carry = false;
         for (mine, theirs) in self.limbs.iter_mut().zip(other.limbs) {
-            (*mine, carry) = mine.carrying_add_stable(theirs, carry);
+            (*mine, carry) = add_with_carry(*mine, theirs, carry);
         }
     }
 
@@ -304,35 +309,41 @@ impl Leading {
     }
 
     fn to_f64(&self) -> f64 {
-        // Of the value 2^top <= v < 2^(top+1); subnormals keep fewer bits.
+        // 2^top <= value < 2^(top+1); subnormals keep fewer bits.
         let top = self.exponent + 63;
         if top < -1075 {
             return 0.0;
         }
         let (mantissa, exponent) = self.rounded_to((top + 1075).min(53) as u32);
-        scaled(mantissa as f64, exponent)
+        match mantissa {
+            0..IMPLICIT => f64::from_bits(mantissa),
+            _ => scaled(mantissa as f64, exponent),
+        }
     }
 }
 
-/// `value * 2^exponent`, rounded once (and not at all when it fits). `value` is at most 2^64.
+/// `value * 2^exponent` for a positive normal value, rounded once.
 fn scaled(value: f64, exponent: i32) -> f64 {
-    let power = |exponent: i32| f64::from_bits(((exponent + 1023) as u64) << 52);
-    let mut value = value;
-    let mut exponent = exponent;
-    while exponent > 1023 {
-        value *= power(1023);
-        exponent -= 1023;
-        if value == 0.0 || value == f64::INFINITY {
-            return value;
-        }
+    let bits = value.to_bits();
+    let biased = (bits >> 52) as i32 + exponent;
+    let fraction = bits & FRACTION;
+    if biased >= 0x7ff {
+        f64::INFINITY
+    } else if biased > 0 {
+        f64::from_bits((biased as u64) << 52 | fraction)
+    } else if biased < -60 {
+        0.0
+    } else {
+        f64::from_bits(1 << 52 | fraction) * f64::from_bits(((biased - 1 + 1023) as u64) << 52)
     }
-    // Stay above the subnormals until the last step, so that only that one can round.
-    while exponent < -900 && value >= power(-60) {
-        value *= power(-900);
-        exponent += 900;
-        if value < power(-1000) && exponent < -200 {
-            return 0.0;
-        }
-    }
-    if exponent < -1022 { 0.0 } else { value * power(exponent) }
 }
+
+fn add_with_carry(a: u64, b: u64, carry: bool) -> (u64, bool) {
+    let (sum, first) = a.overflowing_add(b);
+    let (sum, second) = sum.overflowing_add(u64::from(carry));
+    (sum, first | second)
+}
+
+#[cfg(test)]
+#[path = "exact/tests.rs"]
+mod tests;
