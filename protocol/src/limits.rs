@@ -31,7 +31,8 @@ pub const FRAME_VERSION: u8 = 1;
 /// ALPN of the agent protocol; a breaking change takes a new name.
 pub const ALPN: &[u8] = b"tessera/1";
 /// Largest frame on a control stream. *Units*: bytes, version byte included.
-pub const CONTROL_FRAME_BYTES_MAX: usize = 64 << 10;
+/// Holds a heartbeat that names [`BATCH_ITEMS_MAX`] attempts of 32 bytes.
+pub const CONTROL_FRAME_BYTES_MAX: usize = 256 << 10;
 /// Largest frame on a work stream. *Units*: bytes, version byte included.
 pub const WORK_FRAME_BYTES_MAX: usize = 1 << 20;
 /// Largest payload on a stream of its own, header included. *Units*: bytes.
@@ -54,4 +55,6 @@ pub const LEASE_MS: u64 = 30_000;
 const _: () = assert!(INLINE_BYTES_MAX < WORK_FRAME_BYTES_MAX);
 const _: () = assert!(WORK_FRAME_BYTES_MAX < BULK_BYTES_MAX);
 const _: () = assert!(LEASE_MS >= 3 * HEARTBEAT_MS);
+const _: () = assert!(SLOTS_MAX as usize * CREDIT_PER_SLOT as usize <= BATCH_ITEMS_MAX);
+const _: () = assert!(BATCH_ITEMS_MAX * 32 < CONTROL_FRAME_BYTES_MAX);
 const _: () = assert!(PATHS_MAX <= SEED_MAX);

@@ -22,9 +22,24 @@ pub enum AgentControl {
     /// The first frame of a session.
     Hello(Hello),
     /// Still alive; sent every [`Welcome::heartbeat_ms`].
-    Heartbeat,
+    Heartbeat {
+        /// Every attempt it holds, running or queued or finished and not yet sent: their leases are
+        /// renewed, those of attempts it does not name run out. At most [`limits::BATCH_ITEMS_MAX`].
+        holding: Vec<Held>,
+    },
     /// Finish what is in flight, send nothing more: the agent is about to leave.
     Leaving,
+}
+
+/// An attempt an agent holds.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The job.
+    pub job: [u8; 16],
+    /// Shard index.
+    pub index: u64,
+    /// The attempt.
+    pub epoch: u64,
 }
 
 /// Who an agent is and what it offers.
@@ -298,7 +313,10 @@ macro_rules! message {
     };
 }
 
-message!(AgentControl, |_| 0);
+message!(AgentControl, |message| match message {
+    AgentControl::Heartbeat { holding } => holding.len(),
+    AgentControl::Hello(_) | AgentControl::Leaving => 0,
+});
 message!(HubControl, |_| 0);
 message!(BulkHeader, |_| 0);
 message!(HubWork, |message| match message {
@@ -395,7 +413,7 @@ mod tests {
         let mut text = alloc::string::String::new();
         let messages: [(&str, &dyn Fn(&mut Vec<u8>)); 6] = [
             ("hello", &|out| hello().frame(out)),
-            ("heartbeat", &|out| AgentControl::Heartbeat.frame(out)),
+            ("heartbeat", &|out| AgentControl::Heartbeat { holding: vec![Held { job: [1; 16], index: 2, epoch: 3 }] }.frame(out)),
             ("welcome", &|out| HubControl::Welcome(Welcome { agent: [1; 16], heartbeat_ms: 10_000, credit: 4, lane: 1 }).frame(out)),
             ("assign", &|out| HubWork::Assign { job: [1; 16], items: vec![Assignment { index: 1, epoch: 2, first: 3, count: 4 }] }.frame(out)),
             ("results", &|out| results().frame(out)),
