@@ -23,7 +23,9 @@ impl fmt::Display for CanonicalError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             CanonicalError::NotJson(error) => write!(f, "cannot be written as JSON: {error}"),
-            CanonicalError::IntegerTooLarge => f.write_str("holds an integer beyond 2^53 - 1, which canonical JSON cannot carry"),
+            CanonicalError::IntegerTooLarge => {
+                f.write_str("holds an integer beyond 2^53 - 1, which canonical JSON cannot carry")
+            }
         }
     }
 }
@@ -118,11 +120,17 @@ mod tests {
 
     #[test]
     fn whole_floats_and_integers_of_the_same_value_have_one_form() {
-        assert_eq!(to_vec(&json!([1.0, 100.0, -0.0])).unwrap(), to_vec(&json!([1, 100, 0])).unwrap());
+        assert_eq!(
+            to_vec(&json!([1.0, 100.0, -0.0])).unwrap(),
+            to_vec(&json!([1, 100, 0])).unwrap()
+        );
     }
 
     #[test]
     fn an_integer_that_a_double_would_change_is_refused() {
-        assert!(matches!(to_vec(&json!(u64::MAX)), Err(CanonicalError::IntegerTooLarge)));
+        assert!(matches!(
+            to_vec(&json!(u64::MAX)),
+            Err(CanonicalError::IntegerTooLarge)
+        ));
     }
 }

@@ -97,8 +97,16 @@ impl ExactSum {
         if biased == 0x7ff {
             return Err(NotFinite);
         }
-        let (mantissa, exponent) = if biased == 0 { (fraction, -1074) } else { (fraction | IMPLICIT, biased - 1075) };
-        let signed = if value.is_sign_negative() { -(mantissa as i64) } else { mantissa as i64 };
+        let (mantissa, exponent) = if biased == 0 {
+            (fraction, -1074)
+        } else {
+            (fraction | IMPLICIT, biased - 1075)
+        };
+        let signed = if value.is_sign_negative() {
+            -(mantissa as i64)
+        } else {
+            mantissa as i64
+        };
         self.add_scaled(i128::from(signed), exponent);
         Ok(())
     }
@@ -108,7 +116,10 @@ impl ExactSum {
     /// *Panics*: when the exponent lies outside `EXPONENT_MIN..=EXPONENT_MAX`.
     #[inline]
     pub fn add_scaled(&mut self, integer: i128, exponent: i32) {
-        assert!((EXPONENT_MIN..=EXPONENT_MAX).contains(&exponent), "exponent {exponent} is outside the accumulator");
+        assert!(
+            (EXPONENT_MIN..=EXPONENT_MAX).contains(&exponent),
+            "exponent {exponent} is outside the accumulator"
+        );
         let shift = (exponent - BASE_EXPONENT) as u32;
         let (first, bits) = ((shift / 64) as usize, shift % 64);
         let fill = (integer >> 127) as u64;
@@ -116,7 +127,11 @@ impl ExactSum {
         let shifted = if bits == 0 {
             [low, middle, fill]
         } else {
-            [low << bits, middle << bits | low >> (64 - bits), fill << bits | middle >> (64 - bits)]
+            [
+                low << bits,
+                middle << bits | low >> (64 - bits),
+                fill << bits | middle >> (64 - bits),
+            ]
         };
         let mut carry = false;
         for (limb, addend) in self.limbs[first..].iter_mut().zip(shifted) {
@@ -128,7 +143,11 @@ impl ExactSum {
         }
         for limb in self.limbs.iter_mut().skip(first + 3) {
             let over;
-            (*limb, over) = if carry { limb.overflowing_add(1) } else { limb.overflowing_sub(1) };
+            (*limb, over) = if carry {
+                limb.overflowing_add(1)
+            } else {
+                limb.overflowing_sub(1)
+            };
             if !over {
                 return;
             }
@@ -164,7 +183,10 @@ impl ExactSum {
     /// limb of the magnitude, the number of limbs up to the highest non-zero one, those limbs, little-endian.
     pub fn encode(&self, bytes: &mut Vec<u8>) {
         let (negative, magnitude) = self.magnitude();
-        let (Some(first), Some(last)) = (magnitude.iter().position(|limb| *limb != 0), magnitude.iter().rposition(|limb| *limb != 0)) else {
+        let (Some(first), Some(last)) = (
+            magnitude.iter().position(|limb| *limb != 0),
+            magnitude.iter().rposition(|limb| *limb != 0),
+        ) else {
             bytes.push(0);
             return;
         };
@@ -180,7 +202,9 @@ impl ExactSum {
         if sign == 0 {
             return Ok((ExactSum::new(), rest));
         }
-        let [first, length, rest @ ..] = rest else { return Err(DecodeSumError::CutShort) };
+        let [first, length, rest @ ..] = rest else {
+            return Err(DecodeSumError::CutShort);
+        };
         let (first, length) = (usize::from(*first), usize::from(*length));
         if sign > 2 || length == 0 || first + length > LIMBS {
             return Err(DecodeSumError::OutOfRange);
@@ -196,9 +220,15 @@ impl ExactSum {
         if magnitude[first] == 0 || magnitude[first + length - 1] == 0 {
             return Err(DecodeSumError::NotCanonical);
         }
-        let sum = ExactSum { limbs: if sign == 2 { negated(&magnitude) } else { magnitude } };
+        let sum = ExactSum {
+            limbs: if sign == 2 { negated(&magnitude) } else { magnitude },
+        };
         // A magnitude of 2^1151 or more would come back with the other sign.
-        if sum.is_negative() == (sign == 2) { Ok((sum, rest)) } else { Err(DecodeSumError::OutOfRange) }
+        if sum.is_negative() == (sign == 2) {
+            Ok((sum, rest))
+        } else {
+            Err(DecodeSumError::OutOfRange)
+        }
     }
 
     fn is_negative(&self) -> bool {
@@ -206,7 +236,11 @@ impl ExactSum {
     }
 
     fn magnitude(&self) -> (bool, [u64; LIMBS]) {
-        if self.is_negative() { (true, negated(&self.limbs)) } else { (false, self.limbs) }
+        if self.is_negative() {
+            (true, negated(&self.limbs))
+        } else {
+            (false, self.limbs)
+        }
     }
 }
 
@@ -259,7 +293,9 @@ fn add_product(into: &mut [u64], limbs: &[u64], factor: u64) {
     }
     let mut carry = 0u64;
     for (position, limb) in into.iter_mut().enumerate() {
-        let Some(multiplicand) = limbs.get(position).copied().or((carry != 0).then_some(0)) else { return };
+        let Some(multiplicand) = limbs.get(position).copied().or((carry != 0).then_some(0)) else {
+            return;
+        };
         let total = u128::from(multiplicand) * u128::from(factor) + u128::from(*limb) + u128::from(carry);
         (*limb, carry) = (total as u64, (total >> 64) as u64);
     }
@@ -287,9 +323,17 @@ fn leading(limbs: &[u64], base_exponent: i32) -> Option<Leading> {
     let top = limbs.iter().rposition(|limb| *limb != 0)?;
     let shift = limbs[top].leading_zeros();
     let below = if top == 0 { 0 } else { limbs[top - 1] };
-    let (bits, dropped) = if shift == 0 { (limbs[top], below) } else { (limbs[top] << shift | below >> (64 - shift), below << shift) };
+    let (bits, dropped) = if shift == 0 {
+        (limbs[top], below)
+    } else {
+        (limbs[top] << shift | below >> (64 - shift), below << shift)
+    };
     let sticky = dropped != 0 || limbs[..top.saturating_sub(1)].iter().any(|limb| *limb != 0);
-    Some(Leading { bits, exponent: base_exponent + 64 * top as i32 - shift as i32, sticky })
+    Some(Leading {
+        bits,
+        exponent: base_exponent + 64 * top as i32 - shift as i32,
+        sticky,
+    })
 }
 
 impl Leading {

@@ -14,7 +14,11 @@ pub struct ParseIdError {
 
 impl fmt::Display for ParseIdError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "not {}: expected {} followed by {} lower-case hex digits", self.what, self.what, self.hex_digits)
+        write!(
+            f,
+            "not {}: expected {} followed by {} lower-case hex digits",
+            self.what, self.what, self.hex_digits
+        )
     }
 }
 

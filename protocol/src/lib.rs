@@ -7,6 +7,7 @@
 extern crate alloc;
 
 pub mod api;
+pub mod bins;
 pub mod canonical;
 pub mod exact;
 pub mod id;

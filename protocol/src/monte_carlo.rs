@@ -3,6 +3,8 @@
 //! A planner makes it from a checked specification; it travels once per agent and job. Owns the
 //! task's shape, its encoding and the layout of its tally; computes nothing.
 
+#![allow(missing_docs, reason = "rkyv derives public types without documentation")]
+
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -155,9 +157,17 @@ impl fmt::Display for TaskError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             TaskError::Malformed => f.write_str("the task is not a valid archive of this version"),
-            TaskError::Size => f.write_str("the task holds no contracts or dates, or more than the limits allow"),
-            TaskError::Number { contract } => write!(f, "contract {contract} of the task has a number outside its domain"),
-            TaskError::Dates { at } => write!(f, "driver or contract {at} of the task has dates that are out of range or order"),
+            TaskError::Size => {
+                f.write_str("the task holds no contracts or dates, or more than the limits allow")
+            }
+            TaskError::Number { contract } => write!(
+                f,
+                "contract {contract} of the task has a number outside its domain"
+            ),
+            TaskError::Dates { at } => write!(
+                f,
+                "driver or contract {at} of the task has dates that are out of range or order"
+            ),
         }
     }
 }
@@ -172,7 +182,8 @@ impl Task {
 
     /// Reads bytes from outside; what comes back satisfies every documented order and domain.
     pub fn decode(bytes: &[u8]) -> Result<Task, TaskError> {
-        let task: Task = rkyv::from_bytes::<Task, rkyv::rancor::Failure>(bytes).map_err(|_| TaskError::Malformed)?;
+        let task: Task =
+            rkyv::from_bytes::<Task, rkyv::rancor::Failure>(bytes).map_err(|_| TaskError::Malformed)?;
         task.check()?;
         Ok(task)
     }
@@ -187,7 +198,10 @@ impl Task {
 
 impl Market {
     fn check(&self) -> Result<(), TaskError> {
-        if self.contracts.is_empty() || self.contracts.len() > limits::CONTRACTS_MAX || self.drivers.len() > self.contracts.len() {
+        if self.contracts.is_empty()
+            || self.contracts.len() > limits::CONTRACTS_MAX
+            || self.drivers.len() > self.contracts.len()
+        {
             return Err(TaskError::Size);
         }
         for (at, driver) in self.drivers.iter().enumerate() {
@@ -200,7 +214,10 @@ impl Market {
             }
         }
         for (at, contract) in self.contracts.iter().enumerate() {
-            let driver = self.drivers.get(contract.driver as usize).ok_or(TaskError::Dates { at })?;
+            let driver = self
+                .drivers
+                .get(contract.driver as usize)
+                .ok_or(TaskError::Dates { at })?;
             contract.check(at, driver.times.len())?;
         }
         Ok(())
@@ -210,16 +227,27 @@ impl Market {
 impl Contract {
     fn check(&self, at: usize, times: usize) -> Result<(), TaskError> {
         let positive = |number: f64| number.is_finite() && number > 0.0;
-        let finite = [self.rate, self.dividend, self.quantity].iter().all(|number| number.is_finite());
-        if !finite || ![self.spot, self.strike, self.volatility].into_iter().all(positive) {
+        let finite = [self.rate, self.dividend, self.quantity]
+            .iter()
+            .all(|number| number.is_finite());
+        if !finite
+            || ![self.spot, self.strike, self.volatility]
+                .into_iter()
+                .all(positive)
+        {
             return Err(TaskError::Number { contract: at });
         }
-        let ascending = |dates: &[u32]| !dates.is_empty() && dates.windows(2).all(|pair| pair[0] < pair[1]) && dates.iter().all(|date| *date <= self.expiry);
+        let ascending = |dates: &[u32]| {
+            !dates.is_empty()
+                && dates.windows(2).all(|pair| pair[0] < pair[1])
+                && dates.iter().all(|date| *date <= self.expiry)
+        };
         let (number_fits, dates_fit) = match &self.payoff {
             Payoff::EuropeanCall | Payoff::EuropeanPut => (true, true),
             Payoff::AsianCall { fixings } | Payoff::AsianPut { fixings } => (true, ascending(fixings)),
             Payoff::DigitalCall { payout } | Payoff::DigitalPut { payout } => (positive(*payout), true),
-            Payoff::DownAndOutCall { barrier, monitoring } | Payoff::DownAndOutPut { barrier, monitoring } => {
+            Payoff::DownAndOutCall { barrier, monitoring }
+            | Payoff::DownAndOutPut { barrier, monitoring } => {
                 let dates = match monitoring {
                     Monitoring::Continuous => true,
                     Monitoring::Discrete(dates) => ascending(dates),

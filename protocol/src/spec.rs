@@ -10,8 +10,8 @@ use alloc::vec::Vec;
 use core::fmt;
 use serde::{Deserialize, Serialize};
 
-use crate::id::Digest;
 use crate::canonical;
+use crate::id::Digest;
 
 mod check;
 mod contract;
@@ -144,7 +144,11 @@ pub struct JobLimits {
 
 impl Default for JobLimits {
     fn default() -> JobLimits {
-        JobLimits { cost_cap: None, deadline_s: None, retries: default_retries() }
+        JobLimits {
+            cost_cap: None,
+            deadline_s: None,
+            retries: default_retries(),
+        }
     }
 }
 
@@ -236,7 +240,9 @@ impl JobSpec {
     pub fn from_json(bytes: &[u8]) -> Result<JobSpec, SpecError> {
         let mut deserializer = serde_json::Deserializer::from_slice(bytes);
         let spec = Self::deserialize_named(&mut deserializer)?;
-        deserializer.end().map_err(|error| one_error("(document)", &error.to_string()))?;
+        deserializer
+            .end()
+            .map_err(|error| one_error("(document)", &error.to_string()))?;
         Ok(spec)
     }
 
@@ -260,11 +266,19 @@ impl JobSpec {
             return Err(SpecError { fields });
         }
         let bytes = canonical::to_vec(&self).map_err(|error| one_error("(document)", &error.to_string()))?;
-        Ok(Manifest { spec: self, digest: Digest::of(&bytes) })
+        Ok(Manifest {
+            spec: self,
+            digest: Digest::of(&bytes),
+        })
     }
 }
 
 fn one_error(field: &str, allowed: &str) -> SpecError {
-    SpecError { fields: alloc::vec![FieldError { field: field.to_owned(), value: String::new(), allowed: allowed.to_owned() }] }
+    SpecError {
+        fields: alloc::vec![FieldError {
+            field: field.to_owned(),
+            value: String::new(),
+            allowed: allowed.to_owned()
+        }],
+    }
 }
-

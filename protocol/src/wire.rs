@@ -5,6 +5,8 @@
 //! little-endian length, a header body of the same form, then the payload to the end of the stream.
 //! Every archive from outside is validated before it is read.
 
+#![allow(missing_docs, reason = "rkyv derives public types without documentation")]
+
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -112,7 +114,10 @@ pub enum Refusal {
 impl Refusal {
     /// Whether trying again later, unchanged, can succeed.
     pub fn is_passing(self) -> bool {
-        matches!(self, Refusal::AlreadyConnected | Refusal::StoreUnavailable | Refusal::Draining)
+        matches!(
+            self,
+            Refusal::AlreadyConnected | Refusal::StoreUnavailable | Refusal::Draining
+        )
     }
 }
 
@@ -258,9 +263,15 @@ impl fmt::Display for FrameError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             FrameError::Empty => f.write_str("an empty frame"),
-            FrameError::Version { found } => write!(f, "frame version {found}, this program speaks {}: update the older side", limits::FRAME_VERSION),
+            FrameError::Version { found } => write!(
+                f,
+                "frame version {found}, this program speaks {}: update the older side",
+                limits::FRAME_VERSION
+            ),
             FrameError::Malformed => f.write_str("a frame that is not a valid archive of its message"),
-            FrameError::TooManyItems => write!(f, "a frame of more than {} items", limits::BATCH_ITEMS_MAX),
+            FrameError::TooManyItems => {
+                write!(f, "a frame of more than {} items", limits::BATCH_ITEMS_MAX)
+            }
         }
     }
 }
@@ -305,9 +316,14 @@ macro_rules! message {
             }
 
             fn read(body: &[u8]) -> Result<Self, FrameError> {
-                let message = rkyv::from_bytes::<Self, Failure>(archive_of(body)?).map_err(|_| FrameError::Malformed)?;
+                let message = rkyv::from_bytes::<Self, Failure>(archive_of(body)?)
+                    .map_err(|_| FrameError::Malformed)?;
                 let items: fn(&Self) -> usize = $items;
-                if items(&message) > limits::BATCH_ITEMS_MAX { Err(FrameError::TooManyItems) } else { Ok(message) }
+                if items(&message) > limits::BATCH_ITEMS_MAX {
+                    Err(FrameError::TooManyItems)
+                } else {
+                    Ok(message)
+                }
             }
         }
     };
@@ -366,8 +382,23 @@ mod tests {
     }
 
     fn results() -> AgentWork {
-        let item = ShardResult { index: 1, epoch: 2, digest: [3; 32], kernel_us: 4, partial: Some(vec![5, 6]) };
-        AgentWork::Results { job: [1; 16], items: vec![item.clone(), ShardResult { partial: None, ..item }] }
+        let item = ShardResult {
+            index: 1,
+            epoch: 2,
+            digest: [3; 32],
+            kernel_us: 4,
+            partial: Some(vec![5, 6]),
+        };
+        AgentWork::Results {
+            job: [1; 16],
+            items: vec![
+                item.clone(),
+                ShardResult {
+                    partial: None,
+                    ..item
+                },
+            ],
+        }
     }
 
     #[test]
@@ -375,7 +406,10 @@ mod tests {
         let mut frame = Vec::new();
         results().frame(&mut frame);
         let body = &frame[4..];
-        assert_eq!(u32::from_le_bytes(frame[..4].try_into().unwrap()) as usize, body.len());
+        assert_eq!(
+            u32::from_le_bytes(frame[..4].try_into().unwrap()) as usize,
+            body.len()
+        );
         assert_eq!(AgentWork::read(body), Ok(results()));
         for cut in 0..body.len() {
             assert!(AgentWork::read(&body[..cut]).is_err(), "cut at {cut}");
@@ -387,7 +421,11 @@ mod tests {
 
     #[test]
     fn a_bulk_payload_keeps_its_header_and_its_bytes() {
-        let header = BulkHeader::Partial { job: [1; 16], index: 2, epoch: 3 };
+        let header = BulkHeader::Partial {
+            job: [1; 16],
+            index: 2,
+            epoch: 3,
+        };
         let bytes = bulk(&header, &[7; 100]);
         assert_eq!(read_bulk(&bytes), Ok((header, &[7u8; 100][..])));
         assert!(read_bulk(&bytes[..10]).is_err());
@@ -395,7 +433,15 @@ mod tests {
 
     #[test]
     fn more_items_than_a_frame_may_hold_are_refused() {
-        let items = vec![Assignment { index: 0, epoch: 0, first: 0, count: 1 }; limits::BATCH_ITEMS_MAX + 1];
+        let items = vec![
+            Assignment {
+                index: 0,
+                epoch: 0,
+                first: 0,
+                count: 1
+            };
+            limits::BATCH_ITEMS_MAX + 1
+        ];
         let mut frame = Vec::new();
         HubWork::Assign { job: [0; 16], items }.frame(&mut frame);
         assert_eq!(HubWork::read(&frame[4..]), Err(FrameError::TooManyItems));
@@ -413,11 +459,41 @@ mod tests {
         let mut text = alloc::string::String::new();
         let messages: [(&str, &dyn Fn(&mut Vec<u8>)); 6] = [
             ("hello", &|out| hello().frame(out)),
-            ("heartbeat", &|out| AgentControl::Heartbeat { holding: vec![Held { job: [1; 16], index: 2, epoch: 3 }] }.frame(out)),
-            ("welcome", &|out| HubControl::Welcome(Welcome { agent: [1; 16], heartbeat_ms: 10_000, credit: 4, lane: 1 }).frame(out)),
-            ("assign", &|out| HubWork::Assign { job: [1; 16], items: vec![Assignment { index: 1, epoch: 2, first: 3, count: 4 }] }.frame(out)),
+            ("heartbeat", &|out| {
+                AgentControl::Heartbeat {
+                    holding: vec![Held {
+                        job: [1; 16],
+                        index: 2,
+                        epoch: 3,
+                    }],
+                }
+                .frame(out)
+            }),
+            ("welcome", &|out| {
+                HubControl::Welcome(Welcome {
+                    agent: [1; 16],
+                    heartbeat_ms: 10_000,
+                    credit: 4,
+                    lane: 1,
+                })
+                .frame(out)
+            }),
+            ("assign", &|out| {
+                HubWork::Assign {
+                    job: [1; 16],
+                    items: vec![Assignment {
+                        index: 1,
+                        epoch: 2,
+                        first: 3,
+                        count: 4,
+                    }],
+                }
+                .frame(out)
+            }),
             ("results", &|out| results().frame(out)),
-            ("bulk", &|out| out.extend(bulk(&BulkHeader::Task { job: [1; 16] }, &[0xff]))),
+            ("bulk", &|out| {
+                out.extend(bulk(&BulkHeader::Task { job: [1; 16] }, &[0xff]))
+            }),
         ];
         for (name, write) in messages {
             let mut frame = Vec::new();

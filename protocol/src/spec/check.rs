@@ -33,11 +33,20 @@ pub(super) fn fields(spec: &JobSpec) -> Vec<FieldError> {
     }
     found.book(spec);
     if spec.inputs.len() > limits::INPUTS_MAX {
-        found.add("inputs", &format!("{} entries", spec.inputs.len()), &format!("at most {} entries", limits::INPUTS_MAX));
+        found.add(
+            "inputs",
+            &format!("{} entries", spec.inputs.len()),
+            &format!("at most {} entries", limits::INPUTS_MAX),
+        );
     }
     for (position, input) in spec.inputs.iter().take(limits::INPUTS_MAX).enumerate() {
         found.name(&format!("inputs[{position}].name"), &input.name);
-        found.integer(&format!("inputs[{position}].bytes"), input.bytes, 0, limits::SEED_MAX);
+        found.integer(
+            &format!("inputs[{position}].bytes"),
+            input.bytes,
+            0,
+            limits::SEED_MAX,
+        );
     }
     if let Some(cap) = spec.limits.cost_cap {
         found.integer("limits.cost_cap", cap, 1, limits::SEED_MAX);
@@ -45,7 +54,12 @@ pub(super) fn fields(spec: &JobSpec) -> Vec<FieldError> {
     if let Some(deadline) = spec.limits.deadline_s {
         found.integer("limits.deadline_s", deadline, 1, limits::DEADLINE_S_MAX);
     }
-    found.integer("limits.retries", u64::from(spec.limits.retries), 0, u64::from(limits::RETRIES_MAX));
+    found.integer(
+        "limits.retries",
+        u64::from(spec.limits.retries),
+        0,
+        u64::from(limits::RETRIES_MAX),
+    );
     found.0
 }
 
@@ -54,45 +68,76 @@ struct Findings(Vec<FieldError>);
 impl Findings {
     fn add(&mut self, field: &str, value: &str, allowed: &str) {
         if self.0.len() < SpecError::FIELDS_MAX {
-            self.0.push(FieldError { field: field.to_owned(), value: value.to_owned(), allowed: allowed.to_owned() });
+            self.0.push(FieldError {
+                field: field.to_owned(),
+                value: value.to_owned(),
+                allowed: allowed.to_owned(),
+            });
         }
     }
 
     fn integer(&mut self, field: &str, value: u64, least: u64, most: u64) {
         if !(least..=most).contains(&value) {
-            self.add(field, &value.to_string(), &format!("must be from {least} to {most}"));
+            self.add(
+                field,
+                &value.to_string(),
+                &format!("must be from {least} to {most}"),
+            );
         }
     }
 
     /// The number lies in `(above, most]`.
     fn number(&mut self, field: &str, value: f64, above: f64, most: f64) {
         if !(value > above && value <= most) {
-            self.add(field, &format!("{value}"), &format!("must be greater than {above} and at most {most}"));
+            self.add(
+                field,
+                &format!("{value}"),
+                &format!("must be greater than {above} and at most {most}"),
+            );
         }
     }
 
     fn magnitude(&mut self, field: &str, value: f64, most: f64) {
         if !(value.is_finite() && value.abs() <= most) {
-            self.add(field, &format!("{value}"), &format!("must be from -{most} to {most}"));
+            self.add(
+                field,
+                &format!("{value}"),
+                &format!("must be from -{most} to {most}"),
+            );
         }
     }
 
     fn price(&mut self, field: &str, value: f64) {
         if !(1.0 / PRICE_MAX..=PRICE_MAX).contains(&value) {
-            self.add(field, &format!("{value}"), &format!("must be positive, from {:e} to {PRICE_MAX:e}", 1.0 / PRICE_MAX));
+            self.add(
+                field,
+                &format!("{value}"),
+                &format!("must be positive, from {:e} to {PRICE_MAX:e}", 1.0 / PRICE_MAX),
+            );
         }
     }
 
     fn name(&mut self, field: &str, value: &str) {
         if value.is_empty() || value.len() > limits::NAME_BYTES_MAX || value.chars().any(char::is_control) {
-            self.add(field, &format!("{value:?}"), &format!("must be 1 to {} bytes without control characters", limits::NAME_BYTES_MAX));
+            self.add(
+                field,
+                &format!("{value:?}"),
+                &format!(
+                    "must be 1 to {} bytes without control characters",
+                    limits::NAME_BYTES_MAX
+                ),
+            );
         }
     }
 
     fn project(&mut self, value: &str) {
         let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
         if value.is_empty() || value.len() > limits::NAME_BYTES_MAX || !value.chars().all(fits) {
-            self.add("project", &format!("{value:?}"), "must be lower-case letters, digits, `-` and `_`, 1 to 128 of them");
+            self.add(
+                "project",
+                &format!("{value:?}"),
+                "must be lower-case letters, digits, `-` and `_`, 1 to 128 of them",
+            );
         }
     }
 
@@ -100,7 +145,11 @@ impl Findings {
         let book = &spec.params.book;
         match spec.params.model {
             ModelName::Pi if !book.is_empty() => {
-                self.add("params.book", &format!("{} contracts", book.len()), "must be absent for the model `pi`, which prices nothing");
+                self.add(
+                    "params.book",
+                    &format!("{} contracts", book.len()),
+                    "must be absent for the model `pi`, which prices nothing",
+                );
             }
             ModelName::Gbm if book.is_empty() || book.len() > limits::CONTRACTS_MAX => {
                 let allowed = format!("the model `gbm` needs 1 to {} contracts", limits::CONTRACTS_MAX);
@@ -118,11 +167,20 @@ impl Findings {
             let at = |field: &str| format!("params.book[{position}].{field}");
             self.contract(contract, &at);
             if !ids.insert(contract.id.as_str()) {
-                self.add(&at("id"), &format!("{:?}", contract.id), "another contract of the book has this id; ids must be unique");
+                self.add(
+                    &at("id"),
+                    &format!("{:?}", contract.id),
+                    "another contract of the book has this id; ids must be unique",
+                );
             }
-            let (first_at, first) = *underlyings.entry(&contract.underlying).or_insert((position, contract));
+            let (first_at, first) = *underlyings
+                .entry(&contract.underlying)
+                .or_insert((position, contract));
             if first.spot != contract.spot {
-                let allowed = format!("must equal params.book[{first_at}].spot = {}, since both are on {:?}", first.spot, contract.underlying);
+                let allowed = format!(
+                    "must equal params.book[{first_at}].spot = {}, since both are on {:?}",
+                    first.spot, contract.underlying
+                );
                 self.add(&at("spot"), &format!("{}", contract.spot), &allowed);
             }
             let seen = dates.entry(&contract.underlying).or_default();
@@ -130,9 +188,19 @@ impl Findings {
                 Some(MonitoringSpec::Dates(dates)) => dates,
                 Some(MonitoringSpec::Continuous) | None => &[],
             };
-            seen.extend(contract.fixings.iter().chain(monitored).chain([&contract.expiry]).map(|date| date.to_bits()));
+            seen.extend(
+                contract
+                    .fixings
+                    .iter()
+                    .chain(monitored)
+                    .chain([&contract.expiry])
+                    .map(|date| date.to_bits()),
+            );
             if seen.len() > limits::GRID_TIMES_MAX {
-                let allowed = format!("the contracts on one underlying may look at most at {} different dates", limits::GRID_TIMES_MAX);
+                let allowed = format!(
+                    "the contracts on one underlying may look at most at {} different dates",
+                    limits::GRID_TIMES_MAX
+                );
                 return self.add(&at("underlying"), &format!("{:?}", contract.underlying), &allowed);
             }
         }
@@ -163,24 +231,57 @@ impl Findings {
             (true, Some(level)) => {
                 self.price(&at("barrier"), level);
                 if level >= contract.spot {
-                    self.add(&at("barrier"), &format!("{level}"), &format!("must be below the spot, {}: the contract is dead already", contract.spot));
+                    self.add(
+                        &at("barrier"),
+                        &format!("{level}"),
+                        &format!(
+                            "must be below the spot, {}: the contract is dead already",
+                            contract.spot
+                        ),
+                    );
                 }
             }
-            (true, None) => self.add(&at("barrier"), "", "missing: a down-and-out contract needs a barrier below the spot"),
+            (true, None) => self.add(
+                &at("barrier"),
+                "",
+                "missing: a down-and-out contract needs a barrier below the spot",
+            ),
             (false, None) => {}
-            (false, Some(level)) => self.add(&at("barrier"), &format!("{level}"), "only down-and-out contracts have a barrier"),
+            (false, Some(level)) => self.add(
+                &at("barrier"),
+                &format!("{level}"),
+                "only down-and-out contracts have a barrier",
+            ),
         }
         match (barrier, &contract.monitoring) {
-            (true, Some(MonitoringSpec::Dates(dates))) => self.dates(&at("monitoring"), dates, contract.expiry),
+            (true, Some(MonitoringSpec::Dates(dates))) => {
+                self.dates(&at("monitoring"), dates, contract.expiry)
+            }
             (true, Some(MonitoringSpec::Continuous)) | (false, None) => {}
-            (true, None) => self.add(&at("monitoring"), "", "missing: a down-and-out contract needs \"continuous\" or a list of dates in years"),
-            (false, Some(_)) => self.add(&at("monitoring"), "given", "only down-and-out contracts are monitored"),
+            (true, None) => self.add(
+                &at("monitoring"),
+                "",
+                "missing: a down-and-out contract needs \"continuous\" or a list of dates in years",
+            ),
+            (false, Some(_)) => self.add(
+                &at("monitoring"),
+                "given",
+                "only down-and-out contracts are monitored",
+            ),
         }
         match (digital, contract.payout) {
             (true, Some(payout)) => self.price(&at("payout"), payout),
-            (true, None) => self.add(&at("payout"), "", "missing: a digital contract needs what it pays"),
+            (true, None) => self.add(
+                &at("payout"),
+                "",
+                "missing: a digital contract needs what it pays",
+            ),
             (false, None) => {}
-            (false, Some(payout)) => self.add(&at("payout"), &format!("{payout}"), "only digital contracts have a payout"),
+            (false, Some(payout)) => self.add(
+                &at("payout"),
+                &format!("{payout}"),
+                "only digital contracts have a payout",
+            ),
         }
     }
 
@@ -234,7 +335,10 @@ mod tests {
         spelled_out["limits"] = json!({ "retries": 4 });
         spelled_out["params"]["book"][0]["quantity"] = json!(1.0);
         let other = JobSpec::from_json(&serde_json::to_vec(&spelled_out).unwrap()).unwrap();
-        assert_eq!(spec.clone().check().unwrap().digest(), other.check().unwrap().digest());
+        assert_eq!(
+            spec.clone().check().unwrap().digest(),
+            other.check().unwrap().digest()
+        );
         let mut changed = spec.clone();
         changed.seed += 1;
         assert_ne!(spec.check().unwrap().digest(), changed.check().unwrap().digest());
@@ -243,22 +347,58 @@ mod tests {
     #[test]
     fn a_wrong_field_is_named_with_its_value_and_what_is_allowed() {
         let cases: [(&str, &dyn Fn(&mut serde_json::Value)); 12] = [
-            ("params.book[0].volatility = -0.2: must be greater than 0 and at most 10", &|job| job["params"]["book"][0]["volatility"] = json!(-0.2)),
-            ("params.paths = 0: must be from 1 to 1000000000000000", &|job| job["params"]["paths"] = json!(0)),
-            ("params.book[1].barrier = 100: must be below the spot, 100: the contract is dead already", &|job| job["params"]["book"][1]["barrier"] = json!(100)),
-            ("params.book[1].id = \"c1\": another contract of the book has this id; ids must be unique", &|job| job["params"]["book"][1]["id"] = json!("c1")),
-            ("params.book[1].spot = 101: must equal params.book[0].spot = 100, since both are on \"ACME\"", &|job| job["params"]["book"][1]["spot"] = json!(101)),
-            ("params.book[1].monitoring[1] = 1.5: must be later than 0.5 and no later than the expiry, 1", &|job| job["params"]["book"][1]["monitoring"] = json!([0.5, 1.5])),
-            ("params.book = 0 contracts: the model `gbm` needs 1 to 10000 contracts", &|job| job["params"]["book"] = json!([])),
-            ("project = \"No Spaces\": must be lower-case letters, digits, `-` and `_`, 1 to 128 of them", &|job| job["project"] = json!("No Spaces")),
-            ("seed = 9007199254740992: must be from 0 to 9007199254740991", &|job| job["seed"] = json!(1u64 << 53)),
-            ("params.paths: invalid value: integer `-5`, expected u64", &|job| job["params"]["paths"] = json!(-5)),
-            ("params.book[0].kind: unknown variant `swap`", &|job| job["params"]["book"][0]["kind"] = json!("swap")),
-            ("params.shards: unknown field `shards`", &|job| job["params"]["shards"] = json!(1)),
+            (
+                "params.book[0].volatility = -0.2: must be greater than 0 and at most 10",
+                &|job| job["params"]["book"][0]["volatility"] = json!(-0.2),
+            ),
+            ("params.paths = 0: must be from 1 to 1000000000000000", &|job| {
+                job["params"]["paths"] = json!(0)
+            }),
+            (
+                "params.book[1].barrier = 100: must be below the spot, 100: the contract is dead already",
+                &|job| job["params"]["book"][1]["barrier"] = json!(100),
+            ),
+            (
+                "params.book[1].id = \"c1\": another contract of the book has this id; ids must be unique",
+                &|job| job["params"]["book"][1]["id"] = json!("c1"),
+            ),
+            (
+                "params.book[1].spot = 101: must equal params.book[0].spot = 100, since both are on \"ACME\"",
+                &|job| job["params"]["book"][1]["spot"] = json!(101),
+            ),
+            (
+                "params.book[1].monitoring[1] = 1.5: must be later than 0.5 and no later than the expiry, 1",
+                &|job| job["params"]["book"][1]["monitoring"] = json!([0.5, 1.5]),
+            ),
+            (
+                "params.book = 0 contracts: the model `gbm` needs 1 to 10000 contracts",
+                &|job| job["params"]["book"] = json!([]),
+            ),
+            (
+                "project = \"No Spaces\": must be lower-case letters, digits, `-` and `_`, 1 to 128 of them",
+                &|job| job["project"] = json!("No Spaces"),
+            ),
+            (
+                "seed = 9007199254740992: must be from 0 to 9007199254740991",
+                &|job| job["seed"] = json!(1u64 << 53),
+            ),
+            (
+                "params.paths: invalid value: integer `-5`, expected u64",
+                &|job| job["params"]["paths"] = json!(-5),
+            ),
+            ("params.book[0].kind: unknown variant `swap`", &|job| {
+                job["params"]["book"][0]["kind"] = json!("swap")
+            }),
+            ("params.shards: unknown field `shards`", &|job| {
+                job["params"]["shards"] = json!(1)
+            }),
         ];
         for (expected, change) in cases {
             let message = errors(change);
-            assert!(message.starts_with(expected), "expected {expected:?}, got {message:?}");
+            assert!(
+                message.starts_with(expected),
+                "expected {expected:?}, got {message:?}"
+            );
             assert_eq!(message.lines().count(), 1, "{message}");
         }
     }

@@ -103,7 +103,10 @@ impl<'de> Deserialize<'de> for MonitoringSpec {
                     other => Err(E::invalid_value(serde::de::Unexpected::Str(other), &self)),
                 }
             }
-            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut items: A) -> Result<MonitoringSpec, A::Error> {
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(
+                self,
+                mut items: A,
+            ) -> Result<MonitoringSpec, A::Error> {
                 let mut dates = Vec::new();
                 while let Some(date) = items.next_element()? {
                     dates.push(date);

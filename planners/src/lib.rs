@@ -1,0 +1,13 @@
+//! From specification to plan, and from reduced tally to result document.
+//!
+//! A plan is a function `index → shard`, never a list, so a billion shards cost nothing. May not
+//! touch a clock, randomness or the fleet: same manifest, same plan, same digest.
+#![no_std]
+#![forbid(unsafe_code)]
+extern crate alloc;
+
+pub mod audit;
+pub mod monte_carlo;
+pub mod plan;
+
+pub use plan::{FinishError, Plan, PlanError, Shard, finish};

@@ -1,0 +1,178 @@
+//! Planning and finishing Monte Carlo jobs.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use tessera_protocol::limits;
+use tessera_protocol::monte_carlo::{Contract, Driver, Market, Model, Monitoring, Payoff, Task};
+use tessera_protocol::spec::{ContractKind, ContractSpec, JobSpec, ModelName, MonitoringSpec};
+
+mod result;
+
+pub use result::finish;
+
+/// Names the derivation of a Philox key from a seed; a new derivation takes a new name.
+const KEY_CONTEXT: &str = "tessera 2026-11-21 philox4x32-10 key from job seed";
+/// What a shard should cost: about a tenth of a second of one core. *Units*: compute units.
+const SHARD_COST: u64 = 1 << 24;
+/// A job of fewer shards than this would leave agents idle at its end.
+const SHARDS_WANTED: u64 = 64;
+/// Below this many paths a shard costs more to send than to compute.
+const SHARD_PATHS_MIN: u64 = 4_096;
+
+/// The Philox key of a seed. Depends on nothing else, so the first million paths of ten million are
+/// the first million, and two books under one seed see the same market.
+pub fn philox_key(seed: u64) -> [u32; 2] {
+    let key = blake3::derive_key(KEY_CONTEXT, &seed.to_le_bytes());
+    [
+        u32::from_le_bytes([key[0], key[1], key[2], key[3]]),
+        u32::from_le_bytes([key[4], key[5], key[6], key[7]]),
+    ]
+}
+
+/// What every agent needs to compute any range of the job's paths.
+pub(crate) fn task(spec: &JobSpec) -> Task {
+    let model = match spec.params.model {
+        ModelName::Pi => Model::Pi,
+        ModelName::Gbm => Model::Gbm(market(&spec.params.book)),
+    };
+    Task {
+        key: philox_key(spec.seed),
+        model,
+    }
+}
+
+/// What one path costs: its random draws and its payoff evaluations.
+pub(crate) fn unit_cost(task: &Task) -> u64 {
+    match &task.model {
+        Model::Pi => 1,
+        Model::Gbm(market) => {
+            let draws: usize = market.drivers.iter().map(|driver| driver.times.len()).sum();
+            let evaluations: usize = market
+                .contracts
+                .iter()
+                .map(|contract| dates_seen(&contract.payoff))
+                .sum();
+            (draws + evaluations) as u64
+        }
+    }
+}
+
+fn dates_seen(payoff: &Payoff) -> usize {
+    match payoff {
+        Payoff::AsianCall { fixings } | Payoff::AsianPut { fixings } => fixings.len(),
+        Payoff::DownAndOutCall {
+            monitoring: Monitoring::Discrete(dates),
+            ..
+        }
+        | Payoff::DownAndOutPut {
+            monitoring: Monitoring::Discrete(dates),
+            ..
+        } => 1 + dates.len(),
+        Payoff::EuropeanCall
+        | Payoff::EuropeanPut
+        | Payoff::DownAndOutCall { .. }
+        | Payoff::DownAndOutPut { .. }
+        | Payoff::DigitalCall { .. }
+        | Payoff::DigitalPut { .. } => 1,
+    }
+}
+
+/// Paths to a shard where the client named none: a power of two, by cost, but enough shards to share.
+pub(crate) fn shard_size(samples: u64, unit_cost: u64) -> u64 {
+    let by_cost = SHARD_COST / unit_cost.max(1);
+    let by_count = samples.div_ceil(SHARDS_WANTED);
+    by_cost
+        .min(by_count)
+        .clamp(SHARD_PATHS_MIN, limits::SHARD_PATHS_MAX)
+        .next_power_of_two()
+        .min(limits::SHARD_PATHS_MAX)
+}
+
+/// Drivers in order of first appearance, each sampled on the union of its contracts' dates.
+fn market(book: &[ContractSpec]) -> Market {
+    let mut order: Vec<&str> = Vec::new();
+    let mut dates: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    for contract in book {
+        let of_driver = dates.entry(&contract.underlying).or_insert_with(|| {
+            order.push(&contract.underlying);
+            Vec::new()
+        });
+        of_driver.extend(
+            contract
+                .fixings
+                .iter()
+                .chain(monitored(contract))
+                .chain([&contract.expiry]),
+        );
+    }
+    for of_driver in dates.values_mut() {
+        of_driver.sort_unstable_by(f64::total_cmp);
+        of_driver.dedup();
+    }
+    let contracts = book
+        .iter()
+        .map(|contract| planned(contract, &order, &dates[contract.underlying.as_str()]))
+        .collect();
+    let drivers = order
+        .iter()
+        .map(|name| Driver {
+            times: dates[name].clone(),
+        })
+        .collect();
+    Market { drivers, contracts }
+}
+
+fn monitored(contract: &ContractSpec) -> &[f64] {
+    match &contract.monitoring {
+        Some(MonitoringSpec::Dates(dates)) => dates,
+        Some(MonitoringSpec::Continuous) | None => &[],
+    }
+}
+
+fn planned(contract: &ContractSpec, order: &[&str], times: &[f64]) -> Contract {
+    // Every date of the contract went into `times` above, so the search always finds it.
+    let at = |date: f64| times.partition_point(|time| *time < date) as u32;
+    let all = |dates: &[f64]| dates.iter().map(|date| at(*date)).collect::<Vec<u32>>();
+    let monitoring = || match &contract.monitoring {
+        Some(MonitoringSpec::Dates(dates)) => Monitoring::Discrete(all(dates)),
+        Some(MonitoringSpec::Continuous) | None => Monitoring::Continuous,
+    };
+    let barrier = contract.barrier.unwrap_or_default();
+    let payout = contract.payout.unwrap_or_default();
+    let payoff = match contract.kind {
+        ContractKind::EuropeanCall => Payoff::EuropeanCall,
+        ContractKind::EuropeanPut => Payoff::EuropeanPut,
+        ContractKind::AsianCall => Payoff::AsianCall {
+            fixings: all(&contract.fixings),
+        },
+        ContractKind::AsianPut => Payoff::AsianPut {
+            fixings: all(&contract.fixings),
+        },
+        ContractKind::DownAndOutCall => Payoff::DownAndOutCall {
+            barrier,
+            monitoring: monitoring(),
+        },
+        ContractKind::DownAndOutPut => Payoff::DownAndOutPut {
+            barrier,
+            monitoring: monitoring(),
+        },
+        ContractKind::DigitalCall => Payoff::DigitalCall { payout },
+        ContractKind::DigitalPut => Payoff::DigitalPut { payout },
+    };
+    Contract {
+        id: contract.id.clone(),
+        driver: order
+            .iter()
+            .position(|name| *name == contract.underlying)
+            .unwrap_or_default() as u32,
+        spot: contract.spot,
+        strike: contract.strike,
+        rate: contract.rate,
+        dividend: contract.dividend,
+        volatility: contract.volatility,
+        expiry: at(contract.expiry),
+        quantity: contract.quantity,
+        payoff,
+    }
+}

@@ -1,0 +1,319 @@
+//! The result document of a Monte Carlo job: each exact sum rounded once, then correctly rounded
+//! operations in a fixed order, so the document is a function of the tally's bytes.
+
+use alloc::vec::Vec;
+
+use serde::Serialize;
+use tessera_protocol::bins;
+use tessera_protocol::canonical;
+use tessera_protocol::exact::{ExactSum, sample_variance};
+use tessera_protocol::monte_carlo::{
+    HISTOGRAM_BINS, HISTOGRAM_BINS_PER_SCALE, HISTOGRAM_LINEAR_BINS, SUMS_PER_BOOK, SUMS_PER_CONTRACT,
+};
+use tessera_protocol::spec::{ContractKind, ContractSpec, JobSpec, ModelName, MonitoringSpec, Workload};
+use tessera_protocol::tally::{Tally, TallyError};
+
+use crate::FinishError;
+
+/// Half the width of a 95 % interval in standard errors: the normal quantile at 0.975.
+const Z_95: f64 = 1.959_963_984_540_054;
+/// Probabilities of the profit-and-loss quantiles, in hundredths.
+const QUANTILES: [u64; 7] = [1, 5, 25, 50, 75, 95, 99];
+
+#[derive(Serialize)]
+struct BookResult<'a> {
+    workload: Workload,
+    model: ModelName,
+    paths: u64,
+    contracts: Vec<ContractResult<'a>>,
+    book: BookValue,
+}
+
+#[derive(Serialize)]
+struct ContractResult<'a> {
+    id: &'a str,
+    underlying: &'a str,
+    kind: ContractKind,
+    quantity: f64,
+    price: f64,
+    standard_error: f64,
+    ci95: [f64; 2],
+    delta: f64,
+    delta_standard_error: f64,
+    delta_method: &'static str,
+    histogram: Histogram,
+}
+
+#[derive(Serialize)]
+struct Histogram {
+    /// Width of a linear bin, in the payoff's currency, undiscounted.
+    width: f64,
+    zero: u64,
+    bins: Vec<u64>,
+    overflow: u64,
+}
+
+#[derive(Serialize)]
+struct BookValue {
+    value: f64,
+    standard_error: f64,
+    ci95: [f64; 2],
+    pnl: ProfitAndLoss,
+}
+
+/// Discounted value of the book on a path less its mean over all paths.
+#[derive(Serialize)]
+struct ProfitAndLoss {
+    var95: f64,
+    es95: f64,
+    var99: f64,
+    es99: f64,
+    quantiles: Vec<Quantile>,
+}
+
+#[derive(Serialize)]
+struct Quantile {
+    p: f64,
+    value: f64,
+}
+
+#[derive(Serialize)]
+struct PiResult {
+    workload: Workload,
+    model: ModelName,
+    paths: u64,
+    inside: u64,
+    pi: f64,
+    standard_error: f64,
+    ci95: [f64; 2],
+}
+
+/// The result document of a job whose samples have all been tallied.
+pub fn finish(spec: &JobSpec, tally: &Tally) -> Result<Vec<u8>, FinishError> {
+    if tally.samples != spec.params.paths {
+        return Err(FinishError::Samples {
+            found: tally.samples,
+            wanted: spec.params.paths,
+        });
+    }
+    let document = match spec.params.model {
+        ModelName::Pi => canonical::to_vec(&pi(spec, tally)?),
+        ModelName::Gbm => canonical::to_vec(&book(spec, tally)?),
+    };
+    document.map_err(|_| FinishError::NotCanonical)
+}
+
+fn pi(spec: &JobSpec, tally: &Tally) -> Result<PiResult, FinishError> {
+    let ([inside], [], []) = (
+        tally.counts.as_slice(),
+        tally.sums.as_slice(),
+        tally.bins.as_slice(),
+    ) else {
+        return Err(FinishError::Shape(TallyError::Shape));
+    };
+    let paths = tally.samples as f64;
+    let share = *inside as f64 / paths;
+    let pi = 4.0 * share;
+    let standard_error = 4.0 * libm::sqrt(share * (1.0 - share) / paths);
+    Ok(PiResult {
+        workload: spec.workload,
+        model: spec.params.model,
+        paths: tally.samples,
+        inside: *inside,
+        pi,
+        standard_error,
+        ci95: interval(pi, standard_error),
+    })
+}
+
+fn book<'a>(spec: &'a JobSpec, tally: &Tally) -> Result<BookResult<'a>, FinishError> {
+    let contracts = &spec.params.book;
+    let shaped = tally.sums.len() == contracts.len() * SUMS_PER_CONTRACT + SUMS_PER_BOOK
+        && tally.counts.len() == contracts.len() * HISTOGRAM_BINS
+        && tally
+            .bins
+            .iter()
+            .map(|(_, count)| u128::from(*count))
+            .sum::<u128>()
+            == u128::from(tally.samples);
+    if !shaped {
+        return Err(FinishError::Shape(TallyError::Shape));
+    }
+    let (of_contracts, of_book) = tally.sums.split_at(contracts.len() * SUMS_PER_CONTRACT);
+    let rows = contracts
+        .iter()
+        .zip(of_contracts.chunks_exact(SUMS_PER_CONTRACT))
+        .zip(tally.counts.chunks_exact(HISTOGRAM_BINS))
+        .map(|((contract, sums), counts)| contract_result(contract, tally.samples, sums, counts))
+        .collect();
+    let (value, standard_error) = mean_and_error(tally.samples, &of_book[0], &of_book[1]);
+    let pnl = profit_and_loss(&tally.bins, tally.samples, value)?;
+    let book = BookValue {
+        value,
+        standard_error,
+        ci95: interval(value, standard_error),
+        pnl,
+    };
+    Ok(BookResult {
+        workload: spec.workload,
+        model: spec.params.model,
+        paths: tally.samples,
+        contracts: rows,
+        book,
+    })
+}
+
+fn contract_result<'a>(
+    contract: &'a ContractSpec,
+    samples: u64,
+    sums: &[ExactSum],
+    counts: &[u64],
+) -> ContractResult<'a> {
+    let (price, standard_error) = mean_and_error(samples, &sums[0], &sums[1]);
+    let (delta, delta_standard_error) = mean_and_error(samples, &sums[2], &sums[3]);
+    let (delta_method, scale) = match contract.kind {
+        ContractKind::EuropeanCall
+        | ContractKind::EuropeanPut
+        | ContractKind::AsianCall
+        | ContractKind::AsianPut => ("pathwise", contract.strike),
+        ContractKind::DownAndOutCall | ContractKind::DownAndOutPut => match contract.monitoring {
+            Some(MonitoringSpec::Dates(_)) => ("likelihood_ratio", contract.strike),
+            Some(MonitoringSpec::Continuous) | None => ("pathwise", contract.strike),
+        },
+        ContractKind::DigitalCall | ContractKind::DigitalPut => {
+            ("likelihood_ratio", contract.payout.unwrap_or_default())
+        }
+    };
+    ContractResult {
+        id: &contract.id,
+        underlying: &contract.underlying,
+        kind: contract.kind,
+        quantity: contract.quantity,
+        price,
+        standard_error,
+        ci95: interval(price, standard_error),
+        delta,
+        delta_standard_error,
+        delta_method,
+        histogram: Histogram {
+            width: scale / HISTOGRAM_BINS_PER_SCALE,
+            zero: counts[0],
+            bins: counts[1..=HISTOGRAM_LINEAR_BINS].to_vec(),
+            overflow: counts[HISTOGRAM_LINEAR_BINS + 1],
+        },
+    }
+}
+
+/// The mean, and its standard error: undefined (written `null`) for a single sample.
+fn mean_and_error(samples: u64, sum: &ExactSum, sum_of_squares: &ExactSum) -> (f64, f64) {
+    let count = samples as f64;
+    let mean = sum.to_f64() / count;
+    let standard_error = if samples < 2 {
+        f64::NAN
+    } else {
+        libm::sqrt(sample_variance(samples, sum, sum_of_squares) / count)
+    };
+    (mean, standard_error)
+}
+
+fn interval(mean: f64, standard_error: f64) -> [f64; 2] {
+    [mean - Z_95 * standard_error, mean + Z_95 * standard_error]
+}
+
+fn profit_and_loss(counted: &[(u32, u64)], samples: u64, mean: f64) -> Result<ProfitAndLoss, FinishError> {
+    let values: Vec<(f64, u64)> = counted
+        .iter()
+        .map(|(bin, count)| bins::value_of(*bin).map(|value| (value, *count)))
+        .collect::<Option<_>>()
+        .ok_or(FinishError::Shape(TallyError::Malformed))?;
+    let var = |hundredths| mean - smallest(&values, rank(samples, hundredths));
+    let es = |hundredths| mean - mean_of_smallest(&values, rank(samples, hundredths));
+    Ok(ProfitAndLoss {
+        var95: var(5),
+        es95: es(5),
+        var99: var(1),
+        es99: es(1),
+        quantiles: QUANTILES
+            .iter()
+            .map(|p| Quantile {
+                p: *p as f64 / 100.0,
+                value: smallest(&values, rank(samples, *p)) - mean,
+            })
+            .collect(),
+    })
+}
+
+/// `ceil(samples * hundredths / 100)`, at least one.
+fn rank(samples: u64, hundredths: u64) -> u64 {
+    (u128::from(samples) * u128::from(hundredths))
+        .div_ceil(100)
+        .max(1) as u64
+}
+
+/// The `rank`-th smallest value, from one.
+fn smallest(values: &[(f64, u64)], rank: u64) -> f64 {
+    let mut seen = 0;
+    for (value, count) in values {
+        seen += count;
+        if seen >= rank {
+            return *value;
+        }
+    }
+    f64::NAN
+}
+
+/// The mean of the `rank` smallest values, summed exactly.
+fn mean_of_smallest(values: &[(f64, u64)], rank: u64) -> f64 {
+    let mut left = rank;
+    let mut sum = ExactSum::default();
+    for (value, count) in values {
+        let taken = left.min(*count);
+        // A bin's value has 13 significant bits, so with a count below 2^40 the product is exact; above,
+        // it is rounded the same way everywhere.
+        if sum.add(*value * taken as f64).is_err() {
+            return f64::NAN;
+        }
+        left -= taken;
+        if left == 0 {
+            break;
+        }
+    }
+    sum.to_f64() / rank as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+
+    #[test]
+    fn order_statistics_of_a_counted_list_are_those_of_the_list() {
+        let values = vec![(-3.0, 2), (-1.0, 1), (0.0, 4), (2.5, 93)];
+        assert_eq!(smallest(&values, 1), -3.0);
+        assert_eq!(smallest(&values, 2), -3.0);
+        assert_eq!(smallest(&values, 3), -1.0);
+        assert_eq!(smallest(&values, 8), 2.5);
+        assert_eq!(mean_of_smallest(&values, 3), -7.0 / 3.0);
+        assert_eq!(rank(100, 5), 5);
+        assert_eq!(rank(101, 5), 6);
+        assert_eq!(rank(1, 1), 1);
+    }
+
+    #[test]
+    fn value_at_risk_is_a_loss_against_the_mean_and_the_shortfall_is_no_smaller() {
+        let counted: Vec<(u32, u64)> = (0..1000)
+            .map(|step| (bins::bin_of(f64::from(step) + 1.0), 1))
+            .fold(Vec::new(), |mut all: Vec<(u32, u64)>, (bin, count)| {
+                match all.last_mut() {
+                    Some(last) if last.0 == bin => last.1 += count,
+                    _ => all.push((bin, count)),
+                }
+                all
+            });
+        let pnl = profit_and_loss(&counted, 1000, 500.5).unwrap();
+        assert_eq!(pnl.var95, 450.5);
+        assert_eq!(pnl.es95, 475.0);
+        assert_eq!(pnl.var99, 490.5);
+        assert!(pnl.es99 >= pnl.var99 && pnl.es95 >= pnl.var95);
+    }
+}
