@@ -1,0 +1,428 @@
+//! What the HTTP API asks of the hub behind it: one trait, with one error enum per operation.
+//!
+//! Owns the vocabulary between ingress and the rest of the hub. Nothing of HTTP gets in here, and
+//! nothing here touches a lane or a store: whoever implements [`Backend`] does.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tessera_protocol::api::{AgentView, JobFailure, JobState, JobView, PlanQuote, TokenIssued};
+use tessera_protocol::id::{Digest, JobId};
+use tessera_protocol::spec::{Manifest, SpecError};
+use tessera_protocol::unit::ComputeUnits;
+use tokio::sync::watch;
+
+use super::keys::KeyHash;
+
+/// An answer that comes later.
+///
+/// Dropping it gives up the answer and not the operation: what was asked may still happen, and a
+/// client that asks again with the same Idempotency-Key learns which.
+pub type Reply<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The hub as its HTTP API sees it.
+///
+/// Every method is called on the one ingress thread and must return, or yield, without blocking it.
+/// The methods that are not a [`Reply`] answer from memory.
+pub trait Backend: Send + Sync + 'static {
+    /// Accepts a job; its answer means that the job is durable.
+    fn submit(&self, submission: Submission) -> Reply<'_, Result<Submitted, SubmitError>>;
+
+    /// Stops a job. Cancelling a cancelled job answers its view again.
+    fn cancel(&self, job: JobId) -> Reply<'_, Result<Arc<JobView>, CancelError>>;
+
+    /// Continues a finished job over more paths, as a new job.
+    fn extend(&self, extension: Extension) -> Reply<'_, Result<Submitted, ExtendError>>;
+
+    /// Says what a job would take, and changes nothing.
+    fn plan(&self, manifest: Manifest) -> Reply<'_, Result<PlanQuote, PlanError>>;
+
+    /// One job, however old.
+    fn job(&self, job: JobId) -> Reply<'_, Result<Arc<JobView>, LookupError>>;
+
+    /// The jobs that match. *Order*: newest first, at most [`JobFilter::limit`] of them.
+    fn jobs(&self, filter: JobFilter) -> Reply<'_, Result<Vec<Arc<JobView>>, Outage>>;
+
+    /// Follows one job: the present view, then each change until it ended or the hub stops
+    /// publishing.
+    fn watch(&self, job: JobId) -> Reply<'_, Result<watch::Receiver<Arc<JobView>>, LookupError>>;
+
+    /// The result document of a finished job, byte for byte.
+    fn result(&self, job: JobId) -> Reply<'_, Result<JobResult, ResultError>>;
+
+    /// Every enrolled agent. *Order*: by id.
+    fn agents(&self) -> Vec<Arc<AgentView>>;
+
+    /// Makes a single-use enrolment token; its answer means that the token is durable.
+    fn issue_token(&self) -> Reply<'_, Result<TokenIssued, TokenError>>;
+
+    /// Whether an API key with this hash is in force.
+    fn key_is_valid(&self, hash: &KeyHash) -> bool;
+
+    /// How the hub does.
+    fn health(&self) -> Health;
+
+    /// The hub's own metrics in the Prometheus text format, each line ended; ingress adds its own.
+    fn metrics(&self) -> String;
+}
+
+/// A job to accept.
+#[derive(Clone, Debug)]
+pub struct Submission {
+    /// What to compute.
+    pub spec: Manifest,
+    /// Makes a repeated submission answer the first job; kept with the job in one transaction.
+    pub idempotency_key: Option<IdempotencyKey>,
+    /// The finished job whose paths it continues. `POST /v1/jobs` leaves it empty.
+    pub extends: Option<JobId>,
+}
+
+/// More paths for a finished job.
+#[derive(Clone, Debug)]
+pub struct Extension {
+    /// The finished job.
+    pub job: JobId,
+    /// All paths afterwards, those of the finished job included.
+    pub paths: u64,
+    /// As in [`Submission::idempotency_key`].
+    pub idempotency_key: Option<IdempotencyKey>,
+}
+
+/// What a client names a request by, so that it can repeat it.
+///
+/// *Shape*: 1 to [`limits::IDEMPOTENCY_KEY_BYTES_MAX`] printable ASCII characters.
+///
+/// [`limits::IDEMPOTENCY_KEY_BYTES_MAX`]: tessera_protocol::limits::IDEMPOTENCY_KEY_BYTES_MAX
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IdempotencyKey(String);
+
+impl IdempotencyKey {
+    /// The key, or `None` when the text has not its shape.
+    pub fn parse(text: &str) -> Option<IdempotencyKey> {
+        let max = tessera_protocol::limits::IDEMPOTENCY_KEY_BYTES_MAX;
+        let printable = text.bytes().all(|byte| (0x20..0x7f).contains(&byte));
+        (printable && (1..=max).contains(&text.len())).then(|| IdempotencyKey(text.to_owned()))
+    }
+
+    /// Its text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A job that is durable now.
+#[derive(Clone, Debug)]
+pub struct Submitted {
+    /// The job.
+    pub view: Arc<JobView>,
+    /// Whether it was there before, under the same Idempotency-Key.
+    pub replayed: bool,
+}
+
+/// Which jobs to list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JobFilter {
+    /// Only those in this state.
+    pub state: Option<JobState>,
+    /// Only those of this project.
+    pub project: Option<String>,
+    /// Most to list.
+    pub limit: usize,
+}
+
+/// A result document.
+#[derive(Clone, Debug)]
+pub struct JobResult {
+    /// Its bytes, a JSON document.
+    pub bytes: Arc<[u8]>,
+    /// Their BLAKE3 digest.
+    pub digest: Digest,
+}
+
+/// How the hub does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It takes work.
+    Ok,
+    /// It does not take requests now.
+    Out(Outage),
+}
+
+/// Why the hub as a whole cannot do what it was asked; never the fault of the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outage {
+    /// It finishes what it has and is about to stop.
+    Draining,
+    /// Its store refuses to write or read.
+    StoreFailing,
+    /// A part of it that the answer needs has stopped or is overloaded.
+    Unavailable,
+}
+
+/// Why a job was not accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SubmitError {
+    /// The same Idempotency-Key came before with another manifest.
+    KeyReused {
+        /// The job it made.
+        first: JobId,
+    },
+    /// The project has as many open jobs as it may.
+    OpenJobsFull {
+        /// Whose quota.
+        project: String,
+        /// The quota.
+        max: usize,
+    },
+    /// The plan costs more than the client allowed.
+    CostCapExceeded {
+        /// What it costs.
+        cost: ComputeUnits,
+        /// What was allowed.
+        cap: ComputeUnits,
+    },
+    /// Every field is allowed, and still there is no plan.
+    NotPlannable(SpecError),
+    /// The hub cannot.
+    Outage(Outage),
+}
+
+/// Why a job was not cancelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CancelError {
+    /// There is no such job.
+    Unknown(JobId),
+    /// It ended before.
+    Ended {
+        /// The job.
+        job: JobId,
+        /// How.
+        state: JobState,
+    },
+    /// The hub cannot.
+    Outage(Outage),
+}
+
+/// Why a job was not extended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExtendError {
+    /// There is no such job.
+    Unknown(JobId),
+    /// Only a done job has paths to continue.
+    NotDone {
+        /// The job.
+        job: JobId,
+        /// Where it stands.
+        state: JobState,
+    },
+    /// It has as many paths as were asked for.
+    NotMorePaths {
+        /// The job.
+        job: JobId,
+        /// What it has.
+        has: u64,
+        /// What was asked.
+        asked: u64,
+    },
+    /// The job that would continue it was not accepted.
+    Submit(SubmitError),
+}
+
+/// Why there is no quote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PlanError {
+    /// Every field is allowed, and still there is no plan.
+    NotPlannable(SpecError),
+    /// The hub cannot.
+    Outage(Outage),
+}
+
+/// Why a job cannot be shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LookupError {
+    /// There is no such job.
+    Unknown(JobId),
+    /// The hub cannot.
+    Outage(Outage),
+}
+
+/// Why there is no result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ResultError {
+    /// There is no such job.
+    Unknown(JobId),
+    /// Not yet.
+    NotDone {
+        /// The job.
+        job: JobId,
+        /// Where it stands.
+        state: JobState,
+    },
+    /// Never: the job failed.
+    Failed {
+        /// The job.
+        job: JobId,
+        /// Why it failed, where that is known.
+        failure: Option<JobFailure>,
+    },
+    /// Never: the job was cancelled.
+    Cancelled(JobId),
+    /// The hub cannot.
+    Outage(Outage),
+}
+
+/// Why there is no token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenError {
+    /// As many unused tokens are about as may be.
+    UnusedTokensFull {
+        /// The limit.
+        max: usize,
+    },
+    /// The hub cannot.
+    Outage(Outage),
+}
+
+impl fmt::Display for Outage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Outage::Draining => "the hub is stopping and takes nothing new",
+            Outage::StoreFailing => "the hub's store does not read or write",
+            Outage::Unavailable => "a part of the hub does not answer",
+        })
+    }
+}
+
+impl fmt::Display for SubmitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SubmitError::KeyReused { first } => {
+                write!(f, "this Idempotency-Key made {first}, from another specification")
+            }
+            SubmitError::OpenJobsFull { project, max } => {
+                write!(
+                    f,
+                    "project `{project}` has {max} open jobs, which is all it may have"
+                )
+            }
+            SubmitError::CostCapExceeded { cost, cap } => {
+                write!(f, "the job costs {} compute units, its cap is {}", cost.0, cap.0)
+            }
+            SubmitError::NotPlannable(error) => write!(f, "{error}"),
+            SubmitError::Outage(outage) => write!(f, "{outage}"),
+        }
+    }
+}
+
+impl fmt::Display for CancelError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CancelError::Unknown(job) => write!(f, "there is no job {job}"),
+            CancelError::Ended { job, state } => write!(f, "{job} is {}", word(*state)),
+            CancelError::Outage(outage) => write!(f, "{outage}"),
+        }
+    }
+}
+
+impl fmt::Display for ExtendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ExtendError::Unknown(job) => write!(f, "there is no job {job}"),
+            ExtendError::NotDone { job, state } => write!(f, "{job} is {}", word(*state)),
+            ExtendError::NotMorePaths { job, has, asked } => {
+                write!(f, "{job} has {has} paths already, {asked} are not more")
+            }
+            ExtendError::Submit(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+impl fmt::Display for PlanError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PlanError::NotPlannable(error) => write!(f, "{error}"),
+            PlanError::Outage(outage) => write!(f, "{outage}"),
+        }
+    }
+}
+
+impl fmt::Display for LookupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LookupError::Unknown(job) => write!(f, "there is no job {job}"),
+            LookupError::Outage(outage) => write!(f, "{outage}"),
+        }
+    }
+}
+
+impl fmt::Display for ResultError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ResultError::Unknown(job) => write!(f, "there is no job {job}"),
+            ResultError::NotDone { job, state } => write!(f, "{job} is {}", word(*state)),
+            ResultError::Failed { job, failure: None } => write!(f, "{job} failed"),
+            ResultError::Failed {
+                job,
+                failure: Some(failure),
+            } => {
+                write!(f, "{job} failed: {}", because(failure))
+            }
+            ResultError::Cancelled(job) => write!(f, "{job} was cancelled"),
+            ResultError::Outage(outage) => write!(f, "{outage}"),
+        }
+    }
+}
+
+impl fmt::Display for TokenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TokenError::UnusedTokensFull { max } => {
+                write!(f, "{max} unused tokens are about, which is all there may be")
+            }
+            TokenError::Outage(outage) => write!(f, "{outage}"),
+        }
+    }
+}
+
+impl std::error::Error for Outage {}
+impl std::error::Error for SubmitError {}
+impl std::error::Error for CancelError {}
+impl std::error::Error for ExtendError {}
+impl std::error::Error for PlanError {}
+impl std::error::Error for LookupError {}
+impl std::error::Error for ResultError {}
+impl std::error::Error for TokenError {}
+
+/// The word a state goes by in the API.
+pub(super) fn word(state: JobState) -> &'static str {
+    match state {
+        JobState::Queued => "queued",
+        JobState::Running => "running",
+        JobState::Done => "done",
+        JobState::Failed => "failed",
+        JobState::Cancelled => "cancelled",
+    }
+}
+
+fn because(failure: &JobFailure) -> String {
+    match failure {
+        JobFailure::ShardFailed {
+            shard,
+            attempts,
+            cause,
+        } => {
+            format!("shard {shard} failed {attempts} times, the last time with: {cause}")
+        }
+        JobFailure::DeadlinePassed { deadline_s } => {
+            format!("it was still open {deadline_s} s after it was accepted")
+        }
+        JobFailure::Disputed { shard } => {
+            format!("agents disagreed about shard {shard} and no majority was found")
+        }
+        JobFailure::NotReducible { cause } => {
+            format!("its partials do not reduce to a result: {cause}")
+        }
+    }
+}
