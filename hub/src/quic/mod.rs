@@ -1,0 +1,43 @@
+//! QUIC for one lane, without a runtime: bytes and instants in, facts and packets out.
+//!
+//! This room owns identity, sessions, frames on streams, the port's socket group and the rule that
+//! steers packets to lanes. It may not wait, spawn, lock or know what a frame's body means; the one
+//! system calls it makes are on its own non-blocking socket. [`Sessions`] is the entry point.
+
+mod connection_id;
+mod endpoint;
+mod event;
+mod frame;
+mod identity;
+mod limits;
+mod outbox;
+mod session;
+mod steering;
+mod timers;
+
+pub use connection_id::{CONNECTION_ID_BYTES, lane_named_by};
+pub use endpoint::{Counters, Datagram, OpenError, ReceiveOutcome, Sessions};
+pub use event::{AcceptError, CloseCode, CloseReason, SendError, SessionEvent, SessionId};
+pub use identity::{Identity, IdentityError, PublicKey};
+pub use limits::Limits;
+pub use steering::{LaneSockets, Steering, SteeringPreference, SteeringError};
+
+/// Most lanes of one hub: a connection id carries the lane in one byte.
+pub const LANES_MAX: u16 = 256;
+
+/// A lane, counted from zero in the order of the port's sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LaneIndex(pub u16);
+
+impl LaneIndex {
+    /// As an index into a slice that holds one item a lane.
+    pub fn as_usize(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+impl std::fmt::Display for LaneIndex {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "lane {}", self.0)
+    }
+}
