@@ -1,0 +1,6 @@
+//! The client's side of Tessera: job files, the HTTP API of a hub, tables for people, and a hub with
+//! agents on this machine for `tessera run`.
+//!
+//! Decides nothing about jobs: it reads, asks, shows and supervises child processes.
+
+pub mod book_csv;
