@@ -227,3 +227,9 @@ pub fn finish(manifest: &Manifest, tally: &Tally) -> Result<Vec<u8>, FinishError
     let Workload::MonteCarlo = manifest.spec().workload;
     monte_carlo::finish(manifest.spec(), tally)
 }
+
+/// Whether a partial has the shape of `count` samples of the manifest's workload.
+pub fn fits(manifest: &Manifest, count: u64, tally: &Tally) -> bool {
+    let Workload::MonteCarlo = manifest.spec().workload;
+    tally.samples == count && monte_carlo::fits(manifest.spec(), tally)
+}

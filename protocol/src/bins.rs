@@ -1,33 +1,33 @@
-//! Relative bins: a double rounded to 13 significant bits, as a number that sorts like it.
+//! A relative grid over all doubles: the bins of a sparse histogram whose scale nobody knows beforehand.
 //!
-//! Order statistics of the rounded values are exact, merge by counting, and do not need to know the
-//! range of the values beforehand.
+//! Owns the map between values and bin numbers. A bin is the value rounded to 13 significant bits, so
+//! a quantile read from it is off by at most one part in 8192; numbers ascend with values.
 
-/// Mantissa bits a bin keeps; two neighbours differ by at most 2^-12 of their value.
-const MANTISSA_BITS: u32 = 12;
-const DROPPED_BITS: u32 = 52 - MANTISSA_BITS;
-/// The bin of zero; below it lie the negative values.
-pub const ZERO_BIN: u32 = 1 << (11 + MANTISSA_BITS);
+/// Bits of a double's significand that a bin keeps, the implicit one aside.
+const FRACTION_BITS: u32 = 12;
+const DROPPED_BITS: u32 = 52 - FRACTION_BITS;
+/// The bin of zero; a value and its opposite lie at equal distances from it.
+pub const ZERO_BIN: u32 = 1 << (11 + FRACTION_BITS);
+/// The farthest a finite value's bin lies from [`ZERO_BIN`]: the largest 13-bit double.
+const DISTANCE_MAX: u32 = (0x7ff << FRACTION_BITS) - 1;
 
-/// The bin of a finite value: nearest in magnitude, ties away from zero.
+/// The bin of a value: rounded to nearest, halves away from zero; infinities fall in the outermost bins.
 #[inline(always)]
-pub fn bin_of(value: f64) -> u32 {
-    let bits = value.to_bits();
-    let magnitude = (bits & !(1 << 63)) + (1 << (DROPPED_BITS - 1));
-    let distance = (magnitude >> DROPPED_BITS) as u32;
-    if bits >> 63 == 0 {
-        ZERO_BIN + distance
-    } else {
-        ZERO_BIN - distance
-    }
+pub const fn bin_of(value: f64) -> u32 {
+    let magnitude = value.to_bits() & (u64::MAX >> 1);
+    let rounded = ((magnitude + (1 << (DROPPED_BITS - 1))) >> DROPPED_BITS) as u32;
+    let distance = if rounded > DISTANCE_MAX { DISTANCE_MAX } else { rounded };
+    if value < 0.0 { ZERO_BIN - distance } else { ZERO_BIN + distance }
 }
 
-/// The value a bin stands for, or `None` where no value has this bin.
-pub fn value_of(bin: u32) -> Option<f64> {
+/// The value a bin stands for; None for a number that is no bin.
+pub const fn bin_value(bin: u32) -> Option<f64> {
     let distance = bin.abs_diff(ZERO_BIN);
-    let magnitude = f64::from_bits(u64::from(distance) << DROPPED_BITS);
-    let in_range = bin <= 2 * ZERO_BIN && magnitude.is_finite();
-    in_range.then_some(if bin < ZERO_BIN { -magnitude } else { magnitude })
+    if distance > DISTANCE_MAX {
+        return None;
+    }
+    let magnitude = f64::from_bits((distance as u64) << DROPPED_BITS);
+    Some(if bin < ZERO_BIN { -magnitude } else { magnitude })
 }
 
 #[cfg(test)]
@@ -35,27 +35,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bins_sort_like_the_values_they_round() {
-        let values = [
-            -1e300, -2.5, -1.0, -1e-300, 0.0, 1e-310, 1e-300, 0.9999, 1.0, 1.001, 3.25, 1e300,
-        ];
-        for pair in values.windows(2) {
-            assert!(bin_of(pair[0]) <= bin_of(pair[1]), "{pair:?}");
+    fn bins_ascend_with_values_and_stand_for_themselves() {
+        let mut before = None;
+        for bin in (ZERO_BIN - DISTANCE_MAX..=ZERO_BIN + DISTANCE_MAX).step_by(61).chain([ZERO_BIN + DISTANCE_MAX]) {
+            let value = bin_value(bin).unwrap();
+            assert_eq!(bin_of(value), bin, "{value}");
+            assert!(before.is_none_or(|before| before < value));
+            before = Some(value);
         }
-        assert_eq!(bin_of(-0.0), bin_of(0.0));
+        assert_eq!(bin_value(ZERO_BIN - DISTANCE_MAX - 1), None);
+        assert_eq!(bin_value(u32::MAX), None);
     }
 
     #[test]
-    fn a_bin_stands_for_a_value_within_one_part_in_8192() {
-        let mut value = 1.234_567e-3;
-        while value < 1e6 {
+    fn a_bin_is_within_one_part_in_8192_of_its_values() {
+        let mut value = 1e-300;
+        while value < 1e300 {
             for signed in [value, -value] {
-                let back = value_of(bin_of(signed)).unwrap();
-                assert!((back - signed).abs() <= signed.abs() / 8192.0, "{signed} {back}");
-                assert_eq!(bin_of(back), bin_of(signed));
+                let error = bin_value(bin_of(signed)).unwrap() / signed - 1.0;
+                assert!(error <= 1.0 / 8192.0 && error >= -1.0 / 8192.0, "{signed} is off by {error}");
             }
-            value *= 1.000_7;
+            value *= 1.3371;
         }
-        assert_eq!(value_of(u32::MAX), None);
+    }
+
+    #[test]
+    fn zeros_share_a_bin_and_infinities_have_a_finite_one() {
+        assert_eq!(bin_of(0.0), bin_of(-0.0));
+        assert_eq!(bin_value(bin_of(0.0)), Some(0.0));
+        assert!(bin_value(bin_of(f64::INFINITY)).is_some_and(f64::is_finite));
+        assert_eq!(bin_of(f64::NEG_INFINITY), bin_of(f64::MIN));
     }
 }

@@ -88,6 +88,32 @@ struct PiResult {
     ci95: [f64; 2],
 }
 
+/// Whether a tally has the sums, counts and bins of the model, and counts every sample once.
+pub fn fits(spec: &JobSpec, tally: &Tally) -> bool {
+    let contracts = spec.params.book.len();
+    let binned: u128 = tally.bins.iter().map(|(_, count)| u128::from(*count)).sum();
+    match spec.params.model {
+        ModelName::Pi => {
+            let inside = tally.counts.first().copied();
+            tally.counts.len() == 1 && inside <= Some(tally.samples) && tally.sums.is_empty() && binned == 0
+        }
+        ModelName::Gbm => {
+            tally.sums.len() == contracts * SUMS_PER_CONTRACT + SUMS_PER_BOOK
+                && tally.counts.len() == contracts * HISTOGRAM_BINS
+                && tally
+                    .counts
+                    .chunks_exact(HISTOGRAM_BINS)
+                    .all(|counts| total(counts) == u128::from(tally.samples))
+                && binned == u128::from(tally.samples)
+                && tally.bins.iter().all(|(bin, _)| bins::bin_value(*bin).is_some())
+        }
+    }
+}
+
+fn total(counts: &[u64]) -> u128 {
+    counts.iter().map(|count| u128::from(*count)).sum()
+}
+
 /// The result document of a job whose samples have all been tallied.
 pub fn finish(spec: &JobSpec, tally: &Tally) -> Result<Vec<u8>, FinishError> {
     if tally.samples != spec.params.paths {
@@ -96,49 +122,35 @@ pub fn finish(spec: &JobSpec, tally: &Tally) -> Result<Vec<u8>, FinishError> {
             wanted: spec.params.paths,
         });
     }
+    if !fits(spec, tally) {
+        return Err(FinishError::Shape(TallyError::Shape));
+    }
     let document = match spec.params.model {
-        ModelName::Pi => canonical::to_vec(&pi(spec, tally)?),
+        ModelName::Pi => canonical::to_vec(&pi(spec, tally)),
         ModelName::Gbm => canonical::to_vec(&book(spec, tally)?),
     };
     document.map_err(|_| FinishError::NotCanonical)
 }
 
-fn pi(spec: &JobSpec, tally: &Tally) -> Result<PiResult, FinishError> {
-    let ([inside], [], []) = (
-        tally.counts.as_slice(),
-        tally.sums.as_slice(),
-        tally.bins.as_slice(),
-    ) else {
-        return Err(FinishError::Shape(TallyError::Shape));
-    };
+fn pi(spec: &JobSpec, tally: &Tally) -> PiResult {
+    let inside = tally.counts.first().copied().unwrap_or_default();
     let paths = tally.samples as f64;
-    let share = *inside as f64 / paths;
+    let share = inside as f64 / paths;
     let pi = 4.0 * share;
     let standard_error = 4.0 * libm::sqrt(share * (1.0 - share) / paths);
-    Ok(PiResult {
+    PiResult {
         workload: spec.workload,
         model: spec.params.model,
         paths: tally.samples,
-        inside: *inside,
+        inside,
         pi,
         standard_error,
         ci95: interval(pi, standard_error),
-    })
+    }
 }
 
 fn book<'a>(spec: &'a JobSpec, tally: &Tally) -> Result<BookResult<'a>, FinishError> {
     let contracts = &spec.params.book;
-    let shaped = tally.sums.len() == contracts.len() * SUMS_PER_CONTRACT + SUMS_PER_BOOK
-        && tally.counts.len() == contracts.len() * HISTOGRAM_BINS
-        && tally
-            .bins
-            .iter()
-            .map(|(_, count)| u128::from(*count))
-            .sum::<u128>()
-            == u128::from(tally.samples);
-    if !shaped {
-        return Err(FinishError::Shape(TallyError::Shape));
-    }
     let (of_contracts, of_book) = tally.sums.split_at(contracts.len() * SUMS_PER_CONTRACT);
     let rows = contracts
         .iter()
@@ -223,7 +235,7 @@ fn interval(mean: f64, standard_error: f64) -> [f64; 2] {
 fn profit_and_loss(counted: &[(u32, u64)], samples: u64, mean: f64) -> Result<ProfitAndLoss, FinishError> {
     let values: Vec<(f64, u64)> = counted
         .iter()
-        .map(|(bin, count)| bins::value_of(*bin).map(|value| (value, *count)))
+        .map(|(bin, count)| bins::bin_value(*bin).map(|value| (value, *count)))
         .collect::<Option<_>>()
         .ok_or(FinishError::Shape(TallyError::Malformed))?;
     let var = |hundredths| mean - smallest(&values, rank(samples, hundredths));

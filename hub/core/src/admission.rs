@@ -1,0 +1,43 @@
+//! Whether a job may be: limits and price, before anything is promised.
+
+use core::fmt;
+
+use serde::{Deserialize, Serialize};
+use tessera_planners::Plan;
+use tessera_protocol::spec::Manifest;
+
+/// Why a job is refused although its specification is right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AdmissionError {
+    /// The plan costs more than the client allows.
+    CostCap {
+        /// What it costs.
+        cost: u64,
+        /// What the client allows.
+        cap: u64,
+    },
+}
+
+impl fmt::Display for AdmissionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AdmissionError::CostCap { cost, cap } => write!(
+                f,
+                "the plan costs {cost} compute units, limits.cost_cap allows {cap}: raise the cap or ask for fewer paths"
+            ),
+        }
+    }
+}
+
+impl core::error::Error for AdmissionError {}
+
+/// Judges a plan against its manifest's limits.
+pub fn admit(manifest: &Manifest, plan: &Plan) -> Result<(), AdmissionError> {
+    match manifest.spec().limits.cost_cap {
+        Some(cap) if plan.cost().0 > cap => Err(AdmissionError::CostCap {
+            cost: plan.cost().0,
+            cap,
+        }),
+        Some(_) | None => Ok(()),
+    }
+}

@@ -1,0 +1,210 @@
+//! What is to be done, as a lane orders it. Imperatives, carried out by the shell in order.
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use tessera_protocol::api::{AgentView, JobView};
+use tessera_protocol::id::{AgentId, Digest, JobId};
+use tessera_protocol::unit::LaneIndex;
+use tessera_protocol::wire::{Assignment, Welcome};
+
+use crate::admission::AdmissionError;
+use crate::{BatchId, LaneMessage, Record, RequestId, SessionId};
+
+/// An order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Write a record; answer with `Committed`, `Conflicted` or `CommitFailed`.
+    Persist {
+        /// Names it.
+        batch: BatchId,
+        /// What to write.
+        record: Record,
+    },
+    /// Tell a waiting client.
+    Answer {
+        /// Which.
+        request: RequestId,
+        /// What.
+        answer: Answer,
+    },
+    /// Give a message to a lane's machine.
+    TellLane {
+        /// Which.
+        lane: LaneIndex,
+        /// What.
+        message: LaneMessage,
+    },
+    /// Tell an agent the terms of its session.
+    Welcome {
+        /// Its session.
+        session: SessionId,
+        /// The terms.
+        welcome: Welcome,
+    },
+    /// Tell an agent what a job's shards are made of.
+    SendJob {
+        /// Its session.
+        session: SessionId,
+        /// The job.
+        job: JobId,
+        /// Which kernel.
+        kernel: &'static str,
+        /// The kernel's task.
+        task: Arc<[u8]>,
+    },
+    /// Give an agent a shard of a job it was told of.
+    Assign {
+        /// Its session.
+        session: SessionId,
+        /// The job.
+        job: JobId,
+        /// The attempt.
+        assignment: Assignment,
+    },
+    /// Tell an agent to drop a job.
+    Forget {
+        /// Its session.
+        session: SessionId,
+        /// The job.
+        job: JobId,
+    },
+    /// Tell an agent that the hub is stopping.
+    TellDraining {
+        /// Its session.
+        session: SessionId,
+    },
+    /// End a session.
+    CloseSession {
+        /// Which.
+        session: SessionId,
+        /// Why.
+        reason: CloseReason,
+    },
+    /// Show clients how a job looks now.
+    PublishJob {
+        /// The job.
+        view: Box<JobView>,
+    },
+    /// Show operators how an agent looks now.
+    PublishAgent {
+        /// The agent.
+        view: Box<AgentView>,
+    },
+    /// Show operators that an agent has no session here.
+    PublishAgentAway {
+        /// Which.
+        agent: AgentId,
+    },
+}
+
+/// What a client is told.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// The job is durable.
+    Accepted(Box<JobView>),
+    /// The idempotency key made this job before.
+    Replayed {
+        /// That job.
+        job: JobId,
+        /// Its manifest's digest.
+        manifest: Digest,
+    },
+    /// The job cannot be.
+    Refused(AdmissionError),
+    /// The job is stopped, durably, or had ended already.
+    Cancelled(Box<JobView>),
+    /// No open job of this id lives here.
+    NotOpen,
+    /// The store does not take writes; nothing was kept.
+    StoreFailing,
+    /// The hub is stopping.
+    Stopping,
+}
+
+/// Why the hub ends a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The same agent opened a newer one.
+    Superseded,
+    /// Nothing was heard for a lease.
+    Silent,
+}
+
+/// The effects of one step, in order. Borrows the machine: a second step before they are taken does
+/// not compile.
+#[must_use = "effects that are not carried out are promises broken"]
+#[derive(Debug)]
+pub struct Drain<'a> {
+    effects: &'a mut VecDeque<Effect>,
+}
+
+impl<'a> Drain<'a> {
+    pub(crate) fn new(effects: &'a mut VecDeque<Effect>) -> Drain<'a> {
+        Drain { effects }
+    }
+}
+
+impl Iterator for Drain<'_> {
+    type Item = Effect;
+    fn next(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+}
+
+/// Where rooms put their orders during a step.
+#[derive(Debug)]
+pub struct Outbox {
+    lane: LaneIndex,
+    lanes: u16,
+    effects: VecDeque<Effect>,
+    to_self: VecDeque<LaneMessage>,
+}
+
+impl Outbox {
+    pub(crate) fn new(lane: LaneIndex, lanes: u16) -> Outbox {
+        Outbox {
+            lane,
+            lanes,
+            effects: VecDeque::new(),
+            to_self: VecDeque::new(),
+        }
+    }
+
+    pub(crate) fn effects(&mut self) -> &mut VecDeque<Effect> {
+        &mut self.effects
+    }
+
+    pub(crate) fn push(&mut self, effect: Effect) {
+        self.effects.push_back(effect);
+    }
+
+    /// To another lane through the shell; to this one within the step.
+    pub(crate) fn tell(&mut self, lane: LaneIndex, message: LaneMessage) {
+        if lane == self.lane {
+            self.to_self.push_back(message);
+        } else {
+            self.effects.push_back(Effect::TellLane { lane, message });
+        }
+    }
+
+    pub(crate) fn tell_all(&mut self, message: &LaneMessage) {
+        for lane in 0..self.lanes {
+            self.tell(LaneIndex(lane), message.clone());
+        }
+    }
+
+    pub(crate) fn take_own(&mut self) -> Option<LaneMessage> {
+        self.to_self.pop_front()
+    }
+
+    pub(crate) fn has_own(&self) -> bool {
+        !self.to_self.is_empty()
+    }
+
+    pub(crate) fn all_lanes(&self) -> Vec<LaneIndex> {
+        (0..self.lanes).map(LaneIndex).collect()
+    }
+}

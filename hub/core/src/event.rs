@@ -1,0 +1,142 @@
+//! What happened, as a lane hears of it. Facts in the past tense; who has read this file and
+//! `effect.rs` has read the product.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use tessera_protocol::id::{AgentId, Digest, JobId};
+use tessera_protocol::unit::{Epoch, LaneIndex, ShardIndex};
+use tessera_protocol::wire::{Held, Hello, ShardFailure};
+
+use crate::{BatchId, LaneMessage, NewJob, Progress, RequestId, SessionId};
+
+/// A fact.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A client wants a job; its home is this lane.
+    JobSubmitted {
+        /// Who waits for the answer.
+        request: RequestId,
+        /// The job.
+        job: Arc<NewJob>,
+    },
+    /// A client wants a job stopped; its home is this lane.
+    CancelRequested {
+        /// Who waits for the answer.
+        request: RequestId,
+        /// The job.
+        job: JobId,
+    },
+    /// A record was read back after a restart; its job's home is this lane.
+    JobRecovered {
+        /// The job.
+        job: Arc<NewJob>,
+        /// What of it is done.
+        progress: Option<Box<Progress>>,
+    },
+    /// A batch is on disk.
+    Committed {
+        /// Which.
+        batch: BatchId,
+    },
+    /// A batch was refused because its idempotency key made a job before.
+    Conflicted {
+        /// Which.
+        batch: BatchId,
+        /// That job.
+        existing: JobId,
+        /// Its manifest's digest.
+        manifest: Digest,
+    },
+    /// A batch could not be written; nothing of it is on disk.
+    CommitFailed {
+        /// Which.
+        batch: BatchId,
+    },
+    /// The hub judged an agent's key: it may work.
+    AgentAdmitted {
+        /// Its session.
+        session: SessionId,
+        /// Who it is.
+        agent: AgentId,
+        /// What it offers.
+        hello: Box<Hello>,
+    },
+    /// An agent said it is alive and what it holds.
+    HeartbeatArrived {
+        /// Its session.
+        session: SessionId,
+        /// The attempts whose leases it renews.
+        holding: Vec<Held>,
+    },
+    /// An agent will finish what it has and take nothing more.
+    AgentLeaving {
+        /// Its session.
+        session: SessionId,
+    },
+    /// A session is over.
+    SessionClosed {
+        /// Which.
+        session: SessionId,
+    },
+    /// An agent finished shards.
+    ResultsArrived {
+        /// Its session.
+        session: SessionId,
+        /// The job.
+        job: JobId,
+        /// The shards.
+        answers: Vec<ShardAnswer>,
+    },
+    /// A partial came on a stream of its own.
+    PartialArrived {
+        /// The session.
+        session: SessionId,
+        /// The job.
+        job: JobId,
+        /// The shard.
+        index: ShardIndex,
+        /// The attempt.
+        epoch: Epoch,
+        /// The bytes.
+        partial: Vec<u8>,
+    },
+    /// An agent could not compute a shard.
+    ShardFailed {
+        /// Its session.
+        session: SessionId,
+        /// The job.
+        job: JobId,
+        /// The shard.
+        index: ShardIndex,
+        /// The attempt.
+        epoch: Epoch,
+        /// Why.
+        failure: ShardFailure,
+    },
+    /// Another lane, or this one, said something.
+    LaneSpoke {
+        /// Which lane.
+        from: LaneIndex,
+        /// What.
+        message: LaneMessage,
+    },
+    /// Time went by; a timer may be due.
+    TimePassed,
+    /// The hub is to stop.
+    StopRequested,
+}
+
+/// One finished shard as it came over the wire.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardAnswer {
+    /// The shard.
+    pub index: ShardIndex,
+    /// The attempt.
+    pub epoch: Epoch,
+    /// What the agent says the digest is.
+    pub digest: Digest,
+    /// The bytes, unless they come on a stream of their own.
+    pub partial: Option<Vec<u8>>,
+}

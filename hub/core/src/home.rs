@@ -1,0 +1,647 @@
+//! A job on its home lane: which shards are out, in doubt, done; when it is finished.
+//!
+//! Decides and orders; sends nothing to agents and places nothing.
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use tessera_protocol::api::{JobFailure, JobState, JobView};
+use tessera_protocol::id::{AgentId, Digest};
+use tessera_protocol::unit::{LaneIndex, ShardIndex, ShardRange, Tick, UnixMillis};
+
+use crate::effect::Outbox;
+use crate::message::{Claim, Errand, FailureCause, LaneMessage, Work};
+use crate::ranges::Ranges;
+use crate::reducer::Reducer;
+use crate::verifier::{Doubt, Partial, Verdict, Verified, Verifier};
+use crate::{NewJob, Outcome, Progress, RequestId};
+
+/// How many agents take work on each lane, as this lane last heard.
+#[derive(Clone, Debug)]
+pub struct Fleet {
+    /// By lane index.
+    pub agents: Vec<u32>,
+}
+
+impl Fleet {
+    /// Agents of all lanes.
+    pub fn total(&self) -> u32 {
+        self.agents.iter().sum()
+    }
+}
+
+/// How a job is to end, until it is durable.
+#[derive(Clone, Debug)]
+pub struct Ending {
+    /// What came out.
+    pub outcome: Outcome,
+    /// How the job looks afterwards.
+    pub view: Box<JobView>,
+}
+
+/// Where a home stands.
+#[derive(Debug)]
+enum Stage {
+    /// Shards are handed out and taken in.
+    Open,
+    /// Decided; the record is on its way to the store, or waits to be tried again.
+    Ending { ending: Ending, write: Write },
+}
+
+/// Where a write stands that must succeed in the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Write {
+    /// Nothing is to be written, or nothing was tried.
+    Idle,
+    /// On its way to the store.
+    Under,
+    /// The store refused it then.
+    Failed(Tick),
+}
+
+impl Write {
+    /// Whether it may be tried now: a full disk does not empty within a turn.
+    fn may_start(self, now: Tick) -> bool {
+        match self {
+            Write::Idle => true,
+            Write::Under => false,
+            Write::Failed(at) => now >= at.after_ms(RETRY_MS),
+        }
+    }
+
+    fn ended(succeeded: bool, now: Tick) -> Write {
+        if succeeded {
+            Write::Idle
+        } else {
+            Write::Failed(now)
+        }
+    }
+}
+
+/// How long a refused write waits. *Units*: milliseconds.
+pub const RETRY_MS: u64 = 1_000;
+
+#[derive(Clone, Debug, Default)]
+struct Counters {
+    attempts: u64,
+    checks: u64,
+    mismatches: u64,
+    checks_skipped: u64,
+    lanes: Vec<u64>,
+}
+
+/// One open job.
+#[derive(Debug)]
+pub struct Home {
+    job: Arc<NewJob>,
+    stage: Stage,
+    /// Not granted to any lane.
+    todo: Ranges,
+    /// Answered, and waiting for another answer.
+    doubts: BTreeMap<ShardIndex, Doubt>,
+    /// Errands that no connected agent may run.
+    stuck: Vec<Errand>,
+    reducer: Reducer,
+    failures: BTreeMap<ShardIndex, u32>,
+    starved: BTreeSet<LaneIndex>,
+    counters: Counters,
+    deadline: Option<Tick>,
+    cancelling: Vec<RequestId>,
+    /// What of the progress is not durable yet.
+    unsaved: bool,
+    saving: Write,
+    /// Whether clients do not see how it looks.
+    pub(crate) unseen: bool,
+}
+
+impl Home {
+    /// Opens a job, from the start or from where its record says it was.
+    pub fn open(job: Arc<NewJob>, progress: Option<Progress>, now: Tick, unix_origin: UnixMillis) -> Home {
+        let limit_ms = job
+            .manifest
+            .spec()
+            .limits
+            .deadline_s
+            .map(|seconds| seconds.saturating_mul(1000));
+        let deadline = limit_ms
+            .map(|limit| Tick((job.created.0.saturating_add(limit)).saturating_sub(unix_origin.0)).max(now));
+        let mut todo = Ranges::of(ShardRange {
+            start: 0,
+            end: job.plan.shards(),
+        });
+        let mut counters = Counters::default();
+        let reducer = match progress {
+            Some(progress) => {
+                progress.done.iter().for_each(|range| todo.remove(range));
+                counters = Counters {
+                    attempts: progress.view.attempts,
+                    checks: progress.view.checks,
+                    mismatches: progress.view.mismatches,
+                    checks_skipped: progress.view.checks_skipped,
+                    lanes: progress.view.lanes.clone(),
+                };
+                Reducer::resume(progress.done, Some(progress.tally))
+            }
+            None => Reducer::resume(
+                Ranges::default(),
+                job.base.as_ref().map(|base| Arc::new(base.tally.clone())),
+            ),
+        };
+        Home {
+            job,
+            stage: Stage::Open,
+            todo,
+            doubts: BTreeMap::new(),
+            stuck: Vec::new(),
+            reducer,
+            failures: BTreeMap::new(),
+            starved: BTreeSet::new(),
+            counters,
+            deadline,
+            cancelling: Vec::new(),
+            unsaved: false,
+            saving: Write::Idle,
+            unseen: true,
+        }
+    }
+
+    /// Finishes a recovered job of which nothing is left to compute.
+    pub fn finish_if_complete(&mut self, judge: &Judge<'_>) {
+        if self.reducer.done().count() == self.job.plan.shards() {
+            self.finish(judge);
+        }
+    }
+
+    /// What lanes need to run it.
+    pub fn work(&self, home: LaneIndex) -> Work {
+        Work {
+            plan: self.job.plan.clone(),
+            priority: self.job.manifest.spec().priority,
+            home,
+        }
+    }
+
+    /// A lane asks for shards. Near the end of a job each lane gets a share, so that none hoards.
+    pub fn wanted(&mut self, lane: LaneIndex, count: u64, out: &mut Outbox, lanes: u16) {
+        let share = if lanes > 1 {
+            self.todo.count().div_ceil(2 * u64::from(lanes))
+        } else {
+            count
+        };
+        let range = match self.stage {
+            Stage::Open => self.todo.take_first(count.min(share)),
+            Stage::Ending { .. } => ShardRange::default(),
+        };
+        if range.is_empty() {
+            self.starved.insert(lane);
+        }
+        self.unseen = true;
+        out.tell(
+            lane,
+            LaneMessage::RangeGranted {
+                job: self.job.id,
+                range,
+            },
+        );
+    }
+
+    /// A lane gives shards back.
+    pub fn returned(&mut self, ranges: &[ShardRange], out: &mut Outbox) {
+        if let Stage::Open = self.stage {
+            ranges.iter().for_each(|range| self.todo.insert(*range));
+            self.wake(out);
+        }
+    }
+
+    /// Agents claim these partials.
+    pub fn claimed(&mut self, from: LaneIndex, claims: Vec<Claim>, judge: &mut Judge<'_>, out: &mut Outbox) {
+        for claim in claims {
+            let counted = self.reducer.done().contains(claim.index) || self.todo.contains(claim.index);
+            if counted || !matches!(self.stage, Stage::Open) {
+                continue;
+            }
+            self.claim(from, claim, judge, out);
+        }
+    }
+
+    fn claim(&mut self, from: LaneIndex, claim: Claim, judge: &mut Judge<'_>, out: &mut Outbox) {
+        let (index, agent) = (claim.index, claim.agent);
+        let (manifest, plan) = (&self.job.manifest, &self.job.plan);
+        let verdict = match self.doubts.get_mut(&index) {
+            None => judge.verifier.judge(self.job.id, manifest, plan, claim),
+            Some(doubt) => judge.verifier.judge_again(manifest, plan, doubt, claim),
+        };
+        match verdict {
+            Verdict::NotAPartial => {
+                let errand = Errand {
+                    index,
+                    avoid: alloc::vec![agent],
+                    tried: Vec::new(),
+                };
+                self.failed(errand, FailureCause::NotAPartial, judge, out);
+            }
+            Verdict::Accepted(partial) => self.absorb(from, partial, judge),
+            Verdict::Check(doubt) => {
+                let errand = Errand {
+                    index,
+                    avoid: doubt.agents(),
+                    tried: Vec::new(),
+                };
+                self.doubts.insert(index, doubt);
+                self.place(errand, judge, out);
+            }
+            Verdict::Disputed => {
+                self.counters.mismatches += 1;
+                let avoid = self.doubts.get(&index).map(Doubt::agents).unwrap_or_default();
+                self.place(
+                    Errand {
+                        index,
+                        avoid,
+                        tried: Vec::new(),
+                    },
+                    judge,
+                    out,
+                );
+            }
+            Verdict::Agreed {
+                partial,
+                contradicted,
+            } => {
+                self.doubts.remove(&index);
+                self.counters.checks += 1;
+                for agent in contradicted {
+                    out.tell_all(&LaneMessage::AgentContradicted { agent });
+                }
+                self.absorb(from, partial, judge);
+            }
+            Verdict::Irreconcilable => {
+                self.counters.mismatches += 1;
+                self.fail(JobFailure::Disputed { shard: index.0 }, judge);
+            }
+        }
+    }
+
+    /// An attempt ended without a partial: try elsewhere, or give up.
+    pub fn failed(&mut self, errand: Errand, cause: FailureCause, judge: &mut Judge<'_>, out: &mut Outbox) {
+        if !matches!(self.stage, Stage::Open) {
+            return;
+        }
+        let attempts = self.failures.entry(errand.index).or_default();
+        *attempts += 1;
+        if *attempts > self.job.manifest.spec().limits.retries {
+            let (shard, attempts) = (errand.index.0, *attempts);
+            return self.fail(
+                JobFailure::ShardFailed {
+                    shard,
+                    attempts,
+                    cause: describe(cause),
+                },
+                judge,
+            );
+        }
+        self.place(errand, judge, out);
+    }
+
+    /// A lane has nobody for an errand.
+    pub fn errand_returned(&mut self, errand: Errand, judge: &mut Judge<'_>, out: &mut Outbox) {
+        if let Stage::Open = self.stage {
+            self.place(errand, judge, out);
+        }
+    }
+
+    /// Agents came or went: errands nobody could run may find somebody now.
+    pub fn fleet_changed(&mut self, judge: &mut Judge<'_>, out: &mut Outbox) {
+        self.unseen = true;
+        for errand in core::mem::take(&mut self.stuck) {
+            self.place(errand, judge, out);
+        }
+    }
+
+    /// Lane by lane from one that depends on the shard, so that checks spread.
+    fn place(&mut self, errand: Errand, judge: &mut Judge<'_>, out: &mut Outbox) {
+        let lanes = out.all_lanes();
+        let start = (errand.index.0 % lanes.len() as u64) as usize;
+        let willing = lanes[start..]
+            .iter()
+            .chain(&lanes[..start])
+            .copied()
+            .find(|lane| {
+                !errand.tried.contains(lane)
+                    && judge
+                        .fleet
+                        .agents
+                        .get(usize::from(lane.0))
+                        .is_some_and(|n| *n > 0)
+            });
+        let lone = judge.fleet.total() <= 1 && self.doubts.contains_key(&errand.index);
+        match willing {
+            Some(lane) if !lone => out.tell(
+                lane,
+                LaneMessage::ErrandGranted {
+                    job: self.job.id,
+                    errand,
+                },
+            ),
+            Some(_) | None => self.unplaceable(errand, judge, out),
+        }
+    }
+
+    fn unplaceable(&mut self, errand: Errand, judge: &mut Judge<'_>, out: &mut Outbox) {
+        self.unseen = true;
+        let Some(doubt) = self.doubts.get(&errand.index) else {
+            // A retry for which there is no other agent: anyone may try again.
+            self.todo.insert(ShardRange::one(errand.index));
+            return self.wake(out);
+        };
+        match judge.verifier.waive(&self.job.manifest, &self.job.plan, doubt) {
+            Some(partial) => {
+                self.doubts.remove(&errand.index);
+                self.counters.checks_skipped += 1;
+                self.absorb(judge.lane, partial, judge);
+            }
+            None => self.stuck.push(Errand {
+                tried: Vec::new(),
+                ..errand
+            }),
+        }
+    }
+
+    fn wake(&mut self, out: &mut Outbox) {
+        for lane in core::mem::take(&mut self.starved) {
+            out.tell(lane, LaneMessage::WorkAppeared { job: self.job.id });
+        }
+    }
+
+    fn absorb(&mut self, from: LaneIndex, partial: Verified<Partial>, judge: &mut Judge<'_>) {
+        if let Err(error) = self.reducer.absorb(partial) {
+            return self.fail(
+                JobFailure::NotReducible {
+                    cause: error.to_string(),
+                },
+                judge,
+            );
+        }
+        let lane = usize::from(from.0);
+        if self.counters.lanes.len() <= lane {
+            self.counters.lanes.resize(lane + 1, 0);
+        }
+        self.counters.lanes[lane] += 1;
+        (self.unsaved, self.unseen) = (true, true);
+        self.finish_if_complete(judge);
+    }
+
+    fn finish(&mut self, judge: &Judge<'_>) {
+        let Some(tally) = self.reducer.tally().cloned() else {
+            return;
+        };
+        match tessera_planners::finish(&self.job.manifest, &tally) {
+            Ok(document) => {
+                let digest = Some(Digest::of(&document));
+                let view = JobView {
+                    digest,
+                    ..self.ended_view(JobState::Done, judge)
+                };
+                self.end(
+                    Outcome::Done {
+                        result: document.into(),
+                        tally,
+                    },
+                    view,
+                );
+            }
+            Err(error) => self.fail(
+                JobFailure::NotReducible {
+                    cause: error.to_string(),
+                },
+                judge,
+            ),
+        }
+    }
+
+    fn fail(&mut self, failure: JobFailure, judge: &Judge<'_>) {
+        let view = JobView {
+            failure: Some(failure),
+            ..self.ended_view(JobState::Failed, judge)
+        };
+        self.end(Outcome::Failed, view);
+    }
+
+    /// A client wants it stopped. A job whose end is decided ends as decided.
+    pub fn cancel(&mut self, request: RequestId, judge: &Judge<'_>) {
+        self.cancelling.push(request);
+        if let Stage::Open = self.stage {
+            let view = self.ended_view(JobState::Cancelled, judge);
+            self.end(Outcome::Cancelled, view);
+        }
+    }
+
+    /// Time went by.
+    pub fn time_passed(&mut self, judge: &Judge<'_>) {
+        if self.deadline.is_some_and(|deadline| deadline <= judge.now) && matches!(self.stage, Stage::Open) {
+            let deadline_s = self.job.manifest.spec().limits.deadline_s.unwrap_or_default();
+            self.fail(JobFailure::DeadlinePassed { deadline_s }, judge);
+        }
+    }
+
+    fn end(&mut self, outcome: Outcome, view: JobView) {
+        self.stage = Stage::Ending {
+            ending: Ending {
+                outcome,
+                view: Box::new(view),
+            },
+            write: Write::Idle,
+        };
+        self.unseen = true;
+    }
+
+    /// The ending that is to be written now, if there is one.
+    pub fn ending_to_write(&mut self, now: Tick) -> Option<Ending> {
+        match &mut self.stage {
+            Stage::Ending { ending, write } if write.may_start(now) => {
+                *write = Write::Under;
+                Some(ending.clone())
+            }
+            Stage::Ending { .. } | Stage::Open => None,
+        }
+    }
+
+    /// How it ended, once that is durable.
+    pub fn into_ending(self) -> Option<(Ending, Vec<RequestId>)> {
+        match self.stage {
+            Stage::Ending { ending, .. } => Some((ending, self.cancelling)),
+            Stage::Open => None,
+        }
+    }
+
+    /// Whether its end is decided.
+    pub fn is_ending(&self) -> bool {
+        matches!(self.stage, Stage::Ending { .. })
+    }
+
+    /// The progress that is to be written now, if there is any.
+    pub fn progress_to_write(&mut self, judge: &Judge<'_>) -> Option<Progress> {
+        let tally = self.reducer.tally()?.clone();
+        if !self.unsaved || !self.saving.may_start(judge.now) || self.is_ending() {
+            return None;
+        }
+        (self.unsaved, self.saving) = (false, Write::Under);
+        Some(Progress {
+            done: self.reducer.done().clone(),
+            tally,
+            view: self.view(judge),
+        })
+    }
+
+    /// A write of its progress succeeded or failed.
+    pub fn progress_written(&mut self, succeeded: bool, now: Tick) {
+        self.saving = Write::ended(succeeded, now);
+        self.unsaved |= !succeeded;
+        self.unseen = true;
+    }
+
+    /// The store refused its end.
+    pub fn ending_refused(&mut self, now: Tick) {
+        if let Stage::Ending { write, .. } = &mut self.stage {
+            *write = Write::Failed(now);
+        }
+        self.unseen = true;
+    }
+
+    /// Who waits to hear that it is stopped.
+    pub fn take_cancelling(&mut self) -> Vec<RequestId> {
+        core::mem::take(&mut self.cancelling)
+    }
+
+    /// Whether something is not durable that should be.
+    pub fn is_unsaved(&self) -> bool {
+        self.unsaved || self.saving == Write::Under || self.is_ending()
+    }
+
+    /// Whether a timer concerns it.
+    pub fn has_deadline(&self) -> bool {
+        self.deadline.is_some()
+    }
+
+    fn ended_view(&self, state: JobState, judge: &Judge<'_>) -> JobView {
+        let ended_ms = Some(UnixMillis(judge.unix_origin.0.saturating_add(judge.now.0)));
+        JobView {
+            state,
+            ended_ms,
+            waiting: None,
+            ..self.view(judge)
+        }
+    }
+
+    /// How it looks.
+    pub fn view(&self, judge: &Judge<'_>) -> JobView {
+        let spec = self.job.manifest.spec();
+        let started = self.counters.attempts > 0 || self.todo.count() < self.job.plan.shards();
+        JobView {
+            id: self.job.id,
+            name: spec.name.clone(),
+            project: spec.project.clone(),
+            state: if started {
+                JobState::Running
+            } else {
+                JobState::Queued
+            },
+            manifest_digest: self.job.manifest.digest(),
+            verify: spec.verify,
+            priority: spec.priority,
+            created_ms: self.job.created,
+            ended_ms: None,
+            paths: spec.params.paths,
+            extends: self.job.base.as_ref().map(|base| base.job),
+            cost: self.job.plan.cost(),
+            shards: self.job.plan.shards(),
+            shards_done: self.reducer.done().count(),
+            attempts: self.counters.attempts,
+            checks: self.counters.checks,
+            mismatches: self.counters.mismatches,
+            checks_skipped: self.counters.checks_skipped,
+            lanes: self.counters.lanes.clone(),
+            digest: None,
+            failure: None,
+            waiting: self.waiting(judge.fleet),
+        }
+    }
+
+    fn waiting(&self, fleet: &Fleet) -> Option<String> {
+        let refused = |write: &Write| matches!(write, Write::Failed(_));
+        let ending_refused = matches!(&self.stage, Stage::Ending { write, .. } if refused(write));
+        if refused(&self.saving) || ending_refused {
+            return Some("the hub's store refuses writes; it is tried again every second".to_string());
+        }
+        if self.is_ending() {
+            return Some("its end is being written".to_string());
+        }
+        if fleet.total() == 0 {
+            return Some("no agent is connected".to_string());
+        }
+        self.stuck.first().map(|errand| {
+            format!(
+                "shard {} needs an answer by an agent that has not answered it yet; {} connected",
+                errand.index.0,
+                fleet.total()
+            )
+        })
+    }
+
+    /// Counts attempts that lanes started.
+    pub fn attempted(&mut self, attempts: u64) {
+        self.counters.attempts += attempts;
+    }
+
+    /// Every shard is in exactly one place.
+    ///
+    /// *Panics*: when not.
+    pub fn check_invariants(&self) {
+        for index in self.doubts.keys() {
+            assert!(
+                !self.reducer.done().contains(*index),
+                "{index:?} is done and in doubt"
+            );
+            assert!(!self.todo.contains(*index), "{index:?} is in doubt and to do");
+        }
+        for range in self.reducer.done().iter() {
+            assert!(!self.todo.overlaps(range), "{range:?} is done and to do");
+        }
+        assert!(self.todo.count() + self.reducer.done().count() <= self.job.plan.shards());
+    }
+}
+
+/// What a home needs from its lane to decide.
+#[derive(Debug)]
+pub struct Judge<'a> {
+    /// Judges claims.
+    pub verifier: &'a Verifier,
+    /// Who could run an errand.
+    pub fleet: &'a Fleet,
+    /// The lane it lives on.
+    pub lane: LaneIndex,
+    /// Now.
+    pub now: Tick,
+    /// Unix time of tick zero.
+    pub unix_origin: UnixMillis,
+}
+
+fn describe(cause: FailureCause) -> String {
+    use tessera_protocol::wire::ShardFailure;
+    match cause {
+        FailureCause::Reported(ShardFailure::KernelUnknown) => "the agent has no such kernel",
+        FailureCause::Reported(ShardFailure::TaskInvalid) => "the agent could not read the task",
+        FailureCause::Reported(ShardFailure::KernelFailed) => "the kernel stopped with an error",
+        FailureCause::DigestMismatch => "the bytes did not have the digest that came with them",
+        FailureCause::NotAPartial => "the bytes were not a partial of this shard",
+    }
+    .to_string()
+}
+
+/// Agents that may not run an errand.
+pub fn avoids(errand: &Errand, agent: AgentId) -> bool {
+    errand.avoid.contains(&agent)
+}

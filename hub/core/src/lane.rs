@@ -1,0 +1,488 @@
+//! The machine of one lane. Only `step` matches on events; the rooms it calls decide, and never call
+//! each other.
+
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use tessera_protocol::id::JobId;
+use tessera_protocol::unit::{LaneIndex, Tick, UnixMillis};
+
+use crate::effect::Outbox;
+use crate::home::{Ending, Fleet, Home, Judge};
+use crate::message::FailureCause;
+use crate::scheduler::Scheduler;
+use crate::verifier::Verifier;
+use crate::{Answer, BatchId, Drain, Effect, Event, LaneMessage, NewJob, Progress, Record, RequestId};
+use crate::{admission, home_lane};
+
+/// How often progress is made durable: what a crash costs at most. *Units*: milliseconds.
+pub const CHECKPOINT_MS: u64 = 500;
+/// How often clients see progress. *Units*: milliseconds.
+pub const PUBLISH_MS: u64 = 100;
+/// How often leases and deadlines are looked at, and failed writes tried again. *Units*: milliseconds.
+pub const WATCH_MS: u64 = 1_000;
+
+/// What a lane is told at its birth.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Which lane.
+    pub lane: LaneIndex,
+    /// How many there are.
+    pub lanes: u16,
+    /// The hub's secret for choosing what is checked.
+    pub sampling_key: [u8; 32],
+    /// Unix time of tick zero.
+    pub unix_origin: UnixMillis,
+}
+
+/// What a batch on its way to the store is for.
+#[derive(Debug)]
+enum Writing {
+    Acceptance { request: RequestId, job: Arc<NewJob> },
+    Progress { job: JobId },
+    Ending { job: JobId },
+}
+
+/// One hub core's machine.
+#[derive(Debug)]
+pub struct Lane {
+    config: Config,
+    now: Tick,
+    verifier: Verifier,
+    fleet: Fleet,
+    homes: BTreeMap<JobId, Home>,
+    scheduler: Scheduler,
+    writing: BTreeMap<BatchId, Writing>,
+    batches: u64,
+    checkpointed: Tick,
+    published: Tick,
+    watched: Tick,
+    stopping: bool,
+    out: Outbox,
+}
+
+impl Lane {
+    /// A lane without jobs or agents.
+    pub fn new(config: Config) -> Lane {
+        Lane {
+            now: Tick(0),
+            verifier: Verifier::new(config.sampling_key),
+            fleet: Fleet {
+                agents: alloc::vec![0; usize::from(config.lanes)],
+            },
+            homes: BTreeMap::new(),
+            scheduler: Scheduler::new(config.lane),
+            writing: BTreeMap::new(),
+            batches: 0,
+            checkpointed: Tick(0),
+            published: Tick(0),
+            watched: Tick(0),
+            stopping: false,
+            out: Outbox::new(config.lane, config.lanes),
+            config,
+        }
+    }
+
+    /// Takes in what happened and orders what is to be done.
+    ///
+    /// *Order*: `now` never goes back; an earlier moment counts as the latest one seen.
+    pub fn step(&mut self, now: Tick, event: Event) -> Drain<'_> {
+        self.now = self.now.max(now);
+        match event {
+            Event::JobSubmitted { request, job } => self.submit(request, job),
+            Event::CancelRequested { request, job } => self.cancel(request, job),
+            Event::JobRecovered { job, progress } => self.open(job, progress.map(|progress| *progress)),
+            Event::Committed { batch } => self.committed(batch),
+            Event::Conflicted {
+                batch,
+                existing,
+                manifest,
+            } => {
+                if let Some(Writing::Acceptance { request, .. }) = self.writing.remove(&batch) {
+                    let answer = Answer::Replayed {
+                        job: existing,
+                        manifest,
+                    };
+                    self.out.push(Effect::Answer { request, answer });
+                }
+            }
+            Event::CommitFailed { batch } => self.commit_failed(batch),
+            Event::AgentAdmitted {
+                session,
+                agent,
+                hello,
+            } => {
+                for lane in self.out.all_lanes() {
+                    if lane != self.config.lane {
+                        self.out.tell(lane, LaneMessage::AgentMoved { agent });
+                    }
+                }
+                self.scheduler
+                    .admit(session, agent, hello, self.now, &mut self.out);
+                self.scheduler.publish(&mut self.out);
+            }
+            Event::HeartbeatArrived { session, holding } => {
+                self.scheduler.heartbeat(session, &holding, self.now);
+            }
+            Event::AgentLeaving { session } => self.scheduler.leaving(session, &mut self.out),
+            Event::SessionClosed { session } => self.scheduler.lose(session, &mut self.out),
+            Event::ResultsArrived {
+                session,
+                job,
+                answers,
+            } => {
+                self.scheduler
+                    .answered(session, job, answers, self.now, &mut self.out);
+            }
+            Event::PartialArrived {
+                session,
+                job,
+                index,
+                epoch,
+                partial,
+            } => {
+                self.scheduler
+                    .delivered(session, job, (index, epoch), partial, self.now, &mut self.out);
+            }
+            Event::ShardFailed {
+                session,
+                job,
+                index,
+                epoch,
+                failure,
+            } => {
+                let cause = FailureCause::Reported(failure);
+                self.scheduler
+                    .failed(session, job, (index, epoch), cause, self.now, &mut self.out);
+            }
+            Event::LaneSpoke { from, message } => self.hear(from, message),
+            Event::TimePassed => {}
+            Event::StopRequested => self.stop(),
+        }
+        self.settle();
+        Drain::new(self.out.effects())
+    }
+
+    /// When [`Event::TimePassed`] is wanted next; never while there is nothing to watch.
+    pub fn next_timer(&self) -> Option<Tick> {
+        let unseen = self.scheduler.has_unseen() || self.homes.values().any(|home| home.unseen);
+        let unsaved = self.homes.values().any(Home::is_unsaved);
+        let watched = self.scheduler.has_agents() || unsaved || self.homes.values().any(Home::has_deadline);
+        let due = [
+            unseen.then(|| self.published.after_ms(PUBLISH_MS)),
+            unsaved.then(|| self.checkpointed.after_ms(CHECKPOINT_MS)),
+            watched.then(|| self.watched.after_ms(WATCH_MS)),
+        ];
+        due.into_iter().flatten().min()
+    }
+
+    /// Whether a lane that was told to stop has nothing left in flight or unwritten.
+    pub fn is_drained(&self) -> bool {
+        self.stopping
+            && self.scheduler.in_flight() == 0
+            && self.writing.is_empty()
+            && !self.homes.values().any(Home::is_unsaved)
+    }
+
+    /// Jobs that live here and have not ended.
+    pub fn open_jobs(&self) -> usize {
+        self.homes.len()
+    }
+
+    /// Checks everything that must hold between steps.
+    ///
+    /// *Panics*: when something does not.
+    pub fn invariants(&self) {
+        self.scheduler.check_invariants();
+        for (id, home) in &self.homes {
+            assert_eq!(
+                home_lane(*id, self.config.lanes),
+                self.config.lane,
+                "{id} lives elsewhere"
+            );
+            home.check_invariants();
+        }
+    }
+
+    // --- clients --------------------------------------------------------------------------------
+
+    fn submit(&mut self, request: RequestId, job: Arc<NewJob>) {
+        if self.stopping {
+            return self.out.push(Effect::Answer {
+                request,
+                answer: Answer::Stopping,
+            });
+        }
+        if let Err(error) = admission::admit(&job.manifest, &job.plan) {
+            return self.out.push(Effect::Answer {
+                request,
+                answer: Answer::Refused(error),
+            });
+        }
+        let judge = judge(&self.verifier, &self.fleet, &self.config, self.now);
+        let view = Home::open(job.clone(), None, self.now, self.config.unix_origin).view(&judge);
+        let record = Record::JobAccepted {
+            job: job.clone(),
+            view: view.into(),
+        };
+        self.persist(Writing::Acceptance { request, job }, record);
+    }
+
+    fn cancel(&mut self, request: RequestId, job: JobId) {
+        let judge = judge(&self.verifier, &self.fleet, &self.config, self.now);
+        match self.homes.get_mut(&job) {
+            Some(home) => home.cancel(request, &judge),
+            None => self.out.push(Effect::Answer {
+                request,
+                answer: Answer::NotOpen,
+            }),
+        }
+    }
+
+    // --- the store ------------------------------------------------------------------------------
+
+    fn persist(&mut self, writing: Writing, record: Record) {
+        self.batches += 1;
+        let batch = BatchId(self.batches);
+        self.writing.insert(batch, writing);
+        self.out.push(Effect::Persist { batch, record });
+    }
+
+    fn committed(&mut self, batch: BatchId) {
+        match self.writing.remove(&batch) {
+            Some(Writing::Acceptance { request, job }) => {
+                let id = job.id;
+                self.open(job, None);
+                let judge = judge(&self.verifier, &self.fleet, &self.config, self.now);
+                if let Some(home) = self.homes.get(&id) {
+                    let view = alloc::boxed::Box::new(home.view(&judge));
+                    self.out.push(Effect::PublishJob { view: view.clone() });
+                    self.out.push(Effect::Answer {
+                        request,
+                        answer: Answer::Accepted(view),
+                    });
+                }
+            }
+            Some(Writing::Progress { job }) => {
+                if let Some(home) = self.homes.get_mut(&job) {
+                    home.progress_written(true, self.now);
+                }
+            }
+            Some(Writing::Ending { job }) => self.ended(job),
+            None => {}
+        }
+    }
+
+    fn ended(&mut self, job: JobId) {
+        let Some((ending, cancelling)) = self.homes.remove(&job).and_then(Home::into_ending) else {
+            return;
+        };
+        self.out.push(Effect::PublishJob {
+            view: ending.view.clone(),
+        });
+        for request in cancelling {
+            let answer = Answer::Cancelled(ending.view.clone());
+            self.out.push(Effect::Answer { request, answer });
+        }
+    }
+
+    fn commit_failed(&mut self, batch: BatchId) {
+        match self.writing.remove(&batch) {
+            Some(Writing::Acceptance { request, .. }) => {
+                self.out.push(Effect::Answer {
+                    request,
+                    answer: Answer::StoreFailing,
+                });
+            }
+            Some(Writing::Progress { job }) => {
+                if let Some(home) = self.homes.get_mut(&job) {
+                    home.progress_written(false, self.now);
+                }
+            }
+            Some(Writing::Ending { job }) => {
+                if let Some(home) = self.homes.get_mut(&job) {
+                    home.ending_refused(self.now);
+                    for request in home.take_cancelling() {
+                        self.out.push(Effect::Answer {
+                            request,
+                            answer: Answer::StoreFailing,
+                        });
+                    }
+                }
+            }
+            None => {}
+        }
+    }
+
+    // --- jobs -----------------------------------------------------------------------------------
+
+    fn open(&mut self, job: Arc<NewJob>, progress: Option<Progress>) {
+        let id = job.id;
+        let home = Home::open(job, progress, self.now, self.config.unix_origin);
+        self.out.tell_all(&LaneMessage::JobOpened {
+            job: id,
+            work: home.work(self.config.lane),
+        });
+        let judge = judge(&self.verifier, &self.fleet, &self.config, self.now);
+        let home = self.homes.entry(id).or_insert(home);
+        home.finish_if_complete(&judge);
+    }
+
+    fn hear(&mut self, from: LaneIndex, message: LaneMessage) {
+        let out = &mut self.out;
+        let mut judge = judge(&self.verifier, &self.fleet, &self.config, self.now);
+        match message {
+            LaneMessage::JobOpened { job, work } => self.scheduler.open(job, work),
+            LaneMessage::JobClosed { job } => self.scheduler.close(job, out),
+            LaneMessage::RangeGranted { job, range } => self.scheduler.granted(job, range, out),
+            LaneMessage::WorkAppeared { job } => self.scheduler.work_appeared(job),
+            LaneMessage::ErrandGranted { job, errand } => self.scheduler.errand(job, errand, out),
+            LaneMessage::AgentContradicted { agent } => self.scheduler.contradicted(agent),
+            LaneMessage::AgentMoved { agent } => self.scheduler.supersede(agent, out),
+            LaneMessage::RangeWanted { job, count } => {
+                if let Some(home) = self.homes.get_mut(&job) {
+                    home.wanted(from, count, out, self.config.lanes);
+                }
+            }
+            LaneMessage::ShardsReturned { job, ranges } => {
+                if let Some(home) = self.homes.get_mut(&job) {
+                    home.returned(&ranges, out);
+                }
+            }
+            LaneMessage::ErrandReturned { job, errand } => {
+                if let Some(home) = self.homes.get_mut(&job) {
+                    home.errand_returned(errand, &mut judge, out);
+                }
+            }
+            LaneMessage::Claimed {
+                job,
+                attempts,
+                claims,
+            } => {
+                if let Some(home) = self.homes.get_mut(&job) {
+                    home.attempted(attempts);
+                    home.claimed(from, claims, &mut judge, out);
+                }
+            }
+            LaneMessage::AttemptFailed { job, errand, cause } => {
+                if let Some(home) = self.homes.get_mut(&job) {
+                    home.failed(errand, cause, &mut judge, out);
+                }
+            }
+            LaneMessage::LaneStanding { agents } => {
+                if let Some(known) = self.fleet.agents.get_mut(usize::from(from.0)) {
+                    *known = agents;
+                }
+                self.fleet_changed();
+            }
+        }
+    }
+
+    fn fleet_changed(&mut self) {
+        let mut judge = judge(&self.verifier, &self.fleet, &self.config, self.now);
+        for home in self.homes.values_mut() {
+            home.fleet_changed(&mut judge, &mut self.out);
+        }
+    }
+
+    fn stop(&mut self) {
+        if !self.stopping {
+            self.stopping = true;
+            self.scheduler.stop(&mut self.out);
+        }
+    }
+
+    // --- the end of every step ------------------------------------------------------------------
+
+    /// Carries messages to this lane itself until there are none, then looks at the timers.
+    fn settle(&mut self) {
+        self.timers();
+        loop {
+            while let Some(message) = self.out.take_own() {
+                self.hear(self.config.lane, message);
+            }
+            self.write_endings();
+            self.scheduler.place(self.now, &mut self.out);
+            self.scheduler.ask(&mut self.out);
+            self.scheduler.report(&mut self.out);
+            if !self.out.has_own() {
+                break;
+            }
+        }
+    }
+
+    /// A decided job is closed everywhere at once; its end is shown when it is durable.
+    fn write_endings(&mut self) {
+        let now = self.now;
+        let ready: Vec<(JobId, Ending)> = self
+            .homes
+            .iter_mut()
+            .filter_map(|(id, home)| home.ending_to_write(now).map(|ending| (*id, ending)))
+            .collect();
+        for (job, ending) in ready {
+            self.out.tell_all(&LaneMessage::JobClosed { job });
+            let record = Record::JobEnded {
+                job,
+                view: ending.view,
+                outcome: ending.outcome,
+            };
+            self.persist(Writing::Ending { job }, record);
+        }
+    }
+
+    fn timers(&mut self) {
+        if self.now >= self.watched.after_ms(WATCH_MS) {
+            self.watched = self.now;
+            self.scheduler.expire(self.now, &mut self.out);
+            let judge = judge(&self.verifier, &self.fleet, &self.config, self.now);
+            self.homes.values_mut().for_each(|home| home.time_passed(&judge));
+        }
+        if self.stopping || self.now >= self.checkpointed.after_ms(CHECKPOINT_MS) {
+            self.checkpointed = self.now;
+            self.checkpoint();
+        }
+        if self.now >= self.published.after_ms(PUBLISH_MS) {
+            self.published = self.now;
+            self.publish();
+        }
+    }
+
+    fn checkpoint(&mut self) {
+        let judge = judge(&self.verifier, &self.fleet, &self.config, self.now);
+        let ready: Vec<(JobId, Progress)> = self
+            .homes
+            .iter_mut()
+            .filter_map(|(id, home)| home.progress_to_write(&judge).map(|progress| (*id, progress)))
+            .collect();
+        for (job, progress) in ready {
+            let record = Record::JobProgressed {
+                job,
+                progress: progress.into(),
+            };
+            self.persist(Writing::Progress { job }, record);
+        }
+    }
+
+    fn publish(&mut self) {
+        let judge = judge(&self.verifier, &self.fleet, &self.config, self.now);
+        for home in self.homes.values_mut() {
+            if core::mem::take(&mut home.unseen) {
+                self.out.push(Effect::PublishJob {
+                    view: home.view(&judge).into(),
+                });
+            }
+        }
+        self.scheduler.publish(&mut self.out);
+    }
+}
+
+fn judge<'a>(verifier: &'a Verifier, fleet: &'a Fleet, config: &Config, now: Tick) -> Judge<'a> {
+    Judge {
+        verifier,
+        fleet,
+        lane: config.lane,
+        now,
+        unix_origin: config.unix_origin,
+    }
+}

@@ -1,0 +1,145 @@
+//! What lanes say to each other. Delivered in order between any two lanes, never lost while both run.
+
+use alloc::vec::Vec;
+
+use tessera_planners::Plan;
+use tessera_protocol::id::{AgentId, Digest, JobId};
+use tessera_protocol::spec::Priority;
+use tessera_protocol::unit::{LaneIndex, ShardIndex, ShardRange};
+use tessera_protocol::wire::ShardFailure;
+
+/// A message from one lane to another, or to itself.
+#[derive(Clone, Debug, PartialEq)]
+pub enum LaneMessage {
+    /// Home → all: a job has shards to give.
+    JobOpened {
+        /// The job.
+        job: JobId,
+        /// What a lane needs to run them.
+        work: Work,
+    },
+    /// Lane → home: agents here could take this many shards.
+    RangeWanted {
+        /// The job.
+        job: JobId,
+        /// How many.
+        count: u64,
+    },
+    /// Home → lane: these are yours; an empty range says there is nothing now.
+    RangeGranted {
+        /// The job.
+        job: JobId,
+        /// Which.
+        range: ShardRange,
+    },
+    /// Home → lane: there is something again.
+    WorkAppeared {
+        /// The job.
+        job: JobId,
+    },
+    /// Home → lane: run this one shard on an agent of your choice among those allowed.
+    ErrandGranted {
+        /// The job.
+        job: JobId,
+        /// What to run.
+        errand: Errand,
+    },
+    /// Lane → home: no agent here may run it.
+    ErrandReturned {
+        /// The job.
+        job: JobId,
+        /// What was to run.
+        errand: Errand,
+    },
+    /// Lane → home: nobody here is left to run these.
+    ShardsReturned {
+        /// The job.
+        job: JobId,
+        /// Which.
+        ranges: Vec<ShardRange>,
+    },
+    /// Lane → home: agents say these are the partials.
+    Claimed {
+        /// The job.
+        job: JobId,
+        /// Attempts started since the last such message.
+        attempts: u64,
+        /// The partials.
+        claims: Vec<Claim>,
+    },
+    /// Lane → home: an attempt ended without a partial.
+    AttemptFailed {
+        /// The job.
+        job: JobId,
+        /// Which shard, by whom.
+        errand: Errand,
+        /// Why.
+        cause: FailureCause,
+    },
+    /// Home → all: another agent was believed.
+    AgentContradicted {
+        /// The agent that was not.
+        agent: AgentId,
+    },
+    /// Home → all: stop and forget.
+    JobClosed {
+        /// The job.
+        job: JobId,
+    },
+    /// Lane → all: how many agents take work here.
+    LaneStanding {
+        /// Agents that take work.
+        agents: u32,
+    },
+    /// Lane → all: this agent has a session here now; an older one elsewhere is dead.
+    AgentMoved {
+        /// The agent.
+        agent: AgentId,
+    },
+}
+
+/// What a lane needs to run a job's shards.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Work {
+    /// The cut and the task.
+    pub plan: Plan,
+    /// Which queue.
+    pub priority: Priority,
+    /// The lane that owns the job.
+    pub home: LaneIndex,
+}
+
+/// One shard to be run on an agent that is not among some.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Errand {
+    /// The shard.
+    pub index: ShardIndex,
+    /// Agents that must not run it: they answered already, or failed.
+    pub avoid: Vec<AgentId>,
+    /// Lanes that had nobody for it.
+    pub tried: Vec<LaneIndex>,
+}
+
+/// A partial as an agent claims it to be; nothing is believed yet but that the bytes have this digest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The shard.
+    pub index: ShardIndex,
+    /// Who computed it.
+    pub agent: AgentId,
+    /// BLAKE3 of the bytes, computed by the hub.
+    pub digest: Digest,
+    /// The bytes.
+    pub partial: Vec<u8>,
+}
+
+/// Why an attempt ended without a partial that can be judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailureCause {
+    /// The agent said so.
+    Reported(ShardFailure),
+    /// The bytes do not have the digest that came with them.
+    DigestMismatch,
+    /// The bytes are not a partial of this shard.
+    NotAPartial,
+}

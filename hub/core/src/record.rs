@@ -1,0 +1,95 @@
+//! What the hub writes down: the records that recovery replays.
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::sync::Arc;
+
+use tessera_planners::Plan;
+use tessera_protocol::api::JobView;
+use tessera_protocol::id::JobId;
+use tessera_protocol::spec::Manifest;
+use tessera_protocol::tally::Tally;
+use tessera_protocol::unit::UnixMillis;
+
+use crate::ranges::Ranges;
+
+/// A job as it enters the machine: parsed, checked, planned and named.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewJob {
+    /// Its id.
+    pub id: JobId,
+    /// What it computes.
+    pub manifest: Manifest,
+    /// How it is cut.
+    pub plan: Plan,
+    /// When it was submitted.
+    pub created: UnixMillis,
+    /// The job it extends, and the tally of that job's paths.
+    pub base: Option<Base>,
+    /// The client's key that makes a retry harmless; scoped to the project.
+    pub idempotency_key: Option<String>,
+}
+
+/// What an extended job starts from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Base {
+    /// The finished job.
+    pub job: JobId,
+    /// The tally of all its paths.
+    pub tally: Tally,
+}
+
+/// What of a job is verified and reduced.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Progress {
+    /// The shards.
+    pub done: Ranges,
+    /// What they add up to, the base included.
+    pub tally: Arc<Tally>,
+    /// Counters of the view at that moment.
+    pub view: JobView,
+}
+
+/// How a job ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// With a result.
+    Done {
+        /// The result document.
+        result: Arc<[u8]>,
+        /// The tally it was made from, for extension.
+        tally: Arc<Tally>,
+    },
+    /// Without one; the view says why.
+    Failed,
+    /// Stopped by its client.
+    Cancelled,
+}
+
+/// One durable fact.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Record {
+    /// A job is promised to its client.
+    JobAccepted {
+        /// The job.
+        job: Arc<NewJob>,
+        /// How it looks at acceptance.
+        view: Box<JobView>,
+    },
+    /// Some of its shards need not be computed again.
+    JobProgressed {
+        /// The job.
+        job: JobId,
+        /// What is done.
+        progress: Box<Progress>,
+    },
+    /// It ended; nothing about it changes any more.
+    JobEnded {
+        /// The job.
+        job: JobId,
+        /// How it looks from now on.
+        view: Box<JobView>,
+        /// What came out.
+        outcome: Outcome,
+    },
+}

@@ -1,0 +1,162 @@
+//! The verifier: claims in, verdicts out. Asks for second answers; never schedules them.
+
+use alloc::vec::Vec;
+
+use tessera_planners::Plan;
+use tessera_protocol::id::{AgentId, JobId};
+use tessera_protocol::spec::{Manifest, VerifyClass};
+use tessera_protocol::tally::Tally;
+use tessera_protocol::unit::ShardIndex;
+
+use crate::message::Claim;
+
+/// A value that the verifier has accepted. Nothing else makes one, and the reducer takes nothing else.
+#[derive(Debug)]
+pub struct Verified<T>(T);
+
+impl<T> Verified<T> {
+    /// What was accepted.
+    pub fn into_inner(self) -> T {
+        self.0
+    }
+}
+
+/// The partial of one shard, decoded.
+#[derive(Debug)]
+pub struct Partial {
+    /// The shard.
+    pub index: ShardIndex,
+    /// What it adds up to.
+    pub tally: Tally,
+}
+
+/// Claims about one shard that is being checked, first to last; no two by the same agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Doubt {
+    claims: Vec<Claim>,
+}
+
+/// What the verifier says to a claim.
+#[derive(Debug)]
+pub enum Verdict {
+    /// The bytes are not a partial of this shard.
+    NotAPartial,
+    /// Believed as it stands: not sampled.
+    Accepted(Verified<Partial>),
+    /// Sampled: wait for an answer by another agent.
+    Check(Doubt),
+    /// The answers so far contradict each other: wait for one more.
+    Disputed,
+    /// Two agents agree.
+    Agreed {
+        /// What they say.
+        partial: Verified<Partial>,
+        /// Agents that said something else.
+        contradicted: Vec<AgentId>,
+    },
+    /// Three agents, three answers.
+    Irreconcilable,
+}
+
+/// Answers that differ before a dispute is given up.
+const ANSWERS_MAX: usize = 3;
+
+/// Chooses what is checked with a key that agents cannot know, after they have answered.
+#[derive(Clone)]
+pub struct Verifier {
+    key: [u8; 32],
+}
+
+impl core::fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Verifier(key withheld)")
+    }
+}
+
+impl Verifier {
+    /// A verifier with the hub's secret sampling key.
+    pub fn new(key: [u8; 32]) -> Verifier {
+        Verifier { key }
+    }
+
+    /// Judges the first claim about a shard.
+    pub fn judge(&self, job: JobId, manifest: &Manifest, plan: &Plan, claim: Claim) -> Verdict {
+        let Some(partial) = decode(manifest, plan, &claim) else {
+            return Verdict::NotAPartial;
+        };
+        if self.samples(job, manifest.spec().verify, &claim) {
+            return Verdict::Check(Doubt {
+                claims: alloc::vec![claim],
+            });
+        }
+        Verdict::Accepted(Verified(partial))
+    }
+
+    /// Judges a further claim about a shard in doubt, and remembers it there.
+    pub fn judge_again(&self, manifest: &Manifest, plan: &Plan, doubt: &mut Doubt, claim: Claim) -> Verdict {
+        let Some(partial) = decode(manifest, plan, &claim) else {
+            return Verdict::NotAPartial;
+        };
+        if doubt.claims.iter().any(|earlier| earlier.digest == claim.digest) {
+            let others = doubt
+                .claims
+                .iter()
+                .filter(|earlier| earlier.digest != claim.digest);
+            let contradicted = others.map(|earlier| earlier.agent).collect();
+            return Verdict::Agreed {
+                partial: Verified(partial),
+                contradicted,
+            };
+        }
+        doubt.claims.push(claim);
+        if doubt.claims.len() >= ANSWERS_MAX {
+            Verdict::Irreconcilable
+        } else {
+            Verdict::Disputed
+        }
+    }
+
+    /// Accepts an undisputed claim for which no second agent can be had; nothing when the class demands
+    /// a check.
+    pub fn waive(&self, manifest: &Manifest, plan: &Plan, doubt: &Doubt) -> Option<Verified<Partial>> {
+        match (manifest.spec().verify, doubt.claims.as_slice()) {
+            (VerifyClass::Standard | VerifyClass::Strict, [only]) => {
+                decode(manifest, plan, only).map(Verified)
+            }
+            _ => None,
+        }
+    }
+
+    fn samples(&self, job: JobId, class: VerifyClass, claim: &Claim) -> bool {
+        let one_in = match class {
+            VerifyClass::Standard => 20,
+            VerifyClass::Strict => 10,
+            VerifyClass::Exact => 1,
+        };
+        let mut hasher = blake3::Hasher::new_keyed(&self.key);
+        hasher
+            .update(&job.0)
+            .update(&claim.index.0.to_le_bytes())
+            .update(&claim.digest.0);
+        let mut draw = [0; 8];
+        draw.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+        u64::from_le_bytes(draw).is_multiple_of(one_in)
+    }
+}
+
+impl Doubt {
+    /// Who answered.
+    pub fn agents(&self) -> Vec<AgentId> {
+        self.claims.iter().map(|claim| claim.agent).collect()
+    }
+}
+
+/// A claim that has the shape of its shard's partial.
+fn decode(manifest: &Manifest, plan: &Plan, claim: &Claim) -> Option<Partial> {
+    let shard = plan.shard(claim.index)?;
+    let tally = Tally::decode(&claim.partial).ok()?;
+    tessera_planners::fits(manifest, shard.count, &tally).then_some(Partial {
+        index: claim.index,
+        tally,
+    })
+}
