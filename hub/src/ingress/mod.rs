@@ -4,10 +4,20 @@
 //! touch a lane, a machine or the store: it asks a [`Backend`] and reads [`Views`].
 
 pub mod backend;
+mod body;
+mod connection;
+mod door;
+mod events;
 pub mod keys;
 mod limits;
+mod metrics;
+mod problem;
+mod routes;
+mod server;
 mod views;
 
 pub use backend::Backend;
 pub use limits::{ENDED_JOBS_KEPT, Limits};
+pub use problem::Code;
+pub use server::{ServerHandle, serve};
 pub use views::Views;

@@ -1,0 +1,341 @@
+//! The routes: what each path reads from a request, asks of the hub and answers.
+
+use std::sync::Arc;
+
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router, middleware};
+use serde::{Deserialize, Serialize};
+use tessera_protocol::api::{AgentView, ExtendRequest, JobState, JobView, PlanQuote};
+use tessera_protocol::id::JobId;
+use tessera_protocol::spec::Manifest;
+
+use super::backend::{
+    Extension, Health, IdempotencyKey, JobFilter, JobResult, Outage, Submission, Submitted,
+};
+use super::body;
+use super::door::{self, Door};
+use super::events::{self, Feed};
+use super::limits::{LIST_DEFAULT, LIST_MAX};
+use super::problem::{Code, Refusal};
+
+/// The API as it is served, written by hand; `tests` compare it with the types.
+const OPENAPI: &str = include_str!("openapi.json");
+
+type Shared = State<Arc<Door>>;
+
+/// Every route behind the door.
+pub(super) fn router(door: Arc<Door>) -> Router {
+    Router::new()
+        .route("/", get(index))
+        .route("/healthz", get(health))
+        .route("/metrics", get(metrics))
+        .route("/openapi.json", get(openapi))
+        .route("/v1/jobs", get(list).post(submit))
+        .route("/v1/jobs:plan", post(plan))
+        .route("/v1/jobs/{id}", get(show).post(act))
+        .route("/v1/jobs/{id}/result", get(result))
+        .route("/v1/jobs/{id}/events", get(watch))
+        .route("/v1/agents", get(agents))
+        .route("/v1/agent-tokens", post(issue_token))
+        .fallback(route_unknown)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::from_fn_with_state(door.clone(), door::pass))
+        .with_state(door)
+}
+
+async fn index() -> impl IntoResponse {
+    #[derive(Serialize)]
+    struct Index {
+        name: &'static str,
+        version: &'static str,
+        openapi: &'static str,
+        health: &'static str,
+    }
+    let version = env!("CARGO_PKG_VERSION");
+    Json(Index {
+        name: "tessera hub",
+        version,
+        openapi: "/openapi.json",
+        health: "/healthz",
+    })
+}
+
+async fn health(State(door): Shared) -> Result<impl IntoResponse, Refusal> {
+    #[derive(Serialize)]
+    struct Healthy {
+        status: &'static str,
+    }
+    match door.backend.health() {
+        Health::Out(outage) => Err(outage.into()),
+        Health::Ok if *door.stopping.borrow() => Err(Outage::Draining.into()),
+        Health::Ok => Ok((
+            [(header::CACHE_CONTROL, "no-store")],
+            Json(Healthy { status: "ok" }),
+        )),
+    }
+}
+
+async fn metrics(State(door): Shared) -> impl IntoResponse {
+    (
+        [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
+        door.metrics(),
+    )
+}
+
+async fn openapi() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], OPENAPI)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListQuery {
+    state: Option<JobState>,
+    project: Option<String>,
+    limit: Option<usize>,
+}
+
+/// As `api::JobList`, without copying the views.
+#[derive(Serialize)]
+struct Jobs<'a> {
+    jobs: Vec<&'a JobView>,
+}
+
+async fn list(
+    State(door): Shared,
+    query: Result<Query<ListQuery>, QueryRejection>,
+) -> Result<Response, Refusal> {
+    let Query(query) = query.map_err(|error| Refusal::new(Code::QueryInvalid, error.body_text()))?;
+    let limit = query.limit.unwrap_or(LIST_DEFAULT);
+    if !(1..=LIST_MAX).contains(&limit) {
+        return Err(Refusal::new(
+            Code::QueryInvalid,
+            format!("limit = {limit}: 1 to {LIST_MAX}"),
+        ));
+    }
+    let filter = JobFilter {
+        state: query.state,
+        project: query.project,
+        limit,
+    };
+    let jobs = door.answer(door.backend.jobs(filter)).await?;
+    Ok(fresh(
+        StatusCode::OK,
+        Jobs {
+            jobs: jobs.iter().map(Arc::as_ref).collect(),
+        },
+    ))
+}
+
+async fn submit(State(door): Shared, request: Request) -> Result<Response, Refusal> {
+    let (head, body) = request.into_parts();
+    let idempotency_key = idempotency_key(&head.headers)?;
+    let spec = read_manifest(&door, &head.headers, body).await?;
+    let submission = Submission {
+        spec,
+        idempotency_key,
+        extends: None,
+    };
+    Ok(submitted(door.answer(door.backend.submit(submission)).await?))
+}
+
+async fn plan(State(door): Shared, request: Request) -> Result<Response, Refusal> {
+    let (head, body) = request.into_parts();
+    let manifest = read_manifest(&door, &head.headers, body).await?;
+    let quote: PlanQuote = door.answer(door.backend.plan(manifest)).await?;
+    Ok(fresh(StatusCode::OK, quote))
+}
+
+async fn show(State(door): Shared, id: Result<Path<String>, PathRejection>) -> Result<Response, Refusal> {
+    let id = path_text(id)?;
+    if let Some((_, "cancel" | "extend")) = id.split_once(':') {
+        return Err(Refusal::new(Code::MethodNotAllowed, "actions are for POST").allowing("POST"));
+    }
+    let view = door.answer(door.backend.job(job_id(&id)?)).await?;
+    Ok(fresh(StatusCode::OK, &*view))
+}
+
+/// `POST /v1/jobs/{id}:ACTION`; the router cannot match a suffix, so it is cut here.
+async fn act(
+    State(door): Shared,
+    id: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let text = path_text(id)?;
+    let Some((id, action)) = text.split_once(':') else {
+        let refusal = Refusal::new(Code::MethodNotAllowed, "a job is shown by GET");
+        return Err(refusal.allowing("GET, HEAD"));
+    };
+    match action {
+        "cancel" => {
+            let view = door.answer(door.backend.cancel(job_id(id)?)).await?;
+            Ok(fresh(StatusCode::OK, &*view))
+        }
+        "extend" => extend(&door, job_id(id)?, request).await,
+        other => Err(Refusal::new(
+            Code::RouteUnknown,
+            format!("a job has no action `{other}`"),
+        )),
+    }
+}
+
+async fn extend(door: &Door, job: JobId, request: Request) -> Result<Response, Refusal> {
+    let (head, body) = request.into_parts();
+    let idempotency_key = idempotency_key(&head.headers)?;
+    let held = body::read(&door.bodies, &door.limits, &head.headers, body).await?;
+    let ExtendRequest { paths } = body::document(&held.bytes)?;
+    let extension = Extension {
+        job,
+        paths,
+        idempotency_key,
+    };
+    Ok(submitted(door.answer(door.backend.extend(extension)).await?))
+}
+
+async fn result(
+    State(door): Shared,
+    id: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    let id = job_id(&path_text(id)?)?;
+    let JobResult { bytes, digest } = door.answer(door.backend.result(id)).await?;
+    let (digest, tag) = (digest.to_string(), format!("\"{digest}\""));
+    let has_it = headers
+        .get_all(header::IF_NONE_MATCH)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|known| known.trim().trim_start_matches("W/") == tag || known.trim() == "*");
+    let described = [
+        (header::ETAG, tag),
+        (header::HeaderName::from_static("tessera-digest"), digest),
+        (header::CACHE_CONTROL, "private, immutable".to_owned()),
+    ];
+    Ok(match has_it {
+        true => (StatusCode::NOT_MODIFIED, described).into_response(),
+        false => {
+            let kind = [(header::CONTENT_TYPE, "application/json")];
+            (described, kind, bytes::Bytes::from_owner(bytes)).into_response()
+        }
+    })
+}
+
+async fn watch(State(door): Shared, id: Result<Path<String>, PathRejection>) -> Result<Response, Refusal> {
+    let id = job_id(&path_text(id)?)?;
+    let place = door.streams.clone().try_acquire_owned().map_err(|_| {
+        Refusal::new(
+            Code::StreamsFull,
+            format!("{} event streams are open", door.limits.streams_max),
+        )
+    })?;
+    let job = door.answer(door.backend.watch(id)).await?;
+    let (stopping, limits) = (door.stopping.clone(), door.limits.clone());
+    Ok(events::respond(Feed {
+        job,
+        stopping,
+        limits,
+        _place: place,
+    }))
+}
+
+/// As `api::AgentList`, without copying the views.
+#[derive(Serialize)]
+struct Agents<'a> {
+    agents: Vec<&'a AgentView>,
+}
+
+async fn agents(State(door): Shared) -> Response {
+    let agents = door.backend.agents();
+    fresh(
+        StatusCode::OK,
+        Agents {
+            agents: agents.iter().map(Arc::as_ref).collect(),
+        },
+    )
+}
+
+async fn issue_token(State(door): Shared) -> Result<Response, Refusal> {
+    let token = door.answer(door.backend.issue_token()).await?;
+    Ok(fresh(StatusCode::CREATED, token))
+}
+
+async fn route_unknown(request: Request) -> Refusal {
+    Refusal::new(
+        Code::RouteUnknown,
+        format!("there is nothing at {}", request.uri().path()),
+    )
+}
+
+async fn method_not_allowed(request: Request) -> Refusal {
+    let detail = format!("{} is not for {}", request.method(), request.uri().path());
+    Refusal::new(Code::MethodNotAllowed, detail)
+}
+
+async fn read_manifest(
+    door: &Door,
+    headers: &HeaderMap,
+    body: axum::body::Body,
+) -> Result<Manifest, Refusal> {
+    let held = body::read(&door.bodies, &door.limits, headers, body).await?;
+    if held.bytes.len() <= door.limits.small_body_bytes_max {
+        return body::manifest(&held.bytes);
+    }
+    // Megabytes of JSON take tens of milliseconds, in which nobody else would be served.
+    let mut held = held;
+    let bytes = std::mem::take(&mut held.bytes);
+    match tokio::task::spawn_blocking(move || body::manifest(&bytes)).await {
+        Ok(manifest) => manifest,
+        Err(_) => Err(Outage::Unavailable.into()),
+    }
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Refusal> {
+    let mut values = headers.get_all("idempotency-key").iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    let key = value.to_str().ok().and_then(IdempotencyKey::parse);
+    match (key, values.next()) {
+        (Some(key), None) => Ok(Some(key)),
+        (None, _) => Err(Refusal::new(
+            Code::IdempotencyKeyInvalid,
+            "the Idempotency-Key header is no key",
+        )),
+        (Some(_), Some(_)) => Err(Refusal::new(
+            Code::IdempotencyKeyInvalid,
+            "there are several Idempotency-Keys",
+        )),
+    }
+}
+
+fn path_text(id: Result<Path<String>, PathRejection>) -> Result<String, Refusal> {
+    id.map(|Path(id)| id)
+        .map_err(|error| Refusal::new(Code::IdInvalid, error.body_text()))
+}
+
+fn job_id(text: &str) -> Result<JobId, Refusal> {
+    text.parse()
+        .map_err(|error| Refusal::new(Code::IdInvalid, format!("`{text}` is {error}")))
+}
+
+fn submitted(Submitted { view, replayed }: Submitted) -> Response {
+    let status = if replayed {
+        StatusCode::OK
+    } else {
+        StatusCode::CREATED
+    };
+    let location = HeaderValue::try_from(format!("/v1/jobs/{}", view.id));
+    let mut response = fresh(status, &*view);
+    if let Ok(location) = location {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response
+}
+
+/// A JSON answer that is true now and must not be kept.
+fn fresh(status: StatusCode, document: impl Serialize) -> Response {
+    (status, [(header::CACHE_CONTROL, "no-store")], Json(document)).into_response()
+}
