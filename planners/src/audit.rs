@@ -150,25 +150,17 @@ mod tests {
         let mut book = String::new();
         for at in 0..contracts {
             let comma = if at == 0 { "" } else { "," };
-            let kind = if at % 2 == 0 {
-                r#""european_call""#
-            } else {
-                r#""asian_call","fixings":[0.5,0.75]"#
-            };
+            let kind =
+                if at % 2 == 0 { r#""european_call""# } else { r#""asian_call","fixings":[0.5,0.75]"# };
             book += &format!(
                 r#"{comma}{{"id":"c{at}","underlying":"u{}","kind":{kind},"spot":100,"strike":{},"rate":0.05,"volatility":0.2,"expiry":1}}"#,
                 at % 3,
                 90 + at
             );
         }
-        let size = shard_size
-            .map(|size| format!(r#","shard_size":{size}"#))
-            .unwrap_or_default();
-        let model = if contracts == 0 {
-            String::from(r#""pi""#)
-        } else {
-            format!(r#""gbm","book":[{book}]"#)
-        };
+        let size = shard_size.map(|size| format!(r#","shard_size":{size}"#)).unwrap_or_default();
+        let model =
+            if contracts == 0 { String::from(r#""pi""#) } else { format!(r#""gbm","book":[{book}]"#) };
         let text = format!(
             r#"{{"name":"n","workload":"monte_carlo","params":{{"paths":{paths}{size},"model":{model}}}}}"#
         );
@@ -202,35 +194,17 @@ mod tests {
     #[test]
     fn a_plan_for_other_paths_or_another_book_is_found_out() {
         let plan = Plan::new(&manifest(10_000, Some(1000), 2), 0).unwrap();
-        assert_eq!(
-            audit(&manifest(10_001, Some(1000), 2), 0, &plan),
-            Err(AuditError::End)
-        );
-        assert_eq!(
-            audit(&manifest(10_000, Some(1000), 2), 500, &plan),
-            Err(AuditError::Gap { shard: 0 })
-        );
-        assert_eq!(
-            audit(&manifest(10_000, Some(1000), 3), 0, &plan),
-            Err(AuditError::Task)
-        );
-        assert_eq!(
-            audit(&manifest(10_000, Some(1000), 0), 0, &plan),
-            Err(AuditError::Task)
-        );
+        assert_eq!(audit(&manifest(10_001, Some(1000), 2), 0, &plan), Err(AuditError::End));
+        assert_eq!(audit(&manifest(10_000, Some(1000), 2), 500, &plan), Err(AuditError::Gap { shard: 0 }));
+        assert_eq!(audit(&manifest(10_000, Some(1000), 3), 0, &plan), Err(AuditError::Task));
+        assert_eq!(audit(&manifest(10_000, Some(1000), 0), 0, &plan), Err(AuditError::Task));
     }
 
     #[test]
     fn the_same_manifest_gives_the_same_plan_and_digest() {
         let (one, two) = (manifest(1_000_000, None, 5), manifest(1_000_000, None, 5));
-        assert_eq!(
-            Plan::new(&one, 0).unwrap().digest(),
-            Plan::new(&two, 0).unwrap().digest()
-        );
-        assert_ne!(
-            Plan::new(&one, 0).unwrap().digest(),
-            Plan::new(&one, 4096).unwrap().digest()
-        );
+        assert_eq!(Plan::new(&one, 0).unwrap().digest(), Plan::new(&two, 0).unwrap().digest());
+        assert_ne!(Plan::new(&one, 0).unwrap().digest(), Plan::new(&one, 4096).unwrap().digest());
     }
 
     #[test]
@@ -238,9 +212,6 @@ mod tests {
         let manifest = manifest(1_000_000_000_000, Some(1), 0);
         let plan = Plan::new(&manifest, 0).unwrap();
         assert_eq!(plan.shards(), 1_000_000_000_000);
-        assert_eq!(
-            plan.shard(ShardIndex(999_999_999_999)).unwrap().first,
-            999_999_999_999
-        );
+        assert_eq!(plan.shard(ShardIndex(999_999_999_999)).unwrap().first, 999_999_999_999);
     }
 }

@@ -36,10 +36,7 @@ pub(crate) fn task(spec: &JobSpec) -> Task {
         ModelName::Pi => Model::Pi,
         ModelName::Gbm => Model::Gbm(market(&spec.params.book)),
     };
-    Task {
-        key: philox_key(spec.seed),
-        model,
-    }
+    Task { key: philox_key(spec.seed), model }
 }
 
 /// What one path costs: its random draws and its payoff evaluations.
@@ -48,11 +45,8 @@ pub(crate) fn unit_cost(task: &Task) -> u64 {
         Model::Pi => 1,
         Model::Gbm(market) => {
             let draws: usize = market.drivers.iter().map(|driver| driver.times.len()).sum();
-            let evaluations: usize = market
-                .contracts
-                .iter()
-                .map(|contract| dates_seen(&contract.payoff))
-                .sum();
+            let evaluations: usize =
+                market.contracts.iter().map(|contract| dates_seen(&contract.payoff)).sum();
             (draws + evaluations) as u64
         }
     }
@@ -61,14 +55,8 @@ pub(crate) fn unit_cost(task: &Task) -> u64 {
 fn dates_seen(payoff: &Payoff) -> usize {
     match payoff {
         Payoff::AsianCall { fixings } | Payoff::AsianPut { fixings } => fixings.len(),
-        Payoff::DownAndOutCall {
-            monitoring: Monitoring::Discrete(dates),
-            ..
-        }
-        | Payoff::DownAndOutPut {
-            monitoring: Monitoring::Discrete(dates),
-            ..
-        } => 1 + dates.len(),
+        Payoff::DownAndOutCall { monitoring: Monitoring::Discrete(dates), .. }
+        | Payoff::DownAndOutPut { monitoring: Monitoring::Discrete(dates), .. } => 1 + dates.len(),
         Payoff::EuropeanCall
         | Payoff::EuropeanPut
         | Payoff::DownAndOutCall { .. }
@@ -98,28 +86,15 @@ fn market(book: &[ContractSpec]) -> Market {
             order.push(&contract.underlying);
             Vec::new()
         });
-        of_driver.extend(
-            contract
-                .fixings
-                .iter()
-                .chain(monitored(contract))
-                .chain([&contract.expiry]),
-        );
+        of_driver.extend(contract.fixings.iter().chain(monitored(contract)).chain([&contract.expiry]));
     }
     for of_driver in dates.values_mut() {
         of_driver.sort_unstable_by(f64::total_cmp);
         of_driver.dedup();
     }
-    let contracts = book
-        .iter()
-        .map(|contract| planned(contract, &order, &dates[contract.underlying.as_str()]))
-        .collect();
-    let drivers = order
-        .iter()
-        .map(|name| Driver {
-            times: dates[name].clone(),
-        })
-        .collect();
+    let contracts =
+        book.iter().map(|contract| planned(contract, &order, &dates[contract.underlying.as_str()])).collect();
+    let drivers = order.iter().map(|name| Driver { times: dates[name].clone() }).collect();
     Market { drivers, contracts }
 }
 
@@ -143,29 +118,16 @@ fn planned(contract: &ContractSpec, order: &[&str], times: &[f64]) -> Contract {
     let payoff = match contract.kind {
         ContractKind::EuropeanCall => Payoff::EuropeanCall,
         ContractKind::EuropeanPut => Payoff::EuropeanPut,
-        ContractKind::AsianCall => Payoff::AsianCall {
-            fixings: all(&contract.fixings),
-        },
-        ContractKind::AsianPut => Payoff::AsianPut {
-            fixings: all(&contract.fixings),
-        },
-        ContractKind::DownAndOutCall => Payoff::DownAndOutCall {
-            barrier,
-            monitoring: monitoring(),
-        },
-        ContractKind::DownAndOutPut => Payoff::DownAndOutPut {
-            barrier,
-            monitoring: monitoring(),
-        },
+        ContractKind::AsianCall => Payoff::AsianCall { fixings: all(&contract.fixings) },
+        ContractKind::AsianPut => Payoff::AsianPut { fixings: all(&contract.fixings) },
+        ContractKind::DownAndOutCall => Payoff::DownAndOutCall { barrier, monitoring: monitoring() },
+        ContractKind::DownAndOutPut => Payoff::DownAndOutPut { barrier, monitoring: monitoring() },
         ContractKind::DigitalCall => Payoff::DigitalCall { payout },
         ContractKind::DigitalPut => Payoff::DigitalPut { payout },
     };
     Contract {
         id: contract.id.clone(),
-        driver: order
-            .iter()
-            .position(|name| *name == contract.underlying)
-            .unwrap_or_default() as u32,
+        driver: order.iter().position(|name| *name == contract.underlying).unwrap_or_default() as u32,
         spot: contract.spot,
         strike: contract.strike,
         rate: contract.rate,

@@ -61,10 +61,9 @@ impl fmt::Display for PlanError {
             PlanError::CostOverflow => f.write_str(
                 "the job costs more than 2^64 - 1 compute units: ask for fewer paths or a smaller book",
             ),
-            PlanError::NothingToAdd { have, want } => write!(
-                f,
-                "paths = {want}: must be more than the {have} that are computed already"
-            ),
+            PlanError::NothingToAdd { have, want } => {
+                write!(f, "paths = {want}: must be more than the {have} that are computed already")
+            }
         }
     }
 }
@@ -87,22 +86,14 @@ impl Plan {
     pub fn new(manifest: &Manifest, first: u64) -> Result<Plan, PlanError> {
         let params = &manifest.spec().params;
         if first >= params.paths {
-            return Err(PlanError::NothingToAdd {
-                have: first,
-                want: params.paths,
-            });
+            return Err(PlanError::NothingToAdd { have: first, want: params.paths });
         }
         let Workload::MonteCarlo = manifest.spec().workload;
         let task = monte_carlo::task(manifest.spec());
         let unit_cost = monte_carlo::unit_cost(&task);
         let samples = params.paths - first;
-        let cost = samples
-            .checked_mul(unit_cost)
-            .map(ComputeUnits)
-            .ok_or(PlanError::CostOverflow)?;
-        let shard_size = params
-            .shard_size
-            .unwrap_or_else(|| monte_carlo::shard_size(samples, unit_cost));
+        let cost = samples.checked_mul(unit_cost).map(ComputeUnits).ok_or(PlanError::CostOverflow)?;
+        let shard_size = params.shard_size.unwrap_or_else(|| monte_carlo::shard_size(samples, unit_cost));
         let task: Arc<[u8]> = task.encode().into();
         let mut plan = Plan {
             kernel: manifest.spec().workload.kernel(),
@@ -138,12 +129,7 @@ impl Plan {
         let offset = index.0.checked_mul(self.shard_size)?;
         let first = self.first.checked_add(offset).filter(|first| *first < self.end)?;
         let count = self.shard_size.min(self.end - first);
-        Some(Shard {
-            index,
-            first,
-            count,
-            cost: ComputeUnits(count * self.unit_cost),
-        })
+        Some(Shard { index, first, count, cost: ComputeUnits(count * self.unit_cost) })
     }
 
     /// Number of shards, at least one.

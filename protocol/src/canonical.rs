@@ -120,17 +120,11 @@ mod tests {
 
     #[test]
     fn whole_floats_and_integers_of_the_same_value_have_one_form() {
-        assert_eq!(
-            to_vec(&json!([1.0, 100.0, -0.0])).unwrap(),
-            to_vec(&json!([1, 100, 0])).unwrap()
-        );
+        assert_eq!(to_vec(&json!([1.0, 100.0, -0.0])).unwrap(), to_vec(&json!([1, 100, 0])).unwrap());
     }
 
     #[test]
     fn an_integer_that_a_double_would_change_is_refused() {
-        assert!(matches!(
-            to_vec(&json!(u64::MAX)),
-            Err(CanonicalError::IntegerTooLarge)
-        ));
+        assert!(matches!(to_vec(&json!(u64::MAX)), Err(CanonicalError::IntegerTooLarge)));
     }
 }

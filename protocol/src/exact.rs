@@ -97,16 +97,9 @@ impl ExactSum {
         if biased == 0x7ff {
             return Err(NotFinite);
         }
-        let (mantissa, exponent) = if biased == 0 {
-            (fraction, -1074)
-        } else {
-            (fraction | IMPLICIT, biased - 1075)
-        };
-        let signed = if value.is_sign_negative() {
-            -(mantissa as i64)
-        } else {
-            mantissa as i64
-        };
+        let (mantissa, exponent) =
+            if biased == 0 { (fraction, -1074) } else { (fraction | IMPLICIT, biased - 1075) };
+        let signed = if value.is_sign_negative() { -(mantissa as i64) } else { mantissa as i64 };
         self.add_scaled(i128::from(signed), exponent);
         Ok(())
     }
@@ -127,11 +120,7 @@ impl ExactSum {
         let shifted = if bits == 0 {
             [low, middle, fill]
         } else {
-            [
-                low << bits,
-                middle << bits | low >> (64 - bits),
-                fill << bits | middle >> (64 - bits),
-            ]
+            [low << bits, middle << bits | low >> (64 - bits), fill << bits | middle >> (64 - bits)]
         };
         let mut carry = false;
         for (limb, addend) in self.limbs[first..].iter_mut().zip(shifted) {
@@ -143,11 +132,7 @@ impl ExactSum {
         }
         for limb in self.limbs.iter_mut().skip(first + 3) {
             let over;
-            (*limb, over) = if carry {
-                limb.overflowing_add(1)
-            } else {
-                limb.overflowing_sub(1)
-            };
+            (*limb, over) = if carry { limb.overflowing_add(1) } else { limb.overflowing_sub(1) };
             if !over {
                 return;
             }
@@ -183,10 +168,9 @@ impl ExactSum {
     /// limb of the magnitude, the number of limbs up to the highest non-zero one, those limbs, little-endian.
     pub fn encode(&self, bytes: &mut Vec<u8>) {
         let (negative, magnitude) = self.magnitude();
-        let (Some(first), Some(last)) = (
-            magnitude.iter().position(|limb| *limb != 0),
-            magnitude.iter().rposition(|limb| *limb != 0),
-        ) else {
+        let (Some(first), Some(last)) =
+            (magnitude.iter().position(|limb| *limb != 0), magnitude.iter().rposition(|limb| *limb != 0))
+        else {
             bytes.push(0);
             return;
         };
@@ -220,15 +204,9 @@ impl ExactSum {
         if magnitude[first] == 0 || magnitude[first + length - 1] == 0 {
             return Err(DecodeSumError::NotCanonical);
         }
-        let sum = ExactSum {
-            limbs: if sign == 2 { negated(&magnitude) } else { magnitude },
-        };
+        let sum = ExactSum { limbs: if sign == 2 { negated(&magnitude) } else { magnitude } };
         // A magnitude of 2^1151 or more would come back with the other sign.
-        if sum.is_negative() == (sign == 2) {
-            Ok((sum, rest))
-        } else {
-            Err(DecodeSumError::OutOfRange)
-        }
+        if sum.is_negative() == (sign == 2) { Ok((sum, rest)) } else { Err(DecodeSumError::OutOfRange) }
     }
 
     fn is_negative(&self) -> bool {
@@ -236,11 +214,7 @@ impl ExactSum {
     }
 
     fn magnitude(&self) -> (bool, [u64; LIMBS]) {
-        if self.is_negative() {
-            (true, negated(&self.limbs))
-        } else {
-            (false, self.limbs)
-        }
+        if self.is_negative() { (true, negated(&self.limbs)) } else { (false, self.limbs) }
     }
 }
 
@@ -329,11 +303,7 @@ fn leading(limbs: &[u64], base_exponent: i32) -> Option<Leading> {
         (limbs[top] << shift | below >> (64 - shift), below << shift)
     };
     let sticky = dropped != 0 || limbs[..top.saturating_sub(1)].iter().any(|limb| *limb != 0);
-    Some(Leading {
-        bits,
-        exponent: base_exponent + 64 * top as i32 - shift as i32,
-        sticky,
-    })
+    Some(Leading { bits, exponent: base_exponent + 64 * top as i32 - shift as i32, sticky })
 }
 
 impl Leading {

@@ -15,5 +15,6 @@ pub mod limits;
 pub mod monte_carlo;
 pub mod spec;
 pub mod tally;
+pub mod token;
 pub mod unit;
 pub mod wire;

@@ -160,14 +160,12 @@ impl fmt::Display for TaskError {
             TaskError::Size => {
                 f.write_str("the task holds no contracts or dates, or more than the limits allow")
             }
-            TaskError::Number { contract } => write!(
-                f,
-                "contract {contract} of the task has a number outside its domain"
-            ),
-            TaskError::Dates { at } => write!(
-                f,
-                "driver or contract {at} of the task has dates that are out of range or order"
-            ),
+            TaskError::Number { contract } => {
+                write!(f, "contract {contract} of the task has a number outside its domain")
+            }
+            TaskError::Dates { at } => {
+                write!(f, "driver or contract {at} of the task has dates that are out of range or order")
+            }
         }
     }
 }
@@ -214,10 +212,7 @@ impl Market {
             }
         }
         for (at, contract) in self.contracts.iter().enumerate() {
-            let driver = self
-                .drivers
-                .get(contract.driver as usize)
-                .ok_or(TaskError::Dates { at })?;
+            let driver = self.drivers.get(contract.driver as usize).ok_or(TaskError::Dates { at })?;
             contract.check(at, driver.times.len())?;
         }
         Ok(())
@@ -227,14 +222,8 @@ impl Market {
 impl Contract {
     fn check(&self, at: usize, times: usize) -> Result<(), TaskError> {
         let positive = |number: f64| number.is_finite() && number > 0.0;
-        let finite = [self.rate, self.dividend, self.quantity]
-            .iter()
-            .all(|number| number.is_finite());
-        if !finite
-            || ![self.spot, self.strike, self.volatility]
-                .into_iter()
-                .all(positive)
-        {
+        let finite = [self.rate, self.dividend, self.quantity].iter().all(|number| number.is_finite());
+        if !finite || ![self.spot, self.strike, self.volatility].into_iter().all(positive) {
             return Err(TaskError::Number { contract: at });
         }
         let ascending = |dates: &[u32]| {

@@ -144,11 +144,7 @@ pub struct JobLimits {
 
 impl Default for JobLimits {
     fn default() -> JobLimits {
-        JobLimits {
-            cost_cap: None,
-            deadline_s: None,
-            retries: default_retries(),
-        }
+        JobLimits { cost_cap: None, deadline_s: None, retries: default_retries() }
     }
 }
 
@@ -240,9 +236,7 @@ impl JobSpec {
     pub fn from_json(bytes: &[u8]) -> Result<JobSpec, SpecError> {
         let mut deserializer = serde_json::Deserializer::from_slice(bytes);
         let spec = Self::deserialize_named(&mut deserializer)?;
-        deserializer
-            .end()
-            .map_err(|error| one_error("(document)", &error.to_string()))?;
+        deserializer.end().map_err(|error| one_error("(document)", &error.to_string()))?;
         Ok(spec)
     }
 
@@ -266,10 +260,7 @@ impl JobSpec {
             return Err(SpecError { fields });
         }
         let bytes = canonical::to_vec(&self).map_err(|error| one_error("(document)", &error.to_string()))?;
-        Ok(Manifest {
-            spec: self,
-            digest: Digest::of(&bytes),
-        })
+        Ok(Manifest { spec: self, digest: Digest::of(&bytes) })
     }
 }
 

@@ -51,15 +51,8 @@ impl Tally {
         if self.sums.len() != other.sums.len() || self.counts.len() != other.counts.len() {
             return Err(TallyError::Shape);
         }
-        let samples = self
-            .samples
-            .checked_add(other.samples)
-            .ok_or(TallyError::Overflow)?;
-        let counts_fit = self
-            .counts
-            .iter()
-            .zip(&other.counts)
-            .all(|(a, b)| a.checked_add(*b).is_some());
+        let samples = self.samples.checked_add(other.samples).ok_or(TallyError::Overflow)?;
+        let counts_fit = self.counts.iter().zip(&other.counts).all(|(a, b)| a.checked_add(*b).is_some());
         if !counts_fit {
             return Err(TallyError::Overflow);
         }
@@ -80,12 +73,8 @@ impl Tally {
     /// and each bin as its distance from the one before and its count.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
-        for number in [
-            self.samples,
-            self.sums.len() as u64,
-            self.counts.len() as u64,
-            self.bins.len() as u64,
-        ] {
+        for number in [self.samples, self.sums.len() as u64, self.counts.len() as u64, self.bins.len() as u64]
+        {
             write_number(&mut bytes, number);
         }
         for sum in &self.sums {
@@ -96,10 +85,7 @@ impl Tally {
         }
         let mut before = None;
         for (bin, count) in &self.bins {
-            write_number(
-                &mut bytes,
-                u64::from(*bin) - before.map_or(0, |before: u32| u64::from(before) + 1),
-            );
+            write_number(&mut bytes, u64::from(*bin) - before.map_or(0, |before: u32| u64::from(before) + 1));
             write_number(&mut bytes, *count);
             before = Some(*bin);
         }
@@ -111,10 +97,7 @@ impl Tally {
         let mut reader = Reader { bytes };
         let samples = reader.number()?;
         let [sums, counts, bins] = [reader.length()?, reader.length()?, reader.length()?];
-        let mut tally = Tally {
-            samples,
-            ..Tally::default()
-        };
+        let mut tally = Tally { samples, ..Tally::default() };
         for _ in 0..sums {
             let (sum, rest) = ExactSum::decode(reader.bytes).map_err(|_| TallyError::Malformed)?;
             reader.bytes = rest;
@@ -136,11 +119,7 @@ impl Tally {
             tally.bins.push((bin, count));
             next = u64::from(bin) + 1;
         }
-        if reader.bytes.is_empty() {
-            Ok(tally)
-        } else {
-            Err(TallyError::Malformed)
-        }
+        if reader.bytes.is_empty() { Ok(tally) } else { Err(TallyError::Malformed) }
     }
 }
 
@@ -199,11 +178,7 @@ impl Reader<'_> {
     /// A number of items, each of which takes at least a byte of what is left.
     fn length(&mut self) -> Result<usize, TallyError> {
         let length = usize::try_from(self.number()?).map_err(|_| TallyError::Malformed)?;
-        if length > limits::BULK_BYTES_MAX {
-            Err(TallyError::Malformed)
-        } else {
-            Ok(length)
-        }
+        if length > limits::BULK_BYTES_MAX { Err(TallyError::Malformed) } else { Ok(length) }
     }
 }
 
@@ -221,12 +196,7 @@ mod tests {
                 sum
             })
             .collect();
-        Tally {
-            samples,
-            sums,
-            counts: counts.to_vec(),
-            bins: bins.to_vec(),
-        }
+        Tally { samples, sums, counts: counts.to_vec(), bins: bins.to_vec() }
     }
 
     #[test]
@@ -247,11 +217,7 @@ mod tests {
         let bytes = whole.encode();
         assert_eq!(Tally::decode(&bytes), Ok(whole));
         for cut in 0..bytes.len() {
-            assert_eq!(
-                Tally::decode(&bytes[..cut]),
-                Err(TallyError::Malformed),
-                "cut at {cut}"
-            );
+            assert_eq!(Tally::decode(&bytes[..cut]), Err(TallyError::Malformed), "cut at {cut}");
         }
         let longer = [&bytes[..], &[0]].concat();
         assert_eq!(Tally::decode(&longer), Err(TallyError::Malformed));
@@ -266,10 +232,7 @@ mod tests {
     fn a_merge_that_fails_changes_nothing() {
         let mut mine = tally(1, &[1.0], &[u64::MAX], &[]);
         let before = mine.clone();
-        assert_eq!(
-            mine.merge(&tally(1, &[1.0], &[1], &[])),
-            Err(TallyError::Overflow)
-        );
+        assert_eq!(mine.merge(&tally(1, &[1.0], &[1], &[])), Err(TallyError::Overflow));
         assert_eq!(mine.merge(&tally(1, &[], &[1], &[])), Err(TallyError::Shape));
         assert_eq!(mine, before);
     }

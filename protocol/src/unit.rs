@@ -54,10 +54,7 @@ pub struct ShardRange {
 impl ShardRange {
     /// The range of one index.
     pub fn one(index: ShardIndex) -> ShardRange {
-        ShardRange {
-            start: index.0,
-            end: index.0 + 1,
-        }
+        ShardRange { start: index.0, end: index.0 + 1 }
     }
 
     /// How many indices it holds.

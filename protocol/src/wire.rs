@@ -114,10 +114,7 @@ pub enum Refusal {
 impl Refusal {
     /// Whether trying again later, unchanged, can succeed.
     pub fn is_passing(self) -> bool {
-        matches!(
-            self,
-            Refusal::AlreadyConnected | Refusal::StoreUnavailable | Refusal::Draining
-        )
+        matches!(self, Refusal::AlreadyConnected | Refusal::StoreUnavailable | Refusal::Draining)
     }
 }
 
@@ -382,23 +379,9 @@ mod tests {
     }
 
     fn results() -> AgentWork {
-        let item = ShardResult {
-            index: 1,
-            epoch: 2,
-            digest: [3; 32],
-            kernel_us: 4,
-            partial: Some(vec![5, 6]),
-        };
-        AgentWork::Results {
-            job: [1; 16],
-            items: vec![
-                item.clone(),
-                ShardResult {
-                    partial: None,
-                    ..item
-                },
-            ],
-        }
+        let item =
+            ShardResult { index: 1, epoch: 2, digest: [3; 32], kernel_us: 4, partial: Some(vec![5, 6]) };
+        AgentWork::Results { job: [1; 16], items: vec![item.clone(), ShardResult { partial: None, ..item }] }
     }
 
     #[test]
@@ -406,10 +389,7 @@ mod tests {
         let mut frame = Vec::new();
         results().frame(&mut frame);
         let body = &frame[4..];
-        assert_eq!(
-            u32::from_le_bytes(frame[..4].try_into().unwrap()) as usize,
-            body.len()
-        );
+        assert_eq!(u32::from_le_bytes(frame[..4].try_into().unwrap()) as usize, body.len());
         assert_eq!(AgentWork::read(body), Ok(results()));
         for cut in 0..body.len() {
             assert!(AgentWork::read(&body[..cut]).is_err(), "cut at {cut}");
@@ -421,11 +401,7 @@ mod tests {
 
     #[test]
     fn a_bulk_payload_keeps_its_header_and_its_bytes() {
-        let header = BulkHeader::Partial {
-            job: [1; 16],
-            index: 2,
-            epoch: 3,
-        };
+        let header = BulkHeader::Partial { job: [1; 16], index: 2, epoch: 3 };
         let bytes = bulk(&header, &[7; 100]);
         assert_eq!(read_bulk(&bytes), Ok((header, &[7u8; 100][..])));
         assert!(read_bulk(&bytes[..10]).is_err());
@@ -433,15 +409,7 @@ mod tests {
 
     #[test]
     fn more_items_than_a_frame_may_hold_are_refused() {
-        let items = vec![
-            Assignment {
-                index: 0,
-                epoch: 0,
-                first: 0,
-                count: 1
-            };
-            limits::BATCH_ITEMS_MAX + 1
-        ];
+        let items = vec![Assignment { index: 0, epoch: 0, first: 0, count: 1 }; limits::BATCH_ITEMS_MAX + 1];
         let mut frame = Vec::new();
         HubWork::Assign { job: [0; 16], items }.frame(&mut frame);
         assert_eq!(HubWork::read(&frame[4..]), Err(FrameError::TooManyItems));
@@ -460,40 +428,22 @@ mod tests {
         let messages: [(&str, &dyn Fn(&mut Vec<u8>)); 6] = [
             ("hello", &|out| hello().frame(out)),
             ("heartbeat", &|out| {
-                AgentControl::Heartbeat {
-                    holding: vec![Held {
-                        job: [1; 16],
-                        index: 2,
-                        epoch: 3,
-                    }],
-                }
-                .frame(out)
+                AgentControl::Heartbeat { holding: vec![Held { job: [1; 16], index: 2, epoch: 3 }] }
+                    .frame(out)
             }),
             ("welcome", &|out| {
-                HubControl::Welcome(Welcome {
-                    agent: [1; 16],
-                    heartbeat_ms: 10_000,
-                    credit: 4,
-                    lane: 1,
-                })
-                .frame(out)
+                HubControl::Welcome(Welcome { agent: [1; 16], heartbeat_ms: 10_000, credit: 4, lane: 1 })
+                    .frame(out)
             }),
             ("assign", &|out| {
                 HubWork::Assign {
                     job: [1; 16],
-                    items: vec![Assignment {
-                        index: 1,
-                        epoch: 2,
-                        first: 3,
-                        count: 4,
-                    }],
+                    items: vec![Assignment { index: 1, epoch: 2, first: 3, count: 4 }],
                 }
                 .frame(out)
             }),
             ("results", &|out| results().frame(out)),
-            ("bulk", &|out| {
-                out.extend(bulk(&BulkHeader::Task { job: [1; 16] }, &[0xff]))
-            }),
+            ("bulk", &|out| out.extend(bulk(&BulkHeader::Task { job: [1; 16] }, &[0xff]))),
         ];
         for (name, write) in messages {
             let mut frame = Vec::new();

@@ -34,10 +34,7 @@ impl core::error::Error for AdmissionError {}
 /// Judges a plan against its manifest's limits.
 pub fn admit(manifest: &Manifest, plan: &Plan) -> Result<(), AdmissionError> {
     match manifest.spec().limits.cost_cap {
-        Some(cap) if plan.cost().0 > cap => Err(AdmissionError::CostCap {
-            cost: plan.cost().0,
-            cap,
-        }),
+        Some(cap) if plan.cost().0 > cap => Err(AdmissionError::CostCap { cost: plan.cost().0, cap }),
         Some(_) | None => Ok(()),
     }
 }

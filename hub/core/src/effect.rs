@@ -165,12 +165,7 @@ pub struct Outbox {
 
 impl Outbox {
     pub(crate) fn new(lane: LaneIndex, lanes: u16) -> Outbox {
-        Outbox {
-            lane,
-            lanes,
-            effects: VecDeque::new(),
-            to_self: VecDeque::new(),
-        }
+        Outbox { lane, lanes, effects: VecDeque::new(), to_self: VecDeque::new() }
     }
 
     pub(crate) fn effects(&mut self) -> &mut VecDeque<Effect> {

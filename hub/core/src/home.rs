@@ -15,6 +15,7 @@ use tessera_protocol::unit::{LaneIndex, ShardIndex, ShardRange, Tick, UnixMillis
 
 use crate::effect::Outbox;
 use crate::message::{Claim, Errand, FailureCause, LaneMessage, Work};
+use crate::planted::{Planted, Planting};
 use crate::ranges::Ranges;
 use crate::reducer::Reducer;
 use crate::verifier::{Doubt, Partial, Verdict, Verified, Verifier};
@@ -74,11 +75,7 @@ impl Write {
     }
 
     fn ended(succeeded: bool, now: Tick) -> Write {
-        if succeeded {
-            Write::Idle
-        } else {
-            Write::Failed(now)
-        }
+        if succeeded { Write::Idle } else { Write::Failed(now) }
     }
 }
 
@@ -116,23 +113,16 @@ pub struct Home {
     saving: Write,
     /// Whether clients do not see how it looks.
     pub(crate) unseen: bool,
+    planting: Planting,
 }
 
 impl Home {
     /// Opens a job, from the start or from where its record says it was.
     pub fn open(job: Arc<NewJob>, progress: Option<Progress>, now: Tick, unix_origin: UnixMillis) -> Home {
-        let limit_ms = job
-            .manifest
-            .spec()
-            .limits
-            .deadline_s
-            .map(|seconds| seconds.saturating_mul(1000));
+        let limit_ms = job.manifest.spec().limits.deadline_s.map(|seconds| seconds.saturating_mul(1000));
         let deadline = limit_ms
             .map(|limit| Tick((job.created.0.saturating_add(limit)).saturating_sub(unix_origin.0)).max(now));
-        let mut todo = Ranges::of(ShardRange {
-            start: 0,
-            end: job.plan.shards(),
-        });
+        let mut todo = Ranges::of(ShardRange { start: 0, end: job.plan.shards() });
         let mut counters = Counters::default();
         let reducer = match progress {
             Some(progress) => {
@@ -146,10 +136,9 @@ impl Home {
                 };
                 Reducer::resume(progress.done, Some(progress.tally))
             }
-            None => Reducer::resume(
-                Ranges::default(),
-                job.base.as_ref().map(|base| Arc::new(base.tally.clone())),
-            ),
+            None => {
+                Reducer::resume(Ranges::default(), job.base.as_ref().map(|base| Arc::new(base.tally.clone())))
+            }
         };
         Home {
             job,
@@ -166,6 +155,7 @@ impl Home {
             unsaved: false,
             saving: Write::Idle,
             unseen: true,
+            planting: Planting::default(),
         }
     }
 
@@ -176,22 +166,22 @@ impl Home {
         }
     }
 
+    pub(crate) fn plant(&mut self, planting: Planting) {
+        self.planting = planting;
+        if planting.is(Planted::ForgetProgress) {
+            self.todo = Ranges::of(ShardRange { start: 0, end: self.job.plan.shards() });
+            self.reducer = Reducer::resume(Ranges::default(), self.reducer.tally().cloned());
+        }
+    }
+
     /// What lanes need to run it.
     pub fn work(&self, home: LaneIndex) -> Work {
-        Work {
-            plan: self.job.plan.clone(),
-            priority: self.job.manifest.spec().priority,
-            home,
-        }
+        Work { plan: self.job.plan.clone(), priority: self.job.manifest.spec().priority, home }
     }
 
     /// A lane asks for shards. Near the end of a job each lane gets a share, so that none hoards.
     pub fn wanted(&mut self, lane: LaneIndex, count: u64, out: &mut Outbox, lanes: u16) {
-        let share = if lanes > 1 {
-            self.todo.count().div_ceil(2 * u64::from(lanes))
-        } else {
-            count
-        };
+        let share = if lanes > 1 { self.todo.count().div_ceil(2 * u64::from(lanes)) } else { count };
         let range = match self.stage {
             Stage::Open => self.todo.take_first(count.min(share)),
             Stage::Ending { .. } => ShardRange::default(),
@@ -200,13 +190,7 @@ impl Home {
             self.starved.insert(lane);
         }
         self.unseen = true;
-        out.tell(
-            lane,
-            LaneMessage::RangeGranted {
-                job: self.job.id,
-                range,
-            },
-        );
+        out.tell(lane, LaneMessage::RangeGranted { job: self.job.id, range });
     }
 
     /// A lane gives shards back.
@@ -237,40 +221,21 @@ impl Home {
         };
         match verdict {
             Verdict::NotAPartial => {
-                let errand = Errand {
-                    index,
-                    avoid: alloc::vec![agent],
-                    tried: Vec::new(),
-                };
+                let errand = Errand { index, avoid: alloc::vec![agent], tried: Vec::new() };
                 self.failed(errand, FailureCause::NotAPartial, judge, out);
             }
             Verdict::Accepted(partial) => self.absorb(from, partial, judge),
             Verdict::Check(doubt) => {
-                let errand = Errand {
-                    index,
-                    avoid: doubt.agents(),
-                    tried: Vec::new(),
-                };
+                let errand = Errand { index, avoid: doubt.agents(), tried: Vec::new() };
                 self.doubts.insert(index, doubt);
                 self.place(errand, judge, out);
             }
             Verdict::Disputed => {
                 self.counters.mismatches += 1;
                 let avoid = self.doubts.get(&index).map(Doubt::agents).unwrap_or_default();
-                self.place(
-                    Errand {
-                        index,
-                        avoid,
-                        tried: Vec::new(),
-                    },
-                    judge,
-                    out,
-                );
+                self.place(Errand { index, avoid, tried: Vec::new() }, judge, out);
             }
-            Verdict::Agreed {
-                partial,
-                contradicted,
-            } => {
+            Verdict::Agreed { partial, contradicted } => {
                 self.doubts.remove(&index);
                 self.counters.checks += 1;
                 for agent in contradicted {
@@ -294,21 +259,14 @@ impl Home {
         *attempts += 1;
         if *attempts > self.job.manifest.spec().limits.retries {
             let (shard, attempts) = (errand.index.0, *attempts);
-            return self.fail(
-                JobFailure::ShardFailed {
-                    shard,
-                    attempts,
-                    cause: describe(cause),
-                },
-                judge,
-            );
+            return self.fail(JobFailure::ShardFailed { shard, attempts, cause: describe(cause) }, judge);
         }
         self.place(errand, judge, out);
     }
 
     /// A lane has nobody for an errand.
     pub fn errand_returned(&mut self, errand: Errand, judge: &mut Judge<'_>, out: &mut Outbox) {
-        if let Stage::Open = self.stage {
+        if matches!(self.stage, Stage::Open) && !self.planting.is(Planted::DropReturnedErrands) {
             self.place(errand, judge, out);
         }
     }
@@ -325,27 +283,13 @@ impl Home {
     fn place(&mut self, errand: Errand, judge: &mut Judge<'_>, out: &mut Outbox) {
         let lanes = out.all_lanes();
         let start = (errand.index.0 % lanes.len() as u64) as usize;
-        let willing = lanes[start..]
-            .iter()
-            .chain(&lanes[..start])
-            .copied()
-            .find(|lane| {
-                !errand.tried.contains(lane)
-                    && judge
-                        .fleet
-                        .agents
-                        .get(usize::from(lane.0))
-                        .is_some_and(|n| *n > 0)
-            });
+        let willing = lanes[start..].iter().chain(&lanes[..start]).copied().find(|lane| {
+            !errand.tried.contains(lane)
+                && judge.fleet.agents.get(usize::from(lane.0)).is_some_and(|n| *n > 0)
+        });
         let lone = judge.fleet.total() <= 1 && self.doubts.contains_key(&errand.index);
         match willing {
-            Some(lane) if !lone => out.tell(
-                lane,
-                LaneMessage::ErrandGranted {
-                    job: self.job.id,
-                    errand,
-                },
-            ),
+            Some(lane) if !lone => out.tell(lane, LaneMessage::ErrandGranted { job: self.job.id, errand }),
             Some(_) | None => self.unplaceable(errand, judge, out),
         }
     }
@@ -363,14 +307,14 @@ impl Home {
                 self.counters.checks_skipped += 1;
                 self.absorb(judge.lane, partial, judge);
             }
-            None => self.stuck.push(Errand {
-                tried: Vec::new(),
-                ..errand
-            }),
+            None => self.stuck.push(Errand { tried: Vec::new(), ..errand }),
         }
     }
 
     fn wake(&mut self, out: &mut Outbox) {
+        if self.planting.is(Planted::LetLanesStarve) {
+            return;
+        }
         for lane in core::mem::take(&mut self.starved) {
             out.tell(lane, LaneMessage::WorkAppeared { job: self.job.id });
         }
@@ -378,12 +322,7 @@ impl Home {
 
     fn absorb(&mut self, from: LaneIndex, partial: Verified<Partial>, judge: &mut Judge<'_>) {
         if let Err(error) = self.reducer.absorb(partial) {
-            return self.fail(
-                JobFailure::NotReducible {
-                    cause: error.to_string(),
-                },
-                judge,
-            );
+            return self.fail(JobFailure::NotReducible { cause: error.to_string() }, judge);
         }
         let lane = usize::from(from.0);
         if self.counters.lanes.len() <= lane {
@@ -401,32 +340,15 @@ impl Home {
         match tessera_planners::finish(&self.job.manifest, &tally) {
             Ok(document) => {
                 let digest = Some(Digest::of(&document));
-                let view = JobView {
-                    digest,
-                    ..self.ended_view(JobState::Done, judge)
-                };
-                self.end(
-                    Outcome::Done {
-                        result: document.into(),
-                        tally,
-                    },
-                    view,
-                );
+                let view = JobView { digest, ..self.ended_view(JobState::Done, judge) };
+                self.end(Outcome::Done { result: document.into(), tally }, view);
             }
-            Err(error) => self.fail(
-                JobFailure::NotReducible {
-                    cause: error.to_string(),
-                },
-                judge,
-            ),
+            Err(error) => self.fail(JobFailure::NotReducible { cause: error.to_string() }, judge),
         }
     }
 
     fn fail(&mut self, failure: JobFailure, judge: &Judge<'_>) {
-        let view = JobView {
-            failure: Some(failure),
-            ..self.ended_view(JobState::Failed, judge)
-        };
+        let view = JobView { failure: Some(failure), ..self.ended_view(JobState::Failed, judge) };
         self.end(Outcome::Failed, view);
     }
 
@@ -448,13 +370,7 @@ impl Home {
     }
 
     fn end(&mut self, outcome: Outcome, view: JobView) {
-        self.stage = Stage::Ending {
-            ending: Ending {
-                outcome,
-                view: Box::new(view),
-            },
-            write: Write::Idle,
-        };
+        self.stage = Stage::Ending { ending: Ending { outcome, view: Box::new(view) }, write: Write::Idle };
         self.unseen = true;
     }
 
@@ -489,11 +405,7 @@ impl Home {
             return None;
         }
         (self.unsaved, self.saving) = (false, Write::Under);
-        Some(Progress {
-            done: self.reducer.done().clone(),
-            tally,
-            view: self.view(judge),
-        })
+        Some(Progress { done: self.reducer.done().clone(), tally, view: self.view(judge) })
     }
 
     /// A write of its progress succeeded or failed.
@@ -505,7 +417,9 @@ impl Home {
 
     /// The store refused its end.
     pub fn ending_refused(&mut self, now: Tick) {
-        if let Stage::Ending { write, .. } = &mut self.stage {
+        if let Stage::Ending { write, .. } = &mut self.stage
+            && !self.planting.is(Planted::DropRefusedEndings)
+        {
             *write = Write::Failed(now);
         }
         self.unseen = true;
@@ -528,12 +442,7 @@ impl Home {
 
     fn ended_view(&self, state: JobState, judge: &Judge<'_>) -> JobView {
         let ended_ms = Some(UnixMillis(judge.unix_origin.0.saturating_add(judge.now.0)));
-        JobView {
-            state,
-            ended_ms,
-            waiting: None,
-            ..self.view(judge)
-        }
+        JobView { state, ended_ms, waiting: None, ..self.view(judge) }
     }
 
     /// How it looks.
@@ -544,11 +453,7 @@ impl Home {
             id: self.job.id,
             name: spec.name.clone(),
             project: spec.project.clone(),
-            state: if started {
-                JobState::Running
-            } else {
-                JobState::Queued
-            },
+            state: if started { JobState::Running } else { JobState::Queued },
             manifest_digest: self.job.manifest.digest(),
             verify: spec.verify,
             priority: spec.priority,
@@ -601,10 +506,7 @@ impl Home {
     /// *Panics*: when not.
     pub fn check_invariants(&self) {
         for index in self.doubts.keys() {
-            assert!(
-                !self.reducer.done().contains(*index),
-                "{index:?} is done and in doubt"
-            );
+            assert!(!self.reducer.done().contains(*index), "{index:?} is done and in doubt");
             assert!(!self.todo.contains(*index), "{index:?} is in doubt and to do");
         }
         for range in self.reducer.done().iter() {

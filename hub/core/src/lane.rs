@@ -11,6 +11,7 @@ use tessera_protocol::unit::{LaneIndex, Tick, UnixMillis};
 use crate::effect::Outbox;
 use crate::home::{Ending, Fleet, Home, Judge};
 use crate::message::FailureCause;
+use crate::planted::{Planted, Planting};
 use crate::scheduler::Scheduler;
 use crate::verifier::Verifier;
 use crate::{Answer, BatchId, Drain, Effect, Event, LaneMessage, NewJob, Progress, Record, RequestId};
@@ -59,6 +60,7 @@ pub struct Lane {
     published: Tick,
     watched: Tick,
     stopping: bool,
+    planting: Planting,
     out: Outbox,
 }
 
@@ -68,9 +70,7 @@ impl Lane {
         Lane {
             now: Tick(0),
             verifier: Verifier::new(config.sampling_key),
-            fleet: Fleet {
-                agents: alloc::vec![0; usize::from(config.lanes)],
-            },
+            fleet: Fleet { agents: alloc::vec![0; usize::from(config.lanes)] },
             homes: BTreeMap::new(),
             scheduler: Scheduler::new(config.lane),
             writing: BTreeMap::new(),
@@ -79,9 +79,18 @@ impl Lane {
             published: Tick(0),
             watched: Tick(0),
             stopping: false,
+            planting: Planting::default(),
             out: Outbox::new(config.lane, config.lanes),
             config,
         }
+    }
+
+    /// Plants a bug for the simulator to find.
+    #[cfg(feature = "planted")]
+    pub fn plant(&mut self, bug: Option<Planted>) {
+        self.planting = Planting::new(bug);
+        self.scheduler.planting = self.planting;
+        self.verifier.planting = self.planting;
     }
 
     /// Takes in what happened and orders what is to be done.
@@ -94,32 +103,20 @@ impl Lane {
             Event::CancelRequested { request, job } => self.cancel(request, job),
             Event::JobRecovered { job, progress } => self.open(job, progress.map(|progress| *progress)),
             Event::Committed { batch } => self.committed(batch),
-            Event::Conflicted {
-                batch,
-                existing,
-                manifest,
-            } => {
+            Event::Conflicted { batch, existing, manifest } => {
                 if let Some(Writing::Acceptance { request, .. }) = self.writing.remove(&batch) {
-                    let answer = Answer::Replayed {
-                        job: existing,
-                        manifest,
-                    };
+                    let answer = Answer::Replayed { job: existing, manifest };
                     self.out.push(Effect::Answer { request, answer });
                 }
             }
             Event::CommitFailed { batch } => self.commit_failed(batch),
-            Event::AgentAdmitted {
-                session,
-                agent,
-                hello,
-            } => {
+            Event::AgentAdmitted { session, agent, hello } => {
                 for lane in self.out.all_lanes() {
                     if lane != self.config.lane {
                         self.out.tell(lane, LaneMessage::AgentMoved { agent });
                     }
                 }
-                self.scheduler
-                    .admit(session, agent, hello, self.now, &mut self.out);
+                self.scheduler.admit(session, agent, hello, self.now, &mut self.out);
                 self.scheduler.publish(&mut self.out);
             }
             Event::HeartbeatArrived { session, holding } => {
@@ -127,34 +124,15 @@ impl Lane {
             }
             Event::AgentLeaving { session } => self.scheduler.leaving(session, &mut self.out),
             Event::SessionClosed { session } => self.scheduler.lose(session, &mut self.out),
-            Event::ResultsArrived {
-                session,
-                job,
-                answers,
-            } => {
-                self.scheduler
-                    .answered(session, job, answers, self.now, &mut self.out);
+            Event::ResultsArrived { session, job, answers } => {
+                self.scheduler.answered(session, job, answers, self.now, &mut self.out);
             }
-            Event::PartialArrived {
-                session,
-                job,
-                index,
-                epoch,
-                partial,
-            } => {
-                self.scheduler
-                    .delivered(session, job, (index, epoch), partial, self.now, &mut self.out);
+            Event::PartialArrived { session, job, index, epoch, partial } => {
+                self.scheduler.delivered(session, job, (index, epoch), partial, self.now, &mut self.out);
             }
-            Event::ShardFailed {
-                session,
-                job,
-                index,
-                epoch,
-                failure,
-            } => {
+            Event::ShardFailed { session, job, index, epoch, failure } => {
                 let cause = FailureCause::Reported(failure);
-                self.scheduler
-                    .failed(session, job, (index, epoch), cause, self.now, &mut self.out);
+                self.scheduler.failed(session, job, (index, epoch), cause, self.now, &mut self.out);
             }
             Event::LaneSpoke { from, message } => self.hear(from, message),
             Event::TimePassed => {}
@@ -196,11 +174,7 @@ impl Lane {
     pub fn invariants(&self) {
         self.scheduler.check_invariants();
         for (id, home) in &self.homes {
-            assert_eq!(
-                home_lane(*id, self.config.lanes),
-                self.config.lane,
-                "{id} lives elsewhere"
-            );
+            assert_eq!(home_lane(*id, self.config.lanes), self.config.lane, "{id} lives elsewhere");
             home.check_invariants();
         }
     }
@@ -209,23 +183,18 @@ impl Lane {
 
     fn submit(&mut self, request: RequestId, job: Arc<NewJob>) {
         if self.stopping {
-            return self.out.push(Effect::Answer {
-                request,
-                answer: Answer::Stopping,
-            });
+            return self.out.push(Effect::Answer { request, answer: Answer::Stopping });
         }
         if let Err(error) = admission::admit(&job.manifest, &job.plan) {
-            return self.out.push(Effect::Answer {
-                request,
-                answer: Answer::Refused(error),
-            });
+            return self.out.push(Effect::Answer { request, answer: Answer::Refused(error) });
         }
         let judge = judge(&self.verifier, &self.fleet, &self.config, self.now);
         let view = Home::open(job.clone(), None, self.now, self.config.unix_origin).view(&judge);
-        let record = Record::JobAccepted {
-            job: job.clone(),
-            view: view.into(),
-        };
+        if self.planting.is(Planted::SpeakBeforePersist) {
+            let answer = Answer::Accepted(view.clone().into());
+            self.out.push(Effect::Answer { request, answer });
+        }
+        let record = Record::JobAccepted { job: job.clone(), view: view.into() };
         self.persist(Writing::Acceptance { request, job }, record);
     }
 
@@ -233,10 +202,7 @@ impl Lane {
         let judge = judge(&self.verifier, &self.fleet, &self.config, self.now);
         match self.homes.get_mut(&job) {
             Some(home) => home.cancel(request, &judge),
-            None => self.out.push(Effect::Answer {
-                request,
-                answer: Answer::NotOpen,
-            }),
+            None => self.out.push(Effect::Answer { request, answer: Answer::NotOpen }),
         }
     }
 
@@ -258,10 +224,7 @@ impl Lane {
                 if let Some(home) = self.homes.get(&id) {
                     let view = alloc::boxed::Box::new(home.view(&judge));
                     self.out.push(Effect::PublishJob { view: view.clone() });
-                    self.out.push(Effect::Answer {
-                        request,
-                        answer: Answer::Accepted(view),
-                    });
+                    self.out.push(Effect::Answer { request, answer: Answer::Accepted(view) });
                 }
             }
             Some(Writing::Progress { job }) => {
@@ -278,9 +241,7 @@ impl Lane {
         let Some((ending, cancelling)) = self.homes.remove(&job).and_then(Home::into_ending) else {
             return;
         };
-        self.out.push(Effect::PublishJob {
-            view: ending.view.clone(),
-        });
+        self.out.push(Effect::PublishJob { view: ending.view.clone() });
         for request in cancelling {
             let answer = Answer::Cancelled(ending.view.clone());
             self.out.push(Effect::Answer { request, answer });
@@ -290,10 +251,7 @@ impl Lane {
     fn commit_failed(&mut self, batch: BatchId) {
         match self.writing.remove(&batch) {
             Some(Writing::Acceptance { request, .. }) => {
-                self.out.push(Effect::Answer {
-                    request,
-                    answer: Answer::StoreFailing,
-                });
+                self.out.push(Effect::Answer { request, answer: Answer::StoreFailing });
             }
             Some(Writing::Progress { job }) => {
                 if let Some(home) = self.homes.get_mut(&job) {
@@ -304,10 +262,7 @@ impl Lane {
                 if let Some(home) = self.homes.get_mut(&job) {
                     home.ending_refused(self.now);
                     for request in home.take_cancelling() {
-                        self.out.push(Effect::Answer {
-                            request,
-                            answer: Answer::StoreFailing,
-                        });
+                        self.out.push(Effect::Answer { request, answer: Answer::StoreFailing });
                     }
                 }
             }
@@ -319,11 +274,9 @@ impl Lane {
 
     fn open(&mut self, job: Arc<NewJob>, progress: Option<Progress>) {
         let id = job.id;
-        let home = Home::open(job, progress, self.now, self.config.unix_origin);
-        self.out.tell_all(&LaneMessage::JobOpened {
-            job: id,
-            work: home.work(self.config.lane),
-        });
+        let mut home = Home::open(job, progress, self.now, self.config.unix_origin);
+        home.plant(self.planting);
+        self.out.tell_all(&LaneMessage::JobOpened { job: id, work: home.work(self.config.lane) });
         let judge = judge(&self.verifier, &self.fleet, &self.config, self.now);
         let home = self.homes.entry(id).or_insert(home);
         home.finish_if_complete(&judge);
@@ -355,11 +308,7 @@ impl Lane {
                     home.errand_returned(errand, &mut judge, out);
                 }
             }
-            LaneMessage::Claimed {
-                job,
-                attempts,
-                claims,
-            } => {
+            LaneMessage::Claimed { job, attempts, claims } => {
                 if let Some(home) = self.homes.get_mut(&job) {
                     home.attempted(attempts);
                     home.claimed(from, claims, &mut judge, out);
@@ -422,11 +371,7 @@ impl Lane {
             .collect();
         for (job, ending) in ready {
             self.out.tell_all(&LaneMessage::JobClosed { job });
-            let record = Record::JobEnded {
-                job,
-                view: ending.view,
-                outcome: ending.outcome,
-            };
+            let record = Record::JobEnded { job, view: ending.view, outcome: ending.outcome };
             self.persist(Writing::Ending { job }, record);
         }
     }
@@ -456,10 +401,7 @@ impl Lane {
             .filter_map(|(id, home)| home.progress_to_write(&judge).map(|progress| (*id, progress)))
             .collect();
         for (job, progress) in ready {
-            let record = Record::JobProgressed {
-                job,
-                progress: progress.into(),
-            };
+            let record = Record::JobProgressed { job, progress: progress.into() };
             self.persist(Writing::Progress { job }, record);
         }
     }
@@ -468,9 +410,7 @@ impl Lane {
         let judge = judge(&self.verifier, &self.fleet, &self.config, self.now);
         for home in self.homes.values_mut() {
             if core::mem::take(&mut home.unseen) {
-                self.out.push(Effect::PublishJob {
-                    view: home.view(&judge).into(),
-                });
+                self.out.push(Effect::PublishJob { view: home.view(&judge).into() });
             }
         }
         self.scheduler.publish(&mut self.out);
@@ -478,11 +418,5 @@ impl Lane {
 }
 
 fn judge<'a>(verifier: &'a Verifier, fleet: &'a Fleet, config: &Config, now: Tick) -> Judge<'a> {
-    Judge {
-        verifier,
-        fleet,
-        lane: config.lane,
-        now,
-        unix_origin: config.unix_origin,
-    }
+    Judge { verifier, fleet, lane: config.lane, now, unix_origin: config.unix_origin }
 }

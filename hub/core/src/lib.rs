@@ -13,6 +13,7 @@ pub mod event;
 pub mod home;
 pub mod lane;
 pub mod message;
+pub mod planted;
 pub mod ranges;
 pub mod record;
 pub mod reducer;
@@ -23,6 +24,7 @@ pub use effect::{Answer, Drain, Effect};
 pub use event::{Event, ShardAnswer};
 pub use lane::{Config, Lane};
 pub use message::LaneMessage;
+pub use planted::Planted;
 pub use record::{NewJob, Outcome, Progress, Record};
 
 use tessera_protocol::id::JobId;

@@ -32,20 +32,13 @@ impl Ranges {
 
     /// Whether it holds `index`.
     pub fn contains(&self, index: ShardIndex) -> bool {
-        self.ends
-            .range(..=index.0)
-            .next_back()
-            .is_some_and(|(_, end)| index.0 < *end)
+        self.ends.range(..=index.0).next_back().is_some_and(|(_, end)| index.0 < *end)
     }
 
     /// Whether it shares an index with `range`.
     pub fn overlaps(&self, range: ShardRange) -> bool {
         !range.is_empty()
-            && self
-                .ends
-                .range(..range.end)
-                .next_back()
-                .is_some_and(|(_, end)| range.start < *end)
+            && self.ends.range(..range.end).next_back().is_some_and(|(_, end)| range.start < *end)
     }
 
     /// Adds a range it shares nothing with.
@@ -75,10 +68,7 @@ impl Ranges {
         let Some((start, end)) = self.ends.first_key_value().map(|(start, end)| (*start, *end)) else {
             return ShardRange::default();
         };
-        let taken = ShardRange {
-            start,
-            end: end.min(start.saturating_add(count)),
-        };
+        let taken = ShardRange { start, end: end.min(start.saturating_add(count)) };
         if taken.is_empty() {
             return ShardRange::default();
         }
@@ -106,14 +96,8 @@ impl Ranges {
             self.ends.remove(&start);
             self.count -= end - start;
             for rest in [
-                ShardRange {
-                    start,
-                    end: end.min(range.start),
-                },
-                ShardRange {
-                    start: start.max(range.end),
-                    end,
-                },
+                ShardRange { start, end: end.min(range.start) },
+                ShardRange { start: start.max(range.end), end },
             ] {
                 if !rest.is_empty() {
                     self.ends.insert(rest.start, rest.end);
@@ -125,10 +109,7 @@ impl Ranges {
 
     /// The ranges in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = ShardRange> + '_ {
-        self.ends.iter().map(|(start, end)| ShardRange {
-            start: *start,
-            end: *end,
-        })
+        self.ends.iter().map(|(start, end)| ShardRange { start: *start, end: *end })
     }
 
     /// Takes everything.
@@ -146,9 +127,7 @@ mod tests {
 
     /// A small generator of its own, so that the failing case is its seed.
     fn next(state: &mut u64) -> u64 {
-        *state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         *state >> 33
     }
 
@@ -158,10 +137,7 @@ mod tests {
             let (mut ranges, mut set, mut state) = (Ranges::default(), BTreeSet::new(), seed);
             for _ in 0..200 {
                 let start = next(&mut state) % 40;
-                let range = ShardRange {
-                    start,
-                    end: start + next(&mut state) % 6,
-                };
+                let range = ShardRange { start, end: start + next(&mut state) % 6 };
                 match next(&mut state) % 3 {
                     0 if !(range.start..range.end).any(|index| set.contains(&index)) => {
                         ranges.insert(range);
@@ -181,17 +157,10 @@ mod tests {
                 }
                 assert_eq!(ranges.count(), set.len() as u64, "seed {seed}");
                 for index in 0..50 {
-                    assert_eq!(
-                        ranges.contains(ShardIndex(index)),
-                        set.contains(&index),
-                        "seed {seed}"
-                    );
+                    assert_eq!(ranges.contains(ShardIndex(index)), set.contains(&index), "seed {seed}");
                 }
                 let all: Vec<ShardRange> = ranges.iter().collect();
-                assert!(
-                    all.windows(2).all(|pair| pair[0].end < pair[1].start),
-                    "seed {seed}: {all:?}"
-                );
+                assert!(all.windows(2).all(|pair| pair[0].end < pair[1].start), "seed {seed}: {all:?}");
             }
         }
     }

@@ -15,6 +15,7 @@ use tessera_protocol::wire::{Assignment, Held, Hello, Welcome};
 use crate::effect::{CloseReason, Outbox};
 use crate::home::avoids;
 use crate::message::{Claim, Errand, FailureCause, LaneMessage, Work};
+use crate::planted::{Planted, Planting};
 use crate::ranges::Ranges;
 use crate::{Effect, SessionId, ShardAnswer};
 
@@ -124,6 +125,7 @@ pub struct Scheduler {
     unreported: BTreeSet<JobId>,
     unseen: BTreeSet<AgentId>,
     stopping: bool,
+    pub(crate) planting: Planting,
 }
 
 impl Scheduler {
@@ -144,6 +146,7 @@ impl Scheduler {
             unreported: BTreeSet::new(),
             unseen: BTreeSet::new(),
             stopping: false,
+            planting: Planting::default(),
         }
     }
 
@@ -155,12 +158,7 @@ impl Scheduler {
         let credit = u32::from(hello.slots.max(1)) * limits::CREDIT_PER_SLOT;
         out.push(Effect::Welcome {
             session,
-            welcome: Welcome {
-                agent: id.0,
-                heartbeat_ms: limits::HEARTBEAT_MS,
-                credit,
-                lane: self.lane.0,
-            },
+            welcome: Welcome { agent: id.0, heartbeat_ms: limits::HEARTBEAT_MS, credit, lane: self.lane.0 },
         });
         let agent = Agent {
             session,
@@ -185,10 +183,7 @@ impl Scheduler {
     pub fn supersede(&mut self, id: AgentId, out: &mut Outbox) {
         if let Some(agent) = self.agents.get(&id) {
             let session = agent.session;
-            out.push(Effect::CloseSession {
-                session,
-                reason: CloseReason::Superseded,
-            });
+            out.push(Effect::CloseSession { session, reason: CloseReason::Superseded });
             self.lose(session, out);
         }
     }
@@ -206,7 +201,9 @@ impl Scheduler {
             self.credit -= u64::from(agent.credit);
         }
         for ((job, index), attempt) in core::mem::take(&mut agent.attempts) {
-            self.requeue(job, index, attempt.errand);
+            if !self.planting.is(Planted::ForgetLostShards) {
+                self.requeue(job, index, attempt.errand);
+            }
         }
         self.unseen.remove(&id);
         out.push(Effect::PublishAgentAway { agent: id });
@@ -252,22 +249,15 @@ impl Scheduler {
             .map(|agent| agent.session)
             .collect();
         for session in silent {
-            out.push(Effect::CloseSession {
-                session,
-                reason: CloseReason::Silent,
-            });
+            out.push(Effect::CloseSession { session, reason: CloseReason::Silent });
             self.lose(session, out);
         }
         let lapsed: Vec<(AgentId, JobId, ShardIndex)> = self
             .agents
             .iter()
-            .flat_map(|(id, agent)| {
-                agent
-                    .attempts
-                    .iter()
-                    .map(move |(key, attempt)| (*id, *key, attempt))
-            })
+            .flat_map(|(id, agent)| agent.attempts.iter().map(move |(key, attempt)| (*id, *key, attempt)))
             .filter(|(_, _, attempt)| attempt.lease_until < now)
+            .filter(|_| !self.planting.is(Planted::KeepLapsedLeases))
             .map(|(id, (job, index), _)| (id, job, index))
             .collect();
         for (id, job, index) in lapsed {
@@ -301,9 +291,7 @@ impl Scheduler {
     }
 
     fn standing(&self, out: &mut Outbox) {
-        out.tell_all(&LaneMessage::LaneStanding {
-            agents: self.working(),
-        });
+        out.tell_all(&LaneMessage::LaneStanding { agents: self.working() });
     }
 
     // --- jobs -----------------------------------------------------------------------------------
@@ -340,10 +328,7 @@ impl Scheduler {
                 if agent.has_credit() {
                     self.ready.insert((agent.load(), *id));
                 }
-                out.push(Effect::Forget {
-                    session: agent.session,
-                    job,
-                });
+                out.push(Effect::Forget { session: agent.session, job });
                 self.unseen.insert(*id);
             }
         }
@@ -392,9 +377,7 @@ impl Scheduler {
     pub fn stop(&mut self, out: &mut Outbox) {
         self.stopping = true;
         for agent in self.agents.values() {
-            out.push(Effect::TellDraining {
-                session: agent.session,
-            });
+            out.push(Effect::TellDraining { session: agent.session });
         }
     }
 
@@ -410,20 +393,11 @@ impl Scheduler {
         out: &mut Outbox,
     ) {
         let Some(id) = self.hear(session, now) else { return };
-        for ShardAnswer {
-            index,
-            epoch,
-            digest,
-            partial,
-        } in answers
-        {
+        for ShardAnswer { index, epoch, digest, partial } in answers {
             let Some(attempt) = self.live_attempt(id, job, index, epoch) else {
                 continue;
             };
-            let partial = match (
-                partial,
-                core::mem::replace(&mut attempt.answer, Answered::Nothing),
-            ) {
+            let partial = match (partial, core::mem::replace(&mut attempt.answer, Answered::Nothing)) {
                 (Some(partial), _) | (None, Answered::Delivered(partial)) => partial,
                 (None, Answered::Nothing | Answered::Announced(_)) => {
                     attempt.answer = Answered::Announced(digest);
@@ -488,12 +462,7 @@ impl Scheduler {
             agent.completed += 1;
         }
         if let Some(lane_job) = self.jobs.get_mut(&job) {
-            lane_job.claims.push(Claim {
-                index,
-                agent: id,
-                digest,
-                partial,
-            });
+            lane_job.claims.push(Claim { index, agent: id, digest, partial });
             self.unreported.insert(job);
         }
     }
@@ -505,17 +474,10 @@ impl Scheduler {
         let Some(lane_job) = self.jobs.get(&job) else {
             return;
         };
-        let mut errand = attempt.errand.unwrap_or(Errand {
-            index,
-            avoid: Vec::new(),
-            tried: Vec::new(),
-        });
+        let mut errand = attempt.errand.unwrap_or(Errand { index, avoid: Vec::new(), tried: Vec::new() });
         errand.avoid.push(id);
         errand.tried.clear();
-        out.tell(
-            lane_job.work.home,
-            LaneMessage::AttemptFailed { job, errand, cause },
-        );
+        out.tell(lane_job.work.home, LaneMessage::AttemptFailed { job, errand, cause });
     }
 
     /// Reports what was claimed since the last report, one message a job.
@@ -524,14 +486,7 @@ impl Scheduler {
             if let Some(lane_job) = self.jobs.get_mut(&job) {
                 let claims = core::mem::take(&mut lane_job.claims);
                 let attempts = core::mem::take(&mut lane_job.attempts);
-                out.tell(
-                    lane_job.work.home,
-                    LaneMessage::Claimed {
-                        job,
-                        attempts,
-                        claims,
-                    },
-                );
+                out.tell(lane_job.work.home, LaneMessage::Claimed { job, attempts, claims });
             }
         }
     }
@@ -595,32 +550,21 @@ impl Scheduler {
         let mut position = 0;
         while let Some(errand) = lane_job.errands.get(position) {
             let may = |id: &AgentId, agent: &Agent| able(agent) && !avoids(errand, *id);
-            let free = self
-                .ready
-                .iter()
-                .find(|(_, id)| self.agents.get(id).is_some_and(|a| may(id, a)));
+            let free = self.ready.iter().find(|(_, id)| self.agents.get(id).is_some_and(|a| may(id, a)));
             if let Some((_, id)) = free.copied() {
                 let errand = lane_job.errands.remove(position);
                 let index = errand.as_ref().map(|errand| errand.index).unwrap_or_default();
                 self.assign(id, job, index, errand, now, out);
                 return Placed::Yes;
             }
-            if self
-                .agents
-                .iter()
-                .any(|(id, agent)| !agent.leaving && may(id, agent))
-            {
+            if self.agents.iter().any(|(id, agent)| !agent.leaving && may(id, agent)) {
                 position += 1;
             } else if let Some(mut errand) = lane_job.errands.remove(position) {
                 errand.tried.push(self.lane);
                 out.tell(lane_job.work.home, LaneMessage::ErrandReturned { job, errand });
             }
         }
-        let free = self
-            .ready
-            .iter()
-            .find(|(_, id)| self.agents.get(id).is_some_and(able))
-            .copied();
+        let free = self.ready.iter().find(|(_, id)| self.agents.get(id).is_some_and(able)).copied();
         match free {
             Some((_, id)) if !lane_job.pending.is_empty() => {
                 let index = ShardIndex(lane_job.pending.take_first(1).start);
@@ -656,32 +600,14 @@ impl Scheduler {
         let session = agent.session;
         if agent.told.insert(job) {
             let (kernel, task) = (lane_job.work.plan.kernel(), lane_job.work.plan.task().clone());
-            out.push(Effect::SendJob {
-                session,
-                job,
-                kernel,
-                task,
-            });
+            out.push(Effect::SendJob { session, job, kernel, task });
         }
-        let assignment = Assignment {
-            index: index.0,
-            epoch: self.epoch.0,
-            first: shard.first,
-            count: shard.count,
-        };
-        out.push(Effect::Assign {
-            session,
-            job,
-            assignment,
-        });
+        let assignment =
+            Assignment { index: index.0, epoch: self.epoch.0, first: shard.first, count: shard.count };
+        out.push(Effect::Assign { session, job, assignment });
         self.ready.remove(&(agent.load(), id));
         let lease_until = now.after_ms(limits::LEASE_MS);
-        let attempt = Attempt {
-            epoch: self.epoch,
-            lease_until,
-            errand,
-            answer: Answered::Nothing,
-        };
+        let attempt = Attempt { epoch: self.epoch, lease_until, errand, answer: Answered::Nothing };
         let earlier = agent.attempts.insert((job, index), attempt);
         assert!(earlier.is_none(), "{id} holds shard {index:?} of {job} twice");
         if agent.has_credit() {
@@ -723,17 +649,11 @@ impl Scheduler {
             if !lane_job.pending.is_empty() {
                 self.pending -= lane_job.pending.count();
                 let ranges = lane_job.pending.take_all();
-                out.tell(
-                    lane_job.work.home,
-                    LaneMessage::ShardsReturned { job: *job, ranges },
-                );
+                out.tell(lane_job.work.home, LaneMessage::ShardsReturned { job: *job, ranges });
             }
             for mut errand in lane_job.errands.drain(..) {
                 errand.tried.push(self.lane);
-                out.tell(
-                    lane_job.work.home,
-                    LaneMessage::ErrandReturned { job: *job, errand },
-                );
+                out.tell(lane_job.work.home, LaneMessage::ErrandReturned { job: *job, errand });
             }
         }
     }
@@ -773,9 +693,7 @@ impl Scheduler {
     pub fn publish(&mut self, out: &mut Outbox) {
         while let Some(id) = self.unseen.pop_first() {
             if let Some(agent) = self.agents.get(&id) {
-                out.push(Effect::PublishAgent {
-                    view: Box::new(view_of(self.lane, id, agent)),
-                });
+                out.push(Effect::PublishAgent { view: Box::new(view_of(self.lane, id, agent)) });
             }
         }
     }
@@ -791,36 +709,15 @@ impl Scheduler {
     pub fn check_invariants(&self) {
         let pending: u64 = self.jobs.values().map(|job| job.pending.count()).sum();
         assert_eq!(self.pending, pending);
-        let credit: u64 = self
-            .agents
-            .values()
-            .filter(|a| !a.leaving)
-            .map(|a| u64::from(a.credit))
-            .sum();
+        let credit: u64 = self.agents.values().filter(|a| !a.leaving).map(|a| u64::from(a.credit)).sum();
         assert_eq!(self.credit, credit);
-        let asked: u64 = self
-            .jobs
-            .values()
-            .map(|job| {
-                if let Supply::Asked(count) = job.supply {
-                    count
-                } else {
-                    0
-                }
-            })
-            .sum();
+        let asked: u64 =
+            self.jobs.values().map(|job| if let Supply::Asked(count) = job.supply { count } else { 0 }).sum();
         assert_eq!(self.asked, asked);
         assert_eq!(self.sessions.len(), self.agents.len());
         for (id, agent) in &self.agents {
-            assert!(
-                agent.attempts.len() as u64 <= u64::from(agent.credit),
-                "{id} is past its credit"
-            );
-            assert_eq!(
-                self.ready.contains(&(agent.load(), *id)),
-                agent.has_credit(),
-                "{id}"
-            );
+            assert!(agent.attempts.len() as u64 <= u64::from(agent.credit), "{id} is past its credit");
+            assert_eq!(self.ready.contains(&(agent.load(), *id)), agent.has_credit(), "{id}");
         }
         let with_credit = self.agents.values().filter(|agent| agent.has_credit()).count();
         assert_eq!(self.ready.len(), with_credit);
@@ -840,11 +737,7 @@ fn view_of(lane: LaneIndex, id: AgentId, agent: &Agent) -> AgentView {
     AgentView {
         id,
         name: agent.hello.name.clone(),
-        state: if agent.leaving {
-            AgentState::Leaving
-        } else {
-            AgentState::Connected
-        },
+        state: if agent.leaving { AgentState::Leaving } else { AgentState::Connected },
         lane: Some(lane.0),
         version: agent.hello.version.clone(),
         slots: agent.hello.slots,

@@ -9,6 +9,7 @@ use tessera_protocol::tally::Tally;
 use tessera_protocol::unit::ShardIndex;
 
 use crate::message::Claim;
+use crate::planted::{Planted, Planting};
 
 /// A value that the verifier has accepted. Nothing else makes one, and the reducer takes nothing else.
 #[derive(Debug)]
@@ -65,6 +66,7 @@ const ANSWERS_MAX: usize = 3;
 #[derive(Clone)]
 pub struct Verifier {
     key: [u8; 32],
+    pub(crate) planting: Planting,
 }
 
 impl core::fmt::Debug for Verifier {
@@ -76,7 +78,7 @@ impl core::fmt::Debug for Verifier {
 impl Verifier {
     /// A verifier with the hub's secret sampling key.
     pub fn new(key: [u8; 32]) -> Verifier {
-        Verifier { key }
+        Verifier { key, planting: Planting::default() }
     }
 
     /// Judges the first claim about a shard.
@@ -85,9 +87,7 @@ impl Verifier {
             return Verdict::NotAPartial;
         };
         if self.samples(job, manifest.spec().verify, &claim) {
-            return Verdict::Check(Doubt {
-                claims: alloc::vec![claim],
-            });
+            return Verdict::Check(Doubt { claims: alloc::vec![claim] });
         }
         Verdict::Accepted(Verified(partial))
     }
@@ -98,22 +98,15 @@ impl Verifier {
             return Verdict::NotAPartial;
         };
         if doubt.claims.iter().any(|earlier| earlier.digest == claim.digest) {
-            let others = doubt
-                .claims
-                .iter()
-                .filter(|earlier| earlier.digest != claim.digest);
+            let others = doubt.claims.iter().filter(|earlier| earlier.digest != claim.digest);
             let contradicted = others.map(|earlier| earlier.agent).collect();
-            return Verdict::Agreed {
-                partial: Verified(partial),
-                contradicted,
-            };
+            return Verdict::Agreed { partial: Verified(partial), contradicted };
+        }
+        if self.planting.is(Planted::BelieveTheSecond) {
+            return Verdict::Agreed { partial: Verified(partial), contradicted: doubt.agents() };
         }
         doubt.claims.push(claim);
-        if doubt.claims.len() >= ANSWERS_MAX {
-            Verdict::Irreconcilable
-        } else {
-            Verdict::Disputed
-        }
+        if doubt.claims.len() >= ANSWERS_MAX { Verdict::Irreconcilable } else { Verdict::Disputed }
     }
 
     /// Accepts an undisputed claim for which no second agent can be had; nothing when the class demands
@@ -134,10 +127,7 @@ impl Verifier {
             VerifyClass::Exact => 1,
         };
         let mut hasher = blake3::Hasher::new_keyed(&self.key);
-        hasher
-            .update(&job.0)
-            .update(&claim.index.0.to_le_bytes())
-            .update(&claim.digest.0);
+        hasher.update(&job.0).update(&claim.index.0.to_le_bytes()).update(&claim.digest.0);
         let mut draw = [0; 8];
         draw.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
         u64::from_le_bytes(draw).is_multiple_of(one_in)
@@ -155,8 +145,5 @@ impl Doubt {
 fn decode(manifest: &Manifest, plan: &Plan, claim: &Claim) -> Option<Partial> {
     let shard = plan.shard(claim.index)?;
     let tally = Tally::decode(&claim.partial).ok()?;
-    tessera_planners::fits(manifest, shard.count, &tally).then_some(Partial {
-        index: claim.index,
-        tally,
-    })
+    tessera_planners::fits(manifest, shard.count, &tally).then_some(Partial { index: claim.index, tally })
 }

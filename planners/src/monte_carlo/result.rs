@@ -117,10 +117,7 @@ fn total(counts: &[u64]) -> u128 {
 /// The result document of a job whose samples have all been tallied.
 pub fn finish(spec: &JobSpec, tally: &Tally) -> Result<Vec<u8>, FinishError> {
     if tally.samples != spec.params.paths {
-        return Err(FinishError::Samples {
-            found: tally.samples,
-            wanted: spec.params.paths,
-        });
+        return Err(FinishError::Samples { found: tally.samples, wanted: spec.params.paths });
     }
     if !fits(spec, tally) {
         return Err(FinishError::Shape(TallyError::Shape));
@@ -160,12 +157,7 @@ fn book<'a>(spec: &'a JobSpec, tally: &Tally) -> Result<BookResult<'a>, FinishEr
         .collect();
     let (value, standard_error) = mean_and_error(tally.samples, &of_book[0], &of_book[1]);
     let pnl = profit_and_loss(&tally.bins, tally.samples, value)?;
-    let book = BookValue {
-        value,
-        standard_error,
-        ci95: interval(value, standard_error),
-        pnl,
-    };
+    let book = BookValue { value, standard_error, ci95: interval(value, standard_error), pnl };
     Ok(BookResult {
         workload: spec.workload,
         model: spec.params.model,
@@ -247,19 +239,14 @@ fn profit_and_loss(counted: &[(u32, u64)], samples: u64, mean: f64) -> Result<Pr
         es99: es(1),
         quantiles: QUANTILES
             .iter()
-            .map(|p| Quantile {
-                p: *p as f64 / 100.0,
-                value: smallest(&values, rank(samples, *p)) - mean,
-            })
+            .map(|p| Quantile { p: *p as f64 / 100.0, value: smallest(&values, rank(samples, *p)) - mean })
             .collect(),
     })
 }
 
 /// `ceil(samples * hundredths / 100)`, at least one.
 fn rank(samples: u64, hundredths: u64) -> u64 {
-    (u128::from(samples) * u128::from(hundredths))
-        .div_ceil(100)
-        .max(1) as u64
+    (u128::from(samples) * u128::from(hundredths)).div_ceil(100).max(1) as u64
 }
 
 /// The `rank`-th smallest value, from one.
@@ -313,15 +300,16 @@ mod tests {
 
     #[test]
     fn value_at_risk_is_a_loss_against_the_mean_and_the_shortfall_is_no_smaller() {
-        let counted: Vec<(u32, u64)> = (0..1000)
-            .map(|step| (bins::bin_of(f64::from(step) + 1.0), 1))
-            .fold(Vec::new(), |mut all: Vec<(u32, u64)>, (bin, count)| {
+        let counted: Vec<(u32, u64)> = (0..1000).map(|step| (bins::bin_of(f64::from(step) + 1.0), 1)).fold(
+            Vec::new(),
+            |mut all: Vec<(u32, u64)>, (bin, count)| {
                 match all.last_mut() {
                     Some(last) if last.0 == bin => last.1 += count,
                     _ => all.push((bin, count)),
                 }
                 all
-            });
+            },
+        );
         let pnl = profit_and_loss(&counted, 1000, 500.5).unwrap();
         assert_eq!(pnl.var95, 450.5);
         assert_eq!(pnl.es95, 475.0);

@@ -45,11 +45,7 @@ impl Naive {
     fn add(&mut self, value: f64) {
         let bits = value.to_bits();
         let biased = (bits >> 52 & 0x7ff) as usize;
-        let mantissa = if biased == 0 {
-            bits & FRACTION
-        } else {
-            bits & FRACTION | 1 << 52
-        };
+        let mantissa = if biased == 0 { bits & FRACTION } else { bits & FRACTION | 1 << 52 };
         let position = biased.max(1) - 1;
         let shifted = u128::from(mantissa) << (position % 32);
         let sign = if value < 0.0 { -1 } else { 1 };
@@ -79,9 +75,7 @@ impl Naive {
             return 0.0;
         };
         let lowest = (top - 52).max(0);
-        let mut mantissa = (lowest..=top)
-            .rev()
-            .fold(0u64, |mantissa, at| mantissa << 1 | u64::from(bit(at)));
+        let mut mantissa = (lowest..=top).rev().fold(0u64, |mantissa, at| mantissa << 1 | u64::from(bit(at)));
         let half = bit(lowest - 1);
         let more = (0..(lowest - 1).max(0)).any(bit);
         if half && (more || mantissa & 1 == 1) {
@@ -118,23 +112,12 @@ fn sums_agree_with_schoolbook_arithmetic_over_all_exponents() {
     let mut random = Random(1);
     for case in 0..2_000 {
         let count = 1 + random.next() as usize % 40;
-        let values: Vec<f64> = (0..count)
-            .map(|_| {
-                if case % 2 == 0 {
-                    random.double()
-                } else {
-                    random.near()
-                }
-            })
-            .collect();
+        let values: Vec<f64> =
+            (0..count).map(|_| if case % 2 == 0 { random.double() } else { random.near() }).collect();
         let mut naive = Naive::new();
         values.iter().for_each(|value| naive.add(*value));
         let sum = sum_of(&values);
-        assert_eq!(
-            sum.to_f64().to_bits(),
-            naive.value().to_bits(),
-            "case {case}: {values:?}"
-        );
+        assert_eq!(sum.to_f64().to_bits(), naive.value().to_bits(), "case {case}: {values:?}");
         let negated: Vec<f64> = values.iter().map(|value| -value).collect();
         assert_eq!(sum_of(&negated).to_f64(), -sum.to_f64(), "case {case}");
     }
@@ -143,15 +126,8 @@ fn sums_agree_with_schoolbook_arithmetic_over_all_exponents() {
 #[test]
 fn a_single_double_comes_back_bit_for_bit() {
     let mut random = Random(2);
-    let edges = [
-        f64::MAX,
-        f64::MIN,
-        f64::MIN_POSITIVE,
-        f64::from_bits(1),
-        f64::from_bits(FRACTION),
-        1.0,
-        -1.5,
-    ];
+    let edges =
+        [f64::MAX, f64::MIN, f64::MIN_POSITIVE, f64::from_bits(1), f64::from_bits(FRACTION), 1.0, -1.5];
     for value in edges.into_iter().chain((0..20_000).map(|_| random.double())) {
         assert_eq!(sum_of(&[value]).to_f64().to_bits(), (value + 0.0).to_bits());
         assert!(sum_of(&[value, -value]).is_zero());
@@ -161,15 +137,8 @@ fn a_single_double_comes_back_bit_for_bit() {
 #[test]
 fn order_and_grouping_change_no_bit() {
     let mut random = Random(3);
-    let values: Vec<f64> = (0..300)
-        .map(|i| {
-            if i % 3 == 0 {
-                random.double()
-            } else {
-                random.near()
-            }
-        })
-        .collect();
+    let values: Vec<f64> =
+        (0..300).map(|i| if i % 3 == 0 { random.double() } else { random.near() }).collect();
     let whole = sum_of(&values);
     for _ in 0..50 {
         let mut shuffled = values.clone();
@@ -196,10 +165,7 @@ fn ties_go_to_even_and_the_last_crumb_decides() {
     assert_eq!(sum_of(&[1.0, ulp / 2.0]).to_f64(), 1.0);
     assert_eq!(sum_of(&[1.0 + ulp, ulp / 2.0]).to_f64(), 1.0 + 2.0 * ulp);
     assert_eq!(sum_of(&[1.0, ulp / 2.0, f64::from_bits(1)]).to_f64(), 1.0 + ulp);
-    assert_eq!(
-        sum_of(&[1.0, -ulp / 4.0, -f64::from_bits(1)]).to_f64(),
-        1.0 - ulp / 2.0
-    );
+    assert_eq!(sum_of(&[1.0, -ulp / 4.0, -f64::from_bits(1)]).to_f64(), 1.0 - ulp / 2.0);
     assert_eq!(sum_of(&[f64::MAX, f64::MAX]).to_f64(), f64::INFINITY);
     assert_eq!(sum_of(&[f64::MAX, f64::MAX, -f64::MAX]).to_f64(), f64::MAX);
     // Half of the last place of the largest double rounds up to infinity; a crumb less does not.
@@ -259,22 +225,10 @@ fn bytes_that_are_not_canonical_are_refused() {
     for cut in 0..one.len() {
         assert_eq!(ExactSum::decode(&one[..cut]), Err(DecodeSumError::CutShort));
     }
-    assert_eq!(
-        ExactSum::decode(&[1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]),
-        Err(DecodeSumError::NotCanonical)
-    );
-    assert_eq!(
-        ExactSum::decode(&[3, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0]),
-        Err(DecodeSumError::OutOfRange)
-    );
-    assert_eq!(
-        ExactSum::decode(&[1, 35, 1, 1, 0, 0, 0, 0, 0, 0, 0]),
-        Err(DecodeSumError::OutOfRange)
-    );
-    assert_eq!(
-        ExactSum::decode(&[1, 34, 1, 0, 0, 0, 0, 0, 0, 0, 0x80]),
-        Err(DecodeSumError::OutOfRange)
-    );
+    assert_eq!(ExactSum::decode(&[1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]), Err(DecodeSumError::NotCanonical));
+    assert_eq!(ExactSum::decode(&[3, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0]), Err(DecodeSumError::OutOfRange));
+    assert_eq!(ExactSum::decode(&[1, 35, 1, 1, 0, 0, 0, 0, 0, 0, 0]), Err(DecodeSumError::OutOfRange));
+    assert_eq!(ExactSum::decode(&[1, 34, 1, 0, 0, 0, 0, 0, 0, 0, 0x80]), Err(DecodeSumError::OutOfRange));
     assert!(ExactSum::decode(&[2, 34, 1, 0, 0, 0, 0, 0, 0, 0, 0x80]).is_ok());
 }
 
@@ -295,11 +249,7 @@ fn random_bytes_never_panic_and_what_decodes_encodes_to_the_same_bytes() {
             assert_eq!(encoded(&sum), bytes[..bytes.len() - rest.len()]);
             let mut doubled = sum.clone();
             doubled.merge(&sum);
-            let _ = (
-                doubled.to_f64(),
-                encoded(&doubled),
-                sample_variance(3, &doubled, &sum),
-            );
+            let _ = (doubled.to_f64(), encoded(&doubled), sample_variance(3, &doubled, &sum));
         }
     }
     assert!(read > 10_000, "only {read} of the cases were readable");
@@ -322,10 +272,7 @@ fn the_variance_survives_a_mean_ten_million_times_the_deviation() {
     let values: Vec<f64> = (0..1000).map(|i| 1_048_576.0 + f64::from(i % 2) / 8.0).collect();
     let expected = (1000.0 / 999.0) / 256.0;
     let variance = sample_variance(1000, &sum_of(&values), &squares(&values));
-    assert!(
-        (variance / expected - 1.0).abs() < 1e-15,
-        "{variance} against {expected}"
-    );
+    assert!((variance / expected - 1.0).abs() < 1e-15, "{variance} against {expected}");
 }
 
 #[test]
@@ -334,10 +281,7 @@ fn the_variance_of_extreme_scales_neither_overflows_nor_vanishes_on_the_way() {
         let values = vec![1.0 * scale, 3.0 * scale];
         let variance = sample_variance(2, &sum_of(&values), &squares(&values));
         let (expected, tolerance) = (2.0 * scale * scale, 1e-14);
-        assert!(
-            (variance / expected - 1.0).abs() < tolerance,
-            "{variance:e} against {expected:e}"
-        );
+        assert!((variance / expected - 1.0).abs() < tolerance, "{variance:e} against {expected:e}");
     }
     assert_eq!(sample_variance(4, &sum_of(&[0.0]), &ExactSum::new()), 0.0);
     assert!(sample_variance(1, &sum_of(&[1.0]), &squares(&[1.0])).is_nan());

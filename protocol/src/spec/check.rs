@@ -41,12 +41,7 @@ pub(super) fn fields(spec: &JobSpec) -> Vec<FieldError> {
     }
     for (position, input) in spec.inputs.iter().take(limits::INPUTS_MAX).enumerate() {
         found.name(&format!("inputs[{position}].name"), &input.name);
-        found.integer(
-            &format!("inputs[{position}].bytes"),
-            input.bytes,
-            0,
-            limits::SEED_MAX,
-        );
+        found.integer(&format!("inputs[{position}].bytes"), input.bytes, 0, limits::SEED_MAX);
     }
     if let Some(cap) = spec.limits.cost_cap {
         found.integer("limits.cost_cap", cap, 1, limits::SEED_MAX);
@@ -54,12 +49,7 @@ pub(super) fn fields(spec: &JobSpec) -> Vec<FieldError> {
     if let Some(deadline) = spec.limits.deadline_s {
         found.integer("limits.deadline_s", deadline, 1, limits::DEADLINE_S_MAX);
     }
-    found.integer(
-        "limits.retries",
-        u64::from(spec.limits.retries),
-        0,
-        u64::from(limits::RETRIES_MAX),
-    );
+    found.integer("limits.retries", u64::from(spec.limits.retries), 0, u64::from(limits::RETRIES_MAX));
     found.0
 }
 
@@ -78,32 +68,20 @@ impl Findings {
 
     fn integer(&mut self, field: &str, value: u64, least: u64, most: u64) {
         if !(least..=most).contains(&value) {
-            self.add(
-                field,
-                &value.to_string(),
-                &format!("must be from {least} to {most}"),
-            );
+            self.add(field, &value.to_string(), &format!("must be from {least} to {most}"));
         }
     }
 
     /// The number lies in `(above, most]`.
     fn number(&mut self, field: &str, value: f64, above: f64, most: f64) {
         if !(value > above && value <= most) {
-            self.add(
-                field,
-                &format!("{value}"),
-                &format!("must be greater than {above} and at most {most}"),
-            );
+            self.add(field, &format!("{value}"), &format!("must be greater than {above} and at most {most}"));
         }
     }
 
     fn magnitude(&mut self, field: &str, value: f64, most: f64) {
         if !(value.is_finite() && value.abs() <= most) {
-            self.add(
-                field,
-                &format!("{value}"),
-                &format!("must be from -{most} to {most}"),
-            );
+            self.add(field, &format!("{value}"), &format!("must be from -{most} to {most}"));
         }
     }
 
@@ -122,10 +100,7 @@ impl Findings {
             self.add(
                 field,
                 &format!("{value:?}"),
-                &format!(
-                    "must be 1 to {} bytes without control characters",
-                    limits::NAME_BYTES_MAX
-                ),
+                &format!("must be 1 to {} bytes without control characters", limits::NAME_BYTES_MAX),
             );
         }
     }
@@ -173,9 +148,7 @@ impl Findings {
                     "another contract of the book has this id; ids must be unique",
                 );
             }
-            let (first_at, first) = *underlyings
-                .entry(&contract.underlying)
-                .or_insert((position, contract));
+            let (first_at, first) = *underlyings.entry(&contract.underlying).or_insert((position, contract));
             if first.spot != contract.spot {
                 let allowed = format!(
                     "must equal params.book[{first_at}].spot = {}, since both are on {:?}",
@@ -189,12 +162,7 @@ impl Findings {
                 Some(MonitoringSpec::Continuous) | None => &[],
             };
             seen.extend(
-                contract
-                    .fixings
-                    .iter()
-                    .chain(monitored)
-                    .chain([&contract.expiry])
-                    .map(|date| date.to_bits()),
+                contract.fixings.iter().chain(monitored).chain([&contract.expiry]).map(|date| date.to_bits()),
             );
             if seen.len() > limits::GRID_TIMES_MAX {
                 let allowed = format!(
@@ -234,10 +202,7 @@ impl Findings {
                     self.add(
                         &at("barrier"),
                         &format!("{level}"),
-                        &format!(
-                            "must be below the spot, {}: the contract is dead already",
-                            contract.spot
-                        ),
+                        &format!("must be below the spot, {}: the contract is dead already", contract.spot),
                     );
                 }
             }
@@ -247,11 +212,9 @@ impl Findings {
                 "missing: a down-and-out contract needs a barrier below the spot",
             ),
             (false, None) => {}
-            (false, Some(level)) => self.add(
-                &at("barrier"),
-                &format!("{level}"),
-                "only down-and-out contracts have a barrier",
-            ),
+            (false, Some(level)) => {
+                self.add(&at("barrier"), &format!("{level}"), "only down-and-out contracts have a barrier")
+            }
         }
         match (barrier, &contract.monitoring) {
             (true, Some(MonitoringSpec::Dates(dates))) => {
@@ -263,25 +226,17 @@ impl Findings {
                 "",
                 "missing: a down-and-out contract needs \"continuous\" or a list of dates in years",
             ),
-            (false, Some(_)) => self.add(
-                &at("monitoring"),
-                "given",
-                "only down-and-out contracts are monitored",
-            ),
+            (false, Some(_)) => {
+                self.add(&at("monitoring"), "given", "only down-and-out contracts are monitored")
+            }
         }
         match (digital, contract.payout) {
             (true, Some(payout)) => self.price(&at("payout"), payout),
-            (true, None) => self.add(
-                &at("payout"),
-                "",
-                "missing: a digital contract needs what it pays",
-            ),
+            (true, None) => self.add(&at("payout"), "", "missing: a digital contract needs what it pays"),
             (false, None) => {}
-            (false, Some(payout)) => self.add(
-                &at("payout"),
-                &format!("{payout}"),
-                "only digital contracts have a payout",
-            ),
+            (false, Some(payout)) => {
+                self.add(&at("payout"), &format!("{payout}"), "only digital contracts have a payout")
+            }
         }
     }
 
@@ -335,10 +290,7 @@ mod tests {
         spelled_out["limits"] = json!({ "retries": 4 });
         spelled_out["params"]["book"][0]["quantity"] = json!(1.0);
         let other = JobSpec::from_json(&serde_json::to_vec(&spelled_out).unwrap()).unwrap();
-        assert_eq!(
-            spec.clone().check().unwrap().digest(),
-            other.check().unwrap().digest()
-        );
+        assert_eq!(spec.clone().check().unwrap().digest(), other.check().unwrap().digest());
         let mut changed = spec.clone();
         changed.seed += 1;
         assert_ne!(spec.check().unwrap().digest(), changed.check().unwrap().digest());
@@ -347,10 +299,9 @@ mod tests {
     #[test]
     fn a_wrong_field_is_named_with_its_value_and_what_is_allowed() {
         let cases: [(&str, &dyn Fn(&mut serde_json::Value)); 12] = [
-            (
-                "params.book[0].volatility = -0.2: must be greater than 0 and at most 10",
-                &|job| job["params"]["book"][0]["volatility"] = json!(-0.2),
-            ),
+            ("params.book[0].volatility = -0.2: must be greater than 0 and at most 10", &|job| {
+                job["params"]["book"][0]["volatility"] = json!(-0.2)
+            }),
             ("params.paths = 0: must be from 1 to 1000000000000000", &|job| {
                 job["params"]["paths"] = json!(0)
             }),
@@ -370,35 +321,27 @@ mod tests {
                 "params.book[1].monitoring[1] = 1.5: must be later than 0.5 and no later than the expiry, 1",
                 &|job| job["params"]["book"][1]["monitoring"] = json!([0.5, 1.5]),
             ),
-            (
-                "params.book = 0 contracts: the model `gbm` needs 1 to 10000 contracts",
-                &|job| job["params"]["book"] = json!([]),
-            ),
+            ("params.book = 0 contracts: the model `gbm` needs 1 to 10000 contracts", &|job| {
+                job["params"]["book"] = json!([])
+            }),
             (
                 "project = \"No Spaces\": must be lower-case letters, digits, `-` and `_`, 1 to 128 of them",
                 &|job| job["project"] = json!("No Spaces"),
             ),
-            (
-                "seed = 9007199254740992: must be from 0 to 9007199254740991",
-                &|job| job["seed"] = json!(1u64 << 53),
-            ),
-            (
-                "params.paths: invalid value: integer `-5`, expected u64",
-                &|job| job["params"]["paths"] = json!(-5),
-            ),
+            ("seed = 9007199254740992: must be from 0 to 9007199254740991", &|job| {
+                job["seed"] = json!(1u64 << 53)
+            }),
+            ("params.paths: invalid value: integer `-5`, expected u64", &|job| {
+                job["params"]["paths"] = json!(-5)
+            }),
             ("params.book[0].kind: unknown variant `swap`", &|job| {
                 job["params"]["book"][0]["kind"] = json!("swap")
             }),
-            ("params.shards: unknown field `shards`", &|job| {
-                job["params"]["shards"] = json!(1)
-            }),
+            ("params.shards: unknown field `shards`", &|job| job["params"]["shards"] = json!(1)),
         ];
         for (expected, change) in cases {
             let message = errors(change);
-            assert!(
-                message.starts_with(expected),
-                "expected {expected:?}, got {message:?}"
-            );
+            assert!(message.starts_with(expected), "expected {expected:?}, got {message:?}");
             assert_eq!(message.lines().count(), 1, "{message}");
         }
     }

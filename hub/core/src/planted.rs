@@ -1,0 +1,60 @@
+//! Bugs to plant, so that the simulator's checkers are tested too. Only with the feature `planted`.
+
+/// A bug that a checker must find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Planted {
+    /// A client hears of its job before the job is durable.
+    SpeakBeforePersist,
+    /// A lost agent's shards are forgotten.
+    ForgetLostShards,
+    /// Leases never run out.
+    KeepLapsedLeases,
+    /// An errand that a lane gives back is dropped.
+    DropReturnedErrands,
+    /// Of two answers that differ, the second is believed.
+    BelieveTheSecond,
+    /// Shards of a recovered job that are done are computed and counted again.
+    ForgetProgress,
+    /// A refused write of a job's end is not tried again.
+    DropRefusedEndings,
+    /// Shards returned by a deserted lane wake nobody.
+    LetLanesStarve,
+}
+
+impl Planted {
+    /// All of them.
+    pub const ALL: [Planted; 8] = [
+        Planted::SpeakBeforePersist,
+        Planted::ForgetLostShards,
+        Planted::KeepLapsedLeases,
+        Planted::DropReturnedErrands,
+        Planted::BelieveTheSecond,
+        Planted::ForgetProgress,
+        Planted::DropRefusedEndings,
+        Planted::LetLanesStarve,
+    ];
+}
+
+/// The bug a room carries. Without the feature it holds nothing and says no.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Planting {
+    #[cfg(feature = "planted")]
+    bug: Option<Planted>,
+}
+
+impl Planting {
+    #[cfg(feature = "planted")]
+    pub(crate) fn new(bug: Option<Planted>) -> Planting {
+        Planting { bug }
+    }
+
+    pub(crate) fn is(self, bug: Planted) -> bool {
+        #[cfg(feature = "planted")]
+        return self.bug == Some(bug);
+        #[cfg(not(feature = "planted"))]
+        {
+            let _ = bug;
+            false
+        }
+    }
+}
