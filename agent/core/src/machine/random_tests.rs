@@ -1,0 +1,275 @@
+//! Any sequence of events, checked against what the hub may rely on.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::ToString;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use proptest::prelude::*;
+use tessera_protocol::id::{Digest, JobId};
+use tessera_protocol::monte_carlo::{Model, Task};
+use tessera_protocol::unit::{Epoch, ShardIndex};
+use tessera_protocol::wire::{Assignment, ShardFailure};
+
+use super::*;
+use crate::attempt::Attempt;
+
+const SLOTS: u16 = 3;
+const CREDIT: u32 = 7;
+const ME: [u8; 16] = [7; 16];
+
+/// What happens next. Jobs and slots are taken modulo what exists, so that most of it is legal.
+#[derive(Clone, Debug)]
+enum Move {
+    Announce { job: u8, kernel_known: bool, inline: bool, task_valid: bool },
+    Task { job: u8, valid: bool },
+    Assign { job: u8, count: u8 },
+    AssignWrong { job: u8, count: u8 },
+    Forget { job: u8 },
+    End { slot: u8, bytes: u16, fails: bool },
+    Lose,
+    Drain,
+    Stop,
+    Wait { ms: u16 },
+}
+
+fn moves() -> impl Strategy<Value = Move> {
+    let job = 0u8..4;
+    prop_oneof![
+        4 => (job.clone(), prop::bool::weighted(0.9), any::<bool>(), prop::bool::weighted(0.9))
+            .prop_map(|(job, kernel_known, inline, task_valid)| Move::Announce { job, kernel_known, inline, task_valid }),
+        3 => (job.clone(), prop::bool::weighted(0.9)).prop_map(|(job, valid)| Move::Task { job, valid }),
+        8 => (job.clone(), 1u8..6).prop_map(|(job, count)| Move::Assign { job, count }),
+        1 => (job.clone(), 1u8..12).prop_map(|(job, count)| Move::AssignWrong { job, count }),
+        2 => job.prop_map(|job| Move::Forget { job }),
+        12 => (any::<u8>(), 0u16..20_000, prop::bool::weighted(0.1))
+            .prop_map(|(slot, bytes, fails)| Move::End { slot, bytes, fails }),
+        1 => Just(Move::Lose),
+        1 => prop::bool::weighted(0.2).prop_map(|drain| if drain { Move::Drain } else { Move::Wait { ms: 0 } }),
+        1 => prop::bool::weighted(0.05).prop_map(|stop| if stop { Move::Stop } else { Move::Wait { ms: 1 } }),
+        4 => (0u16..3_000).prop_map(|ms| Move::Wait { ms }),
+    ]
+}
+
+/// A hub and a shell that keep their own books.
+struct Witness {
+    machine: Machine,
+    now: u64,
+    next_index: u64,
+    /// Jobs the hub has announced and not forgotten, in this session.
+    announced: BTreeSet<JobId>,
+    /// Assigned in this session and not answered.
+    owed: BTreeSet<Attempt>,
+    busy: BTreeMap<SlotIndex, Attempt>,
+    in_session: bool,
+    exited: bool,
+}
+
+fn job(number: u8) -> JobId {
+    JobId([number + 1; 16])
+}
+
+fn task(valid: bool) -> Vec<u8> {
+    if valid { Task { key: [1, 2], model: Model::Pi }.encode() } else { vec![1; 5] }
+}
+
+impl Witness {
+    fn new() -> Witness {
+        let hello = Hello {
+            token: None,
+            name: "a".to_string(),
+            version: "1".to_string(),
+            slots: SLOTS,
+            isa: "plain".to_string(),
+            arch: "any".to_string(),
+            memory_bytes: 0,
+            kernels: Vec::new(),
+        };
+        let mut witness = Witness {
+            machine: Machine::new(Identity { agent: AgentId(ME), hello }),
+            now: 0,
+            next_index: 0,
+            announced: BTreeSet::new(),
+            owed: BTreeSet::new(),
+            busy: BTreeMap::new(),
+            in_session: false,
+            exited: false,
+        };
+        witness.tell(Event::Started);
+        witness
+    }
+
+    fn tell(&mut self, event: Event) {
+        let effects: Vec<Effect> = self.machine.step(Tick(self.now), event).collect();
+        self.machine.invariants();
+        for effect in effects {
+            self.carry_out(effect);
+        }
+        if let Some(timer) = self.machine.next_timer() {
+            assert!(timer.0 > self.now, "a timer that is due was not served");
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        assert!(!self.exited, "{effect:?} after the exit");
+        match effect {
+            Effect::Connect => {
+                self.tell(Event::HubReached);
+                let welcome = Welcome { agent: ME, heartbeat_ms: 1_000, credit: CREDIT, lane: 0 };
+                self.in_session = true;
+                self.tell(Event::Welcomed(welcome));
+            }
+            Effect::SendWork(AgentWork::Results { job, items }) => {
+                assert!(!items.is_empty());
+                for item in items {
+                    self.answered(JobId(job), item.index, item.epoch);
+                }
+            }
+            Effect::SendWork(AgentWork::Failed { job, index, epoch, .. }) => {
+                self.answered(JobId(job), index, epoch)
+            }
+            Effect::SendControl(AgentControl::Heartbeat { holding }) => {
+                let held: BTreeSet<_> =
+                    holding.into_iter().map(|held| (held.job, held.index, held.epoch)).collect();
+                let owed = self.owed.iter().map(|owed| (owed.job.0, owed.index.0, owed.epoch.0)).collect();
+                assert_eq!(held, owed, "a heartbeat names exactly what is owed");
+            }
+            Effect::StartShard { slot, work } => {
+                assert!(self.owed.contains(&work.attempt), "only what is owed is computed");
+                assert!(self.busy.insert(slot, work.attempt).is_none(), "one shard a slot");
+                assert!(self.busy.len() <= usize::from(SLOTS));
+            }
+            Effect::CancelShard { slot } => assert!(self.busy.contains_key(&slot)),
+            Effect::CloseSession { .. } => {
+                self.in_session = false;
+            }
+            Effect::Exit { .. } => {
+                self.exited = true;
+            }
+            Effect::SendBulk { .. }
+            | Effect::SendControl(_)
+            | Effect::RememberHub
+            | Effect::AnnounceRetry { .. } => {}
+        }
+    }
+
+    fn answered(&mut self, job: JobId, index: u64, epoch: u64) {
+        assert!(self.announced.contains(&job), "nothing is said of a forgotten job");
+        let attempt = Attempt { job, index: ShardIndex(index), epoch: Epoch(epoch) };
+        assert!(self.owed.remove(&attempt), "{attempt:?} was answered twice or never asked for");
+    }
+
+    fn lose(&mut self) {
+        self.in_session = false;
+        self.announced.clear();
+        self.owed.clear();
+        self.tell(Event::SessionLost { random: Random(u64::MAX / 3) });
+    }
+
+    fn assign(&mut self, job: JobId, count: u8) {
+        let items: Vec<Assignment> = (0..u64::from(count))
+            .map(|item| Assignment { index: self.next_index + item, epoch: 1, first: 0, count: 1 })
+            .collect();
+        self.next_index += u64::from(count);
+        let epoch = Epoch(1);
+        self.owed.extend(items.iter().map(|item| Attempt { job, index: ShardIndex(item.index), epoch }));
+        self.tell(Event::ShardsAssigned { job, items });
+    }
+
+    /// Lets everything that runs end.
+    fn finish(&mut self) {
+        for _ in 0..50 {
+            if self.in_session && !self.exited {
+                self.make(Move::End { slot: 0, bytes: 10, fails: false });
+            }
+            if self.in_session && !self.exited {
+                self.make(Move::Wait { ms: 5 });
+            }
+        }
+    }
+
+    fn make(&mut self, next: Move) {
+        match next {
+            Move::Announce { .. } | Move::Assign { .. } | Move::AssignWrong { .. } if !self.in_session => {}
+            Move::Announce { job: number, kernel_known, inline, task_valid }
+                if self.announced.insert(job(number)) =>
+            {
+                let kernel = if kernel_known { "monte_carlo" } else { "oracle" }.to_string();
+                let task = inline.then(|| task(task_valid));
+                self.tell(Event::JobAnnounced { job: job(number), kernel, task });
+            }
+            Move::Announce { .. } => {}
+            Move::Task { job: number, valid } => {
+                self.tell(Event::TaskArrived { job: job(number), task: task(valid) })
+            }
+            Move::Assign { job: number, count } => {
+                let room = CREDIT as usize - self.owed.len().min(CREDIT as usize);
+                if self.announced.contains(&job(number)) && room > 0 {
+                    self.assign(job(number), count.min(room as u8));
+                }
+            }
+            Move::AssignWrong { job: number, count } => self.assign(job(number), count),
+            Move::Forget { job: number } => {
+                self.announced.remove(&job(number));
+                self.owed.retain(|owed| owed.job != job(number));
+                self.tell(Event::JobForgotten { job: job(number) });
+            }
+            Move::End { slot, bytes, fails } => {
+                let Some(slot) = self.busy.keys().nth(usize::from(slot) % self.busy.len().max(1)).copied()
+                else {
+                    return;
+                };
+                self.busy.remove(&slot);
+                let outcome = if fails {
+                    Outcome::Failed(ShardFailure::KernelFailed)
+                } else {
+                    Outcome::Done {
+                        partial: vec![1; usize::from(bytes)],
+                        digest: Digest([0; 32]),
+                        kernel_us: 1,
+                    }
+                };
+                self.tell(Event::ShardEnded { slot, outcome });
+            }
+            Move::Lose => self.lose(),
+            Move::Drain => self.tell(Event::HubDrained),
+            Move::Stop => self.tell(Event::StopRequested),
+            Move::Wait { ms } => {
+                self.now += u64::from(ms);
+                self.tell(Event::TimePassed);
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happens_every_shard_is_answered_once_unless_forgotten_or_lost(
+        moves in prop::collection::vec(moves(), 1..120)
+    ) {
+        let mut witness = Witness::new();
+        for next in moves {
+            witness.make(next);
+            if witness.exited {
+                return Ok(());
+            }
+            if !witness.in_session && witness.machine.next_timer().is_none_or(|timer| timer.0 <= witness.now) {
+                witness.lose();
+            }
+        }
+        witness.finish();
+        if witness.in_session && !witness.exited {
+            // What is still owed waits for a task that has not come: it comes now.
+            let waiting: BTreeSet<JobId> = witness.owed.iter().map(|owed| owed.job).collect();
+            for job in waiting {
+                witness.tell(Event::TaskArrived { job, task: task(true) });
+            }
+            prop_assert!(witness.in_session);
+            witness.finish();
+            prop_assert!(witness.owed.is_empty(), "{:?} were never answered", witness.owed);
+            prop_assert!(witness.busy.is_empty());
+        }
+    }
+}
