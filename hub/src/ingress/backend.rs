@@ -302,10 +302,7 @@ impl fmt::Display for SubmitError {
                 write!(f, "this Idempotency-Key made {first}, from another specification")
             }
             SubmitError::OpenJobsFull { project, max } => {
-                write!(
-                    f,
-                    "project `{project}` has {max} open jobs, which is all it may have"
-                )
+                write!(f, "project `{project}` has {max} open jobs, which is all it may have")
             }
             SubmitError::CostCapExceeded { cost, cap } => {
                 write!(f, "the job costs {} compute units, its cap is {}", cost.0, cap.0)
@@ -363,10 +360,7 @@ impl fmt::Display for ResultError {
             ResultError::Unknown(job) => write!(f, "there is no job {job}"),
             ResultError::NotDone { job, state } => write!(f, "{job} is {}", word(*state)),
             ResultError::Failed { job, failure: None } => write!(f, "{job} failed"),
-            ResultError::Failed {
-                job,
-                failure: Some(failure),
-            } => {
+            ResultError::Failed { job, failure: Some(failure) } => {
                 write!(f, "{job} failed: {}", because(failure))
             }
             ResultError::Cancelled(job) => write!(f, "{job} was cancelled"),
@@ -408,11 +402,7 @@ pub(super) fn word(state: JobState) -> &'static str {
 
 fn because(failure: &JobFailure) -> String {
     match failure {
-        JobFailure::ShardFailed {
-            shard,
-            attempts,
-            cause,
-        } => {
+        JobFailure::ShardFailed { shard, attempts, cause } => {
             format!("shard {shard} failed {attempts} times, the last time with: {cause}")
         }
         JobFailure::DeadlinePassed { deadline_s } => {

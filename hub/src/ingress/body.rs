@@ -24,9 +24,7 @@ pub(super) struct BodyMemory(Semaphore);
 impl BodyMemory {
     pub(super) fn new(limits: &Limits) -> BodyMemory {
         // Less than one largest body would never admit one.
-        BodyMemory(Semaphore::new(
-            limits.bodies_bytes_max.max(BODY_BYTES_MAX).div_ceil(SHARE_BYTES),
-        ))
+        BodyMemory(Semaphore::new(limits.bodies_bytes_max.max(BODY_BYTES_MAX).div_ceil(SHARE_BYTES)))
     }
 }
 
@@ -58,11 +56,7 @@ pub(super) async fn read<'a>(
     loop {
         let frame = timeout_at(deadline, poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)));
         let frame = frame.await.map_err(|_| {
-            let detail = format!(
-                "{} bytes came within {} s",
-                bytes.len(),
-                limits.body_time_max.as_secs()
-            );
+            let detail = format!("{} bytes came within {} s", bytes.len(), limits.body_time_max.as_secs());
             Refusal::new(Code::BodyTimeout, detail)
         })?;
         match frame {
@@ -87,20 +81,15 @@ async fn reserve(
     let shares = bytes.div_ceil(SHARE_BYTES) as u32;
     match timeout_at(deadline, memory.0.acquire_many(shares)).await {
         Ok(Ok(permit)) => Ok(permit),
-        Ok(Err(_)) | Err(_) => Err(Refusal::new(
-            Code::HubUnavailable,
-            "other clients are sending too many large bodies",
-        )),
+        Ok(Err(_)) | Err(_) => {
+            Err(Refusal::new(Code::HubUnavailable, "other clients are sending too many large bodies"))
+        }
     }
 }
 
 fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
-    let value = headers
-        .get(header::CONTENT_TYPE)
-        .map(|value| value.to_str().unwrap_or("(not text)"));
-    let essence = value
-        .and_then(|value| value.split(';').next())
-        .map_or("", str::trim);
+    let value = headers.get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or("(not text)"));
+    let essence = value.and_then(|value| value.split(';').next()).map_or("", str::trim);
     if essence.eq_ignore_ascii_case("application/json") {
         return Ok(());
     }
@@ -112,18 +101,13 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
 }
 
 fn too_large() -> Refusal {
-    Refusal::new(
-        Code::BodyTooLarge,
-        format!("the body is larger than {BODY_BYTES_MAX} bytes"),
-    )
+    Refusal::new(Code::BodyTooLarge, format!("the body is larger than {BODY_BYTES_MAX} bytes"))
 }
 
 /// Reads a job specification and checks every field.
 pub(super) fn manifest(bytes: &[u8]) -> Result<Manifest, Refusal> {
     check_syntax(bytes)?;
-    JobSpec::from_json(bytes)
-        .and_then(JobSpec::check)
-        .map_err(Refusal::spec)
+    JobSpec::from_json(bytes).and_then(JobSpec::check).map_err(Refusal::spec)
 }
 
 /// Reads any other document, naming the field that is wrong.
@@ -132,16 +116,8 @@ pub(super) fn document<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> 
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let path = error.path().to_string();
-        let field = if path == "." {
-            "(document)".to_owned()
-        } else {
-            path
-        };
-        let error = FieldError {
-            field,
-            value: String::new(),
-            allowed: error.inner().to_string(),
-        };
+        let field = if path == "." { "(document)".to_owned() } else { path };
+        let error = FieldError { field, value: String::new(), allowed: error.inner().to_string() };
         Refusal::spec(SpecError { fields: vec![error] })
     })
 }
@@ -150,7 +126,5 @@ pub(super) fn document<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> 
 fn check_syntax(bytes: &[u8]) -> Result<(), Refusal> {
     let malformed = |detail: String| Refusal::new(Code::JsonMalformed, detail);
     let text = std::str::from_utf8(bytes).map_err(|error| malformed(format!("not UTF-8: {error}")))?;
-    serde_json::from_str::<IgnoredAny>(text)
-        .map(|_| ())
-        .map_err(|error| malformed(error.to_string()))
+    serde_json::from_str::<IgnoredAny>(text).map(|_| ()).map_err(|error| malformed(error.to_string()))
 }

@@ -27,11 +27,7 @@ pub(super) async fn serve(
     limits: &Limits,
     mut stopping: watch::Receiver<bool>,
 ) {
-    let stream = Unstalled {
-        stream,
-        limit: limits.stall_time_max,
-        waiting: None,
-    };
+    let stream = Unstalled { stream, limit: limits.stall_time_max, waiting: None };
     let service = TowerToHyperService::new(router);
     let service = service_fn(move |request: hyper::Request<Incoming>| Box::pin(service.call(request)));
     let mut connection = http1::Builder::new()
@@ -52,21 +48,13 @@ pub(super) async fn serve(
     if let Err(error) = served {
         tracing::debug!(%error, "connection ended early");
     }
-    linger(
-        connection.into_parts().io.into_inner().stream,
-        limits.linger_time_max,
-        stopping,
-    )
-    .await;
+    linger(connection.into_parts().io.into_inner().stream, limits.linger_time_max, stopping).await;
 }
 
 /// Closing with unread bytes makes the kernel send a reset, which can overtake the answer: so the
 /// rest of what the client sends is read and dropped, for a bounded time.
 async fn linger(mut stream: TcpStream, time_max: Duration, mut stopping: watch::Receiver<bool>) {
-    if poll_fn(|cx| Pin::new(&mut stream).poll_shutdown(cx))
-        .await
-        .is_err()
-    {
+    if poll_fn(|cx| Pin::new(&mut stream).poll_shutdown(cx)).await.is_err() {
         return;
     }
     let mut dropped = [0; 16 << 10];

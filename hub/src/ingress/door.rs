@@ -90,25 +90,15 @@ impl Door {
         }
     }
 
-    fn needs_key(&self, path: &str) -> bool {
-        path.starts_with("/v1/") || (path == "/metrics" && !self.metrics_open)
-    }
-
     fn check_key(&self, headers: &HeaderMap) -> Result<(), Refusal> {
         let Some(value) = headers.get(header::AUTHORIZATION) else {
             return Err(Refusal::new(Code::KeyMissing, "there is no Authorization header"));
         };
         let Some((scheme, key)) = value.to_str().ok().and_then(|value| value.split_once(' ')) else {
-            return Err(Refusal::new(
-                Code::KeyMissing,
-                "the Authorization header is not `Bearer KEY`",
-            ));
+            return Err(Refusal::new(Code::KeyMissing, "the Authorization header is not `Bearer KEY`"));
         };
         if !scheme.eq_ignore_ascii_case("bearer") {
-            return Err(Refusal::new(
-                Code::KeyMissing,
-                "the Authorization header is not `Bearer KEY`",
-            ));
+            return Err(Refusal::new(Code::KeyMissing, "the Authorization header is not `Bearer KEY`"));
         }
         match ApiKey::parse(key.trim()) {
             None => Err(Refusal::new(Code::KeyWrong, "this is not the text of an API key")),
@@ -118,24 +108,21 @@ impl Door {
     }
 }
 
+/// Jobs, agents and tokens need a key wherever the listener is; metrics do unless they are open.
+fn needs_key(path: &str, metrics_open: bool) -> bool {
+    path.starts_with("/v1/") || (path == "/metrics" && !metrics_open)
+}
+
 /// The middleware around every route, known or not.
 pub(super) async fn pass(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response {
-    let id = RequestId {
-        run: door.run,
-        number: door.requests.fetch_add(1, Ordering::Relaxed),
-    };
+    let id = RequestId { run: door.run, number: door.requests.fetch_add(1, Ordering::Relaxed) };
     let started = Instant::now();
-    let route = request
-        .extensions()
-        .get::<MatchedPath>()
-        .map_or("(none)".into(), |path| path.as_str().to_owned());
+    let route =
+        request.extensions().get::<MatchedPath>().map_or("(none)".into(), |path| path.as_str().to_owned());
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let span = tracing::info_span!("request", %id, %method, path);
-    let checked = if door.needs_key(&path) {
-        door.check_key(request.headers())
-    } else {
-        Ok(())
-    };
+    let checked =
+        if needs_key(&path, door.metrics_open) { door.check_key(request.headers()) } else { Ok(()) };
     let mut response = match checked {
         Ok(()) => next.run(request).instrument(span.clone()).await,
         Err(refusal) => refusal.into_response(),
@@ -144,13 +131,7 @@ pub(super) async fn pass(State(door): State<Arc<Door>>, request: Request, next: 
         response.headers_mut().insert("x-request-id", value);
     }
     let (status, took) = (response.status(), started.elapsed());
-    span.in_scope(|| {
-        tracing::info!(
-            status = status.as_u16(),
-            took_us = took.as_micros() as u64,
-            "answered"
-        )
-    });
+    span.in_scope(|| tracing::info!(status = status.as_u16(), took_us = took.as_micros() as u64, "answered"));
     door.counts.record(&route, &method, status, took);
     response
 }
@@ -158,5 +139,17 @@ pub(super) async fn pass(State(door): State<Arc<Door>>, request: Request, next: 
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "req_{:08x}{:08x}", self.run, self.number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::needs_key;
+
+    #[test]
+    fn metrics_need_a_key_where_strangers_can_ask() {
+        assert!(needs_key("/metrics", false) && !needs_key("/metrics", true));
+        assert!(needs_key("/v1/jobs", true) && needs_key("/v1/jobs:plan", true));
+        assert!(!needs_key("/healthz", false) && !needs_key("/openapi.json", false));
     }
 }

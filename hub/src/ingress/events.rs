@@ -46,14 +46,8 @@ struct EventBody {
 
 /// The stream as a response.
 pub(super) fn respond(feed: Feed) -> Response {
-    let state = State {
-        feed,
-        sent: 0,
-        last: None,
-    };
-    let body = EventBody {
-        next: Some(Box::pin(state.step())),
-    };
+    let state = State { feed, sent: 0, last: None };
+    let body = EventBody { next: Some(Box::pin(state.step())) };
     let headers = [
         (header::CONTENT_TYPE, "text/event-stream"),
         (header::CACHE_CONTROL, "no-store"),

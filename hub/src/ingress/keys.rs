@@ -94,15 +94,7 @@ mod tests {
     fn what_is_not_a_key_is_not_read_as_one() {
         let text = ApiKey::generate().unwrap().reveal();
         let upper = text.to_uppercase();
-        for wrong in [
-            "",
-            "tsk_",
-            &text[4..],
-            &text[..67],
-            &format!("{text}0"),
-            &format!(" {text}"),
-            &upper,
-        ] {
+        for wrong in ["", "tsk_", &text[4..], &text[..67], &format!("{text}0"), &format!(" {text}"), &upper] {
             assert_eq!(ApiKey::parse(wrong), None, "{wrong:?}");
         }
     }

@@ -43,16 +43,10 @@ impl Counts {
             _ => "other",
         };
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *inner
-            .requests
-            .entry((route.to_owned(), method, status.as_u16()))
-            .or_default() += 1;
+        *inner.requests.entry((route.to_owned(), method, status.as_u16())).or_default() += 1;
         let latency = inner.latencies.entry(route.to_owned()).or_default();
         let seconds = took.as_secs_f64();
-        let bucket = BUCKETS
-            .iter()
-            .position(|bound| seconds <= *bound)
-            .unwrap_or(BUCKETS.len());
+        let bucket = BUCKETS.iter().position(|bound| seconds <= *bound).unwrap_or(BUCKETS.len());
         latency.buckets[bucket] += 1;
         latency.sum_s += seconds;
     }
@@ -68,10 +62,7 @@ impl Counts {
             );
         }
         let name = "tessera_http_request_seconds";
-        let _ = writeln!(
-            out,
-            "# HELP {name} Time to the head of the answer.\n# TYPE {name} histogram"
-        );
+        let _ = writeln!(out, "# HELP {name} Time to the head of the answer.\n# TYPE {name} histogram");
         for (route, latency) in &inner.latencies {
             let mut up_to = 0;
             for (bound, count) in BUCKETS.iter().zip(latency.buckets) {

@@ -231,20 +231,12 @@ pub(super) struct Refusal {
 
 impl Refusal {
     pub(super) fn new(code: Code, detail: impl Into<String>) -> Refusal {
-        Refusal {
-            code,
-            detail: detail.into(),
-            errors: Vec::new(),
-            allow: None,
-        }
+        Refusal { code, detail: detail.into(), errors: Vec::new(), allow: None }
     }
 
     /// Names the methods of the path, where the router does not know them.
     pub(super) fn allowing(self, methods: &'static str) -> Refusal {
-        Refusal {
-            allow: Some(methods),
-            ..self
-        }
+        Refusal { allow: Some(methods), ..self }
     }
 
     pub(super) fn spec(error: SpecError) -> Refusal {
@@ -253,10 +245,7 @@ impl Refusal {
             [first, rest @ ..] => format!("{first} (and {} more)", rest.len()),
             [] => String::new(),
         };
-        Refusal {
-            errors: error.fields,
-            ..Refusal::new(Code::SpecInvalid, detail)
-        }
+        Refusal { errors: error.fields, ..Refusal::new(Code::SpecInvalid, detail) }
     }
 }
 
@@ -274,17 +263,12 @@ impl IntoResponse for Refusal {
         };
         let mut response = (row.status, Json(problem)).into_response();
         let headers = response.headers_mut();
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/problem+json"),
-        );
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         match self.code {
             Code::KeyMissing | Code::KeyWrong => {
-                headers.insert(
-                    header::WWW_AUTHENTICATE,
-                    HeaderValue::from_static("Bearer realm=\"tessera\""),
-                );
+                headers
+                    .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"tessera\""));
             }
             // The rest of the body is still on its way: the connection is of no more use.
             Code::BodyTooLarge | Code::BodyTimeout | Code::BodyMalformed => {
@@ -398,13 +382,7 @@ mod tests {
     fn the_codes_are_those_that_were_reviewed() {
         let mut list = String::new();
         for code in Code::ALL {
-            let Row {
-                word,
-                status,
-                retry_after_s,
-                title,
-                hint,
-            } = code.row();
+            let Row { word, status, retry_after_s, title, hint } = code.row();
             write!(list, "{} {word}", status.as_u16()).unwrap();
             if let Some(seconds) = retry_after_s {
                 write!(list, " (Retry-After {seconds})").unwrap();
@@ -416,25 +394,14 @@ mod tests {
             std::fs::write(path, &list).unwrap();
         }
         let reviewed = std::fs::read_to_string(path).unwrap_or_default();
-        assert_eq!(
-            list, reviewed,
-            "run again with UPDATE_GOLDEN=1 and review the difference"
-        );
+        assert_eq!(list, reviewed, "run again with UPDATE_GOLDEN=1 and review the difference");
     }
 
     #[test]
     fn no_code_is_listed_twice_or_out_of_order() {
         let words: std::collections::BTreeSet<_> = Code::ALL.iter().map(|code| code.word()).collect();
         assert_eq!(words.len(), Code::ALL.len());
-        assert!(
-            Code::ALL
-                .windows(2)
-                .all(|pair| pair[0].status() <= pair[1].status())
-        );
-        assert_eq!(
-            Code::ALL.len(),
-            Code::AnswerTimeout as usize + 1,
-            "the last variant of the enum"
-        );
+        assert!(Code::ALL.windows(2).all(|pair| pair[0].status() <= pair[1].status()));
+        assert_eq!(Code::ALL.len(), Code::AnswerTimeout as usize + 1, "the last variant of the enum");
     }
 }

@@ -56,12 +56,7 @@ async fn index() -> impl IntoResponse {
         health: &'static str,
     }
     let version = env!("CARGO_PKG_VERSION");
-    Json(Index {
-        name: "tessera hub",
-        version,
-        openapi: "/openapi.json",
-        health: "/healthz",
-    })
+    Json(Index { name: "tessera hub", version, openapi: "/openapi.json", health: "/healthz" })
 }
 
 async fn health(State(door): Shared) -> Result<impl IntoResponse, Refusal> {
@@ -72,18 +67,12 @@ async fn health(State(door): Shared) -> Result<impl IntoResponse, Refusal> {
     match door.backend.health() {
         Health::Out(outage) => Err(outage.into()),
         Health::Ok if *door.stopping.borrow() => Err(Outage::Draining.into()),
-        Health::Ok => Ok((
-            [(header::CACHE_CONTROL, "no-store")],
-            Json(Healthy { status: "ok" }),
-        )),
+        Health::Ok => Ok(([(header::CACHE_CONTROL, "no-store")], Json(Healthy { status: "ok" }))),
     }
 }
 
 async fn metrics(State(door): Shared) -> impl IntoResponse {
-    (
-        [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
-        door.metrics(),
-    )
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], door.metrics())
 }
 
 async fn openapi() -> impl IntoResponse {
@@ -111,34 +100,18 @@ async fn list(
     let Query(query) = query.map_err(|error| Refusal::new(Code::QueryInvalid, error.body_text()))?;
     let limit = query.limit.unwrap_or(LIST_DEFAULT);
     if !(1..=LIST_MAX).contains(&limit) {
-        return Err(Refusal::new(
-            Code::QueryInvalid,
-            format!("limit = {limit}: 1 to {LIST_MAX}"),
-        ));
+        return Err(Refusal::new(Code::QueryInvalid, format!("limit = {limit}: 1 to {LIST_MAX}")));
     }
-    let filter = JobFilter {
-        state: query.state,
-        project: query.project,
-        limit,
-    };
+    let filter = JobFilter { state: query.state, project: query.project, limit };
     let jobs = door.answer(door.backend.jobs(filter)).await?;
-    Ok(fresh(
-        StatusCode::OK,
-        Jobs {
-            jobs: jobs.iter().map(Arc::as_ref).collect(),
-        },
-    ))
+    Ok(fresh(StatusCode::OK, Jobs { jobs: jobs.iter().map(Arc::as_ref).collect() }))
 }
 
 async fn submit(State(door): Shared, request: Request) -> Result<Response, Refusal> {
     let (head, body) = request.into_parts();
     let idempotency_key = idempotency_key(&head.headers)?;
     let spec = read_manifest(&door, &head.headers, body).await?;
-    let submission = Submission {
-        spec,
-        idempotency_key,
-        extends: None,
-    };
+    let submission = Submission { spec, idempotency_key, extends: None };
     Ok(submitted(door.answer(door.backend.submit(submission)).await?))
 }
 
@@ -175,10 +148,7 @@ async fn act(
             Ok(fresh(StatusCode::OK, &*view))
         }
         "extend" => extend(&door, job_id(id)?, request).await,
-        other => Err(Refusal::new(
-            Code::RouteUnknown,
-            format!("a job has no action `{other}`"),
-        )),
+        other => Err(Refusal::new(Code::RouteUnknown, format!("a job has no action `{other}`"))),
     }
 }
 
@@ -187,11 +157,7 @@ async fn extend(door: &Door, job: JobId, request: Request) -> Result<Response, R
     let idempotency_key = idempotency_key(&head.headers)?;
     let held = body::read(&door.bodies, &door.limits, &head.headers, body).await?;
     let ExtendRequest { paths } = body::document(&held.bytes)?;
-    let extension = Extension {
-        job,
-        paths,
-        idempotency_key,
-    };
+    let extension = Extension { job, paths, idempotency_key };
     Ok(submitted(door.answer(door.backend.extend(extension)).await?))
 }
 
@@ -226,19 +192,11 @@ async fn result(
 async fn watch(State(door): Shared, id: Result<Path<String>, PathRejection>) -> Result<Response, Refusal> {
     let id = job_id(&path_text(id)?)?;
     let place = door.streams.clone().try_acquire_owned().map_err(|_| {
-        Refusal::new(
-            Code::StreamsFull,
-            format!("{} event streams are open", door.limits.streams_max),
-        )
+        Refusal::new(Code::StreamsFull, format!("{} event streams are open", door.limits.streams_max))
     })?;
     let job = door.answer(door.backend.watch(id)).await?;
     let (stopping, limits) = (door.stopping.clone(), door.limits.clone());
-    Ok(events::respond(Feed {
-        job,
-        stopping,
-        limits,
-        _place: place,
-    }))
+    Ok(events::respond(Feed { job, stopping, limits, _place: place }))
 }
 
 /// As `api::AgentList`, without copying the views.
@@ -249,12 +207,7 @@ struct Agents<'a> {
 
 async fn agents(State(door): Shared) -> Response {
     let agents = door.backend.agents();
-    fresh(
-        StatusCode::OK,
-        Agents {
-            agents: agents.iter().map(Arc::as_ref).collect(),
-        },
-    )
+    fresh(StatusCode::OK, Agents { agents: agents.iter().map(Arc::as_ref).collect() })
 }
 
 async fn issue_token(State(door): Shared) -> Result<Response, Refusal> {
@@ -263,10 +216,7 @@ async fn issue_token(State(door): Shared) -> Result<Response, Refusal> {
 }
 
 async fn route_unknown(request: Request) -> Refusal {
-    Refusal::new(
-        Code::RouteUnknown,
-        format!("there is nothing at {}", request.uri().path()),
-    )
+    Refusal::new(Code::RouteUnknown, format!("there is nothing at {}", request.uri().path()))
 }
 
 async fn method_not_allowed(request: Request) -> Refusal {
@@ -300,33 +250,23 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Refusa
     let key = value.to_str().ok().and_then(IdempotencyKey::parse);
     match (key, values.next()) {
         (Some(key), None) => Ok(Some(key)),
-        (None, _) => Err(Refusal::new(
-            Code::IdempotencyKeyInvalid,
-            "the Idempotency-Key header is no key",
-        )),
-        (Some(_), Some(_)) => Err(Refusal::new(
-            Code::IdempotencyKeyInvalid,
-            "there are several Idempotency-Keys",
-        )),
+        (None, _) => Err(Refusal::new(Code::IdempotencyKeyInvalid, "the Idempotency-Key header is no key")),
+        (Some(_), Some(_)) => {
+            Err(Refusal::new(Code::IdempotencyKeyInvalid, "there are several Idempotency-Keys"))
+        }
     }
 }
 
 fn path_text(id: Result<Path<String>, PathRejection>) -> Result<String, Refusal> {
-    id.map(|Path(id)| id)
-        .map_err(|error| Refusal::new(Code::IdInvalid, error.body_text()))
+    id.map(|Path(id)| id).map_err(|error| Refusal::new(Code::IdInvalid, error.body_text()))
 }
 
 fn job_id(text: &str) -> Result<JobId, Refusal> {
-    text.parse()
-        .map_err(|error| Refusal::new(Code::IdInvalid, format!("`{text}` is {error}")))
+    text.parse().map_err(|error| Refusal::new(Code::IdInvalid, format!("`{text}` is {error}")))
 }
 
 fn submitted(Submitted { view, replayed }: Submitted) -> Response {
-    let status = if replayed {
-        StatusCode::OK
-    } else {
-        StatusCode::CREATED
-    };
+    let status = if replayed { StatusCode::OK } else { StatusCode::CREATED };
     let location = HeaderValue::try_from(format!("/v1/jobs/{}", view.id));
     let mut response = fresh(status, &*view);
     if let Ok(location) = location {

@@ -40,19 +40,10 @@ pub fn serve(listener: TcpListener, backend: Arc<dyn Backend>, limits: Limits) -
     listener.set_nonblocking(true)?;
     let (sender, stopping) = watch::channel(false);
     let door = Door::new(backend, limits, stopping, address.ip().is_loopback());
-    let runtime = Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(PARSER_THREADS)
-        .build()?;
+    let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(PARSER_THREADS).build()?;
     let run = move || run(&runtime, listener, &Arc::new(door));
-    let thread = std::thread::Builder::new()
-        .name("tessera-http".into())
-        .spawn(run)?;
-    Ok(ServerHandle {
-        address,
-        stopping: sender,
-        thread,
-    })
+    let thread = std::thread::Builder::new().name("tessera-http".into()).spawn(run)?;
+    Ok(ServerHandle { address, stopping: sender, thread })
 }
 
 impl ServerHandle {
@@ -90,7 +81,11 @@ async fn accept(listener: tokio::net::TcpListener, door: &Arc<Door>) {
     let mut stopping = door.stopping.clone();
     let mut connections = JoinSet::new();
     loop {
-        while connections.try_join_next().is_some() {}
+        while let Some(ended) = connections.try_join_next() {
+            if ended.is_err() {
+                tracing::error!("a request panicked; its connection is closed");
+            }
+        }
         let next = async {
             let place = door.connections.clone().acquire_owned().await;
             (place, listener.accept().await)
@@ -117,10 +112,7 @@ async fn accept(listener: tokio::net::TcpListener, door: &Arc<Door>) {
     }
     drop(listener);
     let all = async { while connections.join_next().await.is_some() {} };
-    if tokio::time::timeout(door.limits.grace_time_max, all)
-        .await
-        .is_err()
-    {
+    if tokio::time::timeout(door.limits.grace_time_max, all).await.is_err() {
         tracing::warn!("requests were still running at the end of the grace time");
     }
 }

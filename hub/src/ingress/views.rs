@@ -41,10 +41,7 @@ impl Default for Views {
 impl Views {
     /// An empty model that keeps at most `ended_max` ended jobs.
     pub fn new(ended_max: usize) -> Views {
-        Views {
-            ended_max,
-            kept: Mutex::default(),
-        }
+        Views { ended_max, kept: Mutex::default() }
     }
 
     /// Shows a job as it now is and wakes who watches it. Costs one lock and no copy; a watcher
@@ -98,17 +95,11 @@ impl Views {
     pub fn jobs(&self, filter: &JobFilter) -> Vec<Arc<JobView>> {
         let matches = |view: &JobView| {
             filter.state.is_none_or(|state| view.state == state)
-                && filter
-                    .project
-                    .as_ref()
-                    .is_none_or(|project| view.project == *project)
+                && filter.project.as_ref().is_none_or(|project| view.project == *project)
         };
         let kept = self.lock();
         let newest_first = kept.jobs.values().rev().map(|sender| sender.borrow().clone());
-        newest_first
-            .filter(|view| matches(view))
-            .take(filter.limit)
-            .collect()
+        newest_first.filter(|view| matches(view)).take(filter.limit).collect()
     }
 
     /// Follows one job from its present view on; `None` as in [`Views::job`]. The receiver reports
@@ -170,40 +161,17 @@ mod tests {
     #[test]
     fn jobs_are_listed_newest_first_and_filtered() {
         let views = Views::default();
-        for (number, state, project) in [
-            (2, JobState::Running, "a"),
-            (1, JobState::Done, "a"),
-            (3, JobState::Running, "b"),
-        ] {
+        for (number, state, project) in
+            [(2, JobState::Running, "a"), (1, JobState::Done, "a"), (3, JobState::Running, "b")]
+        {
             views.publish_job(view(number, state, project));
         }
         let ids = |filter: JobFilter| views.jobs(&filter).iter().map(|view| view.id).collect::<Vec<_>>();
-        let all = JobFilter {
-            limit: 10,
-            ..JobFilter::default()
-        };
+        let all = JobFilter { limit: 10, ..JobFilter::default() };
         assert_eq!(ids(all.clone()), [id(3), id(2), id(1)]);
-        assert_eq!(
-            ids(JobFilter {
-                limit: 2,
-                ..all.clone()
-            }),
-            [id(3), id(2)]
-        );
-        assert_eq!(
-            ids(JobFilter {
-                state: Some(JobState::Running),
-                ..all.clone()
-            }),
-            [id(3), id(2)]
-        );
-        assert_eq!(
-            ids(JobFilter {
-                project: Some("a".into()),
-                ..all
-            }),
-            [id(2), id(1)]
-        );
+        assert_eq!(ids(JobFilter { limit: 2, ..all.clone() }), [id(3), id(2)]);
+        assert_eq!(ids(JobFilter { state: Some(JobState::Running), ..all.clone() }), [id(3), id(2)]);
+        assert_eq!(ids(JobFilter { project: Some("a".into()), ..all }), [id(2), id(1)]);
     }
 
     #[test]

@@ -1,0 +1,335 @@
+//! A hub in memory behind the real HTTP API: it keeps jobs, and tests move them along.
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tessera_hub::ingress::backend::*;
+use tessera_hub::ingress::keys::{ApiKey, KeyHash};
+use tessera_hub::ingress::{Backend, Limits, ServerHandle, Views, serve};
+use tessera_protocol::api::*;
+use tessera_protocol::id::{AgentId, Digest, JobId};
+use tessera_protocol::spec::{FieldError, SpecError};
+use tessera_protocol::unit::{ComputeUnits, UnixMillis};
+use tokio::sync::watch;
+
+use crate::client::{Answer, Connection, head};
+
+/// Open jobs of one project that the fake allows.
+pub(crate) const OPEN_JOBS_MAX: usize = 3;
+/// Tokens that the fake allows.
+pub(crate) const TOKENS_MAX: u64 = 2;
+/// A seed for which the fake has no plan.
+pub(crate) const SEED_WITHOUT_PLAN: u64 = 666;
+
+/// The hub in memory.
+pub(crate) struct Fake {
+    pub(crate) views: Views,
+    pub(crate) key: ApiKey,
+    /// What is wrong with it.
+    pub(crate) outage: Mutex<Option<Outage>>,
+    /// How long it thinks before it answers a submission.
+    pub(crate) pause: Mutex<Duration>,
+    results: Mutex<BTreeMap<JobId, Arc<[u8]>>>,
+    idempotent: Mutex<BTreeMap<IdempotencyKey, (Digest, JobId)>>,
+    jobs: AtomicU64,
+    tokens: AtomicU64,
+}
+
+impl Fake {
+    fn new() -> Fake {
+        Fake {
+            views: Views::default(),
+            key: ApiKey::generate().unwrap(),
+            outage: Mutex::default(),
+            pause: Mutex::default(),
+            results: Mutex::default(),
+            idempotent: Mutex::default(),
+            jobs: AtomicU64::new(0),
+            tokens: AtomicU64::new(0),
+        }
+    }
+
+    /// Changes what is shown of a job.
+    pub(crate) fn change(&self, job: JobId, change: impl FnOnce(&mut JobView)) {
+        let mut view = JobView::clone(&self.views.job(job).unwrap());
+        change(&mut view);
+        self.views.publish_job(view);
+    }
+
+    pub(crate) fn finish(&self, job: JobId, result: &[u8]) {
+        self.results.lock().unwrap().insert(job, result.into());
+        self.change(job, |view| {
+            view.state = JobState::Done;
+            view.shards_done = view.shards;
+            view.digest = Some(Digest::of(result));
+            view.ended_ms = Some(UnixMillis(view.created_ms.0 + 5));
+        });
+    }
+
+    fn up(&self) -> Result<(), Outage> {
+        self.outage.lock().unwrap().map_or(Ok(()), Err)
+    }
+
+    fn find(&self, job: JobId) -> Result<Arc<JobView>, LookupError> {
+        self.up().map_err(LookupError::Outage)?;
+        self.views.job(job).ok_or(LookupError::Unknown(job))
+    }
+
+    fn accept(&self, submission: &Submission) -> Result<Submitted, SubmitError> {
+        self.up().map_err(SubmitError::Outage)?;
+        let spec = submission.spec.spec();
+        let mut idempotent = self.idempotent.lock().unwrap();
+        if let Some((digest, first)) = submission.idempotency_key.as_ref().and_then(|key| idempotent.get(key))
+        {
+            return match *digest == submission.spec.digest() {
+                true => Ok(Submitted { view: self.views.job(*first).unwrap(), replayed: true }),
+                false => Err(SubmitError::KeyReused { first: *first }),
+            };
+        }
+        if spec.seed == SEED_WITHOUT_PLAN {
+            return Err(SubmitError::NotPlannable(no_plan()));
+        }
+        let cost = ComputeUnits(spec.params.paths);
+        if let Some(cap) = spec.limits.cost_cap.filter(|cap| *cap < cost.0) {
+            return Err(SubmitError::CostCapExceeded { cost, cap: ComputeUnits(cap) });
+        }
+        let open = JobFilter { limit: usize::MAX, project: Some(spec.project.clone()), state: None };
+        if self.views.jobs(&open).iter().filter(|view| view.state.is_open()).count() >= OPEN_JOBS_MAX {
+            return Err(SubmitError::OpenJobsFull { project: spec.project.clone(), max: OPEN_JOBS_MAX });
+        }
+        let number = self.jobs.fetch_add(1, Ordering::Relaxed);
+        let view = queued(number, submission);
+        if let Some(key) = &submission.idempotency_key {
+            idempotent.insert(key.clone(), (submission.spec.digest(), view.id));
+        }
+        self.views.publish_job(view.clone());
+        Ok(Submitted { view: Arc::new(view), replayed: false })
+    }
+}
+
+fn queued(number: u64, submission: &Submission) -> JobView {
+    let spec = submission.spec.spec();
+    JobView {
+        id: JobId::new(1_763_000_000_000 + number, [7; 10]),
+        name: spec.name.clone(),
+        project: spec.project.clone(),
+        state: JobState::Queued,
+        manifest_digest: submission.spec.digest(),
+        verify: spec.verify,
+        priority: spec.priority,
+        created_ms: UnixMillis(1_763_000_000_000 + number),
+        ended_ms: None,
+        paths: spec.params.paths,
+        extends: submission.extends,
+        cost: ComputeUnits(spec.params.paths),
+        shards: 8,
+        shards_done: 0,
+        attempts: 0,
+        checks: 0,
+        mismatches: 0,
+        checks_skipped: 0,
+        lanes: vec![0, 0],
+        digest: None,
+        failure: None,
+        waiting: Some("no agent is connected".into()),
+    }
+}
+
+fn no_plan() -> SpecError {
+    let field = FieldError { field: "seed".into(), value: "666".into(), allowed: "not this one".into() };
+    SpecError { fields: vec![field] }
+}
+
+impl Backend for Fake {
+    fn submit(&self, submission: Submission) -> Reply<'_, Result<Submitted, SubmitError>> {
+        let pause = *self.pause.lock().unwrap();
+        Box::pin(async move {
+            tokio::time::sleep(pause).await;
+            self.accept(&submission)
+        })
+    }
+
+    fn cancel(&self, job: JobId) -> Reply<'_, Result<Arc<JobView>, CancelError>> {
+        Box::pin(async move {
+            let view = self.find(job).map_err(|error| match error {
+                LookupError::Unknown(job) => CancelError::Unknown(job),
+                LookupError::Outage(outage) => CancelError::Outage(outage),
+            })?;
+            match view.state {
+                state @ (JobState::Done | JobState::Failed) => return Err(CancelError::Ended { job, state }),
+                JobState::Queued | JobState::Running | JobState::Cancelled => {}
+            }
+            self.change(job, |view| view.state = JobState::Cancelled);
+            Ok(self.views.job(job).unwrap())
+        })
+    }
+
+    fn extend(&self, extension: Extension) -> Reply<'_, Result<Submitted, ExtendError>> {
+        Box::pin(async move {
+            let Extension { job, paths: asked, idempotency_key } = extension;
+            let view = self.views.job(job).ok_or(ExtendError::Unknown(job))?;
+            if view.state != JobState::Done {
+                return Err(ExtendError::NotDone { job, state: view.state });
+            }
+            if asked <= view.paths {
+                return Err(ExtendError::NotMorePaths { job, has: view.paths, asked });
+            }
+            let spec = crate::pi_spec("extended", asked).check().unwrap();
+            let submission = Submission { spec, idempotency_key, extends: Some(job) };
+            self.accept(&submission).map_err(ExtendError::Submit)
+        })
+    }
+
+    fn plan(&self, manifest: tessera_protocol::spec::Manifest) -> Reply<'_, Result<PlanQuote, PlanError>> {
+        Box::pin(async move {
+            self.up().map_err(PlanError::Outage)?;
+            let spec = manifest.spec();
+            if spec.seed == SEED_WITHOUT_PLAN {
+                return Err(PlanError::NotPlannable(no_plan()));
+            }
+            Ok(PlanQuote {
+                manifest_digest: manifest.digest(),
+                plan_digest: Digest::of(b"plan"),
+                paths: spec.params.paths,
+                shard_size: 1_000,
+                shards: spec.params.paths.div_ceil(1_000),
+                cost: ComputeUnits(spec.params.paths),
+            })
+        })
+    }
+
+    fn job(&self, job: JobId) -> Reply<'_, Result<Arc<JobView>, LookupError>> {
+        Box::pin(async move { self.find(job) })
+    }
+
+    fn jobs(&self, filter: JobFilter) -> Reply<'_, Result<Vec<Arc<JobView>>, Outage>> {
+        Box::pin(async move { self.up().map(|()| self.views.jobs(&filter)) })
+    }
+
+    fn watch(&self, job: JobId) -> Reply<'_, Result<watch::Receiver<Arc<JobView>>, LookupError>> {
+        Box::pin(async move { self.views.watch(job).ok_or(LookupError::Unknown(job)) })
+    }
+
+    fn result(&self, job: JobId) -> Reply<'_, Result<JobResult, ResultError>> {
+        Box::pin(async move {
+            let view = self.views.job(job).ok_or(ResultError::Unknown(job))?;
+            match view.state {
+                state @ (JobState::Queued | JobState::Running) => Err(ResultError::NotDone { job, state }),
+                JobState::Failed => Err(ResultError::Failed { job, failure: view.failure.clone() }),
+                JobState::Cancelled => Err(ResultError::Cancelled(job)),
+                JobState::Done => {
+                    let bytes = self.results.lock().unwrap()[&job].clone();
+                    Ok(JobResult { digest: Digest::of(&bytes), bytes })
+                }
+            }
+        })
+    }
+
+    fn agents(&self) -> Vec<Arc<AgentView>> {
+        self.views.agents()
+    }
+
+    fn issue_token(&self) -> Reply<'_, Result<TokenIssued, TokenError>> {
+        Box::pin(async move {
+            self.up().map_err(TokenError::Outage)?;
+            if self.tokens.fetch_add(1, Ordering::Relaxed) >= TOKENS_MAX {
+                return Err(TokenError::UnusedTokensFull { max: TOKENS_MAX as usize });
+            }
+            Ok(TokenIssued { token: "hubkey.secret".into(), hub: "127.0.0.1:7000".into() })
+        })
+    }
+
+    fn key_is_valid(&self, hash: &KeyHash) -> bool {
+        *hash == self.key.hash()
+    }
+
+    fn health(&self) -> Health {
+        self.up().map_or_else(Health::Out, |()| Health::Ok)
+    }
+
+    fn metrics(&self) -> String {
+        "# TYPE tessera_jobs_open gauge\ntessera_jobs_open 1\n".into()
+    }
+}
+
+/// An agent to show.
+pub(crate) fn agent(number: u8) -> AgentView {
+    AgentView {
+        id: AgentId([number; 16]),
+        name: format!("agent-{number}"),
+        state: AgentState::Connected,
+        lane: Some(1),
+        version: "0.1.0".into(),
+        slots: 4,
+        isa: "avx2".into(),
+        arch: "x86_64".into(),
+        memory_bytes: 1 << 33,
+        in_flight: 2,
+        completed: 10,
+        mismatches: 0,
+    }
+}
+
+/// The API over the fake, with a key at hand.
+pub(crate) struct Hub {
+    pub(crate) fake: Arc<Fake>,
+    pub(crate) server: ServerHandle,
+    bearer: String,
+}
+
+impl Hub {
+    pub(crate) fn start(limits: Limits) -> Hub {
+        let fake = Arc::new(Fake::new());
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = serve(listener, fake.clone(), limits).unwrap();
+        let bearer = format!("Bearer {}", fake.key.reveal());
+        Hub { fake, server, bearer }
+    }
+
+    pub(crate) fn connect(&self) -> Connection {
+        Connection::open(self.server.address())
+    }
+
+    /// The head of a request that carries the key.
+    pub(crate) fn head(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        length: Option<usize>,
+    ) -> String {
+        let mut all = vec![("authorization", self.bearer.as_str())];
+        all.extend_from_slice(headers);
+        head(method, path, &all, length)
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Answer {
+        self.get_with(path, &[])
+    }
+
+    pub(crate) fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        let mut connection = self.connect();
+        connection.send(&self.head("GET", path, headers, None));
+        connection.read_answer()
+    }
+
+    pub(crate) fn post(&self, path: &str, body: &str) -> Answer {
+        self.post_with(path, &[("content-type", "application/json")], body)
+    }
+
+    pub(crate) fn post_with(&self, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        let mut connection = self.connect();
+        connection.send(&(self.head("POST", path, headers, Some(body.len())) + body));
+        connection.read_answer()
+    }
+
+    /// Submits a job that is accepted.
+    pub(crate) fn submit(&self, spec: &str) -> JobId {
+        let answer = self.post("/v1/jobs", spec);
+        assert_eq!(answer.status, 201, "{answer:?}");
+        serde_json::from_slice::<JobView>(&answer.body).unwrap().id
+    }
+}

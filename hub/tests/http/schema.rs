@@ -1,0 +1,218 @@
+//! The published OpenAPI document against what is really served and read.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+use tessera_hub::ingress::{Code, Limits};
+use tessera_protocol::api::*;
+use tessera_protocol::id::{Digest, JobId};
+use tessera_protocol::spec::{FieldError, JobSpec};
+use tessera_protocol::unit::UnixMillis;
+
+use crate::fake::{Hub, agent};
+use crate::{PI, full_spec};
+
+fn published() -> Value {
+    Hub::start(Limits::default()).get("/openapi.json").json()
+}
+
+fn schema<'a>(document: &'a Value, name: &str) -> &'a Value {
+    let schema = &document["components"]["schemas"][name];
+    assert!(schema.is_object(), "no schema {name}");
+    schema
+}
+
+/// The part of JSON Schema that the document uses; anything else in it fails here.
+fn judge(document: &Value, schema: &Value, value: &Value, at: &str) -> Result<(), String> {
+    let schema = match schema["$ref"].as_str() {
+        Some(path) => document.pointer(path.trim_start_matches('#')).ok_or(format!("no {path}"))?,
+        None => schema,
+    };
+    if let Some(choices) = schema["oneOf"].as_array() {
+        let fits = choices.iter().filter(|choice| judge(document, choice, value, at).is_ok()).count();
+        return if fits == 1 { Ok(()) } else { Err(format!("{at}: {value} fits {fits} of oneOf")) };
+    }
+    if schema["enum"].as_array().is_some_and(|words| !words.contains(value)) {
+        return Err(format!("{at}: {value} is not in {}", schema["enum"]));
+    }
+    let wrong = || Err(format!("{at}: {value} is not a {}", schema["type"]));
+    match schema["type"].as_str() {
+        Some("null") if value.is_null() => Ok(()),
+        Some("string") if value.is_string() => Ok(()),
+        Some("number") if value.is_number() => Ok(()),
+        Some("integer") => match value.as_u64() {
+            Some(value) if schema["minimum"].as_u64().is_none_or(|minimum| value >= minimum) => Ok(()),
+            _ => wrong(),
+        },
+        Some("array") => {
+            let Some(items) = value.as_array() else { return wrong() };
+            items.iter().try_for_each(|item| judge(document, &schema["items"], item, &format!("{at}[]")))
+        }
+        Some("object") => {
+            let Some(fields) = value.as_object() else { return wrong() };
+            for name in schema["required"].as_array().into_iter().flatten() {
+                if !fields.contains_key(name.as_str().unwrap()) {
+                    return Err(format!("{at}: {name} is missing"));
+                }
+            }
+            for (name, field) in fields {
+                let Some(property) = schema["properties"].get(name) else {
+                    return Err(format!("{at}: {name} is not published"));
+                };
+                judge(document, property, field, &format!("{at}.{name}"))?;
+            }
+            Ok(())
+        }
+        _ => wrong(),
+    }
+}
+
+fn names(value: &Value) -> BTreeSet<&str> {
+    value.as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+/// `full` shows every field of the type, `least` those that are always there.
+fn compare(document: &Value, name: &str, full: &Value, least: &Value) {
+    let schema = schema(document, name);
+    for sample in [full, least] {
+        judge(document, schema, sample, name).unwrap();
+    }
+    assert_eq!(names(&schema["properties"]), names(full), "fields of {name}");
+    let required: BTreeSet<&str> =
+        schema["required"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
+    assert_eq!(required, names(least), "required fields of {name}");
+}
+
+#[test]
+fn the_published_schemas_name_the_fields_that_are_served() {
+    let document = published();
+    let hub = Hub::start(Limits::default());
+    let id = hub.submit(PI);
+    hub.fake.finish(id, b"{}");
+    hub.fake.change(id, |view| {
+        view.extends = Some(JobId::new(1, [1; 10]));
+        view.ended_ms = Some(UnixMillis(9));
+    });
+    let view = hub.get(&format!("/v1/jobs/{id}")).json();
+    compare(&document, "JobView", &view, &view);
+    compare(&document, "JobList", &hub.get("/v1/jobs").json(), &json!({"jobs": []}));
+    hub.fake.views.publish_agent(agent(1));
+    let agents = hub.get("/v1/agents").json();
+    compare(&document, "AgentView", &agents["agents"][0], &agents["agents"][0]);
+    compare(&document, "AgentList", &agents, &agents);
+    for (name, value) in [
+        ("PlanQuote", hub.post("/v1/jobs:plan", PI).json()),
+        ("TokenIssued", hub.post("/v1/agent-tokens", "").json()),
+        ("Health", hub.get("/healthz").json()),
+        ("Index", hub.get("/").json()),
+        ("ExtendRequest", serde_json::to_value(ExtendRequest { paths: 5 }).unwrap()),
+    ] {
+        compare(&document, name, &value, &value);
+    }
+    let field = FieldError { field: "seed".into(), value: "x".into(), allowed: "a number".into() };
+    let field = serde_json::to_value(field).unwrap();
+    compare(&document, "FieldError", &field, &field);
+    let problem = hub.post("/v1/jobs", "{}").json();
+    compare(&document, "Problem", &problem, &hub.get("/nowhere").json());
+    for failure in [
+        JobFailure::ShardFailed { shard: 1, attempts: 2, cause: "why".into() },
+        JobFailure::DeadlinePassed { deadline_s: 3 },
+        JobFailure::Disputed { shard: 4 },
+        JobFailure::NotReducible { cause: "why".into() },
+    ] {
+        let failure = serde_json::to_value(failure).unwrap();
+        judge(&document, schema(&document, "JobFailure"), &failure, "JobFailure").unwrap();
+    }
+    judge(&document, schema(&document, "Digest"), &json!(Digest::of(b"")), "Digest").unwrap();
+}
+
+#[test]
+fn the_published_job_specification_is_the_one_that_is_read() {
+    let document = published();
+    let full: Value = serde_json::from_str(&full_spec()).unwrap();
+    let read = JobSpec::from_json(full_spec().as_bytes()).unwrap();
+    let full_again = serde_json::to_value(&read).unwrap();
+    assert_eq!(names(&full_again), names(&full), "the sample shows every field");
+    let least: Value = serde_json::from_str(PI).unwrap();
+    compare(&document, "JobSpec", &full, &least);
+    compare(&document, "MonteCarloParams", &full["params"], &least["params"]);
+    compare(&document, "Input", &full["inputs"][0], &full["inputs"][0]);
+    compare(&document, "JobLimits", &full["limits"], &json!({}));
+    let contract = &full["params"]["book"][0];
+    let mut bare = contract.clone();
+    for optional in ["dividend", "quantity", "fixings", "barrier", "monitoring", "payout"] {
+        bare.as_object_mut().unwrap().remove(optional);
+    }
+    compare(&document, "ContractSpec", contract, &bare);
+    // Each field that is not required can really be left out, and each that is cannot.
+    for (name, pointer) in [
+        ("JobSpec", ""),
+        ("MonteCarloParams", "/params"),
+        ("ContractSpec", "/params/book/0"),
+        ("Input", "/inputs/0"),
+        ("JobLimits", "/limits"),
+    ] {
+        let required = schema(&document, name)["required"].as_array().unwrap();
+        assert_eq!(schema(&document, name)["additionalProperties"], json!(false), "{name}");
+        for field in names(&schema(&document, name)["properties"]) {
+            let mut less = full.clone();
+            less.pointer_mut(pointer).unwrap().as_object_mut().unwrap().remove(field);
+            let reads = JobSpec::from_json(less.to_string().as_bytes()).is_ok();
+            assert_eq!(reads, !required.contains(&json!(field)), "{name}.{field} left out");
+        }
+    }
+}
+
+#[test]
+fn the_published_words_are_the_words_of_the_api() {
+    let document = published();
+    let words = |schema: &Value| -> BTreeSet<String> {
+        schema["enum"].as_array().unwrap().iter().map(|word| word.as_str().unwrap().to_owned()).collect()
+    };
+    let codes = words(&schema(&document, "Problem")["properties"]["code"]);
+    assert_eq!(codes, Code::ALL.iter().map(|code| code.word().to_owned()).collect());
+    let states = [JobState::Queued, JobState::Running, JobState::Done, JobState::Failed, JobState::Cancelled];
+    let states = states.iter().map(|state| json!(state).as_str().unwrap().to_owned()).collect();
+    assert_eq!(words(schema(&document, "JobState")), states);
+    let away = [AgentState::Connected, AgentState::Leaving, AgentState::Away];
+    let away = away.iter().map(|state| json!(state).as_str().unwrap().to_owned()).collect();
+    assert_eq!(words(schema(&document, "AgentState")), away);
+    assert_eq!(document["info"]["version"], json!(env!("CARGO_PKG_VERSION")));
+    assert_eq!(document["openapi"], json!("3.1.0"));
+}
+
+#[test]
+fn every_published_path_is_served_and_every_reference_leads_somewhere() {
+    let hub = Hub::start(Limits::default());
+    let document = published();
+    let id = hub.submit(PI);
+    hub.fake.finish(id, b"{}");
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for method in names(methods) {
+            let path = path.replace("{id}", &id.to_string());
+            let answer = if method == "get" { hub.get(&path) } else { hub.post(&path, PI) };
+            let status = answer.status;
+            assert!(![404, 405].contains(&status), "{method} {path}: {status}");
+            let described = &methods[method]["responses"];
+            assert!(
+                described.get(status.to_string()).is_some() || status >= 400,
+                "{method} {path}: {status}"
+            );
+        }
+    }
+    fn references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
+        match value {
+            Value::Object(fields) => {
+                found.extend(fields.get("$ref").and_then(Value::as_str));
+                fields.values().for_each(|value| references(value, found));
+            }
+            Value::Array(items) => items.iter().for_each(|value| references(value, found)),
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    references(&document, &mut found);
+    for path in found {
+        assert!(document.pointer(path.trim_start_matches('#')).is_some(), "{path}");
+    }
+}
