@@ -15,8 +15,8 @@ use bytes::{Bytes, BytesMut};
 use quinn_proto::congestion::CubicConfig;
 use quinn_proto::crypto::rustls::QuicServerConfig;
 use quinn_proto::{
-    ConnectionHandle, DatagramEvent, EcnCodepoint, Endpoint, EndpointConfig, IdleTimeout, Incoming, ServerConfig,
-    Transmit, TransportConfig, VarInt,
+    ConnectionHandle, DatagramEvent, EcnCodepoint, Endpoint, EndpointConfig, IdleTimeout, Incoming,
+    ServerConfig, Transmit, TransportConfig, VarInt,
 };
 use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSocketState};
 
@@ -98,7 +98,10 @@ impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             OpenError::Lanes { lane, lanes } => {
-                write!(f, "lane {lane} of {lanes} cannot be: a hub has 1 to {LANES_MAX} lanes, counted from 0")
+                write!(
+                    f,
+                    "lane {lane} of {lanes} cannot be: a hub has 1 to {LANES_MAX} lanes, counted from 0"
+                )
             }
             OpenError::Socket(_) => f.write_str("the UDP socket cannot be prepared for QUIC"),
             OpenError::Identity(_) => f.write_str("the hub's identity cannot be used for TLS"),
@@ -511,7 +514,9 @@ impl Sessions {
     }
 
     fn poll_session(&mut self, slot: u32) {
-        let Some(session) = self.sessions.get_mut(slot as usize).and_then(Option::as_deref_mut) else { return };
+        let Some(session) = self.sessions.get_mut(slot as usize).and_then(Option::as_deref_mut) else {
+            return;
+        };
         session.touched = false;
         let before = session.phase;
         session.poll(self.now, &self.limits, &mut self.events);
@@ -542,7 +547,9 @@ impl Sessions {
     }
 
     fn transmit_session(&mut self, slot: u32) {
-        let Some(session) = self.sessions.get_mut(slot as usize).and_then(Option::as_deref_mut) else { return };
+        let Some(session) = self.sessions.get_mut(slot as usize).and_then(Option::as_deref_mut) else {
+            return;
+        };
         session.dirty = false;
         let before = session.phase;
         session.flush(self.now, &mut self.events);
@@ -553,7 +560,8 @@ impl Sessions {
         for _ in 0..limits::SENDS_PER_SESSION_TURN {
             let Some(session) = self.sessions[slot as usize].as_deref_mut() else { return };
             self.send_buffer.clear();
-            let Some(transmit) = session.connection.poll_transmit(self.now, segments, &mut self.send_buffer) else {
+            let Some(transmit) = session.connection.poll_transmit(self.now, segments, &mut self.send_buffer)
+            else {
                 sent_all = true;
                 break;
             };

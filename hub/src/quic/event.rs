@@ -14,6 +14,18 @@ pub struct SessionId {
     pub(super) slot: u32,
 }
 
+impl SessionId {
+    /// Its name as one number, for who does not know sessions.
+    pub fn to_bits(self) -> u64 {
+        u64::from(self.serial) << 32 | u64::from(self.slot)
+    }
+
+    /// The session of such a number; one that never was is like one that has closed.
+    pub fn from_bits(bits: u64) -> SessionId {
+        SessionId { serial: (bits >> 32) as u32, slot: bits as u32 }
+    }
+}
+
 impl fmt::Debug for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "session {}", self.serial)

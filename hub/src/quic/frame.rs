@@ -56,7 +56,11 @@ impl FrameReader {
     /// within the chunk is not copied.
     ///
     /// *Errors*: a length out of bounds. The stream is of no use afterwards.
-    pub(super) fn push(&mut self, mut chunk: Bytes, mut complete: impl FnMut(Bytes)) -> Result<(), FrameError> {
+    pub(super) fn push(
+        &mut self,
+        mut chunk: Bytes,
+        mut complete: impl FnMut(Bytes),
+    ) -> Result<(), FrameError> {
         while !chunk.is_empty() {
             if self.prefix_read < PREFIX_BYTES {
                 let taken = chunk.len().min(PREFIX_BYTES - self.prefix_read);
@@ -113,7 +117,8 @@ mod tests {
 
     #[test]
     fn frames_come_out_as_they_went_in_wherever_the_stream_is_cut() {
-        let bodies: Vec<Vec<u8>> = [1usize, 3, 4, 5, 300, 1, 70_000].iter().map(|&n| vec![n as u8; n]).collect();
+        let bodies: Vec<Vec<u8>> =
+            [1usize, 3, 4, 5, 300, 1, 70_000].iter().map(|&n| vec![n as u8; n]).collect();
         let mut stream = BytesMut::new();
         bodies.iter().for_each(|body| append(&mut stream, body));
         let stream = stream.freeze();

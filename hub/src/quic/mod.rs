@@ -20,7 +20,7 @@ pub use endpoint::{Counters, Datagram, OpenError, ReceiveOutcome, Sessions};
 pub use event::{AcceptError, CloseCode, CloseReason, SendError, SessionEvent, SessionId};
 pub use identity::{Identity, IdentityError, PublicKey};
 pub use limits::Limits;
-pub use steering::{LaneSockets, Steering, SteeringPreference, SteeringError};
+pub use steering::{LaneSockets, Steering, SteeringError, SteeringPreference};
 
 /// Most lanes of one hub: a connection id carries the lane in one byte.
 pub const LANES_MAX: u16 = 256;

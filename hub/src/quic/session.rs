@@ -11,12 +11,12 @@ use bytes::Bytes;
 use quinn_proto::{Connection, ConnectionError, Dir, Event, ReadError, StreamEvent, StreamId, VarInt};
 use rustls::pki_types::CertificateDer;
 
+use super::PublicKey;
 use super::event::{AcceptError, CloseCode, CloseReason, SendError, SessionEvent, SessionId};
 use super::frame::{FrameError, FrameReader};
 use super::limits::Limits;
 use super::outbox::{Bulks, CONTROL_PRIORITY, Frames, StreamGone, WORK_PRIORITY};
 use super::timers::Armed;
-use super::PublicKey;
 
 /// How far a session has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +53,9 @@ impl From<FrameError> for Violation {
 impl Violation {
     fn code(self) -> CloseCode {
         match self {
-            Violation::Frame(FrameError::TooLarge { .. }) | Violation::BulkTooLarge { .. } => CloseCode::TOO_LARGE,
+            Violation::Frame(FrameError::TooLarge { .. }) | Violation::BulkTooLarge { .. } => {
+                CloseCode::TOO_LARGE
+            }
             Violation::TooMuchHeld { .. } => CloseCode::TOO_MUCH,
             _ => CloseCode::PROTOCOL,
         }
@@ -64,7 +66,9 @@ impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Violation::Frame(error) => error.fmt(f),
-            Violation::BulkTooLarge { bytes_max } => write!(f, "a bulk stream of more than {bytes_max} bytes"),
+            Violation::BulkTooLarge { bytes_max } => {
+                write!(f, "a bulk stream of more than {bytes_max} bytes")
+            }
             Violation::BulkEmpty => f.write_str("an empty bulk stream"),
             Violation::BulkTooEarly => f.write_str("a bulk stream before the hub's welcome"),
             Violation::TooMuchHeld { bytes_max } => {
@@ -357,7 +361,11 @@ impl Session {
         Ok(())
     }
 
-    fn read_frames(&mut self, stream: StreamId, events: &mut VecDeque<SessionEvent>) -> Result<(), Violation> {
+    fn read_frames(
+        &mut self,
+        stream: StreamId,
+        events: &mut VecDeque<SessionEvent>,
+    ) -> Result<(), Violation> {
         let session = self.id;
         let is_control = Some(stream) == self.control;
         let reader = if is_control { &mut self.control_in } else { &mut self.work_in };

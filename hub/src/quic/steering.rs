@@ -7,19 +7,24 @@
 
 use std::fmt;
 use std::io;
-use std::mem::size_of;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::connection_id::{
-    CONNECTION_ID_BYTES, LONG_HEADER_BIT, LONG_HEADER_ID_LENGTH_OFFSET, LONG_HEADER_ID_OFFSET, SHORT_HEADER_ID_OFFSET,
+    CONNECTION_ID_BYTES, LONG_HEADER_BIT, LONG_HEADER_ID_LENGTH_OFFSET, LONG_HEADER_ID_OFFSET,
+    SHORT_HEADER_ID_OFFSET,
 };
 use super::{LANES_MAX, LaneIndex};
 
 /// Buffer asked for on each side of each socket: 20 ms of 1.6 Gbit/s. The kernel may grant less.
 const SOCKET_BUFFER_BYTES: usize = 4 << 20;
+/// How long a port may stay taken after the hub that had it has ended. Measured: well under 100 ms.
+const RELEASE_TIME_MAX: Duration = Duration::from_millis(500);
+/// How often a taken port is tried.
+const RELEASE_POLL: Duration = Duration::from_millis(10);
 
 /// What an operator asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -71,7 +76,9 @@ impl fmt::Display for SteeringError {
                 write!(f, "UDP {address} is in use: stop the program that has it, or listen on another port")
             }
             SteeringError::Bind { address, source } => write!(f, "UDP {address} cannot be bound: {source}"),
-            SteeringError::Socket { lane, source } => write!(f, "the UDP socket of {lane} cannot be opened: {source}"),
+            SteeringError::Socket { lane, source } => {
+                write!(f, "the UDP socket of {lane} cannot be opened: {source}")
+            }
         }
     }
 }
@@ -95,13 +102,17 @@ pub struct LaneSockets {
 
 impl LaneSockets {
     /// Opens `lanes` sockets on `address`; with port 0 the system picks one port for all.
-    pub fn open(address: SocketAddr, lanes: u16, preference: SteeringPreference) -> Result<LaneSockets, SteeringError> {
+    pub fn open(
+        address: SocketAddr,
+        lanes: u16,
+        preference: SteeringPreference,
+    ) -> Result<LaneSockets, SteeringError> {
         if lanes == 0 || lanes > LANES_MAX {
             return Err(SteeringError::Lanes(lanes));
         }
         // A socket that shares its port would join another hub's group without a word. One that does
         // not share it finds out.
-        let alone = bind(address, false).map_err(|source| SteeringError::Bind { address, source })?;
+        let alone = bind_patiently(address).map_err(|source| SteeringError::Bind { address, source })?;
         let address = alone.local_addr().map_err(|source| SteeringError::Bind { address, source })?;
         if lanes == 1 {
             return Ok(LaneSockets { sockets: vec![alone], address, steering: Steering::OneLane });
@@ -143,6 +154,20 @@ impl LaneSockets {
     /// The sockets, in lane order.
     pub fn into_sockets(self) -> Vec<UdpSocket> {
         self.sockets
+    }
+}
+
+/// Binds alone. A hub that has just ended gets a moment to let go of the port: the kernel frees a socket
+/// that an io_uring watched a little after the ring.
+fn bind_patiently(address: SocketAddr) -> io::Result<UdpSocket> {
+    let until = Instant::now() + RELEASE_TIME_MAX;
+    loop {
+        match bind(address, false) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
+                std::thread::sleep(RELEASE_POLL);
+            }
+            outcome => return outcome,
+        }
     }
 }
 

@@ -78,7 +78,9 @@ impl fmt::Display for SpawnError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             SpawnError::Unavailable(reason) => reason.fmt(f),
-            SpawnError::Thread { lane, source } => write!(f, "the thread of {lane} could not be started: {source}"),
+            SpawnError::Thread { lane, source } => {
+                write!(f, "the thread of {lane} could not be started: {source}")
+            }
             SpawnError::Lane(error) => error.fmt(f),
         }
     }
@@ -243,7 +245,9 @@ where
         let seat = Seat {
             lane,
             socket,
-            placement: cores.as_ref().map_or(Placement::Unbound, |cores| Placement::Fixed(cores[lane.as_usize()])),
+            placement: cores
+                .as_ref()
+                .map_or(Placement::Unbound, |cores| Placement::Fixed(cores[lane.as_usize()])),
             config: config.clone(),
             identity: identity.clone(),
             mailboxes: mailboxes.clone(),
@@ -251,7 +255,7 @@ where
         let (make_handler, started) = (Arc::clone(&make_handler), started.clone());
         let thread = std::thread::Builder::new()
             .name(format!("lane-{index}"))
-            .spawn(move || seat.run(|lane, mailboxes| make_handler(lane, mailboxes), &started))
+            .spawn(move || seat.run(|lane, mailboxes| make_handler(lane, mailboxes), started))
             .map_err(|source| SpawnError::Thread { lane, source })?;
         running.threads.push(thread);
     }
@@ -296,7 +300,7 @@ impl<M: Send + 'static> Seat<M> {
     fn run<H>(
         self,
         make_handler: impl FnOnce(LaneIndex, Mailboxes<M>) -> H,
-        started: &mpsc::Sender<LaneIndex>,
+        started: mpsc::Sender<LaneIndex>,
     ) -> Result<(), LaneError>
     where
         H: LaneHandler<Message = M>,
@@ -317,6 +321,7 @@ impl<M: Send + 'static> Seat<M> {
         let handler = make_handler(lane, self.mailboxes.clone());
         // Nobody listens any more when another lane could not start; then stopping follows.
         let _ = started.send(lane);
+        drop(started);
         let driver = Lane::new(io, handler, self.mailboxes, self.config.drain_time_max);
         let outcome = executor.run(driver.drive(watched));
         farewell.orderly = outcome.is_ok();
