@@ -58,10 +58,7 @@ impl Column {
     }
 
     const fn optional(name: &'static str) -> Column {
-        Column {
-            name,
-            required: false,
-        }
+        Column { name, required: false }
     }
 }
 
@@ -166,11 +163,15 @@ impl fmt::Display for BookFinding {
                 write!(f, "header: {}: no such column; the columns are ", quoted(name))?;
                 write_columns(f)
             }
-            BookFinding::DuplicateColumn { name } => write!(f, "header: {name:?}: this column is named twice"),
+            BookFinding::DuplicateColumn { name } => {
+                write!(f, "header: {name:?}: this column is named twice")
+            }
             BookFinding::MissingColumn { name } => {
                 write!(f, "header: the column {name} is missing; every contract needs it")
             }
-            BookFinding::NoRows => f.write_str("no rows: a book needs at least one contract below its header"),
+            BookFinding::NoRows => {
+                f.write_str("no rows: a book needs at least one contract below its header")
+            }
             BookFinding::TooManyRows => {
                 write!(f, "more than {CONTRACTS_MAX} rows: a book may have at most {CONTRACTS_MAX}")
             }
@@ -178,18 +179,12 @@ impl fmt::Display for BookFinding {
                 write!(f, "{at}: {found} cells: the header has {expected}")
             }
             BookFinding::NotUtf8 { at } => write!(f, "{at}: not UTF-8 text"),
-            BookFinding::Cell {
-                at,
-                column,
-                value,
-                allowed,
-            } if value.is_empty() => write!(f, "{at}, column {column}: {allowed}"),
-            BookFinding::Cell {
-                at,
-                column,
-                value,
-                allowed,
-            } => write!(f, "{at}, column {column}: {}: {allowed}", quoted(value)),
+            BookFinding::Cell { at, column, value, allowed } if value.is_empty() => {
+                write!(f, "{at}, column {column}: {allowed}")
+            }
+            BookFinding::Cell { at, column, value, allowed } => {
+                write!(f, "{at}, column {column}: {}: {allowed}", quoted(value))
+            }
             BookFinding::Book { allowed } => f.write_str(allowed),
         }
     }
@@ -228,18 +223,12 @@ impl BookError {
     fn all(mut findings: Vec<BookFinding>) -> BookError {
         findings.sort_by_key(BookFinding::place);
         findings.truncate(FINDINGS_MAX);
-        BookError {
-            file: "book".to_owned(),
-            findings,
-        }
+        BookError { file: "book".to_owned(), findings }
     }
 
     /// The same error with the file's name in its messages.
     pub fn in_file(self, file: &str) -> BookError {
-        BookError {
-            file: file.to_owned(),
-            ..self
-        }
+        BookError { file: file.to_owned(), ..self }
     }
 }
 
@@ -297,10 +286,7 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<ContractSpec>, BookError> {
             return Err(BookError::of(BookFinding::TooManyRows));
         }
         let start = record.position().map_or(0, csv::Position::byte);
-        let at = Place {
-            row,
-            line: lines.line_of_row(start as usize),
-        };
+        let at = Place { row, line: lines.line_of_row(start as usize) };
         match header.row(at, &record, &mut findings) {
             Some(contract) => rows.push((at, record, contract)),
             None if findings.len() >= FINDINGS_MAX => break,
@@ -362,21 +348,16 @@ struct Header {
 
 impl Header {
     fn parse(record: &csv::ByteRecord) -> Result<Header, BookError> {
-        let mut header = Header {
-            cells: record.len(),
-            cell_of: [None; COLUMNS.len()],
-        };
+        let mut header = Header { cells: record.len(), cell_of: [None; COLUMNS.len()] };
         let mut findings = Vec::new();
         for (cell, name) in record.iter().enumerate() {
             let name = String::from_utf8_lossy(name);
             let name = name.trim_start_matches('\u{feff}');
             match COLUMNS.iter().position(|column| column.name == name) {
-                None => findings.push(BookFinding::UnknownColumn {
-                    name: name.to_owned(),
-                }),
-                Some(column) if header.cell_of[column].is_some() => findings.push(BookFinding::DuplicateColumn {
-                    name: name.to_owned(),
-                }),
+                None => findings.push(BookFinding::UnknownColumn { name: name.to_owned() }),
+                Some(column) if header.cell_of[column].is_some() => {
+                    findings.push(BookFinding::DuplicateColumn { name: name.to_owned() })
+                }
                 Some(column) => header.cell_of[column] = Some(cell),
             }
         }
@@ -385,11 +366,7 @@ impl Header {
                 findings.push(BookFinding::MissingColumn { name: column.name });
             }
         }
-        if findings.is_empty() {
-            Ok(header)
-        } else {
-            Err(BookError::all(findings))
-        }
+        if findings.is_empty() { Ok(header) } else { Err(BookError::all(findings)) }
     }
 
     fn cell<'r>(&self, record: &'r csv::ByteRecord, column: &str) -> &'r str {
@@ -409,11 +386,7 @@ impl Header {
         findings: &mut Vec<BookFinding>,
     ) -> Option<ContractSpec> {
         if record.len() != self.cells {
-            findings.push(BookFinding::CellCount {
-                at,
-                found: record.len(),
-                expected: self.cells,
-            });
+            findings.push(BookFinding::CellCount { at, found: record.len(), expected: self.cells });
             return None;
         }
         if record.iter().any(|cell| std::str::from_utf8(cell).is_err()) {
@@ -421,12 +394,7 @@ impl Header {
             return None;
         }
         let found_before = findings.len();
-        let mut row = Row {
-            header: self,
-            record,
-            at,
-            findings,
-        };
+        let mut row = Row { header: self, record, at, findings };
         let contract = row.contract();
         (findings.len() == found_before).then_some(contract).flatten()
     }
@@ -455,12 +423,7 @@ impl Header {
             true => self.cell(record, column).to_owned(),
             false => error.value.clone(),
         };
-        BookFinding::Cell {
-            at: *at,
-            column: column.to_owned(),
-            value,
-            allowed,
-        }
+        BookFinding::Cell { at: *at, column: column.to_owned(), value, allowed }
     }
 }
 
@@ -471,12 +434,7 @@ fn job_of(book: Vec<ContractSpec>) -> JobSpec {
         project: "default".to_owned(),
         workload: Workload::MonteCarlo,
         seed: 0,
-        params: MonteCarloParams {
-            model: ModelName::Gbm,
-            paths: 1,
-            shard_size: None,
-            book,
-        },
+        params: MonteCarloParams { model: ModelName::Gbm, paths: 1, shard_size: None, book },
         inputs: Vec::new(),
         verify: VerifyClass::default(),
         priority: Priority::default(),
@@ -598,7 +556,9 @@ impl Row<'_> {
                 Some(date) => dates.push(date),
                 None => {
                     let allowed = match column {
-                        "monitoring" => "must be `continuous` or dates in years separated by spaces, as in 0.25 0.5",
+                        "monitoring" => {
+                            "must be `continuous` or dates in years separated by spaces, as in 0.25 0.5"
+                        }
                         _ => "must be dates in years separated by spaces, as in 0.25 0.5",
                     };
                     self.wrong(column, word, allowed);

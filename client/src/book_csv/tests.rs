@@ -2,8 +2,7 @@
 
 use super::*;
 
-const HEADER: &str =
-    "id,underlying,kind,spot,strike,rate,dividend,volatility,expiry,quantity,fixings,barrier,monitoring,payout";
+const HEADER: &str = "id,underlying,kind,spot,strike,rate,dividend,volatility,expiry,quantity,fixings,barrier,monitoring,payout";
 
 fn book(rows: &[&str]) -> String {
     format!("{HEADER}\n{}\n", rows.join("\n"))
@@ -102,10 +101,7 @@ fn a_wrong_cell_is_named_by_row_line_column_value_and_what_is_allowed() {
             "c2,ACME,european_call,100,110,0.03,,0.2,1,,,,,7",
             "book.csv row 2 (line 4), column payout: \"7\": only digital contracts have a payout",
         ),
-        (
-            "c2,ACME,european_call,100,110,0.03,,0.2,1",
-            "book.csv row 2 (line 4): 9 cells: the header has 14",
-        ),
+        ("c2,ACME,european_call,100,110,0.03,,0.2,1", "book.csv row 2 (line 4): 9 cells: the header has 14"),
     ];
     for (row, expected) in cases {
         assert_eq!(message(&book(&[good, "# comment", row])), expected);
@@ -151,7 +147,7 @@ fn what_is_too_large_or_not_text_is_refused() {
     let rows = vec!["c,ACME,european_call,100,110,0.03,,0.2,1,,,,,"; CONTRACTS_MAX + 1];
     assert_eq!(
         message(&book(&rows)),
-        "book.csv: more than 10000 rows: a book may have at most 10000"
+        format!("book.csv: more than {CONTRACTS_MAX} rows: a book may have at most {CONTRACTS_MAX}")
     );
     let error = parse(&vec![b'x'; BOOK_BYTES_MAX + 1]).unwrap_err();
     assert_eq!(error.findings, [BookFinding::TooLarge { bytes: BOOK_BYTES_MAX + 1 }]);
