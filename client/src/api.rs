@@ -1,0 +1,335 @@
+//! A hub's HTTP API, one method a call.
+//!
+//! Owns requests, retries and what goes wrong with them. Blocking; one [`Hub`] may be used by many threads.
+//! Every call is safe to repeat: those that make something carry an idempotency key, and a connection that
+//! drops is tried again with the same key.
+
+use std::io::Read;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tessera_protocol::api::{AgentList, ExtendRequest, JobList, JobView, PlanQuote, Problem, TokenIssued};
+use tessera_protocol::id::{Digest, JobId};
+use tessera_protocol::spec::JobSpec;
+use ureq::http::{Method, Request, Response, StatusCode};
+
+mod error;
+mod events;
+
+pub use error::{HubError, HubUrlError, ReplyProblem};
+pub use events::{JobEvents, follow};
+
+/// Largest reply that is read. *Units*: bytes. A result of 10,000 contracts is about 10 MB.
+const REPLY_BYTES_MAX: u64 = 64 << 20;
+/// How long connecting to a hub may take. A hub on the same network answers within milliseconds.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long one call may take, except watching. A hub commits a job within a second when healthy.
+const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often a call is repeated after a connection that was open has dropped.
+const DROPPED_RETRIES: u32 = 3;
+/// Pause before the first repetition; it doubles each time up to [`PAUSE_MAX`].
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// Names one wish to create something, however often it is sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdempotencyKey(String);
+
+impl IdempotencyKey {
+    /// A key that nobody else has.
+    ///
+    /// *Errors*: the operating system gives no random bytes.
+    pub fn random() -> Result<IdempotencyKey, getrandom::Error> {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes)?;
+        Ok(IdempotencyKey(format!("tessera-{:032x}", u128::from_be_bytes(bytes))))
+    }
+
+    /// A key that the caller chose.
+    pub fn chosen(text: &str) -> IdempotencyKey {
+        IdempotencyKey(text.to_owned())
+    }
+}
+
+/// A hub at a URL.
+#[derive(Clone, Debug)]
+pub struct Hub {
+    url: String,
+    key: Option<String>,
+    patience: Duration,
+    agent: ureq::Agent,
+}
+
+impl Hub {
+    /// The hub at `url`, which is `http://HOST:PORT`, with the API key if there is one. Connects to nothing.
+    pub fn new(url: &str, key: Option<&str>) -> Result<Hub, HubUrlError> {
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .proxy(None)
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .user_agent(concat!("tessera/", env!("CARGO_PKG_VERSION")))
+            .build();
+        Ok(Hub {
+            url: checked_url(url)?,
+            key: key.map(str::to_owned),
+            patience: Duration::ZERO,
+            agent: config.new_agent(),
+        })
+    }
+
+    /// The same hub, waited for when it does not listen: a supervised hub comes back.
+    pub fn with_patience(self, patience: Duration) -> Hub {
+        Hub { patience, ..self }
+    }
+
+    /// Where it is.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Submits a job. The same key and specification give the same job.
+    pub fn submit(&self, spec: &JobSpec, key: &IdempotencyKey) -> Result<JobView, HubError> {
+        self.post("/v1/jobs", spec, Some(key))
+    }
+
+    /// What a job would take.
+    pub fn plan(&self, spec: &JobSpec) -> Result<PlanQuote, HubError> {
+        self.post("/v1/jobs:plan", spec, None)
+    }
+
+    /// The newest jobs.
+    pub fn jobs(&self) -> Result<JobList, HubError> {
+        self.get("/v1/jobs")
+    }
+
+    /// One job.
+    pub fn job(&self, id: JobId) -> Result<JobView, HubError> {
+        self.get(&format!("/v1/jobs/{id}"))
+    }
+
+    /// The result document of a finished job, compared with its digest.
+    pub fn result(&self, job: &JobView) -> Result<Vec<u8>, HubError> {
+        let path = format!("/v1/jobs/{}/result", job.id);
+        let reply = self.call(&path, || self.send(Method::GET, &path, &[], None))?;
+        let found = Digest::of(&reply);
+        match job.digest {
+            Some(expected) if expected != found => {
+                Err(HubError::WrongDigest { job: job.id, expected, found })
+            }
+            _ => Ok(reply),
+        }
+    }
+
+    /// Stops a job.
+    pub fn cancel(&self, id: JobId) -> Result<JobView, HubError> {
+        self.post_bytes(&format!("/v1/jobs/{id}:cancel"), &[], None)
+    }
+
+    /// Continues a finished job to `paths` paths in all, as a new job.
+    pub fn extend(&self, id: JobId, paths: u64, key: &IdempotencyKey) -> Result<JobView, HubError> {
+        self.post(&format!("/v1/jobs/{id}:extend"), &ExtendRequest { paths }, Some(key))
+    }
+
+    /// The enrolled agents.
+    pub fn agents(&self) -> Result<AgentList, HubError> {
+        self.get("/v1/agents")
+    }
+
+    /// A new single-use enrolment token.
+    pub fn issue_agent_token(&self) -> Result<TokenIssued, HubError> {
+        self.post_bytes("/v1/agent-tokens", &[], None)
+    }
+
+    /// Asks nothing but whether it is there.
+    pub fn health(&self) -> Result<(), HubError> {
+        self.call("/healthz", || self.send(Method::GET, "/healthz", &[], None)).map(drop)
+    }
+
+    /// What happens to a job, from now on. The stream ends with a state that is final, or when the
+    /// connection drops; [`follow`] survives that.
+    pub fn events(&self, id: JobId) -> Result<JobEvents, HubError> {
+        let path = format!("/v1/jobs/{id}/events");
+        let request = self.request(Method::GET, &path, None)?;
+        let request = request.body(()).map_err(|source| self.unreachable(source.into()))?;
+        let request =
+            self.agent.configure_request(request).timeout_per_read(Some(events::SILENCE_MAX)).build();
+        let response = self.agent.run(request).map_err(|source| self.unreachable(source))?;
+        match response.status() {
+            StatusCode::OK => Ok(JobEvents::new(self, &path, response.into_body().into_reader())),
+            status => Err(self.refusal(&path, status, &self.body(&path, response)?)),
+        }
+    }
+
+    fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, HubError> {
+        let reply = self.call(path, || self.send(Method::GET, path, &[], None))?;
+        self.document(path, &reply)
+    }
+
+    fn post<B: Serialize, T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &B,
+        key: Option<&IdempotencyKey>,
+    ) -> Result<T, HubError> {
+        let bytes = serde_json::to_vec(body).map_err(|source| HubError::BadReply {
+            url: self.url_of(path),
+            problem: ReplyProblem::NotTheDocument(source),
+        })?;
+        self.post_bytes(path, &bytes, key)
+    }
+
+    fn post_bytes<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &[u8],
+        key: Option<&IdempotencyKey>,
+    ) -> Result<T, HubError> {
+        let reply = self.call(path, || self.send(Method::POST, path, body, key))?;
+        self.document(path, &reply)
+    }
+
+    /// Sends until a hub has answered: a refused connection is tried again while patience lasts, a dropped
+    /// one a few times.
+    fn call(
+        &self,
+        path: &str,
+        send: impl Fn() -> Result<(StatusCode, Vec<u8>), HubError>,
+    ) -> Result<Vec<u8>, HubError> {
+        let since = Instant::now();
+        let mut pause = PAUSE_MIN;
+        let mut dropped = 0;
+        loop {
+            let error = match send() {
+                Ok((status, reply)) if status.is_success() => return Ok(reply),
+                Ok((status, reply)) => self.refusal(path, status, &reply),
+                Err(error) => error,
+            };
+            dropped += u32::from(matches!(error, HubError::Dropped { .. }));
+            let again = error.is_passing() && since.elapsed() < self.patience
+                || (1..=DROPPED_RETRIES).contains(&dropped);
+            if !again {
+                return Err(error);
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: &[u8],
+        key: Option<&IdempotencyKey>,
+    ) -> Result<(StatusCode, Vec<u8>), HubError> {
+        let posts = method == Method::POST;
+        let request = self.request(method, path, key)?;
+        let response = match posts {
+            true => {
+                let request = request.header("Content-Type", "application/json");
+                let request = request.body(body).map_err(|source| self.unreachable(source.into()))?;
+                let request =
+                    self.agent.configure_request(request).timeout_global(Some(CALL_TIMEOUT)).build();
+                self.agent.run(request)
+            }
+            false => {
+                let request = request.body(()).map_err(|source| self.unreachable(source.into()))?;
+                let request =
+                    self.agent.configure_request(request).timeout_global(Some(CALL_TIMEOUT)).build();
+                self.agent.run(request)
+            }
+        }
+        .map_err(|source| self.unreachable(source))?;
+        let status = response.status();
+        Ok((status, self.body(path, response)?))
+    }
+
+    fn request(
+        &self,
+        method: Method,
+        path: &str,
+        key: Option<&IdempotencyKey>,
+    ) -> Result<ureq::http::request::Builder, HubError> {
+        let mut request = Request::builder().method(method).uri(self.url_of(path));
+        if let Some(api_key) = &self.key {
+            request = request.header("Authorization", format!("Bearer {api_key}"));
+        }
+        if let Some(IdempotencyKey(key)) = key {
+            request = request.header("Idempotency-Key", key);
+        }
+        Ok(request)
+    }
+
+    fn body(&self, path: &str, response: Response<ureq::Body>) -> Result<Vec<u8>, HubError> {
+        let mut bytes = Vec::new();
+        response
+            .into_body()
+            .into_reader()
+            .take(REPLY_BYTES_MAX + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|source| HubError::Dropped { url: self.url.clone(), source: ureq::Error::Io(source) })?;
+        if bytes.len() as u64 > REPLY_BYTES_MAX {
+            return Err(HubError::BadReply { url: self.url_of(path), problem: ReplyProblem::TooLarge });
+        }
+        Ok(bytes)
+    }
+
+    fn document<T: DeserializeOwned>(&self, path: &str, bytes: &[u8]) -> Result<T, HubError> {
+        serde_json::from_slice(bytes).map_err(|source| HubError::BadReply {
+            url: self.url_of(path),
+            problem: ReplyProblem::NotTheDocument(source),
+        })
+    }
+
+    fn url_of(&self, path: &str) -> String {
+        format!("{}{path}", self.url)
+    }
+
+    fn refusal(&self, path: &str, status: StatusCode, body: &[u8]) -> HubError {
+        let problem = serde_json::from_slice::<Problem>(body).ok();
+        match (status, problem) {
+            (StatusCode::UNAUTHORIZED, _) => {
+                HubError::WrongKey { url: self.url.clone(), given: self.key.is_some() }
+            }
+            (_, Some(problem)) => HubError::Refused(Box::new(problem)),
+            (status, None) => {
+                HubError::BadReply { url: self.url_of(path), problem: ReplyProblem::Status(status.as_u16()) }
+            }
+        }
+    }
+
+    fn unreachable(&self, source: ureq::Error) -> HubError {
+        let url = self.url.clone();
+        match source {
+            ureq::Error::HostNotFound => HubError::NoSuchHost { url },
+            ureq::Error::Io(source) if source.kind() == std::io::ErrorKind::ConnectionRefused => {
+                HubError::NoHub { url, source }
+            }
+            ureq::Error::Http(source) => HubError::NotSendable { source },
+            source => HubError::Dropped { url, source },
+        }
+    }
+}
+
+fn checked_url(url: &str) -> Result<String, HubUrlError> {
+    let trimmed = url.trim_end_matches('/');
+    if trimmed.starts_with("https://") {
+        return Err(HubUrlError::Https { url: url.to_owned() });
+    }
+    let parsed: Option<ureq::http::Uri> = trimmed.parse().ok();
+    let plain = parsed.as_ref().is_some_and(|uri| {
+        uri.scheme_str() == Some("http")
+            && uri.host().is_some_and(|host| !host.is_empty())
+            && matches!(uri.path(), "" | "/")
+            && uri.query().is_none()
+    });
+    match plain {
+        true => Ok(trimmed.to_owned()),
+        false => Err(HubUrlError::NotHttp { url: url.to_owned() }),
+    }
+}
+
+#[cfg(test)]
+mod tests;

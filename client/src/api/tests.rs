@@ -1,0 +1,204 @@
+//! The client against a hub that is a few lines of `std::net`.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
+use super::*;
+use tessera_protocol::api::JobState;
+use tessera_protocol::limits::IDEMPOTENCY_KEY_BYTES_MAX;
+
+/// What a request was: its first line, its headers in lower case, its body.
+type Seen = Arc<Mutex<Vec<(String, Vec<String>, String)>>>;
+
+/// Answers one connection after another with the given bytes; an empty answer drops the connection.
+fn hub_that_answers(answers: Vec<String>) -> (String, Seen) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let seen = Seen::default();
+    let log = Arc::clone(&seen);
+    std::thread::spawn(move || {
+        for answer in answers {
+            let (stream, _) = listener.accept().unwrap();
+            log.lock().unwrap().push(read_request(&stream));
+            (&stream).write_all(answer.as_bytes()).unwrap();
+        }
+    });
+    (url, seen)
+}
+
+fn read_request(stream: &TcpStream) -> (String, Vec<String>, String) {
+    let mut lines = BufReader::new(stream);
+    let mut line = String::new();
+    lines.read_line(&mut line).unwrap();
+    let first = line.trim().to_owned();
+    let mut headers = Vec::new();
+    loop {
+        line.clear();
+        lines.read_line(&mut line).unwrap();
+        if line.trim().is_empty() {
+            break;
+        }
+        headers.push(line.trim().to_lowercase());
+    }
+    let length = headers
+        .iter()
+        .find_map(|header| header.strip_prefix("content-length: "))
+        .map_or(0, |text| text.parse().unwrap());
+    let mut body = vec![0; length];
+    lines.read_exact(&mut body).unwrap();
+    (first, headers, String::from_utf8(body).unwrap())
+}
+
+fn answer(status: &str, kind: &str, body: &str) -> String {
+    format!(
+        "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+fn json(status: &str, body: &str) -> String {
+    answer(status, "application/json", body)
+}
+
+fn view(state: &str, done: u64) -> String {
+    let digest = match state {
+        "done" => format!("\"{}\"", Digest::of(b"{}")),
+        _ => "null".to_owned(),
+    };
+    format!(
+        r#"{{"id":"{}","name":"pi","project":"default","state":"{state}","manifest_digest":"{}","verify":"standard","priority":"batch","created_ms":1,"ended_ms":null,"paths":1000,"extends":null,"cost":2000,"shards":4,"shards_done":{done},"attempts":{done},"checks":0,"mismatches":0,"checks_skipped":0,"lanes":[{done}],"digest":{digest},"failure":null,"waiting":null,"added_later":1}}"#,
+        id(),
+        Digest::of(b"manifest"),
+    )
+}
+
+fn id() -> JobId {
+    JobId::new(1, [2; 10])
+}
+
+fn spec() -> JobSpec {
+    JobSpec::from_json(br#"{"name":"pi","workload":"monte_carlo","params":{"model":"pi","paths":1000}}"#)
+        .unwrap()
+}
+
+#[test]
+fn where_nothing_listens_the_message_says_how_to_start_a_hub() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let error = Hub::new(&url, Some("k")).unwrap().jobs().unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "no hub listens at {url}\nhint: start one with `hub serve`, or name another with --hub URL or TESSERA_HUB; \
+             `tessera run FILE` needs none"
+        )
+    );
+    let error = follow(&Hub::new(&url, None).unwrap(), id(), |_| {}).unwrap_err();
+    assert!(matches!(error, HubError::NoHub { .. }), "{error}");
+}
+
+#[test]
+fn a_key_the_hub_does_not_know_is_explained_by_where_keys_come_from() {
+    let problem =
+        r#"{"type":"about:blank","title":"t","status":401,"code":"unauthorized","detail":"d","hint":"h"}"#;
+    let unauthorized = answer("401 Unauthorized", "application/problem+json", problem);
+    let (url, seen) = hub_that_answers(vec![unauthorized.clone(), unauthorized]);
+    let message = Hub::new(&url, Some("tsk_wrong")).unwrap().jobs().unwrap_err().to_string();
+    assert!(
+        message
+            .starts_with(&format!("the hub at {url} does not know this API key\nhint: `hub serve` prints")),
+        "{message}"
+    );
+    let message = Hub::new(&url, None).unwrap().jobs().unwrap_err().to_string();
+    assert!(message.contains("wants an API key and none was given"), "{message}");
+    let seen = seen.lock().unwrap();
+    assert!(seen[0].1.contains(&"authorization: bearer tsk_wrong".to_owned()));
+    assert!(!seen[1].1.iter().any(|header| header.starts_with("authorization")));
+}
+
+#[test]
+fn a_problem_is_shown_with_its_fields_and_its_hint() {
+    let problem = r#"{"type":"/problems/invalid_spec","title":"Invalid","status":422,"code":"invalid_spec","detail":"the job was refused","hint":"correct the fields","errors":[{"field":"params.paths","value":"0","allowed":"must be from 1"}]}"#;
+    let (url, _) = hub_that_answers(vec![answer("422 Unprocessable", "application/problem+json", problem)]);
+    let error = Hub::new(&url, Some("k")).unwrap().plan(&spec()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the job was refused\n  params.paths = 0: must be from 1\nhint: correct the fields"
+    );
+    assert!(matches!(error, HubError::Refused(problem) if problem.code == "invalid_spec"));
+}
+
+#[test]
+fn a_submission_whose_connection_drops_is_sent_again_with_the_same_key() {
+    let (url, seen) = hub_that_answers(vec![String::new(), json("201 Created", &view("queued", 0))]);
+    let hub = Hub::new(&url, Some("k")).unwrap();
+    let job = hub.submit(&spec(), &IdempotencyKey::random().unwrap()).unwrap();
+    assert_eq!((job.id, job.state), (id(), JobState::Queued));
+    let seen = seen.lock().unwrap();
+    let key = |position: usize| {
+        let headers: &Vec<String> = &seen[position].1;
+        headers.iter().find(|header| header.starts_with("idempotency-key: ")).cloned().unwrap()
+    };
+    assert_eq!(seen[0].0, "POST /v1/jobs HTTP/1.1");
+    assert_eq!(key(0), key(1));
+    assert!(key(0).len() < IDEMPOTENCY_KEY_BYTES_MAX);
+    assert_ne!(IdempotencyKey::random().unwrap(), IdempotencyKey::random().unwrap());
+    assert_eq!(JobSpec::from_json(seen[1].2.as_bytes()).unwrap(), spec());
+}
+
+#[test]
+fn a_result_with_another_digest_is_refused() {
+    let (url, _) = hub_that_answers(vec![json("200 OK", "{}"), json("200 OK", "{ }")]);
+    let hub = Hub::new(&url, Some("k")).unwrap();
+    let job: JobView = serde_json::from_str(&view("done", 4)).unwrap();
+    assert_eq!(hub.result(&job).unwrap(), b"{}");
+    assert!(matches!(hub.result(&job), Err(HubError::WrongDigest { .. })));
+}
+
+#[test]
+fn a_watcher_sees_every_change_and_survives_a_dropped_stream() {
+    let stream = |body: &str| {
+        format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n{body}")
+    };
+    let first = format!(": hello\n\nevent: other\ndata: 1\n\nevent: job\ndata: {}\n\n", view("running", 1));
+    let second =
+        format!("event:job\r\ndata:{}\r\n\r\nevent: job\ndata: {}\n\n", view("running", 3), view("done", 4));
+    let (url, seen) = hub_that_answers(vec![
+        stream(&first),
+        json("200 OK", &view("running", 2)),
+        String::new(),
+        stream(&second),
+    ]);
+    let mut states = Vec::new();
+    let last =
+        follow(&Hub::new(&url, Some("k")).unwrap(), id(), |view| states.push(view.shards_done)).unwrap();
+    assert_eq!(last.state, JobState::Done);
+    assert_eq!(states, [1, 2, 3, 4]);
+    assert_eq!(seen.lock().unwrap().len(), 4);
+}
+
+#[test]
+fn what_is_not_a_hub_is_said_to_be_none() {
+    let (url, _) =
+        hub_that_answers(vec![answer("200 OK", "text/html", "<html>"), answer("302 Found", "text/html", "")]);
+    let hub = Hub::new(&url, Some("k")).unwrap();
+    let message = hub.jobs().unwrap_err().to_string();
+    assert!(message.contains("answered with not the expected document"), "{message}");
+    let message = hub.jobs().unwrap_err().to_string();
+    assert!(message.contains("answered with status 302"), "{message}");
+}
+
+#[test]
+fn only_plain_http_urls_without_a_path_name_a_hub() {
+    for right in ["http://127.0.0.1:7840", "http://hub.local:80/", "http://[::1]:7840"] {
+        assert!(Hub::new(right, None).is_ok(), "{right}");
+    }
+    assert!(matches!(Hub::new("https://hub", None), Err(HubUrlError::Https { .. })));
+    for wrong in ["127.0.0.1:7840", "ftp://hub", "http://", "http://hub/path", "hub", ""] {
+        assert!(matches!(Hub::new(wrong, None), Err(HubUrlError::NotHttp { .. })), "{wrong}");
+    }
+    let hub = Hub::new("http://127.0.0.1:1", Some("bad\nkey")).unwrap();
+    assert!(matches!(hub.jobs(), Err(HubError::NotSendable { .. })));
+}
