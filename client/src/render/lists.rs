@@ -1,0 +1,163 @@
+//! Jobs, agents and quotes as text.
+
+use tessera_protocol::api::{AgentList, AgentState, JobFailure, JobList, JobState, JobView, PlanQuote};
+
+use super::number::{duration, grouped};
+use super::{Style, facts, lines, shortened, table};
+
+const NAME_CHARS: usize = 24;
+
+/// Jobs, newest first as the hub lists them. `now_ms` is for ages. *Units*: Unix milliseconds.
+pub fn jobs(list: &JobList, now_ms: u64) -> String {
+    if list.jobs.is_empty() {
+        return "no jobs yet; `tessera submit FILE` makes one\n".to_owned();
+    }
+    let rows = list.jobs.iter().map(|job| {
+        vec![
+            job.id.to_string(),
+            shortened(&job.name, NAME_CHARS),
+            state(job.state).to_owned(),
+            format!("{}/{}", job.shards_done, job.shards),
+            grouped(job.paths),
+            duration(now_ms.saturating_sub(job.created_ms.0)),
+        ]
+    });
+    lines(&table(&["job", "name", "state", "shards", "paths", "age"], 3, rows.collect()))
+}
+
+/// The agents of a hub.
+pub fn agents(list: &AgentList) -> String {
+    if list.agents.is_empty() {
+        return "no agents yet; `tessera agent token` makes a token with which one enrols\n".to_owned();
+    }
+    let rows = list.agents.iter().map(|agent| {
+        vec![
+            agent.id.to_string(),
+            shortened(&agent.name, 14),
+            match agent.state {
+                AgentState::Connected => "connected".to_owned(),
+                AgentState::Leaving => "leaving".to_owned(),
+                AgentState::Away => "away".to_owned(),
+            },
+            agent.lane.map_or_else(|| "–".to_owned(), |lane| lane.to_string()),
+            agent.slots.to_string(),
+            agent.in_flight.to_string(),
+            grouped(agent.completed),
+            shortened(&agent.isa, 8),
+        ]
+    });
+    let header = ["agent", "name", "state", "lane", "slots", "busy", "done", "isa"];
+    lines(&table(&header, 3, rows.collect()))
+}
+
+/// One job with everything that a client may want to know.
+pub fn job(view: &JobView, style: Style) -> String {
+    let mut known = vec![
+        ("job", view.id.to_string()),
+        ("project", shortened(&view.project, 60)),
+        ("state", state_in_words(view)),
+        ("paths", grouped(view.paths)),
+    ];
+    if let Some(earlier) = view.extends {
+        known.push(("extends", earlier.to_string()));
+    }
+    known.push(("manifest", view.manifest_digest.to_string()));
+    if let Some(digest) = view.digest {
+        known.push(("digest", digest.to_string()));
+    }
+    known.extend(work(view));
+    format!("{}\n{}", style.heading(&shortened(&view.name, 90)), facts(&known))
+}
+
+/// What it took to finish a job. `agents` is how many were there, where that is known.
+pub fn summary(view: &JobView, agents: Option<u64>, elapsed_ms: Option<u64>) -> String {
+    let mut known = Vec::new();
+    if let Some(digest) = view.digest {
+        known.push(("digest", digest.to_string()));
+    }
+    known.push(("job", format!("{} ({})", view.id, state_in_words(view))));
+    known.extend(work(view));
+    if let Some(agents) = agents {
+        known.push(("agents", grouped(agents)));
+    }
+    if let Some(ms) = elapsed_ms {
+        known.push(("time", format!("{} from submission to result", duration(ms))));
+    }
+    facts(&known)
+}
+
+fn work(view: &JobView) -> Vec<(&'static str, String)> {
+    let mut work = vec![
+        ("shards", format!("{} of {} done", grouped(view.shards_done), grouped(view.shards))),
+        ("attempts", grouped(view.attempts)),
+        ("checks", checks(view)),
+    ];
+    if !view.lanes.is_empty() {
+        let each: Vec<String> = view.lanes.iter().take(16).map(|shards| grouped(*shards)).collect();
+        let more = if view.lanes.len() > 16 { ", …" } else { "" };
+        work.push(("lanes", format!("{} (shards of each: {}{more})", view.lanes.len(), each.join(", "))));
+    }
+    work.push(("cost", format!("{} compute units", grouped(view.cost.0))));
+    work
+}
+
+fn checks(view: &JobView) -> String {
+    let mut text = format!("{} shards done twice and equal", grouped(view.checks));
+    if view.mismatches > 0 {
+        text += &format!(", {} with two answers", grouped(view.mismatches));
+    }
+    if view.checks_skipped > 0 {
+        text += &format!(", {} skipped for want of a second agent", grouped(view.checks_skipped));
+    }
+    text
+}
+
+/// What a job would take.
+pub fn quote(quote: &PlanQuote) -> String {
+    facts(&[
+        ("manifest", quote.manifest_digest.to_string()),
+        ("plan", quote.plan_digest.to_string()),
+        ("paths", grouped(quote.paths)),
+        ("shards", format!("{} of {} paths", grouped(quote.shards), grouped(quote.shard_size))),
+        ("cost", format!("{} compute units, checks not counted", grouped(quote.cost.0))),
+    ])
+}
+
+fn state(state: JobState) -> &'static str {
+    match state {
+        JobState::Queued => "queued",
+        JobState::Running => "running",
+        JobState::Done => "done",
+        JobState::Failed => "failed",
+        JobState::Cancelled => "cancelled",
+    }
+}
+
+fn state_in_words(view: &JobView) -> String {
+    let mut text = state(view.state).to_owned();
+    if let Some(ended) = view.ended_ms {
+        text += &format!(" after {}", duration(ended.0.saturating_sub(view.created_ms.0)));
+    }
+    if let Some(failure) = &view.failure {
+        text += &format!(": {}", failure_in_words(failure));
+    }
+    if let Some(waiting) = &view.waiting {
+        text += &format!("; waits for {}", shortened(waiting, 60));
+    }
+    text
+}
+
+fn failure_in_words(failure: &JobFailure) -> String {
+    match failure {
+        JobFailure::ShardFailed { shard, attempts, cause } => {
+            format!("shard {shard} failed {attempts} times, last with: {}", shortened(cause, 200))
+        }
+        JobFailure::DeadlinePassed { deadline_s } => format!("its deadline of {deadline_s} s passed"),
+        JobFailure::Disputed { shard } => {
+            format!("agents disagreed about shard {shard} and none was in the majority")
+        }
+        JobFailure::NotReducible { cause } => {
+            format!("its shards do not add up to a result: {}", shortened(cause, 200))
+        }
+    }
+}
