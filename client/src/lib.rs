@@ -3,4 +3,9 @@
 //!
 //! Decides nothing about jobs: it reads, asks, shows and supervises child processes.
 
+pub mod api;
 pub mod book_csv;
+pub mod config;
+pub mod local;
+pub mod render;
+pub mod spec_file;

@@ -1,1 +1,18 @@
-fn main(){}
+//! `tessera`: the client's program. Reads arguments, runs one command, turns its outcome into an exit code.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+mod cli;
+
+fn main() -> ExitCode {
+    let args = cli::Args::parse();
+    match cli::run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("tessera: {failure}");
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! The commands. Each reads its input, asks the hub, prints for a person or as JSON.
+//!
+//! Standard output carries what was asked for and nothing else; progress, notices and errors go to standard
+//! error.
+
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+use tessera_client::api::{Hub, IdempotencyKey};
+use tessera_client::config::{self, Config};
+use tessera_client::render::{self, Style};
+use tessera_client::spec_file;
+use tessera_protocol::api::{JobState, JobView};
+use tessera_protocol::spec::JobSpec;
+
+mod args;
+mod attend;
+mod failure;
+mod progress;
+mod run;
+
+pub(crate) use args::Args;
+use args::{AgentCommand, Command, Connection, JobCommand, Submit};
+use attend::{Finished, attend};
+use failure::Failure;
+use progress::Progress;
+
+/// Runs one command.
+pub(crate) fn run(args: Args) -> Result<(), Failure> {
+    let connect = || connect(&args.connection);
+    match args.command {
+        Command::Run(command) => run::run(&command),
+        Command::Submit(command) => submit(&connect()?, &command),
+        Command::Plan { file, json } => {
+            let spec = spec_file::load(&file)?;
+            let quote = connect()?.plan(&spec)?;
+            show(json, &quote, || render::quote(&quote))
+        }
+        Command::Job(command) => job(&connect()?, command),
+        Command::Agent(AgentCommand::List { json }) => {
+            let list = connect()?.agents()?;
+            show(json, &list, || render::agents(&list))
+        }
+        Command::Agent(AgentCommand::Token { json }) => {
+            let issued = connect()?.issue_agent_token()?;
+            show(json, &issued, || {
+                format!(
+                    "A token enrols one agent, once. On the machine that computes:\n\n  agent --hub {} --token {}\n",
+                    issued.hub, issued.token
+                )
+            })
+        }
+    }
+}
+
+fn connect(connection: &Connection) -> Result<Hub, Failure> {
+    let variable = |name| std::env::var_os(name).map(std::path::PathBuf::from);
+    let config = match config::path(variable("XDG_CONFIG_HOME").as_deref(), variable("HOME").as_deref()) {
+        Some(path) => config::load(&path)?,
+        None => Config::default(),
+    };
+    let url = connection.hub.clone().or(config.hub);
+    let key = match (&connection.api_key, &connection.api_key_file) {
+        (Some(key), _) => Some(key.clone()),
+        (None, Some(file)) => Some(config::key_in(file)?),
+        (None, None) => config.api_key,
+    };
+    Ok(Hub::new(url.as_deref().unwrap_or(config::DEFAULT_HUB), key.as_deref())?)
+}
+
+fn submit(hub: &Hub, command: &Submit) -> Result<(), Failure> {
+    let spec = load(&command.file, command.shard_size)?;
+    let key = match &command.idempotency_key {
+        Some(key) => IdempotencyKey::chosen(key),
+        None => IdempotencyKey::random()?,
+    };
+    if !command.wait {
+        let view = hub.submit(&spec, &key)?;
+        return show(command.json, &view, || {
+            format!("{}\nwatch it with `tessera job watch {}`\n", render::job(&view, style()), view.id)
+        });
+    }
+    let finished = attend_alone(hub, move |hub| hub.submit(&spec, &key))?;
+    report(&finished, command.json, None)
+}
+
+fn job(hub: &Hub, command: JobCommand) -> Result<(), Failure> {
+    match command {
+        JobCommand::List { json } => {
+            let list = hub.jobs()?;
+            show(json, &list, || render::jobs(&list, now_ms()))
+        }
+        JobCommand::Show { id, json } => {
+            let view = hub.job(id)?;
+            show(json, &view, || render::job(&view, style()))
+        }
+        JobCommand::Watch { id, json } => {
+            let finished = attend_alone(hub, move |hub| hub.job(id))?;
+            report(&finished, json, None)
+        }
+        JobCommand::Cancel { id, json } => {
+            let view = hub.cancel(id)?;
+            show(json, &view, || render::job(&view, style()))
+        }
+        JobCommand::Result { id, json, output } => {
+            let view = hub.job(id)?;
+            let document = hub.result(&view)?;
+            match output {
+                Some(path) if path != Path::new("-") => write_file(&path, &document),
+                Some(_) => print(&document),
+                None if json => print(&document),
+                None => print(render::result(&document, style())?.as_bytes()),
+            }
+        }
+        JobCommand::Extend { id, paths, wait, json } => {
+            let key = IdempotencyKey::random()?;
+            if wait {
+                let finished = attend_alone(hub, move |hub| hub.extend(id, paths, &key))?;
+                return report(&finished, json, None);
+            }
+            let view = hub.extend(id, paths, &key)?;
+            show(json, &view, || render::job(&view, style()))
+        }
+    }
+}
+
+/// Loads a job file, with another cut into shards where the command line asks for one.
+fn load(file: &Path, shard_size: Option<u64>) -> Result<JobSpec, Failure> {
+    let mut spec = spec_file::load(file)?;
+    if shard_size.is_some() {
+        spec.params.shard_size = shard_size;
+    }
+    Ok(spec)
+}
+
+/// Follows a job of a hub that this command does not supervise.
+fn attend_alone(
+    hub: &Hub,
+    begin: impl FnOnce(&Hub) -> Result<JobView, tessera_client::api::HubError> + Send + 'static,
+) -> Result<Finished, Failure> {
+    let interrupted = attend::interrupts()?;
+    let (happenings, inbox) = attend::channel();
+    attend(hub, begin, happenings, &inbox, &interrupted, &mut Progress::new(), &mut |_| Ok(()))
+}
+
+/// How many agents and lanes a local run had, and how long it took.
+#[derive(Serialize)]
+struct Setting {
+    agents: u16,
+    lanes: u16,
+    elapsed_ms: u64,
+}
+
+/// Prints a finished job; a job without a result is a failure.
+fn report(finished: &Finished, json: bool, setting: Option<&Setting>) -> Result<(), Failure> {
+    let view = &finished.view;
+    if json {
+        print(document(finished, setting)?.as_bytes())?;
+    } else if let Some(bytes) = &finished.document {
+        let agents = setting.map(|setting| u64::from(setting.agents));
+        let elapsed = setting.map(|setting| setting.elapsed_ms);
+        let text = render::result(bytes, style())? + "\n" + &render::summary(view, agents, elapsed);
+        print(text.as_bytes())?;
+    } else {
+        print(render::job(view, style()).as_bytes())?;
+    }
+    match view.state {
+        JobState::Done => Ok(()),
+        _ => Err(Failure::JobNotDone(Box::new(view.clone()))),
+    }
+}
+
+/// One JSON document; the result inside it has the very bytes that the digest names.
+fn document(finished: &Finished, setting: Option<&Setting>) -> Result<String, Failure> {
+    let result = finished.document.as_deref().map_or("null".into(), String::from_utf8_lossy);
+    let mut text = format!(
+        "{{\"digest\":{},\"job\":{},\"result\":{result}",
+        serde_json::to_string(&finished.view.digest)?,
+        serde_json::to_string(&finished.view)?,
+    );
+    if let Some(setting) = setting {
+        let setting = serde_json::to_string(setting)?;
+        text.push(',');
+        text.push_str(setting.trim_start_matches('{').trim_end_matches('}'));
+    }
+    Ok(text + "}\n")
+}
+
+fn show<T: Serialize>(json: bool, value: &T, text: impl FnOnce() -> String) -> Result<(), Failure> {
+    match json {
+        true => print((serde_json::to_string(value)? + "\n").as_bytes()),
+        false => print(text().as_bytes()),
+    }
+}
+
+/// Writes to standard output. A reader that has seen enough is no failure.
+fn print(bytes: &[u8]) -> Result<(), Failure> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Err(source) if source.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::Write { path: "standard output".into(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    std::fs::write(path, bytes).map_err(|source| Failure::Write { path: path.to_owned(), source })
+}
+
+/// Bold headings for a terminal whose owner does not mind. *Source*: <https://no-color.org>.
+fn style() -> Style {
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    Style { bold: std::io::stdout().is_terminal() && !refused }
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}

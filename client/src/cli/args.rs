@@ -1,0 +1,210 @@
+//! The command line: what may be written, and what `--help` says about it.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+use tessera_protocol::id::JobId;
+use tessera_protocol::limits::{PATHS_MAX, SHARD_PATHS_MAX, SLOTS_MAX};
+
+/// Most agents that `run` starts: each is a process of this machine.
+const AGENTS_MAX: i64 = 256;
+/// Most lanes that `run` asks for: lane numbers travel in one byte of a connection id.
+const LANES_MAX: i64 = 256;
+
+const AFTER_HELP: &str = "\
+Exit codes:
+  0    it worked
+  1    the job failed or was cancelled, or its result could not be written
+  2    wrong usage or wrong input
+  3    the hub cannot be reached, or refuses
+  130  interrupted";
+
+/// Bit-reproducible computation on many machines: describe a job in a file, get the same bytes every time.
+#[derive(Debug, Parser)]
+#[command(name = "tessera", version, after_help = AFTER_HELP)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Which hub, and with which key. `run` starts its own and ignores these.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Connection {
+    /// URL of the hub [default: http://127.0.0.1:7840, or `hub` in the configuration file]
+    #[arg(long, global = true, env = "TESSERA_HUB", value_name = "URL")]
+    pub(crate) hub: Option<String>,
+    /// API key [default: `api_key` in ~/.config/tessera/config.toml]
+    #[arg(long, global = true, env = "TESSERA_API_KEY", hide_env_values = true, value_name = "KEY")]
+    pub(crate) api_key: Option<String>,
+    /// File whose first line is the API key
+    #[arg(long, global = true, value_name = "FILE", conflicts_with = "api_key")]
+    pub(crate) api_key_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a job on this machine: starts a hub and agents, prints the result, stops them
+    Run(Run),
+    /// Hand a job to a hub
+    Submit(Submit),
+    /// Say what a job would take, without running it
+    Plan {
+        /// Job file (.toml or .json)
+        file: PathBuf,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Look at jobs and steer them
+    #[command(subcommand)]
+    Job(JobCommand),
+    /// Look at agents and enrol them
+    #[command(subcommand)]
+    Agent(AgentCommand),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Run {
+    /// Job file (.toml or .json)
+    pub(crate) file: PathBuf,
+    /// Agents to start
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=AGENTS_MAX))]
+    pub(crate) agents: u16,
+    /// Lanes of the hub
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=LANES_MAX))]
+    pub(crate) lanes: u16,
+    /// Shards that each agent computes at once [default: the processors shared among the agents]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=i64::from(SLOTS_MAX)))]
+    pub(crate) slots: Option<u16>,
+    /// Paths to a shard; never changes the result [default: the planner's choice]
+    #[arg(long, value_name = "PATHS", value_parser = clap::value_parser!(u64).range(1..=SHARD_PATHS_MAX))]
+    pub(crate) shard_size: Option<u64>,
+    /// Folder that keeps the hub's and the agents' data [default: a temporary one]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Write the exact bytes of the result document to a file as well
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Print one JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Submit {
+    /// Job file (.toml or .json)
+    pub(crate) file: PathBuf,
+    /// Wait for the result and print it
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// Paths to a shard; never changes the result [default: the planner's choice]
+    #[arg(long, value_name = "PATHS", value_parser = clap::value_parser!(u64).range(1..=SHARD_PATHS_MAX))]
+    pub(crate) shard_size: Option<u64>,
+    /// Name of this wish: the same key never makes a second job [default: a random one]
+    #[arg(long, value_name = "KEY")]
+    pub(crate) idempotency_key: Option<String>,
+    /// Print one JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum JobCommand {
+    /// List jobs, newest first
+    List {
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one job
+    Show {
+        /// The job
+        id: JobId,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Follow a job to its end and print its result
+    Watch {
+        /// The job
+        id: JobId,
+        /// Print one JSON document at the end
+        #[arg(long)]
+        json: bool,
+    },
+    /// Stop a job
+    Cancel {
+        /// The job
+        id: JobId,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the result of a finished job, after comparing it with its digest
+    Result {
+        /// The job
+        id: JobId,
+        /// Print the result document itself
+        #[arg(long)]
+        json: bool,
+        /// Write the exact bytes of the result document to a file, or `-` for standard output
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Continue a finished job to more paths; only the new ones are computed
+    Extend {
+        /// The finished job
+        id: JobId,
+        /// All paths afterwards, those of the finished job included
+        #[arg(long, value_parser = clap::value_parser!(u64).range(1..=PATHS_MAX))]
+        paths: u64,
+        /// Wait for the result and print it
+        #[arg(long)]
+        wait: bool,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AgentCommand {
+    /// List enrolled agents
+    List {
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make a token that enrols one agent
+    Token {
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent_and_refuses_numbers_out_of_range() {
+        <Args as clap::CommandFactory>::command().debug_assert();
+        let parses = |line: &str| Args::try_parse_from(line.split(' ')).is_ok();
+        assert!(parses("tessera run job.toml --agents 7 --lanes 2 --shard-size 1000 --json"));
+        assert!(parses(
+            "tessera job extend job_000102030405060708090a0b0c0d0e0f --paths 10 --hub http://h:1"
+        ));
+        for wrong in [
+            "tessera run",
+            "tessera run job.toml --agents 0",
+            "tessera run job.toml --shard-size 0",
+            "tessera job show 12",
+            "tessera job extend job_000102030405060708090a0b0c0d0e0f",
+        ] {
+            assert!(!parses(wrong), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Why a command did not do what it was asked, and the exit code that says so.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use tessera_client::api::{HubError, HubUrlError};
+use tessera_client::config::ConfigError;
+use tessera_client::local::LocalError;
+use tessera_client::spec_file::SpecFileError;
+use tessera_protocol::api::{JobState, JobView};
+use tessera_protocol::id::JobId;
+
+/// Why a command failed.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The job file is wrong.
+    Spec(SpecFileError),
+    /// The configuration or key file is wrong.
+    Config(ConfigError),
+    /// The hub's URL is wrong.
+    Url(HubUrlError),
+    /// The hub gave no usable answer.
+    Hub(HubError),
+    /// The local hub and agents did not start, or stopped for good.
+    Local(LocalError),
+    /// The job ended without a result.
+    JobNotDone(Box<JobView>),
+    /// A document of the hub is not one that this version can show.
+    Document(serde_json::Error),
+    /// An output cannot be written.
+    Write {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The operating system gives no random bytes.
+    Random(getrandom::Error),
+    /// Signals cannot be heard, or a thread not started.
+    System(io::Error),
+    /// A person stopped a command that was watching this job.
+    StoppedWatching(Option<JobId>),
+    /// A person stopped a local run.
+    StoppedRun {
+        /// Where its data stays, if it does.
+        kept: Option<PathBuf>,
+    },
+}
+
+impl Failure {
+    /// As the help page lists them.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Failure::JobNotDone(_) | Failure::Document(_) | Failure::Write { .. } => 1,
+            Failure::Spec(_) | Failure::Config(_) | Failure::Url(_) => 2,
+            Failure::Hub(HubError::NotSendable { .. }) => 2,
+            Failure::Hub(HubError::Refused(problem)) if is_about_input(problem.status) => 2,
+            Failure::Hub(_) | Failure::Local(_) | Failure::Random(_) | Failure::System(_) => 3,
+            Failure::StoppedWatching(_) | Failure::StoppedRun { .. } => 130,
+        }
+    }
+}
+
+/// Statuses with which a hub says that the request is wrong, rather than the moment or the key.
+fn is_about_input(status: u16) -> bool {
+    matches!(status, 400 | 404 | 405 | 409 | 410 | 411 | 413 | 415 | 422)
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Spec(error) => error.fmt(f),
+            Failure::Config(error) => error.fmt(f),
+            Failure::Url(error) => error.fmt(f),
+            Failure::Hub(error) => error.fmt(f),
+            Failure::Local(error) => error.fmt(f),
+            Failure::JobNotDone(view) => match view.state {
+                JobState::Cancelled => write!(f, "{} was cancelled", view.id),
+                _ => write!(f, "{} failed", view.id),
+            },
+            Failure::Document(error) => {
+                write!(f, "this version cannot show the document: {error}\nhint: --json prints it as it is")
+            }
+            Failure::Write { path, source } => write!(f, "cannot write {}: {source}", path.display()),
+            Failure::Random(error) => write!(f, "the operating system gives no random bytes: {error}"),
+            Failure::System(error) => write!(f, "the operating system refuses: {error}"),
+            Failure::StoppedWatching(None) => f.write_str("interrupted before the job was accepted"),
+            Failure::StoppedWatching(Some(id)) => write!(
+                f,
+                "stopped watching; {id} goes on\nhint: `tessera job watch {id}` watches it again, `tessera job cancel {id}` \
+                 stops it"
+            ),
+            Failure::StoppedRun { kept: None } => {
+                f.write_str("interrupted; hub and agents are stopped, nothing is kept")
+            }
+            Failure::StoppedRun { kept: Some(data) } => {
+                write!(f, "interrupted; hub and agents are stopped, their data stays in {}", data.display())
+            }
+        }
+    }
+}
+
+macro_rules! from {
+    ($($error:ty => $variant:ident),+ $(,)?) => {
+        $(impl From<$error> for Failure {
+            fn from(error: $error) -> Failure {
+                Failure::$variant(error)
+            }
+        })+
+    };
+}
+
+from! {
+    SpecFileError => Spec,
+    ConfigError => Config,
+    HubUrlError => Url,
+    HubError => Hub,
+    LocalError => Local,
+    serde_json::Error => Document,
+    getrandom::Error => Random,
+}

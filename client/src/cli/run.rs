@@ -1,0 +1,124 @@
+//! `tessera run`: a hub and agents of this machine for the time of one job.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tessera_client::api::IdempotencyKey;
+use tessera_client::local::{Local, LocalError, LocalPlan, Member, Notice, Programs};
+
+use super::args::Run;
+use super::attend::{self, Happening, attend};
+use super::{Failure, Progress, Setting, load, report, write_file};
+
+pub(super) fn run(command: &Run) -> Result<(), Failure> {
+    let spec = load(&command.file, command.shard_size)?;
+    let programs = Programs::in_folder(&program_folder()?)?;
+    let key = IdempotencyKey::random()?;
+    let interrupted = attend::interrupts()?;
+    let temporary = match &command.data {
+        Some(_) => None,
+        None => Some(tempfile::Builder::new().prefix("tessera-run-").tempdir().map_err(Failure::System)?),
+    };
+    let kept = command.data.clone();
+    let data = match (&kept, &temporary) {
+        (Some(data), _) => data.clone(),
+        (None, Some(folder)) => folder.path().to_owned(),
+        (None, None) => PathBuf::new(),
+    };
+    let plan = LocalPlan {
+        programs,
+        data,
+        agents: command.agents,
+        lanes: command.lanes,
+        slots: command.slots.unwrap_or_else(|| share_of_processors(command.agents)),
+    };
+
+    let stopped = |failure| match failure {
+        Failure::StoppedWatching(_) | Failure::Local(LocalError::Interrupted) => {
+            Failure::StoppedRun { kept: kept.clone() }
+        }
+        other => other,
+    };
+    let (happenings, inbox) = attend::channel();
+    let notices = happenings.clone();
+    let local = Local::start(plan, Arc::clone(&interrupted), move |notice| {
+        // Nobody listens any more when the command is ending.
+        let _ = notices.send(Happening::Notice(notice));
+    });
+    let local = local.map_err(|error| stopped(error.into()))?;
+
+    let mut progress = Progress::new();
+    let mut pids = Pids { expected: usize::from(command.agents) + 1, known: Vec::new() };
+    let mut lost = 0;
+    let mut on_notice = |notice: Notice| match notice {
+        Notice::GaveUp { member, error } => {
+            lost += u16::from(member != Member::Hub);
+            match member == Member::Hub || lost == command.agents {
+                true => Err(Failure::Local(error)),
+                false => Ok(()),
+            }
+        }
+        Notice::Started { .. } | Notice::Died { .. } => Ok(()),
+    };
+    pids.announce(&inbox, &mut on_notice)?;
+    let since = Instant::now();
+    let begin = move |hub: &tessera_client::api::Hub| hub.submit(&spec, &key);
+    let finished =
+        attend(local.hub(), begin, happenings, &inbox, &interrupted, &mut progress, &mut on_notice);
+    progress.finish();
+    let finished = finished.map_err(stopped)?;
+    let elapsed_ms = since.elapsed().as_millis() as u64;
+    drop(local);
+
+    if let (Some(path), Some(document)) = (&command.output, &finished.document) {
+        write_file(path, document)?;
+    }
+    let setting = Setting { agents: command.agents, lanes: command.lanes, elapsed_ms };
+    report(&finished, command.json, Some(&setting))
+}
+
+/// The folder of this program, where its siblings are, unless the environment names another.
+fn program_folder() -> Result<PathBuf, Failure> {
+    if let Some(folder) = std::env::var_os("TESSERA_BIN_DIR") {
+        return Ok(PathBuf::from(folder));
+    }
+    let program = std::env::current_exe().map_err(Failure::System)?;
+    Ok(program.parent().map(PathBuf::from).unwrap_or_default())
+}
+
+/// Processors for each agent, at least one.
+fn share_of_processors(agents: u16) -> u16 {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    (processors / usize::from(agents)).clamp(1, usize::from(u16::MAX)) as u16
+}
+
+/// The process ids of the children, said in one line once all run.
+struct Pids {
+    expected: usize,
+    known: Vec<String>,
+}
+
+impl Pids {
+    /// The supervisor told of every start before it reported success, so the notices are there.
+    fn announce(
+        &mut self,
+        inbox: &std::sync::mpsc::Receiver<Happening>,
+        on_notice: &mut dyn FnMut(Notice) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        while self.known.len() < self.expected {
+            match inbox.try_recv() {
+                Ok(Happening::Notice(Notice::Started { member, pid, .. })) => {
+                    self.known.push(format!("{member} {pid}"))
+                }
+                Ok(Happening::Notice(notice)) => {
+                    eprintln!("{notice}");
+                    on_notice(notice)?;
+                }
+                Ok(Happening::Changed(_) | Happening::Ended(_)) | Err(_) => break,
+            }
+        }
+        eprintln!("process ids: {}", self.known.join(", "));
+        Ok(())
+    }
+}
