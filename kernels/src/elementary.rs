@@ -1,0 +1,41 @@
+//! Elementary functions that give the same bits on every machine.
+//!
+//! Owns log, exp and the inverse normal distribution function, built from `+ - * / sqrt fma`, integer
+//! operations and bit casts. It may not call a libm. `log` and `exp` take every double; the `pub(crate)`
+//! cores take a part of the domain without a branch, so that a loop over them vectorises.
+//!
+//! `tests/accuracy.rs` holds them to one unit in the last place of CORE-MATH's correctly rounded results.
+
+mod exp;
+mod log;
+mod normal;
+
+pub use exp::exp;
+pub(crate) use exp::{EXP_CORE_BOUND, exp_core};
+pub use log::log;
+pub(crate) use normal::symmetric_uniform;
+pub use normal::{NORMAL_BOUND, inverse_normal, normals_from_uniforms};
+
+/// `c[0] + c[1] x + …`, in `K` chains (two or four) that take every `K`-th coefficient.
+///
+/// Horner's rule is one chain, and a vector loop then waits for its latency. *Order*: fixed, and part of
+/// the result's bits.
+#[inline(always)]
+fn polynomial<const K: usize, const N: usize>(x: f64, coefficients: &[f64; N]) -> f64 {
+    const { assert!((K == 2 || K == 4) && N > K) };
+    let square = x * x;
+    let stride = if K == 2 { square } else { square * square };
+    let mut sums = [0.0; K];
+    sums.copy_from_slice(&coefficients[N - K..]);
+    // Position of the chain's next coefficient, from the top.
+    let mut next = N - K;
+    while next > 0 {
+        next -= 1;
+        let chain = (next + K - (N - K) % K) % K;
+        sums[chain] = sums[chain].mul_add(stride, coefficients[next]);
+    }
+    // Chain `c` now holds the powers congruent to `c + N mod K`.
+    let by_power = |power: usize| sums[(power + K - N % K) % K];
+    let low = by_power(1).mul_add(x, by_power(0));
+    if K == 2 { low } else { by_power(3).mul_add(x, by_power(2)).mul_add(square, low) }
+}

@@ -1,0 +1,11 @@
+//! Kernels: bytes in, bytes out, the same bytes on every machine.
+//!
+//! Owns random numbers, elementary functions, exact block sums and the workloads built from them. It
+//! may not touch a clock, ambient randomness, files, the environment or the number of threads, and it
+//! uses only operations that IEEE 754 rounds correctly: `+ - * / sqrt fma`, comparisons, integers.
+
+pub mod elementary;
+pub mod isa;
+pub mod monte_carlo;
+pub mod philox;
+pub mod sums;

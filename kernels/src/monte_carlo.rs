@@ -1,0 +1,146 @@
+//! The Monte Carlo kernel: any range of a task's paths to an exact tally.
+//!
+//! Owns the order of work inside a range: blocks of paths, drivers, dates, contracts. It may not look at
+//! a clock or keep anything between calls; all allocation happens before the first path, but for the
+//! pages of the book's histogram.
+//!
+//! *Shape* of the tally: for π no sums and one count, the points inside. For a book, four sums a contract
+//! (`Σx, Σx², Σd, Σd²` of the discounted payoff `x` and its delta `d`) and then the book's `ΣV, ΣV²`;
+//! [`HISTOGRAM_BINS`] counts a contract; and the bins of `V` by [`tessera_protocol::bins`].
+
+mod book;
+mod contract;
+mod histogram;
+mod path;
+mod pi;
+mod program;
+
+use std::fmt;
+
+use tessera_protocol::monte_carlo::{Model, Task};
+use tessera_protocol::tally::Tally;
+
+use crate::isa::{Isa, floating_point_is_standard};
+
+#[doc(no_inline)]
+pub use tessera_protocol::monte_carlo::HISTOGRAM_BINS;
+
+/// Why a range of paths gave no tally.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KernelError {
+    /// The caller asked to stop.
+    Cancelled,
+    /// The range ends beyond `u64::MAX`.
+    Range,
+    /// This thread does not round to nearest, or flushes subnormals; run on a fresh thread.
+    FloatingPointMode,
+    /// The contract points to a driver or date that the task does not have.
+    Dates {
+        /// Position of the contract.
+        contract: usize,
+    },
+    /// The contract's payoff or delta, or its square, left the range of doubles.
+    NotFinite {
+        /// Position of the contract.
+        contract: usize,
+    },
+    /// The book's value, or its square, left the range of doubles.
+    BookNotFinite,
+}
+
+impl fmt::Display for KernelError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            KernelError::Cancelled => f.write_str("the computation was cancelled"),
+            KernelError::Range => f.write_str("the range of paths ends beyond 2^64 - 1"),
+            KernelError::FloatingPointMode => {
+                f.write_str("the thread does not round to nearest or flushes subnormal numbers")
+            }
+            KernelError::Dates { contract } => {
+                write!(f, "contract {contract} points to a driver or date that the task does not have")
+            }
+            KernelError::NotFinite { contract } => {
+                write!(
+                    f,
+                    "contract {contract} has payoffs, deltas or squares of them too large for a double: check its rates, volatility and expiry"
+                )
+            }
+            KernelError::BookNotFinite => f.write_str(
+                "the book has values, or squares of them, too large for a double: check its quantities",
+            ),
+        }
+    }
+}
+
+impl std::error::Error for KernelError {}
+
+/// How much of a path's outcome to tally.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// Everything: what a partial of a job holds.
+    Full,
+    /// Only each contract's `Σx, Σx²`, as its first two sums; the others stay zero, the counts and bins empty.
+    Prices,
+}
+
+/// Tallies paths `first_path..first_path + paths`.
+///
+/// The tallies of the parts of a range merge to the tally of the range, byte for byte, wherever it is
+/// cut and whatever instruction set ran which part. `cancelled` is asked every few milliseconds.
+pub fn run(
+    task: &Task,
+    isa: Isa,
+    first_path: u64,
+    paths: u64,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<Tally, KernelError> {
+    run_with(task, isa, first_path, paths, Detail::Full, cancelled)
+}
+
+/// [`run`] with a choice of detail.
+pub fn run_with(
+    task: &Task,
+    isa: Isa,
+    first_path: u64,
+    paths: u64,
+    detail: Detail,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<Tally, KernelError> {
+    if !floating_point_is_standard() {
+        return Err(KernelError::FloatingPointMode);
+    }
+    first_path.checked_add(paths).ok_or(KernelError::Range)?;
+    let blocks = path::Blocks::new(first_path, paths);
+    let mut poll = Poll { cancelled, work_left: 0 };
+    match &task.model {
+        Model::Pi => pi::run(task.key, isa, blocks, &mut poll),
+        Model::Gbm(market) => book::run(market, task.key, isa, blocks, detail, &mut poll),
+    }
+}
+
+/// Asks whether to stop, once every so much work.
+struct Poll<'a> {
+    cancelled: &'a dyn Fn() -> bool,
+    work_left: usize,
+}
+
+impl Poll<'_> {
+    /// Vector passes over one value each between two questions: about two milliseconds.
+    const WORK: usize = 1 << 20;
+
+    /// Counts work done. *Units*: values passed over.
+    #[inline]
+    fn tick(&mut self, work: usize) -> Result<(), KernelError> {
+        match self.work_left.checked_sub(work) {
+            Some(left) => {
+                self.work_left = left;
+                Ok(())
+            }
+            None if (self.cancelled)() => Err(KernelError::Cancelled),
+            None => {
+                self.work_left = Self::WORK;
+                Ok(())
+            }
+        }
+    }
+}

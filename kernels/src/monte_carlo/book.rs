@@ -1,0 +1,232 @@
+//! A book of contracts along the paths of its drivers.
+//!
+//! Owns the block loop: simulate, visit, settle, tally. The value of the book on a path is the sum of
+//! `quantity · x` in the order of the book, one fused multiply-add a contract, which fixes its rounding.
+
+use std::ops::Range;
+
+use tessera_protocol::monte_carlo::{HISTOGRAM_BINS, Market, SUMS_PER_BOOK, SUMS_PER_CONTRACT};
+use tessera_protocol::tally::Tally;
+
+use super::contract::{Outcome, advance, fix, hold, scale, settle, watch};
+use super::histogram::{PayoffHistogram, ValueHistogram};
+use super::path::{Block, Blocks, PATHS, normals};
+use super::program::{Action, Program, Style, Terms, Visit};
+use super::{Detail, KernelError, Poll};
+use crate::isa::Isa;
+use crate::philox::Schedule;
+use crate::sums::Moments;
+
+/// Vector passes that a visit of a contract and its tallies amount to, for [`Poll`].
+const PASSES_PER_VISIT: usize = 4;
+
+/// Tallies a book over the blocks.
+pub(super) fn run(
+    market: &Market,
+    key: [u32; 2],
+    isa: Isa,
+    blocks: Blocks,
+    detail: Detail,
+    poll: &mut Poll<'_>,
+) -> Result<Tally, KernelError> {
+    let program = Program::new(market)?;
+    let schedule = Schedule::new(key);
+    let mut scratch = Scratch::new(&program);
+    let mut results = Results::new(&program, detail);
+    let samples = blocks.paths();
+    for block in blocks {
+        simulate(&program, &schedule, isa, &block, &mut scratch, &mut results, poll)?;
+        if detail == Detail::Full {
+            results.tally_book(isa, &program, &block.wanted, &mut scratch, poll)?;
+        }
+    }
+    Ok(results.into_tally(samples))
+}
+
+/// Every array of the block loop, allocated once.
+struct Scratch {
+    uniforms: Vec<f64>,
+    normals: Vec<f64>,
+    w: Vec<f64>,
+    payoff: Vec<f64>,
+    delta: Vec<f64>,
+    value: Vec<f64>,
+    /// What contracts carry from date to date, one block each.
+    states: Vec<f64>,
+    /// Discounted payoffs, one block a contract.
+    discounted: Vec<f64>,
+}
+
+impl Scratch {
+    fn new(program: &Program) -> Self {
+        let block = || vec![0.0; PATHS];
+        Scratch {
+            uniforms: block(),
+            normals: block(),
+            w: block(),
+            payoff: block(),
+            delta: block(),
+            value: block(),
+            states: vec![0.0; PATHS * program.states],
+            discounted: vec![0.0; PATHS * program.contracts.len()],
+        }
+    }
+}
+
+/// Runs every driver of one block to its last date.
+fn simulate(
+    program: &Program,
+    schedule: &Schedule,
+    isa: Isa,
+    block: &Block,
+    scratch: &mut Scratch,
+    results: &mut Results,
+    poll: &mut Poll<'_>,
+) -> Result<(), KernelError> {
+    let paths = block.paths();
+    for (stream, steps) in program.drivers.iter().enumerate() {
+        for (number, step) in steps.iter().enumerate() {
+            let [uniforms, z, w] = [&mut scratch.uniforms, &mut scratch.normals, &mut scratch.w]
+                .map(|array| &mut array[..paths]);
+            normals(isa, schedule, block, [number as u32, stream as u32], uniforms, z);
+            if number == 0 {
+                scale(isa, step.root_dt, z, w);
+            } else {
+                advance(isa, step.root_dt, z, w);
+            }
+            poll.tick(paths * (PASSES_PER_VISIT * (1 + step.visits.len())))?;
+            for visit in &step.visits {
+                let terms = &program.contracts[visit.contract];
+                if visit.action == Action::Settle {
+                    settle_visit(isa, visit, terms, &block.wanted, scratch, results)?;
+                } else {
+                    look(isa, visit, terms, paths, scratch);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A visit before expiry: a fixing or a look at a barrier.
+fn look(isa: Isa, visit: &Visit, terms: &Terms, paths: usize, scratch: &mut Scratch) {
+    let w = &scratch.w[..paths];
+    let state_of = |state: usize| state * PATHS..state * PATHS + paths;
+    match terms.style {
+        Style::Asian { sum, .. } => {
+            fix(isa, &visit.price, visit.action == Action::FixFirst, w, &mut scratch.states[state_of(sum)])
+        }
+        Style::WatchedBarrier { alive, first, log_barrier, .. } => {
+            if visit.action == Action::WatchFirst {
+                scratch.states[state_of(first)].copy_from_slice(w);
+                scratch.states[state_of(alive)].fill(1.0);
+            }
+            watch(isa, &visit.price, log_barrier, w, &mut scratch.states[state_of(alive)]);
+        }
+        Style::European | Style::Digital { .. } | Style::BridgedBarrier { .. } => {
+            unreachable!("only averages and watched barriers look before expiry")
+        }
+    }
+}
+
+fn settle_visit(
+    isa: Isa,
+    visit: &Visit,
+    terms: &Terms,
+    wanted: &Range<usize>,
+    scratch: &mut Scratch,
+    results: &mut Results,
+) -> Result<(), KernelError> {
+    let states = |state: usize| &scratch.states[state * PATHS + wanted.start..state * PATHS + wanted.end];
+    let (payoff, delta) = (&mut scratch.payoff[wanted.clone()], &mut scratch.delta[wanted.clone()]);
+    settle(isa, terms, &visit.price, &scratch.w[wanted.clone()], states, Outcome { payoff, delta });
+    let discounted = &mut scratch.discounted[visit.contract * PATHS..][wanted.clone()];
+    scale(isa, terms.discount, payoff, discounted);
+    results.tally_contract(isa, visit.contract, terms, payoff, delta, discounted)
+}
+
+/// Everything that is being added up.
+struct Results {
+    detail: Detail,
+    contracts: Vec<ContractResults>,
+    value: Moments,
+    values: ValueHistogram,
+}
+
+struct ContractResults {
+    price: Moments,
+    delta: Moments,
+    payoffs: PayoffHistogram,
+}
+
+impl Results {
+    fn new(program: &Program, detail: Detail) -> Self {
+        let contract = || ContractResults {
+            price: Moments::default(),
+            delta: Moments::default(),
+            payoffs: PayoffHistogram::new(),
+        };
+        Results {
+            detail,
+            contracts: std::iter::repeat_with(contract).take(program.contracts.len()).collect(),
+            value: Moments::default(),
+            values: ValueHistogram::new(),
+        }
+    }
+
+    fn tally_contract(
+        &mut self,
+        isa: Isa,
+        contract: usize,
+        terms: &Terms,
+        payoff: &[f64],
+        delta: &[f64],
+        discounted: &[f64],
+    ) -> Result<(), KernelError> {
+        let not_finite = |_| KernelError::NotFinite { contract };
+        let results = &mut self.contracts[contract];
+        results.price.add(isa, discounted).map_err(not_finite)?;
+        if self.detail == Detail::Full {
+            results.delta.add(isa, delta).map_err(not_finite)?;
+            results.payoffs.record(isa, payoff, terms.bins_per_unit);
+        }
+        Ok(())
+    }
+
+    fn tally_book(
+        &mut self,
+        isa: Isa,
+        program: &Program,
+        wanted: &Range<usize>,
+        scratch: &mut Scratch,
+        poll: &mut Poll<'_>,
+    ) -> Result<(), KernelError> {
+        let value = &mut scratch.value[wanted.clone()];
+        value.fill(0.0);
+        for (position, terms) in program.contracts.iter().enumerate() {
+            hold(isa, terms.quantity, &scratch.discounted[position * PATHS..][wanted.clone()], value);
+        }
+        poll.tick(value.len() * (program.contracts.len() + PASSES_PER_VISIT))?;
+        self.value.add(isa, value).map_err(|_| KernelError::BookNotFinite)?;
+        self.values.record(isa, value);
+        Ok(())
+    }
+
+    fn into_tally(self, samples: u64) -> Tally {
+        let mut tally = Tally { samples, ..Tally::default() };
+        tally.sums.reserve(SUMS_PER_CONTRACT * self.contracts.len() + SUMS_PER_BOOK);
+        for contract in self.contracts {
+            tally.sums.extend(contract.price.into_sums());
+            tally.sums.extend(contract.delta.into_sums());
+            if self.detail == Detail::Full {
+                tally.counts.extend(contract.payoffs.into_counts());
+            }
+        }
+        tally.sums.extend(self.value.into_sums());
+        if self.detail == Detail::Full {
+            debug_assert!(tally.counts.len().is_multiple_of(HISTOGRAM_BINS));
+            tally.bins = self.values.into_bins();
+        }
+        tally
+    }
+}

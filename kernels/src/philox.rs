@@ -1,0 +1,69 @@
+//! Philox4x32-10: random numbers as a pure function of a key and a counter.
+//!
+//! Owns the generator and the meaning of its counter, `(block low, block high, step, stream)`. It has
+//! no state, so any path can be computed anywhere, in any order.
+//! *Source*: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
+
+const ROUNDS: usize = 10;
+const MULTIPLIERS: [u64; 2] = [0xd251_1f53, 0xcd9e_8d57];
+/// Added to the key before each round but the first (the golden ratio, the square root of three).
+const WEYL: [u32; 2] = [0x9e37_79b9, 0xbb67_ae85];
+const LOW: u64 = 0xffff_ffff;
+
+/// The ten round keys of a key, one 64-bit lane each.
+#[derive(Clone, Copy, Debug)]
+pub struct Schedule([[u64; 2]; ROUNDS]);
+
+impl Schedule {
+    /// Expands a key.
+    pub fn new(key: [u32; 2]) -> Self {
+        let mut round_keys = [[0; 2]; ROUNDS];
+        let mut key = key;
+        for round_key in &mut round_keys {
+            *round_key = key.map(u64::from);
+            key = [key[0].wrapping_add(WEYL[0]), key[1].wrapping_add(WEYL[1])];
+        }
+        Schedule(round_keys)
+    }
+
+    /// The two 64-bit outputs of a counter: words 0 and 1, words 2 and 3, lower word first.
+    ///
+    /// Words live in 64-bit lanes whose upper halves may hold leftovers: only lower halves are
+    /// multiplied, so a vector round is two multiplications, two shifts and four exclusive ors.
+    #[inline(always)]
+    pub fn block(&self, block: u64, step: u32, stream: u32) -> [u64; 2] {
+        let mut word = [block & LOW, block >> 32, u64::from(step), u64::from(stream)];
+        for round_key in self.0 {
+            let products = [(word[0] & LOW) * MULTIPLIERS[0], (word[2] & LOW) * MULTIPLIERS[1]];
+            word = [
+                products[1] >> 32 ^ word[1] ^ round_key[0],
+                products[1],
+                products[0] >> 32 ^ word[3] ^ round_key[1],
+                products[0],
+            ];
+        }
+        [word[0] & LOW | word[1] << 32, word[2] & LOW | word[3] << 32]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
+        let [a, b] = Schedule::new(key).block(
+            u64::from(counter[1]) << 32 | u64::from(counter[0]),
+            counter[2],
+            counter[3],
+        );
+        [a as u32, (a >> 32) as u32, b as u32, (b >> 32) as u32]
+    }
+
+    #[test]
+    fn the_published_answers_come_out() {
+        assert_eq!(words([0; 4], [0; 2]), [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
+        assert_eq!(words([u32::MAX; 4], [u32::MAX; 2]), [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]);
+        let pi = ([0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344], [0xa409_3822, 0x299f_31d0]);
+        assert_eq!(words(pi.0, pi.1), [0xd16c_fe09, 0x94fd_cceb, 0x5001_e420, 0x2412_6ea1]);
+    }
+}
