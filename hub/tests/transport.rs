@@ -161,7 +161,7 @@ fn frames_on_both_streams_come_back_as_they_were_sent() {
                 let body = vec![7; bytes];
                 assert_eq!(agent.say(&body).await, body, "control frame of {bytes} bytes");
             }
-            let (mut to_hub, mut from_hub) = (work.0, &mut work.1);
+            let (mut to_hub, from_hub) = (work.0, &mut work.1);
             let bodies: Vec<Vec<u8>> = (1..200usize).map(|n| vec![n as u8; n * n]).collect();
             let sent = bodies.clone();
             let sending = tokio::spawn(async move {
@@ -236,7 +236,7 @@ fn forty_agents_are_spread_over_both_lanes() {
     });
 }
 
-fn agents_that_change_their_port_stay(preference: SteeringPreference, expected: Steering) -> Counters {
+fn agents_that_change_their_port_stay(preference: SteeringPreference, expected: Steering) -> u64 {
     let hub = Hub::with("127.0.0.1:0", 2, preference, Limits::default());
     assert_eq!(hub.steering, expected);
     run(async {
@@ -252,34 +252,39 @@ fn agents_that_change_their_port_stay(preference: SteeringPreference, expected: 
                 assert_eq!(read_frame(&mut work.1).await, [1, round]);
             }
         }
-    });
-    let counters = hub.all_counters();
-    assert_eq!(counters.iter().map(|(sessions, _)| sessions).sum::<usize>(), 20, "every session survived");
-    assert_eq!(
-        counters.iter().map(|(_, lane)| lane.sessions_opened).sum::<u64>(),
-        20,
-        "and none was replaced"
-    );
-    let sum = |field: fn(&Counters) -> u64| counters.iter().map(|(_, lane)| field(lane)).sum();
-    Counters {
-        datagrams_foreign: sum(|lane| lane.datagrams_foreign),
-        datagrams_injected: sum(|lane| lane.datagrams_injected),
-        ..Counters::default()
-    }
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let counters = hub.all_counters();
+            let sum = |field: fn(&Counters) -> u64| counters.iter().map(|(_, lane)| field(lane)).sum::<u64>();
+            assert_eq!(
+                counters.iter().map(|(sessions, _)| sessions).sum::<usize>(),
+                20,
+                "every session survived"
+            );
+            assert_eq!(sum(|lane| lane.sessions_opened), 20, "and none was replaced");
+            let (surfaced, handed_over) =
+                (sum(|lane| lane.datagrams_foreign), sum(|lane| lane.datagrams_injected));
+            // Some may be between two lanes at this instant.
+            if surfaced == handed_over {
+                break surfaced;
+            }
+            assert!(Instant::now() < until, "{surfaced} datagrams surfaced, {handed_over} were handed over");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
 }
 
 #[test]
 fn agents_that_change_their_port_stay_on_their_lane_by_the_kernel() {
-    let counters = agents_that_change_their_port_stay(SteeringPreference::Kernel, Steering::Kernel);
-    assert_eq!(counters.datagrams_foreign, 0, "the kernel steered every packet");
+    let forwarded = agents_that_change_their_port_stay(SteeringPreference::Kernel, Steering::Kernel);
+    assert_eq!(forwarded, 0, "the kernel steered every packet");
 }
 
 #[test]
 fn agents_that_change_their_port_stay_on_their_lane_by_forwarding() {
-    let counters = agents_that_change_their_port_stay(SteeringPreference::ForwardOnly, Steering::Forwarding);
-    println!("forwarded: {}", counters.datagrams_foreign);
-    assert!(counters.datagrams_foreign > 0, "half of the new ports hash to the other lane");
-    assert_eq!(counters.datagrams_foreign, counters.datagrams_injected, "and nothing was lost between lanes");
+    let forwarded = agents_that_change_their_port_stay(SteeringPreference::ForwardOnly, Steering::Forwarding);
+    println!("forwarded: {forwarded}");
+    assert!(forwarded > 0, "half of the new ports hash to the other lane");
 }
 
 #[test]

@@ -4,6 +4,8 @@
 //! then [`Sessions::transmit`]. Nothing here waits: the caller sleeps until the socket is readable
 //! or [`Sessions::next_timeout`]. No step looks at all sessions, save closing them all.
 
+mod arrivals;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, IoSliceMut};
@@ -12,11 +14,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use quinn_proto::congestion::CubicConfig;
-use quinn_proto::crypto::rustls::QuicServerConfig;
 use quinn_proto::{
-    ConnectionHandle, DatagramEvent, EcnCodepoint, Endpoint, EndpointConfig, IdleTimeout, Incoming,
-    ServerConfig, Transmit, TransportConfig, VarInt,
+    ConnectionHandle, DatagramEvent, EcnCodepoint, Endpoint, EndpointConfig, Incoming, Transmit,
 };
 use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSocketState};
 
@@ -167,7 +166,7 @@ impl Sessions {
         let udp = UdpSocketState::new((&socket).into()).map_err(OpenError::Socket)?;
         let mut config = EndpointConfig::new(Arc::new(identity.reset_key()));
         config.cid_generator(move || Box::new(LaneConnectionIds::new(lane_byte)));
-        let server = server_config(identity, &limits).map_err(OpenError::Identity)?;
+        let server = arrivals::server_config(identity, &limits).map_err(OpenError::Identity)?;
         let endpoint = Endpoint::new(Arc::new(config), Some(Arc::new(server)), !udp.may_fragment(), None);
         Ok(Sessions {
             lane,
@@ -457,62 +456,6 @@ impl Sessions {
         }
     }
 
-    /// A client knocks: it is refused, asked to prove its address, or waits to be admitted.
-    fn arrive(&mut self, incoming: Incoming) {
-        let under_way = self.handshaking + self.arrivals.len();
-        if self.refusing || self.occupied + self.arrivals.len() >= self.limits.sessions_max {
-            self.refuse(incoming);
-        } else if under_way >= self.limits.handshakes_max {
-            self.counters.handshakes_turned_away += 1;
-            self.endpoint.ignore(incoming);
-        } else if under_way >= self.limits.handshakes_retry_above && incoming.may_retry() {
-            self.counters.handshakes_retried += 1;
-            self.send_buffer.clear();
-            if let Ok(transmit) = self.endpoint.retry(incoming, &mut self.send_buffer) {
-                self.respond(&transmit);
-            }
-        } else {
-            self.arrivals.push_back(incoming);
-        }
-    }
-
-    fn refuse(&mut self, incoming: Incoming) {
-        self.counters.handshakes_turned_away += 1;
-        self.send_buffer.clear();
-        let transmit = self.endpoint.refuse(incoming, &mut self.send_buffer);
-        self.respond(&transmit);
-    }
-
-    /// Begins a turn's share of the handshakes that wait.
-    fn admit(&mut self) {
-        for _ in 0..limits::HANDSHAKES_PER_TURN {
-            let Some(incoming) = self.arrivals.pop_front() else { break };
-            self.counters.handshakes_begun += 1;
-            self.send_buffer.clear();
-            match self.endpoint.accept(incoming, self.now, &mut self.send_buffer, None) {
-                Ok((ConnectionHandle(slot), connection)) => {
-                    let slot_number = u32::try_from(slot).expect("sessions_max keeps slots far below 2^32");
-                    let id = SessionId { serial: self.next_serial, slot: slot_number };
-                    self.next_serial = self.next_serial.wrapping_add(1);
-                    if self.sessions.len() <= slot {
-                        self.sessions.resize_with(slot + 1, || None);
-                    }
-                    let session = Session::new(id, connection, &self.limits, self.now);
-                    self.sessions[slot] = Some(Box::new(session));
-                    self.occupied += 1;
-                    self.handshaking += 1;
-                    self.touch(slot_number);
-                }
-                Err(error) => {
-                    tracing::debug!(lane = %self.lane, error = %error.cause, "handshake not begun");
-                    if let Some(transmit) = error.response {
-                        self.respond(&transmit);
-                    }
-                }
-            }
-        }
-    }
-
     fn poll_session(&mut self, slot: u32) {
         let Some(session) = self.sessions.get_mut(slot as usize).and_then(Option::as_deref_mut) else {
             return;
@@ -651,29 +594,4 @@ impl Sessions {
 fn live(sessions: &mut [Option<Box<Session>>], id: SessionId) -> Option<&mut Session> {
     let session = sessions.get_mut(id.slot as usize)?.as_deref_mut()?;
     (session.id == id).then_some(session)
-}
-
-fn server_config(identity: &Identity, limits: &Limits) -> Result<ServerConfig, IdentityError> {
-    let tls = QuicServerConfig::try_from(identity.server_tls()?)
-        .map_err(|_| IdentityError::Tls(rustls::Error::General("no QUIC initial cipher suite".into())))?;
-    let idle = IdleTimeout::try_from(limits.idle_time_max)
-        .map_err(|_| IdentityError::Tls(rustls::Error::General("idle time beyond QUIC's range".into())))?;
-    let mut transport = TransportConfig::default();
-    transport
-        .max_concurrent_bidi_streams(limits::AGENT_BIDI_STREAMS.into())
-        .max_concurrent_uni_streams(limits::AGENT_BULK_STREAMS.into())
-        .max_idle_timeout(Some(idle))
-        .stream_receive_window(limits::STREAM_WINDOW_BYTES.into())
-        .receive_window(VarInt::from_u32(limits::RECEIVE_WINDOW_BYTES))
-        .send_window(limits::SEND_WINDOW_BYTES)
-        .datagram_receive_buffer_size(None)
-        .congestion_controller_factory(Arc::new(CubicConfig::default()));
-    let mut server = ServerConfig::new(Arc::new(tls), Arc::new(identity.token_key()));
-    server
-        .transport_config(Arc::new(transport))
-        .migration(true)
-        .max_incoming(limits.handshakes_max)
-        .incoming_buffer_size(limits::INCOMING_BUFFER_BYTES)
-        .incoming_buffer_size_total(limits::INCOMING_BUFFER_TOTAL_BYTES);
-    Ok(server)
 }

@@ -51,3 +51,28 @@ impl Armed {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_session_comes_up_when_due_however_often_its_deadline_has_moved() {
+        let (mut timers, mut armed, start) = (Timers::default(), Armed::default(), Instant::now());
+        let session = SessionId { serial: 1, slot: 0 };
+        let at = |ms| start + Duration::from_millis(ms);
+        timers.arm(session, &mut armed, at(50));
+        timers.arm(session, &mut armed, at(80));
+        assert_eq!(timers.soonest(), Some(at(50)), "a later deadline costs no entry");
+        timers.arm(session, &mut armed, at(20));
+        assert_eq!(timers.pop_due(at(19)), None);
+        assert_eq!(timers.pop_due(at(20)), Some((session, at(20))));
+        armed.came_up(at(20));
+        timers.arm(session, &mut armed, at(80));
+        assert_eq!(timers.pop_due(at(60)), Some((session, at(50))), "a stale entry comes up once");
+        armed.came_up(at(50));
+        assert_eq!(timers.pop_due(at(80)), Some((session, at(80))));
+        assert_eq!(timers.soonest(), None);
+    }
+}
