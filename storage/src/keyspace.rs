@@ -1,0 +1,318 @@
+//! Every key of the product, on one page.
+//!
+//! Owns how keys are written and read. A key is its family's name in ASCII, a slash, then ids as raw
+//! bytes and numbers big-endian, so that the order of keys means something: job ids sort by age. It
+//! may not know what lies under a key. A change here is a new [`FORMAT`](crate::format::FORMAT).
+//!
+//! | key | under it |
+//! |---|---|
+//! | `meta/format` | version of this page, big-endian `u32` |
+//! | `hub/identity` | the hub's Ed25519 key |
+//! | `hub/sampling` | the key that chooses which results are checked |
+//! | `job/` job id (16) | the job's record |
+//! | `manifest/` job id (16), chunk (4) | what the job computes, chunked |
+//! | `progress/` job id (16), chunk (4) | how far it is, chunked |
+//! | `result/` job id (16), chunk (4) | what came out, chunked |
+//! | `idem/` length of project (2), project, client's key | the job an Idempotency-Key made |
+//! | `agent/` agent id (16) | an enrolled agent |
+//! | `token/` digest (32) | a single-use enrolment token |
+//! | `key/` digest (32) | an API key |
+
+use crate::batch::Quoted;
+use crate::chunked::CHUNK_INDEX_BYTES;
+use crate::engine::KeyRange;
+use std::fmt;
+use tessera_protocol::id::{AgentId, Digest, JobId};
+
+/// A key of the product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Key<'a> {
+    /// The store's format version.
+    Format,
+    /// The hub's identity.
+    HubIdentity,
+    /// The hub's sampling key.
+    HubSampling,
+    /// A job's record.
+    Job(JobId),
+    /// What a job computes. Chunked.
+    Manifest(JobId),
+    /// A job's progress. Chunked.
+    Progress(JobId),
+    /// A job's result. Chunked.
+    Result(JobId),
+    /// What a client's Idempotency-Key made.
+    Idempotency {
+        /// The project whose key it is.
+        project: &'a str,
+        /// The key as the client sent it.
+        key: &'a [u8],
+    },
+    /// An enrolled agent.
+    Agent(AgentId),
+    /// An enrolment token, by its digest.
+    Token(Digest),
+    /// An API key, by its digest.
+    ApiKey(Digest),
+}
+
+/// Keys that start alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// `meta/`
+    Meta,
+    /// `hub/`
+    Hub,
+    /// `job/`
+    Jobs,
+    /// `manifest/`
+    Manifests,
+    /// `progress/`
+    Progress,
+    /// `result/`
+    Results,
+    /// `idem/`
+    Idempotency,
+    /// `agent/`
+    Agents,
+    /// `token/`
+    Tokens,
+    /// `key/`
+    ApiKeys,
+}
+
+impl Family {
+    /// Every family.
+    pub const ALL: [Family; 10] = [
+        Family::Meta,
+        Family::Hub,
+        Family::Jobs,
+        Family::Manifests,
+        Family::Progress,
+        Family::Results,
+        Family::Idempotency,
+        Family::Agents,
+        Family::Tokens,
+        Family::ApiKeys,
+    ];
+
+    /// How its keys start; no family's prefix starts another's.
+    pub const fn prefix(self) -> &'static [u8] {
+        match self {
+            Family::Meta => b"meta/",
+            Family::Hub => b"hub/",
+            Family::Jobs => b"job/",
+            Family::Manifests => b"manifest/",
+            Family::Progress => b"progress/",
+            Family::Results => b"result/",
+            Family::Idempotency => b"idem/",
+            Family::Agents => b"agent/",
+            Family::Tokens => b"token/",
+            Family::ApiKeys => b"key/",
+        }
+    }
+
+    /// Where its keys lie.
+    pub fn range(self) -> KeyRange {
+        KeyRange::prefix(self.prefix())
+    }
+}
+
+/// Where the Idempotency-Keys of one project lie.
+pub fn idempotency_of(project: &str) -> KeyRange {
+    KeyRange::prefix(Key::Idempotency { project, key: &[] }.encode())
+}
+
+impl<'a> Key<'a> {
+    /// The family the key belongs to.
+    pub const fn family(&self) -> Family {
+        match self {
+            Key::Format => Family::Meta,
+            Key::HubIdentity | Key::HubSampling => Family::Hub,
+            Key::Job(_) => Family::Jobs,
+            Key::Manifest(_) => Family::Manifests,
+            Key::Progress(_) => Family::Progress,
+            Key::Result(_) => Family::Results,
+            Key::Idempotency { .. } => Family::Idempotency,
+            Key::Agent(_) => Family::Agents,
+            Key::Token(_) => Family::Tokens,
+            Key::ApiKey(_) => Family::ApiKeys,
+        }
+    }
+
+    /// Whether its value is put and read in [chunks](crate::chunked).
+    pub const fn is_chunked(&self) -> bool {
+        matches!(self, Key::Manifest(_) | Key::Progress(_) | Key::Result(_))
+    }
+
+    /// The key's bytes.
+    ///
+    /// *Panics*: if a project's name is longer than 65,535 bytes; the door allows far less.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = self.family().prefix().to_vec();
+        match self {
+            Key::Format => bytes.extend(b"format"),
+            Key::HubIdentity => bytes.extend(b"identity"),
+            Key::HubSampling => bytes.extend(b"sampling"),
+            Key::Job(id) | Key::Manifest(id) | Key::Progress(id) | Key::Result(id) => bytes.extend(id.0),
+            Key::Idempotency { project, key } => {
+                let Ok(length) = u16::try_from(project.len()) else {
+                    panic!("a project's name has {} bytes", project.len());
+                };
+                // The length keeps (`a`, `bc`) and (`ab`, `c`) apart, whatever bytes they hold.
+                bytes.extend(length.to_be_bytes());
+                bytes.extend(project.as_bytes());
+                bytes.extend(*key);
+            }
+            Key::Agent(id) => bytes.extend(id.0),
+            Key::Token(digest) | Key::ApiKey(digest) => bytes.extend(digest.0),
+        }
+        bytes
+    }
+
+    /// Reads a key as it lies in a store, and which chunk it is where its family is chunked.
+    ///
+    /// *Errors*: [`KeyError`] for bytes that no [`encode`](Self::encode) wrote.
+    pub fn decode(bytes: &'a [u8]) -> Result<(Key<'a>, Option<u32>), KeyError> {
+        let refused = || KeyError { bytes: bytes.to_vec() };
+        let (family, rest) = Family::ALL
+            .iter()
+            .find_map(|family| Some((*family, bytes.strip_prefix(family.prefix())?)))
+            .ok_or_else(refused)?;
+        let key = match family {
+            Family::Meta => (rest == b"format").then_some(Key::Format),
+            Family::Hub => match rest {
+                b"identity" => Some(Key::HubIdentity),
+                b"sampling" => Some(Key::HubSampling),
+                _ => None,
+            },
+            Family::Jobs => array(rest).map(|id| Key::Job(JobId(id))),
+            Family::Agents => array(rest).map(|id| Key::Agent(AgentId(id))),
+            Family::Tokens => array(rest).map(|digest| Key::Token(Digest(digest))),
+            Family::ApiKeys => array(rest).map(|digest| Key::ApiKey(Digest(digest))),
+            Family::Idempotency => idempotency(rest),
+            Family::Manifests | Family::Progress | Family::Results => {
+                let (id, chunk) = rest.split_last_chunk::<CHUNK_INDEX_BYTES>().ok_or_else(refused)?;
+                let id = JobId(array(id).ok_or_else(refused)?);
+                let key = match family {
+                    Family::Manifests => Key::Manifest(id),
+                    Family::Progress => Key::Progress(id),
+                    _ => Key::Result(id),
+                };
+                return Ok((key, Some(u32::from_be_bytes(*chunk))));
+            }
+        };
+        key.map(|key| (key, None)).ok_or_else(refused)
+    }
+}
+
+fn array<const N: usize>(bytes: &[u8]) -> Option<[u8; N]> {
+    bytes.try_into().ok()
+}
+
+fn idempotency(rest: &[u8]) -> Option<Key<'_>> {
+    let (length, rest) = rest.split_first_chunk()?;
+    let (project, key) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
+    Some(Key::Idempotency { project: std::str::from_utf8(project).ok()?, key })
+}
+
+impl From<Key<'_>> for Vec<u8> {
+    fn from(key: Key<'_>) -> Vec<u8> {
+        key.encode()
+    }
+}
+
+/// Bytes that are no key of the product.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyError {
+    bytes: Vec<u8>,
+}
+
+impl fmt::Display for KeyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is no key of a hub's store", Quoted(&self.bytes))
+    }
+}
+
+impl std::error::Error for KeyError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chunked::chunk_key;
+
+    fn keys() -> [(Key<'static>, Vec<u8>); 11] {
+        let sixteen = *b"0123456789abcdef";
+        let digest = Digest([7; 32]);
+        let with = |prefix: &[u8], rest: &[u8]| [prefix, rest].concat();
+        let idempotency = Key::Idempotency { project: "quant", key: b"k/1" };
+        [
+            (Key::Format, b"meta/format".to_vec()),
+            (Key::HubIdentity, b"hub/identity".to_vec()),
+            (Key::HubSampling, b"hub/sampling".to_vec()),
+            (Key::Job(JobId(sixteen)), b"job/0123456789abcdef".to_vec()),
+            (Key::Manifest(JobId(sixteen)), b"manifest/0123456789abcdef".to_vec()),
+            (Key::Progress(JobId(sixteen)), b"progress/0123456789abcdef".to_vec()),
+            (Key::Result(JobId(sixteen)), b"result/0123456789abcdef".to_vec()),
+            (idempotency, b"idem/\x00\x05quantk/1".to_vec()),
+            (Key::Agent(AgentId(sixteen)), b"agent/0123456789abcdef".to_vec()),
+            (Key::Token(digest), with(b"token/", &[7; 32])),
+            (Key::ApiKey(digest), with(b"key/", &[7; 32])),
+        ]
+    }
+
+    #[test]
+    fn every_key_has_the_bytes_of_format_1_and_reads_back() {
+        for (key, bytes) in keys() {
+            assert_eq!(key.encode(), bytes, "{key:?}");
+            assert!(key.family().range().contains(&bytes), "{key:?}");
+            if key.is_chunked() {
+                assert_eq!(Key::decode(&chunk_key(&bytes, 5)), Ok((key, Some(5))));
+            } else {
+                assert_eq!(Key::decode(&bytes), Ok((key, None)));
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_that_no_key_has_are_refused() {
+        let strange: [&[u8]; 9] = [
+            b"",
+            b"job",
+            b"job/",
+            b"job/0123456789abcde",
+            b"job/0123456789abcdefg",
+            b"result/0123456789abcdef",
+            b"idem/\x00\x09quant",
+            b"idem/\x00\x01\xff",
+            b"hub/other",
+        ];
+        for bytes in strange {
+            assert!(Key::decode(bytes).is_err(), "{}", bytes.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn no_key_lies_in_the_range_of_another_family() {
+        for (key, bytes) in keys() {
+            for family in Family::ALL {
+                assert_eq!(family.range().contains(&bytes), family == key.family(), "{key:?} in {family:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_keys_of_one_project_do_not_mix_with_those_of_another() {
+        let key = Key::Idempotency { project: "ab", key: b"c" }.encode();
+        assert_ne!(key, Key::Idempotency { project: "a", key: b"bc" }.encode());
+        assert!(idempotency_of("ab").contains(&key));
+        assert!(!idempotency_of("a").contains(&key));
+    }
+
+    #[test]
+    fn jobs_sort_by_age() {
+        let older = Key::Job(JobId::new(255, [9; 10])).encode();
+        let newer = Key::Job(JobId::new(256, [0; 10])).encode();
+        assert!(older < newer);
+    }
+}

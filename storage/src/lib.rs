@@ -1,0 +1,26 @@
+//! Ordered keys and bytes, kept: one small transaction interface, and the engines behind it.
+//!
+//! Owns the [`Engine`] interface, its limits, the [keys](keyspace) of the product and the engines
+//! [`Memory`] and [`Embedded`]. It may not know what a job or a shard is, nor look inside a value:
+//! whoever owns a record encodes it.
+//!
+//! Engines block while the disk works: call them from a thread of their own, never from a lane.
+//! Many small promises become one wait for the disk through [`Engine::commit_all`].
+#![forbid(unsafe_code)]
+
+pub mod batch;
+pub mod chunked;
+pub mod conformance;
+pub mod embedded;
+pub mod engine;
+pub mod format;
+mod judge;
+pub mod keyspace;
+pub mod limits;
+pub mod memory;
+
+pub use batch::{Batch, Condition, Expect, LimitError, Write};
+pub use embedded::{Embedded, OpenError};
+pub use engine::{Commit, CommitError, Engine, Entry, KeyRange, ReadError, Snapshot};
+pub use keyspace::{Family, Key};
+pub use memory::Memory;
