@@ -11,8 +11,9 @@ pub const SEED_MAX: u64 = (1 << 53) - 1;
 pub const PATHS_MAX: u64 = 1_000_000_000_000_000;
 /// Most paths of one shard: about a minute of one slow core, so that a lease means something.
 pub const SHARD_PATHS_MAX: u64 = 1 << 30;
-/// Most contracts of one book. A partial carries about 700 bytes a contract.
-pub const CONTRACTS_MAX: usize = 10_000;
+/// Most contracts of one book: its result, at about 900 bytes a contract, and its tally, at about
+/// 400, are written in one transaction of at most 10 MB.
+pub const CONTRACTS_MAX: usize = 5_000;
 /// Most dates on which one driver is sampled: daily for twenty years.
 pub const GRID_TIMES_MAX: usize = 5_040;
 /// Most declared inputs of one job.

@@ -42,6 +42,19 @@ pub struct Epoch(pub u64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LaneIndex(pub u16);
 
+impl LaneIndex {
+    /// As an index into a slice that holds one item a lane.
+    pub fn as_usize(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+impl core::fmt::Display for LaneIndex {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "lane {}", self.0)
+    }
+}
+
 /// A half-open range of shard indices of one job. *Order*: `start <= end`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ShardRange {

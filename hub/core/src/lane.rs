@@ -163,6 +163,11 @@ impl Lane {
             && !self.homes.values().any(Home::is_unsaved)
     }
 
+    /// Whether a batch is on its way to the store.
+    pub fn is_writing(&self) -> bool {
+        !self.writing.is_empty()
+    }
+
     /// Jobs that live here and have not ended.
     pub fn open_jobs(&self) -> usize {
         self.homes.len()

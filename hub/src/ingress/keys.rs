@@ -33,6 +33,11 @@ impl ApiKey {
         Ok(ApiKey(secret))
     }
 
+    /// The key of 256 random bits that the caller drew.
+    pub fn from_secret(secret: [u8; SECRET_BYTES]) -> ApiKey {
+        ApiKey(secret)
+    }
+
     /// Reads `tsk_` and 64 lower-case hex digits, nothing else.
     pub fn parse(text: &str) -> Option<ApiKey> {
         text.strip_prefix(PREFIX).and_then(parse_hex).map(ApiKey)

@@ -102,6 +102,13 @@ impl Views {
         newest_first.filter(|view| matches(view)).take(filter.limit).collect()
     }
 
+    /// How many jobs of a project have not ended.
+    pub fn open_jobs(&self, project: &str) -> usize {
+        let kept = self.lock();
+        let open = |view: &JobView| view.state.is_open() && view.project == project;
+        kept.jobs.values().filter(|sender| open(&sender.borrow())).count()
+    }
+
     /// Follows one job from its present view on; `None` as in [`Views::job`]. The receiver reports
     /// closure once the job is no longer kept, after its last view.
     pub fn watch(&self, job: JobId) -> Option<watch::Receiver<Arc<JobView>>> {

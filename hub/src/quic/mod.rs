@@ -22,22 +22,7 @@ pub use identity::{Identity, IdentityError, PublicKey};
 pub use limits::Limits;
 pub use steering::{LaneSockets, Steering, SteeringError, SteeringPreference};
 
+pub use tessera_protocol::unit::LaneIndex;
+
 /// Most lanes of one hub: a connection id carries the lane in one byte.
 pub const LANES_MAX: u16 = 256;
-
-/// A lane, counted from zero in the order of the port's sockets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LaneIndex(pub u16);
-
-impl LaneIndex {
-    /// As an index into a slice that holds one item a lane.
-    pub fn as_usize(self) -> usize {
-        usize::from(self.0)
-    }
-}
-
-impl std::fmt::Display for LaneIndex {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "lane {}", self.0)
-    }
-}

@@ -321,7 +321,7 @@ mod tests {
                 "params.book[1].monitoring[1] = 1.5: must be later than 0.5 and no later than the expiry, 1",
                 &|job| job["params"]["book"][1]["monitoring"] = json!([0.5, 1.5]),
             ),
-            ("params.book = 0 contracts: the model `gbm` needs 1 to 10000 contracts", &|job| {
+            ("params.book = 0 contracts: the model `gbm` needs 1 to 5000 contracts", &|job| {
                 job["params"]["book"] = json!([])
             }),
             (

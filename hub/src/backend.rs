@@ -1,0 +1,363 @@
+//! The hub behind its HTTP API: requests become events for home lanes, reads come from the views and
+//! the store.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, RwLock};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tessera_hub_core::record::Base;
+use tessera_hub_core::{Answer, Event, NewJob, RequestId, admission, home_lane};
+use tessera_planners::Plan;
+use tessera_protocol::api::{AgentState, AgentView, JobState, JobView, PlanQuote, TokenIssued};
+use tessera_protocol::id::{Digest, JobId};
+use tessera_protocol::limits;
+use tessera_protocol::spec::{FieldError, Manifest, SpecError};
+use tessera_protocol::token::EnrolmentToken;
+use tessera_protocol::unit::{ComputeUnits, UnixMillis};
+use tessera_storage::{Batch, Commit, Engine, Key, Snapshot};
+use tokio::sync::{oneshot, watch};
+
+use crate::clients::Clients;
+use crate::ingress::Views;
+use crate::ingress::backend::{
+    Backend, CancelError, ExtendError, Extension, Health, JobFilter, JobResult, LookupError, Outage, PlanError,
+    Reply, ResultError, Submission, SubmitError, Submitted, TokenError,
+};
+use crate::ingress::keys::KeyHash;
+use crate::journal::{Journal, Verdict};
+use crate::lane::{Input, LaneCounters};
+use crate::records::{self, RecordError};
+use crate::runtime::Mailboxes;
+
+/// What the HTTP API reaches of the hub.
+pub struct Hub {
+    pub(crate) lanes: Mailboxes<Input>,
+    pub(crate) journal: Journal,
+    pub(crate) clients: Clients,
+    pub(crate) views: Arc<Views>,
+    pub(crate) store: Arc<dyn Engine>,
+    pub(crate) counters: Vec<Arc<LaneCounters>>,
+    pub(crate) api_keys: RwLock<BTreeSet<KeyHash>>,
+    pub(crate) hub_key: [u8; 32],
+    pub(crate) quic: SocketAddr,
+    pub(crate) draining: AtomicBool,
+}
+
+impl Hub {
+    fn snapshot(&self) -> Result<Box<dyn Snapshot>, Outage> {
+        self.store.snapshot().map_err(|error| {
+            tracing::error!(%error, "the store cannot be read");
+            Outage::StoreFailing
+        })
+    }
+
+    /// Runs a question to the store on a thread where waiting for a disk stops nobody.
+    async fn read<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&dyn Snapshot) -> Result<T, RecordError> + Send + 'static,
+    ) -> Result<T, Outage> {
+        let snapshot = self.snapshot()?;
+        match tokio::task::spawn_blocking(move || ask(&*snapshot)).await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "a record cannot be read");
+                Err(Outage::StoreFailing)
+            }
+            Err(_) => Err(Outage::Unavailable),
+        }
+    }
+
+    /// Gives a home lane an event and waits for its answer.
+    async fn ask(&self, job: JobId, event: impl FnOnce(RequestId) -> Event) -> Result<Answer, Outage> {
+        if self.draining.load(Ordering::Relaxed) {
+            return Err(Outage::Draining);
+        }
+        let (request, answer) = self.clients.waiting().register();
+        let lane = home_lane(job, self.lanes.lanes());
+        let input = Input::Event(Box::new(event(request)));
+        if self.lanes.try_push(lane, input).is_err() {
+            self.clients.waiting().withdraw(request);
+            return Err(Outage::Unavailable);
+        }
+        answer.await.map_err(|_| Outage::Unavailable)
+    }
+
+    async fn accept(
+        &self,
+        manifest: Manifest,
+        base: Option<Base>,
+        idempotency_key: Option<String>,
+    ) -> Result<Submitted, SubmitError> {
+        let project = manifest.spec().project.clone();
+        let first = match &base {
+            Some(base) => base.tally.samples,
+            None => 0,
+        };
+        let plan = plan_of(&manifest, first).map_err(SubmitError::NotPlannable)?;
+        if self.views.open_jobs(&project) >= limits::OPEN_JOBS_PER_PROJECT_MAX {
+            return Err(SubmitError::OpenJobsFull { project, max: limits::OPEN_JOBS_PER_PROJECT_MAX });
+        }
+        let created = UnixMillis(unix_ms());
+        let mut random = [0; 10];
+        getrandom::fill(&mut random).map_err(|_| SubmitError::Outage(Outage::Unavailable))?;
+        let id = JobId::new(created.0, random);
+        let digest = manifest.digest();
+        let job = Arc::new(NewJob { id, manifest, plan, created, base, idempotency_key });
+        let answer = self.ask(id, |request| Event::JobSubmitted { request, job }).await;
+        match answer.map_err(SubmitError::Outage)? {
+            Answer::Accepted(view) => Ok(Submitted { view: Arc::new(*view), replayed: false }),
+            Answer::Replayed { job, manifest } if manifest == digest => match self.view(job).await {
+                Ok(view) => Ok(Submitted { view, replayed: true }),
+                Err(LookupError::Outage(outage)) => Err(SubmitError::Outage(outage)),
+                Err(LookupError::Unknown(_)) => Err(SubmitError::Outage(Outage::StoreFailing)),
+            },
+            Answer::Replayed { job, .. } => Err(SubmitError::KeyReused { first: job }),
+            Answer::Refused(admission::AdmissionError::CostCap { cost, cap }) => {
+                Err(SubmitError::CostCapExceeded { cost: ComputeUnits(cost), cap: ComputeUnits(cap) })
+            }
+            Answer::StoreFailing => Err(SubmitError::Outage(Outage::StoreFailing)),
+            Answer::Stopping => Err(SubmitError::Outage(Outage::Draining)),
+            Answer::Cancelled(_) | Answer::NotOpen => Err(SubmitError::Outage(Outage::Unavailable)),
+        }
+    }
+
+    async fn view(&self, job: JobId) -> Result<Arc<JobView>, LookupError> {
+        if let Some(view) = self.views.job(job) {
+            return Ok(view);
+        }
+        let stored = self.read(move |store| records::read_view(store, job)).await;
+        match stored.map_err(LookupError::Outage)? {
+            Some(view) => Ok(Arc::new(view)),
+            None => Err(LookupError::Unknown(job)),
+        }
+    }
+
+    async fn stop_job(&self, job: JobId) -> Result<Arc<JobView>, CancelError> {
+        let view = self.view(job).await.map_err(|error| match error {
+            LookupError::Unknown(job) => CancelError::Unknown(job),
+            LookupError::Outage(outage) => CancelError::Outage(outage),
+        })?;
+        if !view.state.is_open() {
+            return cancelled(view);
+        }
+        let answer = self.ask(job, |request| Event::CancelRequested { request, job }).await;
+        match answer.map_err(CancelError::Outage)? {
+            Answer::Cancelled(view) => cancelled(Arc::new(*view)),
+            // It ended between the look and the event.
+            Answer::NotOpen => match self.view(job).await {
+                Ok(view) => cancelled(view),
+                Err(_) => Err(CancelError::Outage(Outage::Unavailable)),
+            },
+            Answer::StoreFailing => Err(CancelError::Outage(Outage::StoreFailing)),
+            Answer::Stopping => Err(CancelError::Outage(Outage::Draining)),
+            Answer::Accepted(_) | Answer::Replayed { .. } | Answer::Refused(_) => {
+                Err(CancelError::Outage(Outage::Unavailable))
+            }
+        }
+    }
+
+    async fn continue_job(&self, extension: Extension) -> Result<Submitted, ExtendError> {
+        let Extension { job, paths, idempotency_key } = extension;
+        let out = |outage| ExtendError::Submit(SubmitError::Outage(outage));
+        let view = self.view(job).await.map_err(|error| match error {
+            LookupError::Unknown(job) => ExtendError::Unknown(job),
+            LookupError::Outage(outage) => out(outage),
+        })?;
+        if view.state != JobState::Done {
+            return Err(ExtendError::NotDone { job, state: view.state });
+        }
+        if paths <= view.paths {
+            return Err(ExtendError::NotMorePaths { job, has: view.paths, asked: paths });
+        }
+        let read = move |store: &dyn Snapshot| {
+            Ok((records::read_manifest(store, job)?, records::read_progress(store, job)?))
+        };
+        let (manifest, progress) = self.read(read).await.map_err(out)?;
+        let manifest = manifest
+            .with_paths(paths)
+            .map_err(|error| ExtendError::Submit(SubmitError::NotPlannable(error)))?;
+        let Some(progress) = progress else { return Err(out(Outage::StoreFailing)) };
+        let base = Base { job, tally: Arc::unwrap_or_clone(progress.tally) };
+        let key = idempotency_key.map(|key| key.as_str().to_owned());
+        self.accept(manifest, Some(base), key).await.map_err(ExtendError::Submit)
+    }
+
+    async fn document(&self, job: JobId) -> Result<JobResult, ResultError> {
+        let view = self.view(job).await.map_err(|error| match error {
+            LookupError::Unknown(job) => ResultError::Unknown(job),
+            LookupError::Outage(outage) => ResultError::Outage(outage),
+        })?;
+        match view.state {
+            JobState::Queued | JobState::Running => Err(ResultError::NotDone { job, state: view.state }),
+            JobState::Failed => Err(ResultError::Failed { job, failure: view.failure.clone() }),
+            JobState::Cancelled => Err(ResultError::Cancelled(job)),
+            JobState::Done => {
+                let bytes = self.read(move |store| records::read_result(store, job)).await;
+                let bytes = bytes.map_err(ResultError::Outage)?;
+                let bytes = bytes.ok_or(ResultError::Outage(Outage::StoreFailing))?;
+                let digest = Digest::of(&bytes);
+                if view.digest != Some(digest) {
+                    tracing::error!(%job, %digest, "the stored result has another digest than its job");
+                    return Err(ResultError::Outage(Outage::StoreFailing));
+                }
+                Ok(JobResult { bytes: bytes.into(), digest })
+            }
+        }
+    }
+
+    /// Makes a single-use token and its record.
+    async fn new_token(&self) -> Result<TokenIssued, TokenError> {
+        let out = TokenError::Outage;
+        let mut secret = [0; 32];
+        getrandom::fill(&mut secret).map_err(|_| out(Outage::Unavailable))?;
+        let (sender, verdict) = oneshot::channel();
+        let queued = self.journal.commit(token_batch(&secret), |verdict| drop(sender.send(verdict)));
+        queued.map_err(|_| out(Outage::Unavailable))?;
+        match verdict.await {
+            Ok(Verdict::Judged(Commit::Done)) => {
+                let token = EnrolmentToken { hub_key: self.hub_key, secret }.to_string();
+                Ok(TokenIssued { token, hub: self.quic.to_string() })
+            }
+            Ok(Verdict::Judged(Commit::Conflict { .. }) | Verdict::Failed(_)) => Err(out(Outage::StoreFailing)),
+            Err(_) => Err(out(Outage::Unavailable)),
+        }
+    }
+}
+
+impl Backend for Hub {
+    fn submit(&self, submission: Submission) -> Reply<'_, Result<Submitted, SubmitError>> {
+        let key = submission.idempotency_key.map(|key| key.as_str().to_owned());
+        Box::pin(self.accept(submission.spec, None, key))
+    }
+
+    fn cancel(&self, job: JobId) -> Reply<'_, Result<Arc<JobView>, CancelError>> {
+        Box::pin(self.stop_job(job))
+    }
+
+    fn extend(&self, extension: Extension) -> Reply<'_, Result<Submitted, ExtendError>> {
+        Box::pin(self.continue_job(extension))
+    }
+
+    fn plan(&self, manifest: Manifest) -> Reply<'_, Result<PlanQuote, PlanError>> {
+        Box::pin(async move {
+            let plan = plan_of(&manifest, 0).map_err(PlanError::NotPlannable)?;
+            Ok(PlanQuote {
+                manifest_digest: manifest.digest(),
+                plan_digest: plan.digest(),
+                paths: manifest.spec().params.paths,
+                shard_size: plan.shard_size(),
+                shards: plan.shards(),
+                cost: plan.cost(),
+            })
+        })
+    }
+
+    fn job(&self, job: JobId) -> Reply<'_, Result<Arc<JobView>, LookupError>> {
+        Box::pin(self.view(job))
+    }
+
+    fn jobs(&self, filter: JobFilter) -> Reply<'_, Result<Vec<Arc<JobView>>, Outage>> {
+        Box::pin(async move { Ok(self.views.jobs(&filter)) })
+    }
+
+    fn watch(&self, job: JobId) -> Reply<'_, Result<watch::Receiver<Arc<JobView>>, LookupError>> {
+        Box::pin(async move {
+            match self.views.watch(job) {
+                Some(receiver) => Ok(receiver),
+                // An old job: its last view, from a sender that is gone.
+                None => self.view(job).await.map(|view| watch::Sender::new(view).subscribe()),
+            }
+        })
+    }
+
+    fn result(&self, job: JobId) -> Reply<'_, Result<JobResult, ResultError>> {
+        Box::pin(self.document(job))
+    }
+
+    fn agents(&self) -> Vec<Arc<AgentView>> {
+        self.views.agents()
+    }
+
+    fn issue_token(&self) -> Reply<'_, Result<TokenIssued, TokenError>> {
+        Box::pin(self.new_token())
+    }
+
+    fn key_is_valid(&self, hash: &KeyHash) -> bool {
+        self.api_keys.read().is_ok_and(|keys| keys.contains(hash))
+    }
+
+    fn health(&self) -> Health {
+        if self.draining.load(Ordering::Relaxed) {
+            Health::Out(Outage::Draining)
+        } else if self.journal.is_failing() {
+            Health::Out(Outage::StoreFailing)
+        } else {
+            Health::Ok
+        }
+    }
+
+    fn metrics(&self) -> String {
+        let mut text = String::new();
+        let counters: [(&str, &str, &str, Reader); 5] = [
+            ("tessera_lane_steps_total", "counter", "Steps of the lane's machine", |c| &c.steps),
+            ("tessera_shards_assigned_total", "counter", "Attempts handed to agents", |c| &c.assigned),
+            ("tessera_result_frames_total", "counter", "Work frames received from agents", |c| &c.results),
+            ("tessera_agents_refused_total", "counter", "Sessions turned away", |c| &c.refused),
+            ("tessera_agents_connected", "gauge", "Agents with a live session", |c| &c.agents),
+        ];
+        for (name, kind, help, read) in counters {
+            let _ = writeln!(text, "# HELP {name} {help}.\n# TYPE {name} {kind}");
+            for (lane, of) in self.counters.iter().enumerate() {
+                let _ = writeln!(text, "{name}{{lane=\"{lane}\"}} {}", read(of).load(Ordering::Relaxed));
+            }
+        }
+        let (commits, groups) = self.journal.counts();
+        let enrolled = self.views.agents();
+        let away = enrolled.iter().filter(|agent| agent.state == AgentState::Away).count();
+        let plain = [
+            ("tessera_store_commits_total", "counter", "Batches made durable", commits),
+            ("tessera_store_groups_total", "counter", "Waits for the disk", groups),
+            ("tessera_store_failing", "gauge", "1 while the store refuses writes", u64::from(self.journal.is_failing())),
+            ("tessera_agents_away", "gauge", "Enrolled agents without a session", away as u64),
+        ];
+        for (name, kind, help, value) in plain {
+            let _ = writeln!(text, "# HELP {name} {help}.\n# TYPE {name} {kind}\n{name} {value}");
+        }
+        text
+    }
+}
+
+type Reader = fn(&LaneCounters) -> &std::sync::atomic::AtomicU64;
+
+/// The batch that makes a token usable once.
+pub fn token_batch(secret: &[u8; 32]) -> Batch {
+    let mut batch = Batch::new();
+    let key = Key::Token(Digest::of(secret));
+    batch.expect_absent(key).put(key, records::TOKEN_UNSPENT);
+    batch
+}
+
+/// Wall-clock time. *Units*: Unix milliseconds.
+pub fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+fn plan_of(manifest: &Manifest, first: u64) -> Result<Plan, SpecError> {
+    Plan::new(manifest, first).map_err(|error| SpecError {
+        fields: vec![FieldError {
+            field: "params.paths".to_owned(),
+            value: manifest.spec().params.paths.to_string(),
+            allowed: error.to_string(),
+        }],
+    })
+}
+
+fn cancelled(view: Arc<JobView>) -> Result<Arc<JobView>, CancelError> {
+    match view.state {
+        JobState::Cancelled => Ok(view),
+        state => Err(CancelError::Ended { job: view.id, state }),
+    }
+}

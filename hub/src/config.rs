@@ -1,0 +1,183 @@
+//! What an operator sets: flags over the configuration file over defaults.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde::Deserialize;
+
+/// Where clients connect unless told otherwise.
+pub const HTTP_DEFAULT: &str = "127.0.0.1:7840";
+/// Where agents connect unless told otherwise.
+pub const QUIC_DEFAULT: &str = "127.0.0.1:7843";
+
+/// Flags of `hub serve`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ServeArgs {
+    /// Configuration file (TOML): data, http, quic, lanes, log; flags win over it
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Directory of the store, made when missing [default: $XDG_DATA_HOME/tessera-hub]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Address of the HTTP API [default: 127.0.0.1:7840]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub http: Option<SocketAddr>,
+    /// Address agents connect to by QUIC [default: 127.0.0.1:7843]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub quic: Option<SocketAddr>,
+    /// Lanes, one thread each [default: one per core]
+    #[arg(long, value_name = "N")]
+    pub lanes: Option<u16>,
+    /// What to log: error, warn, info, debug, or a filter as in tracing's EnvFilter [default: info]
+    #[arg(long, env = "TESSERA_LOG", value_name = "FILTER")]
+    pub log: Option<String>,
+    /// Announce the hub as one JSON line on stdout, for programs that start it
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    data: Option<PathBuf>,
+    http: Option<SocketAddr>,
+    quic: Option<SocketAddr>,
+    lanes: Option<u16>,
+    log: Option<String>,
+}
+
+/// A hub's settings, complete.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HubConfig {
+    /// Directory of the store.
+    pub data: PathBuf,
+    /// Address of the HTTP API.
+    pub http: SocketAddr,
+    /// Address agents connect to.
+    pub quic: SocketAddr,
+    /// Number of lanes.
+    pub lanes: u16,
+    /// Log filter.
+    pub log: String,
+    /// Announce in JSON.
+    pub json: bool,
+}
+
+/// Why there are no settings.
+#[derive(Debug)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not what it should be.
+    Parse {
+        /// Which.
+        path: PathBuf,
+        /// Where and why.
+        source: Box<toml::de::Error>,
+    },
+    /// No directory for the store was named, and there is no home directory.
+    NoDataDirectory,
+    /// Too few or too many lanes.
+    Lanes {
+        /// How many were asked for.
+        asked: u16,
+    },
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ConfigError::Read { path, source } => write!(f, "cannot read {}: {source}", path.display()),
+            ConfigError::Parse { path, source } => write!(f, "{}: {source}", path.display()),
+            ConfigError::NoDataDirectory => f.write_str(
+                "no directory for the hub's data: pass --data DIR, or set HOME or XDG_DATA_HOME",
+            ),
+            ConfigError::Lanes { asked } => {
+                write!(f, "lanes = {asked}: must be from 1 to {}", crate::quic::LANES_MAX)
+            }
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            ConfigError::Read { source, .. } => Some(source),
+            ConfigError::Parse { source, .. } => Some(source),
+            ConfigError::NoDataDirectory | ConfigError::Lanes { .. } => None,
+        }
+    }
+}
+
+/// Puts flags, file and defaults together.
+pub fn resolve(args: ServeArgs) -> Result<HubConfig, ConfigError> {
+    let file = args.config.as_deref().map(read).transpose()?.unwrap_or_default();
+    let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get() as u16);
+    let lanes = args.lanes.or(file.lanes).unwrap_or_else(cores);
+    if !(1..=crate::quic::LANES_MAX).contains(&lanes) {
+        return Err(ConfigError::Lanes { asked: lanes });
+    }
+    let constant = |text: &str| text.parse().expect("the default addresses are addresses");
+    Ok(HubConfig {
+        data: data_directory(args.data.or(file.data))?,
+        http: args.http.or(file.http).unwrap_or_else(|| constant(HTTP_DEFAULT)),
+        quic: args.quic.or(file.quic).unwrap_or_else(|| constant(QUIC_DEFAULT)),
+        lanes,
+        log: args.log.or(file.log).unwrap_or_else(|| "info".to_owned()),
+        json: args.json,
+    })
+}
+
+/// The directory named, or the one under the user's own.
+pub fn data_directory(named: Option<PathBuf>) -> Result<PathBuf, ConfigError> {
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    named
+        .or_else(|| absolute("XDG_DATA_HOME").map(|home| home.join("tessera-hub")))
+        .or_else(|| absolute("HOME").map(|home| home.join(".local/share/tessera-hub")))
+        .ok_or(ConfigError::NoDataDirectory)
+}
+
+fn read(path: &Path) -> Result<File, ConfigError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    toml::from_str(&text)
+        .map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_defaults() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("hub.toml");
+        std::fs::write(&path, "data = \"/d\"\nlanes = 3\nhttp = \"127.0.0.1:1\"\n").unwrap();
+        let args = ServeArgs { config: Some(path), lanes: Some(2), ..ServeArgs::default() };
+        let config = resolve(args).unwrap();
+        assert_eq!((config.lanes, config.http.port(), config.quic.port()), (2, 1, 7843));
+        assert_eq!(config.data, PathBuf::from("/d"));
+    }
+
+    #[test]
+    fn an_unknown_setting_is_named_with_its_line() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("hub.toml");
+        std::fs::write(&path, "lanes = 1\nlane = 2\n").unwrap();
+        let error = resolve(ServeArgs { config: Some(path), ..ServeArgs::default() }).unwrap_err().to_string();
+        assert!(error.contains("line 2") && error.contains("unknown field `lane`"), "{error}");
+    }
+
+    #[test]
+    fn a_hub_without_lanes_is_refused() {
+        let args = ServeArgs { lanes: Some(0), data: Some("/d".into()), ..ServeArgs::default() };
+        assert_eq!(resolve(args).unwrap_err().to_string(), "lanes = 0: must be from 1 to 256");
+    }
+}

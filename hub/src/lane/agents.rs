@@ -1,0 +1,159 @@
+//! Agents at the door: from an open session to one the machine knows, and frames read as events.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use tessera_hub_core::{Event, SessionId as Session, ShardAnswer};
+use tessera_protocol::id::{AgentId, Digest, JobId};
+use tessera_protocol::unit::{Epoch, ShardIndex};
+use tessera_protocol::wire::{
+    self, AgentControl, AgentWork, BulkHeader, FrameError, Hello, Message, Refusal, ShardResult,
+};
+use tessera_protocol::{limits, wire::Held};
+use tessera_storage::{Batch, Commit, Key};
+
+use crate::journal::Verdict;
+use crate::records;
+
+/// Where a session stands.
+#[derive(Debug)]
+pub(super) enum Standing {
+    /// Its key is proven; nothing was said yet.
+    Opened { key: [u8; 32] },
+    /// Its hello is being judged by the store.
+    Judged { agent: AgentId, key: [u8; 32], hello: Box<Hello> },
+    /// The machine knows it.
+    Working,
+}
+
+/// What a frame of an agent comes to.
+#[derive(Debug)]
+pub(super) enum Heard {
+    /// An event for the machine.
+    Event(Event),
+    /// A hello to be judged.
+    Hello(AgentId),
+    /// The agent may not work here.
+    Refused(Refusal),
+    /// The agent breaks the protocol.
+    Broken(Breach),
+}
+
+/// How an agent broke the protocol.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Breach {
+    Frame(FrameError),
+    HelloTwice,
+    HelloMissing,
+}
+
+impl std::fmt::Display for Breach {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Breach::Frame(error) => write!(f, "{error}"),
+            Breach::HelloTwice => f.write_str("a second hello in one session"),
+            Breach::HelloMissing => f.write_str("a frame before the hello was accepted"),
+        }
+    }
+}
+
+/// The sessions of a lane.
+pub(super) type Standings = BTreeMap<Session, Standing>;
+
+pub(super) fn control(standings: &mut Standings, session: Session, frame: &Bytes) -> Heard {
+    let message = match AgentControl::read(frame) {
+        Ok(message) => message,
+        Err(error) => return Heard::Broken(Breach::Frame(error)),
+    };
+    match (message, standings.get_mut(&session)) {
+        (AgentControl::Hello(hello), Some(standing @ Standing::Opened { .. })) => {
+            let Standing::Opened { key } = *standing else { return Heard::Broken(Breach::HelloTwice) };
+            if !is_valid(&hello) {
+                return Heard::Refused(Refusal::HelloInvalid);
+            }
+            let agent = AgentId::of_key(&key);
+            *standing = Standing::Judged { agent, key, hello: Box::new(hello) };
+            Heard::Hello(agent)
+        }
+        (AgentControl::Hello(_), _) => Heard::Broken(Breach::HelloTwice),
+        (AgentControl::Heartbeat { holding }, Some(Standing::Working)) => {
+            Heard::Event(heartbeat(session, holding))
+        }
+        (AgentControl::Leaving, Some(Standing::Working)) => Heard::Event(Event::AgentLeaving { session }),
+        (AgentControl::Heartbeat { .. } | AgentControl::Leaving, _) => Heard::Broken(Breach::HelloMissing),
+    }
+}
+
+fn heartbeat(session: Session, holding: Vec<Held>) -> Event {
+    Event::HeartbeatArrived { session, holding }
+}
+
+pub(super) fn work(session: Session, frame: &Bytes) -> Heard {
+    match AgentWork::read(frame) {
+        Ok(AgentWork::Results { job, items }) => {
+            let answers = items.into_iter().map(answer).collect();
+            Heard::Event(Event::ResultsArrived { session, job: JobId(job), answers })
+        }
+        Ok(AgentWork::Failed { job, index, epoch, failure }) => {
+            let (index, epoch) = (ShardIndex(index), Epoch(epoch));
+            Heard::Event(Event::ShardFailed { session, job: JobId(job), index, epoch, failure })
+        }
+        Err(error) => Heard::Broken(Breach::Frame(error)),
+    }
+}
+
+pub(super) fn bulk(session: Session, bytes: &Bytes) -> Heard {
+    match wire::read_bulk(bytes) {
+        Ok((BulkHeader::Partial { job, index, epoch }, payload)) => {
+            let (index, epoch, partial) = (ShardIndex(index), Epoch(epoch), payload.to_vec());
+            Heard::Event(Event::PartialArrived { session, job: JobId(job), index, epoch, partial })
+        }
+        Ok((BulkHeader::Task { .. }, _)) => Heard::Broken(Breach::Frame(FrameError::Malformed)),
+        Err(error) => Heard::Broken(Breach::Frame(error)),
+    }
+}
+
+fn answer(result: ShardResult) -> ShardAnswer {
+    let ShardResult { index, epoch, digest, partial, kernel_us: _ } = result;
+    ShardAnswer { index: ShardIndex(index), epoch: Epoch(epoch), digest: Digest(digest), partial }
+}
+
+fn is_valid(hello: &Hello) -> bool {
+    let texts = [&hello.name, &hello.version, &hello.isa, &hello.arch];
+    let short = |text: &&String| text.len() <= limits::NAME_BYTES_MAX && !text.chars().any(char::is_control);
+    (1..=limits::SLOTS_MAX).contains(&hello.slots)
+        && texts.iter().all(short)
+        && hello.kernels.len() <= limits::INPUTS_MAX
+        && hello.kernels.iter().all(|kernel| short(&kernel))
+}
+
+/// The batch that admits a known agent: it changes nothing.
+pub(super) fn admit_known(agent: AgentId) -> Batch {
+    let mut batch = Batch::new();
+    batch.expect_exists(Key::Agent(agent));
+    batch
+}
+
+/// The batch that enrols an agent and spends its token, in one transaction.
+pub(super) fn enrol(agent: AgentId, key: [u8; 32], hello: &Hello, secret: &[u8; 32]) -> Batch {
+    let token = Key::Token(Digest::of(secret));
+    let mut batch = Batch::new();
+    batch
+        .expect_equals(token, records::TOKEN_UNSPENT)
+        .put(token, records::token_spent_by(agent))
+        .put(Key::Agent(agent), records::agent_bytes(key, hello));
+    batch
+}
+
+/// What the store's verdict on an enrolment means.
+pub(super) fn refusal(verdict: &Verdict, agent: AgentId) -> Option<Refusal> {
+    match verdict {
+        Verdict::Judged(Commit::Done) => None,
+        Verdict::Judged(Commit::Conflict { found: None, .. }) => Some(Refusal::TokenUnknown),
+        Verdict::Judged(Commit::Conflict { found: Some(found), .. }) => {
+            // The agent's own token, spent by it in a session that ended before the answer arrived.
+            (*found != records::token_spent_by(agent)).then_some(Refusal::TokenSpent)
+        }
+        Verdict::Failed(_) => Some(Refusal::StoreUnavailable),
+    }
+}

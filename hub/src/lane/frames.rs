@@ -1,0 +1,122 @@
+//! Frames on their way to agents: assignments of one turn share a frame, and what a full session
+//! does not take waits here in order.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use tessera_hub_core::SessionId as Session;
+use tessera_protocol::id::JobId;
+use tessera_protocol::limits;
+use tessera_protocol::wire::{self, Assignment, BulkHeader, HubControl, HubWork, Message};
+
+use crate::quic::{SendError, SessionId, Sessions};
+
+/// One thing to send.
+#[derive(Clone, Debug)]
+enum Outgoing {
+    Control(Vec<u8>),
+    Work(Vec<u8>),
+    Bulk(Bytes),
+}
+
+/// Frames of all sessions of a lane. Bounded by the credit of the agents: an assignment is 44 bytes,
+/// a task is shared.
+#[derive(Debug, Default)]
+pub(super) struct Frames {
+    /// Assignments of this turn; all of one job, since another job's flush them first.
+    assigning: BTreeMap<Session, (JobId, Vec<Assignment>)>,
+    waiting: BTreeMap<Session, VecDeque<Outgoing>>,
+    scratch: Vec<u8>,
+}
+
+impl Frames {
+    pub(super) fn control(&mut self, session: Session, message: &HubControl) {
+        let body = self.body(message);
+        self.push(session, Outgoing::Control(body));
+    }
+
+    pub(super) fn job(&mut self, session: Session, job: JobId, kernel: &str, task: &[u8]) {
+        self.flush(session);
+        let inline = (task.len() <= limits::INLINE_BYTES_MAX).then(|| task.to_vec());
+        let bulk = inline.is_none();
+        let body = self.body(&HubWork::Job { job: job.0, kernel: kernel.to_owned(), task: inline });
+        self.push(session, Outgoing::Work(body));
+        if bulk {
+            let bytes = wire::bulk(&BulkHeader::Task { job: job.0 }, task);
+            self.push(session, Outgoing::Bulk(bytes.into()));
+        }
+    }
+
+    pub(super) fn assign(&mut self, session: Session, job: JobId, assignment: Assignment) {
+        if let Some((of, items)) = self.assigning.get_mut(&session)
+            && *of == job
+            && items.len() < limits::BATCH_ITEMS_MAX
+        {
+            return items.push(assignment);
+        }
+        self.flush(session);
+        self.assigning.insert(session, (job, vec![assignment]));
+    }
+
+    pub(super) fn forget(&mut self, session: Session, job: JobId) {
+        self.flush(session);
+        let body = self.body(&HubWork::Forget { job: job.0 });
+        self.push(session, Outgoing::Work(body));
+    }
+
+    /// A session is over: nothing goes to it any more.
+    pub(super) fn drop_session(&mut self, session: Session) {
+        self.assigning.remove(&session);
+        self.waiting.remove(&session);
+    }
+
+    /// Hands everything to the sessions; what one does not take now stays for the next turn.
+    pub(super) fn send(&mut self, io: &mut Sessions) {
+        while let Some((session, _)) = self.assigning.first_key_value() {
+            self.flush(*session);
+        }
+        self.waiting.retain(|session, queue| {
+            let to = SessionId::from_bits(session.0);
+            while let Some(next) = queue.front() {
+                let sent = match next {
+                    Outgoing::Control(body) => io.send_control(to, body),
+                    Outgoing::Work(body) => io.send_work(to, body),
+                    Outgoing::Bulk(bytes) => io.send_bulk(to, bytes.clone()),
+                };
+                match sent {
+                    Ok(()) => drop(queue.pop_front()),
+                    Err(SendError::Full) => return true,
+                    Err(SendError::Closed) => return false,
+                    Err(error @ (SendError::NotAccepted | SendError::Size { .. })) => {
+                        tracing::error!(%error, session = session.0, "a frame of the hub cannot be sent");
+                        queue.pop_front();
+                    }
+                }
+            }
+            false
+        });
+    }
+
+    /// Whether something waits for a session that was full.
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    fn flush(&mut self, session: Session) {
+        if let Some((job, items)) = self.assigning.remove(&session) {
+            let body = self.body(&HubWork::Assign { job: job.0, items });
+            self.push(session, Outgoing::Work(body));
+        }
+    }
+
+    fn push(&mut self, session: Session, outgoing: Outgoing) {
+        self.waiting.entry(session).or_default().push_back(outgoing);
+    }
+
+    /// The body alone: the session writes the length.
+    fn body(&mut self, message: &impl Message) -> Vec<u8> {
+        self.scratch.clear();
+        message.frame(&mut self.scratch);
+        self.scratch[size_of::<u32>()..].to_vec()
+    }
+}

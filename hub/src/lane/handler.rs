@@ -1,0 +1,395 @@
+//! What a lane's driver calls: every input becomes one step of the machine, every effect one act.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tessera_hub_core::effect::CloseReason as MachineReason;
+use tessera_hub_core::lane::Config;
+use tessera_hub_core::{BatchId, Effect, Event, Lane, LaneMessage, Record, SessionId as Session};
+use tessera_protocol::id::{AgentId, JobId};
+use tessera_protocol::unit::{LaneIndex, Tick};
+use tessera_protocol::wire::{Hello, HubControl, Refusal};
+use tessera_storage::Commit;
+
+use super::agents::{self, Heard, Standing, Standings};
+use super::frames::Frames;
+use crate::clients::{Clients, ToClients};
+use crate::journal::{Journal, Refused, Verdict};
+use crate::quic::{CloseCode, SessionEvent, SessionId, Sessions};
+use crate::records;
+use crate::runtime::{LaneHandler, Mailbox, Mailboxes, PushError};
+
+/// How long a stopping lane waits for shards in flight.
+const DRAIN_IN_FLIGHT_MAX: Duration = Duration::from_secs(5);
+/// How long a stopping lane waits for its last writes.
+const DRAIN_WRITES_MAX: Duration = Duration::from_secs(10);
+/// How soon what a full queue gave back is offered again.
+const RETRY: Duration = Duration::from_millis(1);
+
+/// What other threads and lanes send a lane.
+#[derive(Debug)]
+pub enum Input {
+    /// An event for the machine.
+    Event(Box<Event>),
+    /// The store judged an agent that is known already, or is not.
+    Known {
+        /// The session that waits.
+        session: u64,
+        /// What the store says.
+        verdict: Verdict,
+    },
+    /// The store judged an enrolment.
+    Enrolled {
+        /// The session that waits.
+        session: u64,
+        /// What the store says.
+        verdict: Verdict,
+    },
+}
+
+/// What a lane's shell is made of.
+#[derive(Clone, Debug)]
+pub struct HandlerConfig {
+    /// The machine's.
+    pub machine: Config,
+    /// The instant of tick zero.
+    pub origin: Instant,
+}
+
+/// What one lane counts for its operator.
+#[derive(Debug, Default)]
+pub struct LaneCounters {
+    /// Steps of the machine.
+    pub steps: AtomicU64,
+    /// Shards handed to agents.
+    pub assigned: AtomicU64,
+    /// Results that came back.
+    pub results: AtomicU64,
+    /// Sessions that were turned away.
+    pub refused: AtomicU64,
+    /// Agents with a live session.
+    pub agents: AtomicU64,
+}
+
+/// One lane's shell.
+pub struct Handler {
+    machine: Lane,
+    lane: LaneIndex,
+    origin: Instant,
+    standings: Standings,
+    frames: Frames,
+    journal: Journal,
+    clients: Clients,
+    peers: Mailboxes<Input>,
+    me: Mailbox<Input>,
+    counters: Arc<LaneCounters>,
+    /// What full queues gave back, each in order.
+    to_journal: VecDeque<Refused>,
+    to_lanes: BTreeMap<u16, VecDeque<Input>>,
+    to_clients: VecDeque<ToClients>,
+    stopping_since: Option<Instant>,
+}
+
+impl Handler {
+    /// A lane's shell around a new machine.
+    pub fn new(
+        config: HandlerConfig,
+        journal: Journal,
+        clients: Clients,
+        peers: Mailboxes<Input>,
+        counters: Arc<LaneCounters>,
+    ) -> Handler {
+        let lane = config.machine.lane;
+        Handler {
+            machine: Lane::new(config.machine),
+            lane,
+            origin: config.origin,
+            standings: Standings::new(),
+            frames: Frames::default(),
+            journal,
+            clients,
+            me: peers.get(lane),
+            peers,
+            counters,
+            to_journal: VecDeque::new(),
+            to_lanes: BTreeMap::new(),
+            to_clients: VecDeque::new(),
+            stopping_since: None,
+        }
+    }
+
+    fn tick(&self, now: Instant) -> Tick {
+        Tick(u64::try_from(now.saturating_duration_since(self.origin).as_millis()).unwrap_or(u64::MAX))
+    }
+
+    fn step(&mut self, now: Instant, event: Event, io: &mut Sessions) {
+        self.counters.steps.fetch_add(1, Ordering::Relaxed);
+        let tick = self.tick(now);
+        let effects: VecDeque<Effect> = self.machine.step(tick, event).collect();
+        effects.into_iter().for_each(|effect| self.carry_out(effect, io));
+    }
+
+    fn carry_out(&mut self, effect: Effect, io: &mut Sessions) {
+        match effect {
+            Effect::Persist { batch, record } => self.persist(batch, &record),
+            Effect::Answer { request, answer } => self.tell_clients(ToClients::Answer { request, answer }),
+            Effect::TellLane { lane, message } => self.tell_lane(lane, message),
+            Effect::Welcome { session, welcome } => {
+                self.counters.agents.fetch_add(1, Ordering::Relaxed);
+                self.frames.control(session, &HubControl::Welcome(welcome));
+            }
+            Effect::SendJob { session, job, kernel, task } => self.frames.job(session, job, kernel, &task),
+            Effect::Assign { session, job, assignment } => {
+                self.counters.assigned.fetch_add(1, Ordering::Relaxed);
+                self.frames.assign(session, job, assignment);
+            }
+            Effect::Forget { session, job } => self.frames.forget(session, job),
+            Effect::TellDraining { session } => self.frames.control(session, &HubControl::Draining),
+            Effect::CloseSession { session, reason } => {
+                let (code, words) = match reason {
+                    MachineReason::Superseded => (CloseCode::REPLACED, "the agent opened a newer session"),
+                    MachineReason::Silent => (CloseCode::TOO_LATE, "no heartbeat for a lease"),
+                };
+                io.close(SessionId::from_bits(session.0), code, words);
+            }
+            Effect::PublishJob { view } => {
+                if !view.state.is_open() {
+                    tracing::info!(job = %view.id, state = ?view.state, digest = ?view.digest, shards = view.shards,
+                        attempts = view.attempts, checks = view.checks, "job ended");
+                }
+                self.tell_clients(ToClients::Job(view));
+            }
+            Effect::PublishAgent { view } => self.tell_clients(ToClients::Agent(view)),
+            Effect::PublishAgentAway { agent } => {
+                self.counters.agents.fetch_sub(1, Ordering::Relaxed);
+                tracing::info!(%agent, lane = self.lane.0, "agent left");
+                self.tell_clients(ToClients::Away { agent, lane: self.lane });
+            }
+        }
+    }
+
+    // --- out ------------------------------------------------------------------------------------
+
+    fn persist(&mut self, batch: BatchId, record: &Record) {
+        let me = self.me.clone();
+        let outcome = self.journal.commit(records::batch_of(record), move |verdict| {
+            deliver(&me, Input::Event(Box::new(event_of(batch, verdict))));
+        });
+        self.to_journal.extend(outcome.err());
+    }
+
+    fn tell_lane(&mut self, lane: LaneIndex, message: LaneMessage) {
+        let input = Input::Event(Box::new(Event::LaneSpoke { from: self.lane, message }));
+        match self.to_lanes.get_mut(&lane.0) {
+            Some(queue) => queue.push_back(input),
+            None => {
+                if let Err(PushError::Full(input)) = self.peers.try_push(lane, input)
+                {
+                    self.to_lanes.entry(lane.0).or_default().push_back(input);
+                }
+            }
+        }
+    }
+
+    fn tell_clients(&mut self, message: ToClients) {
+        if !self.to_clients.is_empty() {
+            return self.to_clients.push_back(message);
+        }
+        self.to_clients.extend(self.clients.tell(message).err());
+    }
+
+    /// Offers again what full queues gave back.
+    fn retry(&mut self) {
+        while let Some(refused) = self.to_journal.pop_front() {
+            if let Err(refused) = self.journal.retry(refused) {
+                self.to_journal.push_front(refused);
+                break;
+            }
+        }
+        let peers = &self.peers;
+        self.to_lanes.retain(|lane, queue| {
+            while let Some(input) = queue.pop_front() {
+                if let Err(PushError::Full(input)) = peers.try_push(LaneIndex(*lane), input) {
+                    queue.push_front(input);
+                    return true;
+                }
+            }
+            false
+        });
+        while let Some(message) = self.to_clients.pop_front() {
+            if let Err(message) = self.clients.tell(message) {
+                self.to_clients.push_front(message);
+                break;
+            }
+        }
+    }
+
+    // --- agents ---------------------------------------------------------------------------------
+
+    fn heard(&mut self, now: Instant, session: Session, heard: Heard, io: &mut Sessions) {
+        match heard {
+            Heard::Event(event) => self.step(now, event, io),
+            Heard::Hello(agent) => {
+                let me = self.me.clone();
+                let outcome = self.journal.commit(agents::admit_known(agent), move |verdict| {
+                    deliver(&me, Input::Known { session: session.0, verdict });
+                });
+                self.to_journal.extend(outcome.err());
+            }
+            Heard::Refused(reason) => self.refuse(session, reason, io),
+            Heard::Broken(breach) => {
+                tracing::warn!(session = session.0, %breach, "an agent broke the protocol");
+                io.close(SessionId::from_bits(session.0), CloseCode::PROTOCOL, &breach.to_string());
+            }
+        }
+    }
+
+    fn refuse(&mut self, session: Session, reason: Refusal, io: &mut Sessions) {
+        self.counters.refused.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(session = session.0, %reason, "an agent was turned away");
+        let id = SessionId::from_bits(session.0);
+        self.frames.control(session, &HubControl::Refused { reason });
+        self.frames.send(io);
+        io.close(id, CloseCode::REFUSED, &reason.to_string());
+    }
+
+    /// The store knows the agent, or its token must be spent.
+    fn known(&mut self, now: Instant, session: Session, verdict: &Verdict, io: &mut Sessions) {
+        let Some(Standing::Judged { agent, key, hello }) = self.standings.get(&session) else { return };
+        match (verdict, hello.token) {
+            (Verdict::Judged(Commit::Done), _) => self.admit(now, session, io),
+            (Verdict::Failed(_), _) => self.refuse(session, Refusal::StoreUnavailable, io),
+            (Verdict::Judged(Commit::Conflict { .. }), None) => {
+                self.refuse(session, Refusal::TokenMissing, io);
+            }
+            (Verdict::Judged(Commit::Conflict { .. }), Some(secret)) => {
+                let batch = agents::enrol(*agent, *key, hello, &secret);
+                let me = self.me.clone();
+                let outcome = self
+                    .journal
+                    .commit(batch, move |verdict| deliver(&me, Input::Enrolled { session: session.0, verdict }));
+                self.to_journal.extend(outcome.err());
+            }
+        }
+    }
+
+    fn enrolled(&mut self, now: Instant, session: Session, verdict: &Verdict, io: &mut Sessions) {
+        let Some(Standing::Judged { agent, .. }) = self.standings.get(&session) else { return };
+        match agents::refusal(verdict, *agent) {
+            Some(reason) => self.refuse(session, reason, io),
+            None => {
+                tracing::info!(%agent, "agent enrolled");
+                self.admit(now, session, io);
+            }
+        }
+    }
+
+    fn admit(&mut self, now: Instant, session: Session, io: &mut Sessions) {
+        if io.accept(SessionId::from_bits(session.0)).is_err() {
+            return;
+        }
+        if let Some(Standing::Judged { agent, hello, .. }) = self.standings.insert(session, Standing::Working) {
+            log_admission(agent, &hello, self.lane);
+            self.step(now, Event::AgentAdmitted { session, agent, hello }, io);
+        }
+    }
+}
+
+impl LaneHandler for Handler {
+    type Message = Input;
+
+    fn message(&mut self, now: Instant, message: Input, io: &mut Sessions) {
+        match message {
+            Input::Event(event) => self.step(now, *event, io),
+            Input::Known { session, verdict } => self.known(now, Session(session), &verdict, io),
+            Input::Enrolled { session, verdict } => self.enrolled(now, Session(session), &verdict, io),
+        }
+    }
+
+    fn session_event(&mut self, now: Instant, event: SessionEvent, io: &mut Sessions) {
+        let session = Session(event.session().to_bits());
+        match event {
+            SessionEvent::Opened { key, .. } => {
+                self.standings.insert(session, Standing::Opened { key: key.0 });
+            }
+            SessionEvent::Control { frame, .. } => {
+                let heard = agents::control(&mut self.standings, session, &frame);
+                self.heard(now, session, heard, io);
+            }
+            SessionEvent::Work { frame, .. } => {
+                self.counters.results.fetch_add(1, Ordering::Relaxed);
+                self.heard(now, session, agents::work(session, &frame), io);
+            }
+            SessionEvent::Bulk { bytes, .. } => {
+                self.heard(now, session, agents::bulk(session, &bytes), io);
+            }
+            SessionEvent::Closed { reason, .. } => {
+                self.frames.drop_session(session);
+                if let Some(Standing::Working) = self.standings.remove(&session) {
+                    tracing::debug!(session = session.0, %reason, "session closed");
+                    self.step(now, Event::SessionClosed { session }, io);
+                }
+            }
+        }
+    }
+
+    fn turn_end(&mut self, now: Instant, io: &mut Sessions) -> Option<Instant> {
+        self.retry();
+        if self.machine.next_timer().is_some_and(|due| due <= self.tick(now)) {
+            self.step(now, Event::TimePassed, io);
+        }
+        self.frames.send(io);
+        let timer = self.machine.next_timer().map(|due| self.origin + Duration::from_millis(due.0));
+        let stuck = !self.to_journal.is_empty()
+            || !self.to_lanes.is_empty()
+            || !self.to_clients.is_empty()
+            || self.frames.is_waiting();
+        let retry = stuck.then(|| now + RETRY);
+        [timer, retry].into_iter().flatten().min()
+    }
+
+    fn stopping(&mut self, now: Instant, io: &mut Sessions) -> bool {
+        let since = match self.stopping_since {
+            Some(since) => since,
+            None => {
+                self.stopping_since = Some(now);
+                self.step(now, Event::StopRequested, io);
+                now
+            }
+        };
+        let waited = now.saturating_duration_since(since);
+        self.machine.is_drained()
+            || (waited >= DRAIN_IN_FLIGHT_MAX && !self.machine.is_writing())
+            || waited >= DRAIN_WRITES_MAX
+    }
+}
+
+fn log_admission(agent: AgentId, hello: &Hello, lane: LaneIndex) {
+    tracing::info!(%agent, name = %hello.name, slots = hello.slots, isa = %hello.isa, lane = lane.0, "agent connected");
+}
+
+fn event_of(batch: BatchId, verdict: Verdict) -> Event {
+    match verdict {
+        Verdict::Judged(Commit::Done) => Event::Committed { batch },
+        Verdict::Judged(Commit::Conflict { found, .. }) => {
+            let existing: Option<(JobId, _)> = found.as_deref().and_then(records::read_idempotency);
+            match existing {
+                Some((existing, manifest)) => Event::Conflicted { batch, existing, manifest },
+                None => Event::CommitFailed { batch },
+            }
+        }
+        Verdict::Failed(_) => Event::CommitFailed { batch },
+    }
+}
+
+/// From the journal's thread to a lane. The journal waits while the mailbox is full: lanes empty
+/// theirs every turn and never wait for the journal.
+fn deliver(lane: &Mailbox<Input>, input: Input) {
+    let mut offered = lane.try_push(input);
+    while let Err(PushError::Full(input)) = offered {
+        std::thread::sleep(RETRY);
+        offered = lane.try_push(input);
+    }
+}

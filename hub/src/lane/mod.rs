@@ -1,0 +1,8 @@
+//! The shell of one lane: turns sessions, messages and time into events for the machine, and its
+//! effects into frames, batches and views. Decides nothing.
+
+mod agents;
+mod frames;
+mod handler;
+
+pub use handler::{Handler, HandlerConfig, Input, LaneCounters};

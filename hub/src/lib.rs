@@ -1,0 +1,13 @@
+//! The hub around its pure machine: lanes, QUIC, HTTP API, journal. Carries events to the machine and
+//! effects away from it; decides nothing itself and computes nothing.
+
+pub mod backend;
+pub mod clients;
+pub mod config;
+pub mod ingress;
+pub mod journal;
+pub mod lane;
+pub mod quic;
+pub mod records;
+pub mod runtime;
+pub mod serve;

@@ -1,0 +1,59 @@
+//! The `hub` binary: parses the command line and says what went wrong.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tessera_hub::config::{self, ServeArgs};
+use tessera_hub::serve;
+use tracing_subscriber::EnvFilter;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The Tessera hub: plans, dispatches, verifies and reduces jobs that agents compute
+#[derive(Parser)]
+#[command(name = "hub", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a hub until SIGTERM or SIGINT
+    Serve(ServeArgs),
+    /// Make a further API key for a hub that is not running, and print it once
+    NewKey {
+        /// Directory of the store [default: $XDG_DATA_HOME/tessera-hub]
+        #[arg(long, value_name = "DIR")]
+        data: Option<PathBuf>,
+    },
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Serve(args) => run(args),
+        Command::NewKey { data } => new_key(data),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("hub: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: ServeArgs) -> Result<(), Box<dyn std::error::Error>> {
+    let config = config::resolve(args)?;
+    let filter = EnvFilter::try_new(&config.log)?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    Ok(serve::serve(&config)?)
+}
+
+fn new_key(data: Option<PathBuf>) -> Result<(), Box<dyn std::error::Error>> {
+    let data = config::data_directory(data)?;
+    println!("{}", serve::new_key(&data)?);
+    Ok(())
+}

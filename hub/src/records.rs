@@ -1,0 +1,416 @@
+//! How records lie in the store: which keys a record writes, in which bytes, and how they read back.
+//!
+//! Owns the encodings and their versions. Knows nothing of threads, lanes or when a commit happens.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tessera_hub_core::record::Base;
+use tessera_hub_core::{NewJob, Outcome, Progress, Record};
+use tessera_planners::Plan;
+use tessera_protocol::api::{AgentState, AgentView, JobView};
+use tessera_protocol::id::{AgentId, Digest, JobId};
+use tessera_protocol::spec::{JobSpec, Manifest};
+use tessera_protocol::tally::Tally;
+use tessera_protocol::unit::ShardRange;
+use tessera_protocol::wire::Hello;
+use tessera_storage::{Batch, Entry, Family, Key, ReadError, Snapshot};
+
+/// Version of every encoding below; a reader refuses others.
+const VERSION: u8 = 1;
+/// Marks a token that no agent has used.
+pub const TOKEN_UNSPENT: &[u8] = &[VERSION, 0];
+
+/// Under `job/`: all of a job but what may be large.
+#[derive(Serialize, Deserialize)]
+struct StoredJob {
+    version: u8,
+    view: JobView,
+    first: u64,
+    idempotency_key: Option<String>,
+}
+
+/// Under `agent/`: what an agent said when it enrolled.
+#[derive(Serialize, Deserialize)]
+struct StoredAgent {
+    version: u8,
+    public_key: Digest,
+    name: String,
+    slots: u16,
+    isa: String,
+    arch: String,
+    memory_bytes: u64,
+    agent_version: String,
+}
+
+/// Under `progress/`, before the tally's bytes.
+#[derive(Serialize, Deserialize)]
+struct StoredProgress {
+    version: u8,
+    view: JobView,
+    /// Start and end of each range of shards that are done.
+    done: Vec<(u64, u64)>,
+}
+
+/// Why the store's bytes are not the records they should be.
+#[derive(Debug)]
+pub enum RecordError {
+    /// The engine could not read.
+    Read(ReadError),
+    /// A value does not decode: damaged, or written by a newer hub.
+    Malformed {
+        /// Which value.
+        what: &'static str,
+        /// Whose.
+        of: String,
+    },
+    /// Another record that this one needs is not there.
+    Missing {
+        /// Which value.
+        what: &'static str,
+        /// Whose.
+        of: String,
+    },
+}
+
+impl fmt::Display for RecordError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RecordError::Read(error) => write!(f, "{error}"),
+            RecordError::Malformed { what, of } => write!(
+                f,
+                "the {what} of {of} cannot be read: it is damaged, or a newer hub wrote it; update this hub or restore a backup"
+            ),
+            RecordError::Missing { what, of } => {
+                write!(f, "the {what} of {of} is missing from the store; restore a backup")
+            }
+        }
+    }
+}
+
+impl std::error::Error for RecordError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            RecordError::Read(error) => Some(error),
+            RecordError::Malformed { .. } | RecordError::Missing { .. } => None,
+        }
+    }
+}
+
+impl From<ReadError> for RecordError {
+    fn from(error: ReadError) -> RecordError {
+        RecordError::Read(error)
+    }
+}
+
+// --- writing --------------------------------------------------------------------------------------
+
+/// The batch that makes a record durable.
+pub fn batch_of(record: &Record) -> Batch {
+    let mut batch = Batch::new();
+    match record {
+        Record::JobAccepted { job, view } => {
+            let id = job.id;
+            batch.expect_absent(Key::Job(id));
+            if let Some(key) = &job.idempotency_key {
+                let project = &job.manifest.spec().project;
+                let key = Key::Idempotency { project, key: key.as_bytes() };
+                batch.expect_absent(key).put(key, idempotency_value(id, job.manifest.digest()));
+            }
+            batch.put(Key::Job(id), stored_job(job.plan.first(), job.idempotency_key.clone(), view));
+            batch.put_chunked(&Key::Manifest(id).encode(), &job.manifest.bytes());
+        }
+        Record::JobProgressed { job, progress } => {
+            batch.put_chunked(&Key::Progress(*job).encode(), &progress_bytes(progress));
+        }
+        Record::JobEnded { job, view, outcome } => {
+            // A view's first sample and key were written at acceptance and are not needed again.
+            batch.put(Key::Job(*job), stored_job(0, None, view));
+            match outcome {
+                Outcome::Done { result, tally } => {
+                    batch.put_chunked(&Key::Result(*job).encode(), result);
+                    batch.put_chunked(&Key::Progress(*job).encode(), &ended_bytes(view, tally));
+                }
+                Outcome::Failed | Outcome::Cancelled => {
+                    batch.delete_chunked(&Key::Progress(*job).encode());
+                }
+            }
+        }
+    }
+    batch
+}
+
+/// The key that shows whether a record's batch happened, and the bytes it then holds.
+pub fn proof_of(batch: &Batch) -> Option<(Vec<u8>, Vec<u8>)> {
+    batch.writes().iter().find_map(|write| match write {
+        tessera_storage::Write::Put { key, value } => Some((key.clone(), value.clone())),
+        _ => None,
+    })
+}
+
+fn idempotency_value(job: JobId, manifest: Digest) -> Vec<u8> {
+    [&[VERSION][..], &job.0, &manifest.0].concat()
+}
+
+/// Reads what lies under an idempotency key.
+pub fn read_idempotency(value: &[u8]) -> Option<(JobId, Digest)> {
+    let (version, rest) = value.split_first()?;
+    let (job, manifest) = rest.split_first_chunk()?;
+    (*version == VERSION).then_some((JobId(*job), Digest(manifest.try_into().ok()?)))
+}
+
+fn stored_job(first: u64, idempotency_key: Option<String>, view: &JobView) -> Vec<u8> {
+    json(&StoredJob { version: VERSION, view: view.clone(), first, idempotency_key })
+}
+
+fn progress_bytes(progress: &Progress) -> Vec<u8> {
+    let done = progress.done.iter().map(|range| (range.start, range.end)).collect();
+    let head = json(&StoredProgress { version: VERSION, view: progress.view.clone(), done });
+    headed(&head, &progress.tally)
+}
+
+fn ended_bytes(view: &JobView, tally: &Tally) -> Vec<u8> {
+    let head = json(&StoredProgress { version: VERSION, view: view.clone(), done: vec![(0, view.shards)] });
+    headed(&head, tally)
+}
+
+fn headed(head: &[u8], tally: &Tally) -> Vec<u8> {
+    [&(head.len() as u32).to_be_bytes()[..], head, &tally.encode()].concat()
+}
+
+/// Our own types have string keys and finite numbers, so they always are JSON.
+fn json<T: Serialize>(value: &T) -> Vec<u8> {
+    serde_json::to_vec(value).expect("stored types are JSON")
+}
+
+/// The record of an agent that enrols.
+pub fn agent_bytes(public_key: [u8; 32], hello: &Hello) -> Vec<u8> {
+    json(&StoredAgent {
+        version: VERSION,
+        public_key: Digest(public_key),
+        name: hello.name.clone(),
+        slots: hello.slots,
+        isa: hello.isa.clone(),
+        arch: hello.arch.clone(),
+        memory_bytes: hello.memory_bytes,
+        agent_version: hello.version.clone(),
+    })
+}
+
+/// What a spent token holds.
+pub fn token_spent_by(agent: AgentId) -> Vec<u8> {
+    [&[VERSION, 1][..], &agent.0].concat()
+}
+
+// --- reading --------------------------------------------------------------------------------------
+
+/// All that a hub needs to know at its start.
+#[derive(Debug, Default)]
+pub struct Recovered {
+    /// Every job, oldest first.
+    pub views: Vec<JobView>,
+    /// Open jobs with what of them is done.
+    pub open: Vec<(Arc<NewJob>, Option<Progress>)>,
+    /// Every enrolled agent.
+    pub agents: BTreeMap<AgentId, AgentView>,
+    /// Digests of the API keys in force.
+    pub api_keys: Vec<Digest>,
+}
+
+/// Reads everything back.
+pub fn recover(store: &dyn Snapshot) -> Result<Recovered, RecordError> {
+    let mut recovered = Recovered::default();
+    for entry in entries(store, Family::Jobs)? {
+        let Ok((Key::Job(id), _)) = Key::decode(&entry.key) else { continue };
+        let stored = decode_job(id, &entry.value)?;
+        if stored.view.state.is_open() {
+            recovered.open.push(open_job(store, &stored)?);
+        }
+        recovered.views.push(stored.view);
+    }
+    for entry in entries(store, Family::Agents)? {
+        let Ok((Key::Agent(id), _)) = Key::decode(&entry.key) else { continue };
+        let malformed = || RecordError::Malformed { what: "record", of: id.to_string() };
+        let stored: StoredAgent = serde_json::from_slice(&entry.value).map_err(|_| malformed())?;
+        recovered.agents.insert(id, away(id, stored));
+    }
+    for entry in entries(store, Family::ApiKeys)? {
+        if let Ok((Key::ApiKey(digest), _)) = Key::decode(&entry.key) {
+            recovered.api_keys.push(digest);
+        }
+    }
+    Ok(recovered)
+}
+
+fn entries(store: &dyn Snapshot, family: Family) -> Result<Vec<Entry>, ReadError> {
+    let mut all = Vec::new();
+    store.walk(&family.range(), &mut |entry| all.push(entry))?;
+    Ok(all)
+}
+
+fn decode_job(id: JobId, value: &[u8]) -> Result<StoredJob, RecordError> {
+    serde_json::from_slice::<StoredJob>(value)
+        .ok()
+        .filter(|stored| stored.version == VERSION)
+        .ok_or_else(|| RecordError::Malformed { what: "record", of: id.to_string() })
+}
+
+fn open_job(
+    store: &dyn Snapshot,
+    stored: &StoredJob,
+) -> Result<(Arc<NewJob>, Option<Progress>), RecordError> {
+    let id = stored.view.id;
+    let manifest = read_manifest(store, id)?;
+    let plan = Plan::new(&manifest, stored.first)
+        .map_err(|_| RecordError::Malformed { what: "plan", of: id.to_string() })?;
+    let progress = read_progress(store, id)?;
+    let base = match stored.view.extends {
+        Some(parent) => {
+            let missing = || RecordError::Missing { what: "tally", of: parent.to_string() };
+            let tally = read_progress(store, parent)?.ok_or_else(missing)?.tally;
+            Some(Base { job: parent, tally: Arc::unwrap_or_clone(tally) })
+        }
+        None => None,
+    };
+    let (created, idempotency_key) = (stored.view.created_ms, stored.idempotency_key.clone());
+    Ok((Arc::new(NewJob { id, manifest, plan, created, base, idempotency_key }), progress))
+}
+
+/// The view of one job, however old.
+pub fn read_view(store: &dyn Snapshot, id: JobId) -> Result<Option<JobView>, RecordError> {
+    match store.get(&Key::Job(id).encode())? {
+        Some(value) => decode_job(id, &value).map(|stored| Some(stored.view)),
+        None => Ok(None),
+    }
+}
+
+/// What a job computes.
+pub fn read_manifest(store: &dyn Snapshot, id: JobId) -> Result<Manifest, RecordError> {
+    let of = || id.to_string();
+    let bytes = store.get_chunked(&Key::Manifest(id).encode())?;
+    let bytes = bytes.ok_or_else(|| RecordError::Missing { what: "manifest", of: of() })?;
+    JobSpec::from_json(&bytes)
+        .and_then(JobSpec::check)
+        .map_err(|_| RecordError::Malformed { what: "manifest", of: of() })
+}
+
+/// The result document of a done job.
+pub fn read_result(store: &dyn Snapshot, id: JobId) -> Result<Option<Vec<u8>>, RecordError> {
+    Ok(store.get_chunked(&Key::Result(id).encode())?)
+}
+
+/// What of a job is done; of a done job, everything.
+pub fn read_progress(store: &dyn Snapshot, id: JobId) -> Result<Option<Progress>, RecordError> {
+    let Some(bytes) = store.get_chunked(&Key::Progress(id).encode())? else { return Ok(None) };
+    let malformed = || RecordError::Malformed { what: "progress", of: id.to_string() };
+    let (length, rest) = bytes.split_first_chunk().ok_or_else(malformed)?;
+    let (head, tally) = rest.split_at_checked(u32::from_be_bytes(*length) as usize).ok_or_else(malformed)?;
+    let head: StoredProgress = serde_json::from_slice(head).map_err(|_| malformed())?;
+    let ascending = head.done.windows(2).all(|pair| pair[0].1 < pair[1].0);
+    if head.version != VERSION || !ascending || head.done.iter().any(|(start, end)| start >= end) {
+        return Err(malformed());
+    }
+    let mut done = tessera_hub_core::ranges::Ranges::default();
+    head.done.iter().for_each(|(start, end)| done.insert(ShardRange { start: *start, end: *end }));
+    let tally = Arc::new(Tally::decode(tally).map_err(|_| malformed())?);
+    Ok(Some(Progress { done, tally, view: head.view }))
+}
+
+fn away(id: AgentId, stored: StoredAgent) -> AgentView {
+    AgentView {
+        id,
+        name: stored.name,
+        state: AgentState::Away,
+        lane: None,
+        version: stored.agent_version,
+        slots: stored.slots,
+        isa: stored.isa,
+        arch: stored.arch,
+        memory_bytes: stored.memory_bytes,
+        in_flight: 0,
+        completed: 0,
+        mismatches: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tessera_protocol::api::JobState;
+    use tessera_protocol::unit::{LaneIndex, Tick, UnixMillis};
+    use tessera_storage::{Commit, Engine, Memory};
+
+    fn job(paths: u64, key: Option<&str>) -> Arc<NewJob> {
+        let text = format!(
+            r#"{{"name":"n","workload":"monte_carlo","params":{{"model":"pi","paths":{paths},"shard_size":100}}}}"#
+        );
+        let manifest = JobSpec::from_json(text.as_bytes()).unwrap().check().unwrap();
+        let plan = Plan::new(&manifest, 0).unwrap();
+        let id = JobId::new(5, [paths as u8; 10]);
+        let idempotency_key = key.map(str::to_owned);
+        Arc::new(NewJob { id, manifest, plan, created: UnixMillis(5), base: None, idempotency_key })
+    }
+
+    fn view_of(job: &Arc<NewJob>) -> JobView {
+        use tessera_hub_core::home::{Fleet, Home, Judge};
+        use tessera_hub_core::verifier::Verifier;
+        let (verifier, fleet) = (Verifier::new([0; 32]), Fleet { agents: vec![0] });
+        let (lane, now, unix_origin) = (LaneIndex(0), Tick(0), UnixMillis(0));
+        let judge = Judge { verifier: &verifier, fleet: &fleet, lane, now, unix_origin };
+        Home::open(job.clone(), None, Tick(0), UnixMillis(0)).view(&judge)
+    }
+
+    fn commit(engine: &Memory, record: &Record) -> Commit {
+        engine.commit(batch_of(record)).unwrap()
+    }
+
+    #[test]
+    fn an_open_job_comes_back_with_what_of_it_was_done() {
+        let (engine, job) = (Memory::default(), job(1_000, None));
+        let view = Box::new(view_of(&job));
+        assert_eq!(commit(&engine, &Record::JobAccepted { job: job.clone(), view: view.clone() }), Commit::Done);
+        let mut done = tessera_hub_core::ranges::Ranges::default();
+        done.insert(ShardRange { start: 2, end: 4 });
+        let tally = Arc::new(Tally { samples: 200, counts: vec![77], ..Tally::default() });
+        let progress = Progress { done, tally, view: *view };
+        let record = Record::JobProgressed { job: job.id, progress: Box::new(progress.clone()) };
+        assert_eq!(commit(&engine, &record), Commit::Done);
+        let recovered = recover(&*engine.snapshot().unwrap()).unwrap();
+        assert_eq!(recovered.open, vec![(job, Some(progress))]);
+    }
+
+    #[test]
+    fn an_ended_job_keeps_its_result_and_its_tally_and_is_open_no_more() {
+        let (engine, job) = (Memory::default(), job(1_000, None));
+        let view = Box::new(view_of(&job));
+        let _ = commit(&engine, &Record::JobAccepted { job: job.clone(), view: view.clone() });
+        let tally = Arc::new(Tally { samples: 1_000, counts: vec![785], ..Tally::default() });
+        let view = Box::new(JobView { state: JobState::Done, ..*view });
+        let outcome = Outcome::Done { result: (*b"{}").into(), tally: tally.clone() };
+        let _ = commit(&engine, &Record::JobEnded { job: job.id, view: view.clone(), outcome });
+        let snapshot = engine.snapshot().unwrap();
+        let recovered = recover(&*snapshot).unwrap();
+        assert!(recovered.open.is_empty());
+        assert_eq!(recovered.views, vec![*view]);
+        assert_eq!(read_result(&*snapshot, job.id).unwrap(), Some(b"{}".to_vec()));
+        assert_eq!(read_progress(&*snapshot, job.id).unwrap().unwrap().tally, tally);
+    }
+
+    #[test]
+    fn a_second_job_under_one_idempotency_key_conflicts_with_the_first() {
+        let (engine, first, second) = (Memory::default(), job(1_000, Some("k")), job(2_000, Some("k")));
+        for (job, conflicts) in [(&first, false), (&second, true)] {
+            let record = Record::JobAccepted { job: job.clone(), view: Box::new(view_of(job)) };
+            match commit(&engine, &record) {
+                Commit::Done => assert!(!conflicts),
+                Commit::Conflict { found, .. } => {
+                    assert!(conflicts);
+                    let found = read_idempotency(&found.unwrap());
+                    assert_eq!(found, Some((first.id, first.manifest.digest())));
+                }
+            }
+        }
+    }
+}

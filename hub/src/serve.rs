@@ -1,0 +1,331 @@
+//! One hub from start to stop: opens the store, recovers, starts the threads, announces, waits for a
+//! signal, drains.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, RwLock};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use serde::Serialize;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use tessera_hub_core::lane::Config as MachineConfig;
+use tessera_hub_core::{Event, home_lane};
+use tessera_protocol::id::Digest;
+use tessera_protocol::token::EnrolmentToken;
+use tessera_protocol::unit::{LaneIndex, UnixMillis};
+use tessera_storage::{Batch, Commit, CommitError, Embedded, Engine, Key, OpenError, ReadError, Snapshot};
+
+use crate::backend::{Hub, token_batch, unix_ms};
+use crate::clients::Clients;
+use crate::config::HubConfig;
+use crate::ingress::keys::{ApiKey, KeyHash};
+use crate::ingress::{self, ServerHandle, Views};
+use crate::journal::Journal;
+use crate::lane::{Handler, HandlerConfig, Input, LaneCounters};
+use crate::quic::{Identity, IdentityError, LaneSockets, SteeringError, SteeringPreference};
+use crate::records::{self, RecordError, Recovered};
+use crate::runtime::{LaneConfig, LaneError, Lanes, SpawnError, spawn_lanes};
+
+/// Why a hub did not start or did not end well.
+#[derive(Debug)]
+pub enum ServeError {
+    /// The store cannot be opened.
+    Open(OpenError),
+    /// The store cannot be read.
+    Read(RecordError),
+    /// The store cannot be written.
+    Write(CommitError),
+    /// The hub's own key is unusable, or none could be made.
+    Identity(IdentityError),
+    /// The system gives no random bytes.
+    Entropy(getrandom::Error),
+    /// The address of the API cannot be used.
+    Http {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The address for agents cannot be used.
+    Quic {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        source: SteeringError,
+    },
+    /// A thread cannot start.
+    Thread(std::io::Error),
+    /// The lanes cannot start.
+    Lanes(SpawnError),
+    /// A lane ended by itself.
+    Lane(LaneError),
+}
+
+impl fmt::Display for ServeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ServeError::Open(error) => write!(f, "{error}"),
+            ServeError::Read(error) => write!(f, "{error}"),
+            ServeError::Write(error) => write!(f, "{error}"),
+            ServeError::Identity(error) => write!(f, "the hub's key: {error}"),
+            ServeError::Entropy(error) => write!(f, "the system gives no random bytes: {error}"),
+            ServeError::Http { address, source } => write!(
+                f,
+                "cannot listen for clients on {address}: {source}; choose another address with --http HOST:PORT"
+            ),
+            ServeError::Quic { address, source } => write!(
+                f,
+                "cannot listen for agents on {address}: {source}; choose another address with --quic HOST:PORT"
+            ),
+            ServeError::Thread(error) => write!(f, "cannot start a thread: {error}"),
+            ServeError::Lanes(error) => write!(f, "{error}"),
+            ServeError::Lane(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+impl std::error::Error for ServeError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(match self {
+            ServeError::Open(error) => error,
+            ServeError::Read(error) => error,
+            ServeError::Write(error) => error,
+            ServeError::Identity(error) => error,
+            ServeError::Entropy(error) => error,
+            ServeError::Http { source, .. } | ServeError::Thread(source) => source,
+            ServeError::Quic { source, .. } => source,
+            ServeError::Lanes(error) => error,
+            ServeError::Lane(error) => error,
+        })
+    }
+}
+
+/// What a hub says when it is ready.
+#[derive(Debug, Serialize)]
+struct Announcement {
+    http: SocketAddr,
+    quic: SocketAddr,
+    hub_key: Digest,
+    api_key: Option<String>,
+    agent_token: String,
+    data: PathBuf,
+    lanes: u16,
+}
+
+/// What the store holds for the hub itself.
+struct Secrets {
+    identity: Identity,
+    sampling_key: [u8; 32],
+    first_api_key: Option<ApiKey>,
+    token: EnrolmentToken,
+}
+
+/// A hub whose threads run.
+struct Running {
+    hub: Arc<Hub>,
+    lanes: Lanes<Input>,
+    http: ServerHandle,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Runs a hub until a signal stops it.
+pub fn serve(config: &HubConfig) -> Result<(), ServeError> {
+    let http = TcpListener::bind(config.http)
+        .map_err(|source| ServeError::Http { address: config.http, source })?;
+    let sockets = LaneSockets::open(config.quic, config.lanes, SteeringPreference::default())
+        .map_err(|source| ServeError::Quic { address: config.quic, source })?;
+    let store: Arc<dyn Engine> = Arc::new(Embedded::open(&config.data).map_err(ServeError::Open)?);
+    let snapshot = || store.snapshot().map_err(|error| ServeError::Read(error.into()));
+    let secrets = secrets(&*store, &*snapshot()?)?;
+    let recovered = records::recover(&*snapshot()?).map_err(ServeError::Read)?;
+    let first_key = secrets.first_api_key.as_ref().map(ApiKey::reveal);
+    let token = secrets.token.to_string();
+    let running = start(config, http, sockets, store, secrets, recovered)?;
+    announce(config, &running, first_key, token);
+    wait(running)
+}
+
+fn start(
+    config: &HubConfig,
+    http: TcpListener,
+    sockets: LaneSockets,
+    store: Arc<dyn Engine>,
+    secrets: Secrets,
+    recovered: Recovered,
+) -> Result<Running, ServeError> {
+    let views = Arc::new(Views::default());
+    let (journal, journal_thread) = Journal::start(store.clone()).map_err(ServeError::Thread)?;
+    let (clients, clients_thread) = Clients::start(views.clone()).map_err(ServeError::Thread)?;
+    let counters: Vec<Arc<LaneCounters>> = (0..config.lanes).map(|_| Arc::default()).collect();
+    let quic = sockets.address();
+    tracing::info!(steering = ?sockets.steering(), lanes = config.lanes, "lanes open");
+    let unix_origin = UnixMillis(unix_ms());
+    let origin = Instant::now();
+    let make_handler = {
+        let (journal, clients, counters) = (journal.clone(), clients.clone(), counters.clone());
+        let (lanes, sampling_key) = (config.lanes, secrets.sampling_key);
+        move |lane: LaneIndex, peers| {
+            let machine = MachineConfig { lane, lanes, sampling_key, unix_origin };
+            let config = HandlerConfig { machine, origin };
+            let counters = counters[lane.as_usize()].clone();
+            Handler::new(config, journal.clone(), clients.clone(), peers, counters)
+        }
+    };
+    let lanes = spawn_lanes(LaneConfig::default(), sockets, &secrets.identity, make_handler)
+        .map_err(ServeError::Lanes)?;
+    let api_keys = recovered.api_keys.iter().map(|digest| KeyHash(digest.0)).collect::<BTreeSet<_>>();
+    let hub = Arc::new(Hub {
+        lanes: lanes.mailboxes(),
+        journal,
+        clients,
+        views,
+        store,
+        counters,
+        api_keys: RwLock::new(api_keys),
+        hub_key: secrets.identity.public_key().0,
+        quic,
+        draining: AtomicBool::new(false),
+    });
+    resume(&hub, recovered);
+    let http = ingress::serve(http, hub.clone(), ingress::Limits::default()).map_err(ServeError::Thread)?;
+    Ok(Running { hub, lanes, http, threads: vec![journal_thread, clients_thread] })
+}
+
+/// Gives views and open jobs back to whom they belong.
+fn resume(hub: &Hub, recovered: Recovered) {
+    recovered.views.into_iter().for_each(|view| hub.views.publish_job(view));
+    recovered.agents.into_values().for_each(|view| hub.views.publish_agent(view));
+    if !recovered.open.is_empty() {
+        tracing::info!(jobs = recovered.open.len(), "open jobs recovered");
+    }
+    for (job, progress) in recovered.open {
+        let lane = home_lane(job.id, hub.lanes.lanes());
+        let event = Event::JobRecovered { job, progress: progress.map(Box::new) };
+        let mut offered = hub.lanes.try_push(lane, Input::Event(Box::new(event)));
+        while let Err(refused) = offered {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+            offered = hub.lanes.try_push(lane, refused.into_message());
+        }
+    }
+}
+
+fn wait(running: Running) -> Result<(), ServeError> {
+    let Running { hub, lanes, http, threads } = running;
+    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(ServeError::Thread)?;
+    let closer = signals.handle();
+    let stopper = lanes.stopper();
+    let draining = hub.clone();
+    let watcher = std::thread::spawn(move || {
+        for (count, _) in signals.forever().enumerate() {
+            if count > 0 {
+                // The operator insists; the store is crash-safe.
+                std::process::exit(130);
+            }
+            tracing::info!("stopping: work in flight may finish, a second signal ends at once");
+            draining.draining.store(true, Ordering::Relaxed);
+            stopper.request_stop();
+        }
+    });
+    let outcome = lanes.join();
+    http.join();
+    hub.clients.stop();
+    hub.journal.stop();
+    for thread in threads {
+        if thread.join().is_err() {
+            tracing::error!("a thread of the hub panicked");
+        }
+    }
+    closer.close();
+    let _ = watcher.join();
+    tracing::info!("stopped");
+    outcome.map_err(ServeError::Lane)
+}
+
+fn secrets(store: &dyn Engine, snapshot: &dyn Snapshot) -> Result<Secrets, ServeError> {
+    let mut batch = Batch::new();
+    let read = |key: Key<'_>| {
+        snapshot.get(&key.encode()).map_err(|error: ReadError| ServeError::Read(error.into()))
+    };
+    let identity = match read(Key::HubIdentity)? {
+        Some(pkcs8) => Identity::from_pkcs8(&pkcs8).map_err(ServeError::Identity)?,
+        None => {
+            let identity = Identity::generate().map_err(ServeError::Identity)?;
+            batch.put(Key::HubIdentity, identity.pkcs8());
+            identity
+        }
+    };
+    let sampling_key = match read(Key::HubSampling)?.and_then(|bytes| bytes.try_into().ok()) {
+        Some(key) => key,
+        None => {
+            let key = random()?;
+            batch.put(Key::HubSampling, key);
+            key
+        }
+    };
+    let any = snapshot
+        .range(&tessera_storage::Family::ApiKeys.range(), 1)
+        .map_err(|error| ServeError::Read(error.into()))?;
+    let first_api_key = if any.is_empty() { Some(add_key(&mut batch)?) } else { None };
+    let token = EnrolmentToken { hub_key: identity.public_key().0, secret: random()? };
+    batch.append(token_batch(&token.secret));
+    match store.commit(batch).map_err(ServeError::Write)? {
+        Commit::Done => Ok(Secrets { identity, sampling_key, first_api_key, token }),
+        Commit::Conflict { key, .. } => Err(ServeError::Read(RecordError::Malformed {
+            what: "token",
+            of: String::from_utf8_lossy(&key).into_owned(),
+        })),
+    }
+}
+
+/// Adds an API key to the store of a hub that is not running.
+pub fn new_key(data: &std::path::Path) -> Result<String, ServeError> {
+    let store = Embedded::open(data).map_err(ServeError::Open)?;
+    let mut batch = Batch::new();
+    let key = add_key(&mut batch)?;
+    match store.commit(batch).map_err(ServeError::Write)? {
+        Commit::Done | Commit::Conflict { .. } => Ok(key.reveal()),
+    }
+}
+
+fn add_key(batch: &mut Batch) -> Result<ApiKey, ServeError> {
+    let key = ApiKey::from_secret(random()?);
+    batch.put(Key::ApiKey(Digest(key.hash().0)), unix_ms().to_be_bytes());
+    Ok(key)
+}
+
+fn random() -> Result<[u8; 32], ServeError> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(ServeError::Entropy)?;
+    Ok(bytes)
+}
+
+fn announce(config: &HubConfig, running: &Running, api_key: Option<String>, agent_token: String) {
+    let said = Announcement {
+        http: running.http.address(),
+        quic: running.hub.quic,
+        hub_key: Digest(running.hub.hub_key),
+        api_key,
+        agent_token,
+        data: config.data.clone(),
+        lanes: config.lanes,
+    };
+    if config.json {
+        println!("{}", serde_json::to_string(&said).expect("an announcement is JSON"));
+        return;
+    }
+    println!("Tessera hub {}", env!("CARGO_PKG_VERSION"));
+    println!("  clients   http://{} (API, described at /openapi.json)", said.http);
+    println!("  agents    {} (QUIC, {} lanes, key {})", said.quic, said.lanes, said.hub_key);
+    println!("  data      {}", said.data.display());
+    if let Some(key) = &said.api_key {
+        println!("  API key   {key}");
+        println!("            shown this once and kept hashed: export TESSERA_API_KEY with it");
+    }
+    println!("Connect an agent (the token works once; `tessera agent token` makes more):");
+    println!("  agent --hub {} --token {}", said.quic, said.agent_token);
+}
