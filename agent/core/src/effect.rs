@@ -2,6 +2,7 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::fmt;
 
 use tessera_protocol::monte_carlo::Task;
 use tessera_protocol::wire::{AgentControl, AgentWork, BulkHeader, Refusal};
@@ -82,6 +83,18 @@ pub enum Closing {
     NoWelcome,
     /// The hub broke the protocol.
     Violated(Violation),
+}
+
+impl fmt::Display for Closing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Closing::Left => f.write_str("the agent leaves"),
+            Closing::Drained => f.write_str("the hub is stopping"),
+            Closing::Refused(refusal) => refusal.fmt(f),
+            Closing::NoWelcome => f.write_str("the hub did not answer the agent's hello"),
+            Closing::Violated(violation) => violation.fmt(f),
+        }
+    }
 }
 
 /// Why the program ends.

@@ -1,0 +1,168 @@
+//! The runner: one thread a slot, each computing one shard at a time.
+//!
+//! Owns the threads and the only call into the kernels. A kernel that panics fails its shard, not its
+//! slot. Decides nothing: what runs where and what stops is the machine's.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use tessera_agent_core::{Outcome, ShardWork, SlotIndex};
+use tessera_kernels::isa::Isa;
+use tessera_kernels::monte_carlo::{self, KernelError};
+use tessera_protocol::id::Digest;
+use tessera_protocol::tally::Tally;
+use tessera_protocol::wire::ShardFailure;
+
+/// What a slot's thread is handed.
+struct Order {
+    work: ShardWork,
+    cancelled: Arc<AtomicBool>,
+}
+
+struct Slot {
+    /// Holds one order at most: the machine starts a shard only in an idle slot.
+    orders: SyncSender<Order>,
+    cancelled: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+/// The threads of all slots. Dropping it stops what runs and waits for the threads.
+pub(crate) struct Runner {
+    slots: Vec<Slot>,
+}
+
+impl Runner {
+    /// Starts `slots` threads. `report` is called on them, and may block; when it answers `false` nobody
+    /// listens any more and the thread ends.
+    pub(crate) fn start<R>(slots: u16, isa: Isa, report: R) -> io::Result<Runner>
+    where
+        R: Fn(SlotIndex, Outcome) -> bool + Clone + Send + 'static,
+    {
+        let start = |index| {
+            let (sender, orders) = sync_channel(1);
+            let report = report.clone();
+            let thread = std::thread::Builder::new()
+                .name(format!("slot {index}"))
+                .spawn(move || work(&orders, isa, |outcome| report(SlotIndex(index), outcome)))?;
+            Ok(Slot { orders: sender, cancelled: Arc::default(), thread })
+        };
+        Ok(Runner { slots: (0..slots).map(start).collect::<io::Result<_>>()? })
+    }
+
+    /// Computes a shard in an idle slot.
+    pub(crate) fn begin(&mut self, slot: SlotIndex, work: ShardWork) {
+        let slot = &mut self.slots[usize::from(slot.0)];
+        let cancelled = Arc::<AtomicBool>::default();
+        slot.cancelled = cancelled.clone();
+        let handed = slot.orders.try_send(Order { work, cancelled });
+        assert!(handed.is_ok(), "an idle slot takes an order");
+    }
+
+    /// Makes a slot stop within a few milliseconds.
+    pub(crate) fn cancel(&self, slot: SlotIndex) {
+        self.slots[usize::from(slot.0)].cancelled.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        self.slots.iter().for_each(|slot| slot.cancelled.store(true, Ordering::Relaxed));
+        for Slot { orders, thread, .. } in self.slots.drain(..) {
+            drop(orders);
+            // A slot's thread catches its kernel's panics; another would be ours and is on stderr already.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn work(orders: &Receiver<Order>, isa: Isa, report: impl Fn(Outcome) -> bool) {
+    while let Ok(Order { work, cancelled }) = orders.recv() {
+        let stop = || cancelled.load(Ordering::Relaxed);
+        let outcome = guarded(&work, || monte_carlo::run(&work.task, isa, work.first, work.count, &stop));
+        if !report(outcome) {
+            return;
+        }
+    }
+}
+
+/// What came of a kernel, whatever it did.
+fn guarded(work: &ShardWork, kernel: impl FnOnce() -> Result<Tally, KernelError>) -> Outcome {
+    let begun = Instant::now();
+    // The kernel only reads what it shares, so a panic leaves nothing half done.
+    let tally = catch_unwind(AssertUnwindSafe(kernel));
+    let kernel_us = u32::try_from(begun.elapsed().as_micros()).unwrap_or(u32::MAX);
+    let shard = work.attempt.index.0;
+    match tally {
+        Ok(Ok(tally)) => {
+            let partial = tally.encode();
+            Outcome::Done { digest: Digest::of(&partial), partial, kernel_us }
+        }
+        Ok(Err(KernelError::Cancelled)) => Outcome::Stopped,
+        Ok(Err(error)) => {
+            tracing::warn!(job = %work.attempt.job, shard, %error, "the kernel failed");
+            Outcome::Failed(ShardFailure::KernelFailed)
+        }
+        Err(_) => {
+            tracing::error!(job = %work.attempt.job, shard, "the kernel panicked: please report this");
+            Outcome::Failed(ShardFailure::KernelFailed)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+    use std::time::Duration;
+    use tessera_agent_core::Attempt;
+    use tessera_protocol::id::JobId;
+    use tessera_protocol::monte_carlo::{Model, Task};
+    use tessera_protocol::unit::{Epoch, ShardIndex};
+
+    fn pi(count: u64) -> ShardWork {
+        let attempt = Attempt { job: JobId([1; 16]), index: ShardIndex(0), epoch: Epoch(0) };
+        ShardWork { attempt, first: 0, count, task: Arc::new(Task { key: [1, 2], model: Model::Pi }) }
+    }
+
+    fn one_slot() -> (Runner, mpsc::Receiver<Outcome>) {
+        let (sender, outcomes) = mpsc::channel();
+        let report = move |_, outcome| sender.send(outcome).is_ok();
+        (Runner::start(1, Isa::PLAIN, report).expect("a thread"), outcomes)
+    }
+
+    #[test]
+    fn a_slot_computes_what_the_kernel_computes_and_then_the_next_shard() {
+        let (mut runner, outcomes) = one_slot();
+        for count in [1_000, 2_000] {
+            let work = pi(count);
+            let expected =
+                monte_carlo::run(&work.task, Isa::detect(), 0, count, &|| false).expect("a tally").encode();
+            runner.begin(SlotIndex(0), work);
+            let Ok(Outcome::Done { partial, digest, .. }) = outcomes.recv() else { panic!("no partial") };
+            assert_eq!(digest, Digest::of(&expected));
+            assert_eq!(partial, expected);
+        }
+    }
+
+    #[test]
+    fn a_cancelled_shard_stops_long_before_its_end() {
+        let (mut runner, outcomes) = one_slot();
+        runner.begin(SlotIndex(0), pi(1 << 45));
+        runner.cancel(SlotIndex(0));
+        assert_eq!(outcomes.recv_timeout(Duration::from_secs(20)), Ok(Outcome::Stopped));
+    }
+
+    #[test]
+    fn a_kernel_that_panics_fails_its_shard_only() {
+        let outcome = guarded(&pi(1), || panic!("a planted bug"));
+        assert_eq!(outcome, Outcome::Failed(ShardFailure::KernelFailed));
+        let outcome = guarded(&pi(1), || Err(KernelError::BookNotFinite));
+        assert_eq!(outcome, Outcome::Failed(ShardFailure::KernelFailed));
+        assert!(matches!(guarded(&pi(1), || Ok(Tally::default())), Outcome::Done { .. }));
+    }
+}
