@@ -11,7 +11,7 @@ mod log;
 mod normal;
 
 pub use exp::exp;
-pub(crate) use exp::{EXP_CORE_BOUND, exp_core};
+pub(crate) use exp::{EXP_CORE_BOUND, Reduced, exp_core, exp_finish, exp_reduce};
 pub use log::log;
 pub(crate) use normal::symmetric_uniform;
 pub use normal::{NORMAL_BOUND, inverse_normal, normals_from_uniforms};

@@ -194,6 +194,6 @@ fn a_task_that_points_nowhere_is_refused() {
 
 const LOG: &str = "f3be127ce620138d93ffdc8c314d651a";
 const EXP: &str = "ae8bd9bc5466ee45025b5aeb28bba097";
-const NORMALS: &str = "1454086b2a8f76d02225425857181058";
-const BOOK: &str = "d1c6d954820fd87ff3df0104ab8f3301";
+const NORMALS: &str = "972877bfbe99c7bf5ae1c20a77750195";
+const BOOK: &str = "a08780d13e514b395c9bce3480abfc1c";
 const PI: &str = "9208ad77baed31ee16d93e291bb07cd2";

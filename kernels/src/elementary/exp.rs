@@ -40,28 +40,44 @@ pub fn exp(x: f64) -> f64 {
         x
     } else {
         // Two exact powers of two, so that only the last product can round.
-        let (mantissa, rounded) = reduced(x);
+        let Reduced { r, rounded } = exp_reduce(x);
         let k = (rounded.to_bits() as i64).wrapping_sub(ROUNDER.to_bits() as i64);
         let half = k / 2;
-        mantissa * power_of_two(half) * power_of_two(k - half)
+        mantissa(r) * power_of_two(half) * power_of_two(k - half)
     }
 }
 
 /// The exponential for `|x| ≤` [`EXP_CORE_BOUND`], without a branch.
 #[inline(always)]
 pub(crate) fn exp_core(x: f64) -> f64 {
-    let (mantissa, rounded) = reduced(x);
-    f64::from_bits(mantissa.to_bits().wrapping_add(rounded.to_bits() << 52))
+    exp_finish(exp_reduce(x))
 }
 
-/// `exp(r)` in `[√½, √2]` and `k + ROUNDER`.
+/// An exponential's argument taken apart: the rest `r` and `k + ROUNDER`.
+#[derive(Clone, Copy)]
+pub(crate) struct Reduced {
+    pub(crate) r: f64,
+    pub(crate) rounded: f64,
+}
+
+/// The first half of the exponential. A vector loop for each half overlaps more of its iterations.
 #[inline(always)]
-fn reduced(x: f64) -> (f64, f64) {
+pub(crate) fn exp_reduce(x: f64) -> Reduced {
     let rounded = x.mul_add(std::f64::consts::LOG2_E, ROUNDER);
     let k = rounded - ROUNDER;
-    let r = k.mul_add(-LN_2_LOW, k.mul_add(-LN_2_HIGH, x));
-    let tail = (r * r).mul_add(polynomial::<2, 10>(r, &Q), r);
-    (1.0 + tail, rounded)
+    Reduced { r: k.mul_add(-LN_2_LOW, k.mul_add(-LN_2_HIGH, x)), rounded }
+}
+
+/// The second half of the exponential, for a `k` that keeps the result normal.
+#[inline(always)]
+pub(crate) fn exp_finish(reduced: Reduced) -> f64 {
+    f64::from_bits(mantissa(reduced.r).to_bits().wrapping_add(reduced.rounded.to_bits() << 52))
+}
+
+/// `exp(r)`, in `[√½, √2]`.
+#[inline(always)]
+fn mantissa(r: f64) -> f64 {
+    1.0 + (r * r).mul_add(polynomial::<2, 10>(r, &Q), r)
 }
 
 fn power_of_two(exponent: i64) -> f64 {

@@ -119,20 +119,29 @@ const GROUP: usize = 16;
 #[inline(always)]
 fn normals_body(uniforms: &[f64], normals: &mut [f64]) {
     assert_eq!(uniforms.len(), normals.len());
+    let (mut first, mut second) = ([0.0; STAGED], [0.0; STAGED]);
     for (uniforms, normals) in uniforms.chunks(STAGED).zip(normals.chunks_mut(STAGED)) {
-        centre(uniforms, normals);
+        centre(uniforms, normals, &mut first, &mut second);
     }
-    for (uniforms, normals) in uniforms.chunks(GROUP).zip(normals.chunks_mut(GROUP)) {
+    for (uniforms, normals) in uniforms.chunks_exact(GROUP).zip(normals.chunks_exact_mut(GROUP)) {
         let mut outside = false;
         for x in uniforms {
             outside |= x.abs() >= CENTRE_EDGE;
         }
         if outside {
-            for (x, normal) in uniforms.iter().zip(normals) {
-                if x.abs() >= CENTRE_EDGE {
-                    *normal = outside_centre(*x);
-                }
-            }
+            correct(uniforms, normals);
+        }
+    }
+    let rest = uniforms.len() / GROUP * GROUP;
+    correct(&uniforms[rest..], &mut normals[rest..]);
+}
+
+/// Replaces the numbers outside the centre, where its formula does not hold.
+#[inline(always)]
+fn correct(uniforms: &[f64], normals: &mut [f64]) {
+    for (x, normal) in uniforms.iter().zip(normals) {
+        if x.abs() >= CENTRE_EDGE {
+            *normal = outside_centre(*x);
         }
     }
 }
@@ -144,13 +153,12 @@ fn one_minus_square(x: f64) -> f64 {
 }
 
 /// The centre's formula for every value, in four short loops: their constants stay in registers, and
-/// more of their iterations overlap than of one long loop's.
+/// more of their iterations overlap than of one long loop's. `first` and `second` are scratch.
 #[inline(always)]
-fn centre(uniforms: &[f64], normals: &mut [f64]) {
+fn centre(uniforms: &[f64], normals: &mut [f64], first: &mut [f64; STAGED], second: &mut [f64; STAGED]) {
     const EVEN: [f64; 12] = every_other(&CENTRE, 0);
     const ODD: [f64; 11] = every_other(&CENTRE, 1);
     let count = uniforms.len();
-    let (mut first, mut second) = ([0.0; STAGED], [0.0; STAGED]);
     let (first, second) = (&mut first[..count], &mut second[..count]);
     let normals = &mut normals[..count];
     for i in 0..count {
@@ -161,11 +169,11 @@ fn centre(uniforms: &[f64], normals: &mut [f64]) {
         normals[i] = -finish(Reduced { k: first[i], f: second[i], s: normals[i] }) - CENTRE_MIDDLE;
     }
     for i in 0..count {
-        first[i] = polynomial::<2, 11>(normals[i] * normals[i], &ODD);
+        first[i] = polynomial::<4, 11>(normals[i] * normals[i], &ODD);
     }
     for i in 0..count {
         let w = normals[i];
-        normals[i] = uniforms[i] * first[i].mul_add(w, polynomial::<2, 12>(w * w, &EVEN));
+        normals[i] = uniforms[i] * first[i].mul_add(w, polynomial::<4, 12>(w * w, &EVEN));
     }
 }
 

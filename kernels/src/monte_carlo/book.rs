@@ -10,7 +10,7 @@ use tessera_protocol::tally::Tally;
 
 use super::contract::{Outcome, advance, fix, hold, scale, settle, watch};
 use super::histogram::{PayoffHistogram, ValueHistogram};
-use super::path::{Block, Blocks, PATHS, normals};
+use super::path::{Block, Blocks, Lanes, normals};
 use super::program::{Action, Program, Style, Terms, Visit};
 use super::{Detail, KernelError, Poll};
 use crate::isa::Isa;
@@ -45,31 +45,30 @@ pub(super) fn run(
 
 /// Every array of the block loop, allocated once.
 struct Scratch {
-    uniforms: Vec<f64>,
-    normals: Vec<f64>,
-    w: Vec<f64>,
-    payoff: Vec<f64>,
-    delta: Vec<f64>,
-    value: Vec<f64>,
-    /// What contracts carry from date to date, one block each.
-    states: Vec<f64>,
+    uniforms: Lanes,
+    normals: Lanes,
+    w: Lanes,
+    payoff: Lanes,
+    delta: Lanes,
+    value: Lanes,
+    /// What contracts carry from date to date.
+    states: Vec<Lanes>,
     /// Discounted payoffs, one block a contract.
-    discounted: Vec<f64>,
+    discounted: Vec<Lanes>,
 }
 
 impl Scratch {
-    fn new(program: &Program) -> Self {
-        let block = || vec![0.0; PATHS];
-        Scratch {
-            uniforms: block(),
-            normals: block(),
-            w: block(),
-            payoff: block(),
-            delta: block(),
-            value: block(),
-            states: vec![0.0; PATHS * program.states],
-            discounted: vec![0.0; PATHS * program.contracts.len()],
-        }
+    fn new(program: &Program) -> Box<Self> {
+        Box::new(Scratch {
+            uniforms: Lanes::ZERO,
+            normals: Lanes::ZERO,
+            w: Lanes::ZERO,
+            payoff: Lanes::ZERO,
+            delta: Lanes::ZERO,
+            value: Lanes::ZERO,
+            states: vec![Lanes::ZERO; program.states],
+            discounted: vec![Lanes::ZERO; program.contracts.len()],
+        })
     }
 }
 
@@ -87,7 +86,7 @@ fn simulate(
     for (stream, steps) in program.drivers.iter().enumerate() {
         for (number, step) in steps.iter().enumerate() {
             let [uniforms, z, w] = [&mut scratch.uniforms, &mut scratch.normals, &mut scratch.w]
-                .map(|array| &mut array[..paths]);
+                .map(|lanes| &mut lanes.0[..paths]);
             normals(isa, schedule, block, [number as u32, stream as u32], uniforms, z);
             if number == 0 {
                 scale(isa, step.root_dt, z, w);
@@ -110,18 +109,18 @@ fn simulate(
 
 /// A visit before expiry: a fixing or a look at a barrier.
 fn look(isa: Isa, visit: &Visit, terms: &Terms, paths: usize, scratch: &mut Scratch) {
-    let w = &scratch.w[..paths];
-    let state_of = |state: usize| state * PATHS..state * PATHS + paths;
+    let w = &scratch.w.0[..paths];
+    let states = &mut scratch.states;
     match terms.style {
         Style::Asian { sum, .. } => {
-            fix(isa, &visit.price, visit.action == Action::FixFirst, w, &mut scratch.states[state_of(sum)])
+            fix(isa, &visit.price, visit.action == Action::FixFirst, w, &mut states[sum].0[..paths]);
         }
         Style::WatchedBarrier { alive, first, log_barrier, .. } => {
             if visit.action == Action::WatchFirst {
-                scratch.states[state_of(first)].copy_from_slice(w);
-                scratch.states[state_of(alive)].fill(1.0);
+                states[first].0[..paths].copy_from_slice(w);
+                states[alive].0[..paths].fill(1.0);
             }
-            watch(isa, &visit.price, log_barrier, w, &mut scratch.states[state_of(alive)]);
+            watch(isa, &visit.price, log_barrier, w, &mut states[alive].0[..paths]);
         }
         Style::European | Style::Digital { .. } | Style::BridgedBarrier { .. } => {
             unreachable!("only averages and watched barriers look before expiry")
@@ -137,10 +136,10 @@ fn settle_visit(
     scratch: &mut Scratch,
     results: &mut Results,
 ) -> Result<(), KernelError> {
-    let states = |state: usize| &scratch.states[state * PATHS + wanted.start..state * PATHS + wanted.end];
-    let (payoff, delta) = (&mut scratch.payoff[wanted.clone()], &mut scratch.delta[wanted.clone()]);
-    settle(isa, terms, &visit.price, &scratch.w[wanted.clone()], states, Outcome { payoff, delta });
-    let discounted = &mut scratch.discounted[visit.contract * PATHS..][wanted.clone()];
+    let states = |state: usize| &scratch.states[state].0[wanted.clone()];
+    let (payoff, delta) = (&mut scratch.payoff.0[wanted.clone()], &mut scratch.delta.0[wanted.clone()]);
+    settle(isa, terms, &visit.price, &scratch.w.0[wanted.clone()], states, Outcome { payoff, delta });
+    let discounted = &mut scratch.discounted[visit.contract].0[wanted.clone()];
     scale(isa, terms.discount, payoff, discounted);
     results.tally_contract(isa, visit.contract, terms, payoff, delta, discounted)
 }
@@ -201,10 +200,10 @@ impl Results {
         scratch: &mut Scratch,
         poll: &mut Poll<'_>,
     ) -> Result<(), KernelError> {
-        let value = &mut scratch.value[wanted.clone()];
+        let value = &mut scratch.value.0[wanted.clone()];
         value.fill(0.0);
         for (position, terms) in program.contracts.iter().enumerate() {
-            hold(isa, terms.quantity, &scratch.discounted[position * PATHS..][wanted.clone()], value);
+            hold(isa, terms.quantity, &scratch.discounted[position].0[wanted.clone()], value);
         }
         poll.tick(value.len() * (program.contracts.len() + PASSES_PER_VISIT))?;
         self.value.add(isa, value).map_err(|_| KernelError::BookNotFinite)?;

@@ -10,7 +10,7 @@
 //! *Source*: Glasserman, "Monte Carlo methods in financial engineering", 2003, sections 6.4, 7.2, 7.3.
 
 use super::program::{PriceMap, Style, Terms};
-use crate::elementary::{exp, exp_core};
+use crate::elementary::{Reduced, exp, exp_core, exp_finish, exp_reduce};
 use crate::isa::{Isa, for_each_isa};
 
 /// A block's payoffs (not discounted) and delta estimates (discounted).
@@ -101,16 +101,17 @@ fn exponent(price: &PriceMap, w: f64) -> f64 {
 
 #[inline(always)]
 fn fix_body(price: &PriceMap, first: bool, w: &[f64], sums: &mut [f64]) {
-    #[inline(always)]
-    fn each(price: &PriceMap, w: &[f64], sums: &mut [f64], exp: impl Fn(f64) -> f64) {
-        for (sum, w) in sums.iter_mut().zip(w) {
-            *sum = exp(exponent(price, *w)).mul_add(price.spot, *sum);
-        }
-    }
     if first {
         sums.fill(0.0);
     }
-    if price.wide { each(price, w, sums, exp) } else { each(price, w, sums, exp_core) }
+    let (mut staged, mut rounded) = ([0.0; STAGED], [0.0; STAGED]);
+    for (w, sums) in w.chunks(STAGED).zip(sums.chunks_mut(STAGED)) {
+        let staged = &mut staged[..w.len()];
+        growth(price, w, staged, &mut rounded);
+        for (sum, growth) in sums.iter_mut().zip(staged) {
+            *sum = growth.mul_add(price.spot, *sum);
+        }
+    }
 }
 
 #[inline(always)]
@@ -122,26 +123,40 @@ fn watch_body(price: &PriceMap, log_barrier: f64, w: &[f64], alive: &mut [f64]) 
 
 /// Calls `path(position, price)` for every path and stores what it returns.
 ///
-/// Two loops, so that the constants of each stay in registers; the payoffs' array carries the prices.
+/// A loop for each step of the way, so that the constants of each stay in registers.
 #[inline(always)]
 fn for_each_price(price: &PriceMap, w: &[f64], out: Outcome<'_>, path: impl Fn(usize, f64) -> (f64, f64)) {
     let (payoff, delta) = (&mut out.payoff[..w.len()], &mut out.delta[..w.len()]);
-    growth(price, w, payoff);
+    let mut rounded = [0.0; STAGED];
+    for (w, growths) in w.chunks(STAGED).zip(payoff.chunks_mut(STAGED)) {
+        growth(price, w, growths, &mut rounded);
+    }
     for position in 0..w.len() {
         (payoff[position], delta[position]) = path(position, price.spot * payoff[position]);
     }
 }
 
-/// The price over the spot.
+/// Paths that go through the two halves of an exponential together.
+const STAGED: usize = 128;
+
+/// The price over the spot, for at most [`STAGED`] paths; `rounded` is scratch.
 #[inline(always)]
-fn growth(price: &PriceMap, w: &[f64], growth: &mut [f64]) {
-    #[inline(always)]
-    fn each(price: &PriceMap, w: &[f64], growth: &mut [f64], exp: impl Fn(f64) -> f64) {
-        for (growth, w) in growth.iter_mut().zip(w) {
-            *growth = exp(exponent(price, *w));
+fn growth(price: &PriceMap, w: &[f64], growth: &mut [f64], rounded: &mut [f64; STAGED]) {
+    let growth = &mut growth[..w.len()];
+    if price.wide {
+        for i in 0..w.len() {
+            growth[i] = exp(exponent(price, w[i]));
         }
+        return;
     }
-    if price.wide { each(price, w, growth, exp) } else { each(price, w, growth, exp_core) }
+    let rounded = &mut rounded[..w.len()];
+    for i in 0..w.len() {
+        let reduced = exp_reduce(exponent(price, w[i]));
+        (growth[i], rounded[i]) = (reduced.r, reduced.rounded);
+    }
+    for i in 0..w.len() {
+        growth[i] = exp_finish(Reduced { r: growth[i], rounded: rounded[i] });
+    }
 }
 
 /// Payoff and pathwise delta of a call or put on `level`.

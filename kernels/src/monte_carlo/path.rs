@@ -15,6 +15,15 @@ pub(super) const COUNTERS: usize = 256;
 /// Paths in a block.
 pub(super) const PATHS: usize = 2 * COUNTERS;
 
+/// One number for each path of a block, aligned to cache lines so that no vector straddles two.
+#[derive(Clone, Debug)]
+#[repr(align(64))]
+pub(super) struct Lanes(pub(super) [f64; PATHS]);
+
+impl Lanes {
+    pub(super) const ZERO: Lanes = Lanes([0.0; PATHS]);
+}
+
 /// One block: consecutive counters, and which of their paths are wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Block {
@@ -92,6 +101,9 @@ for_each_isa! {
     pub(super) fn uniforms(schedule: &Schedule, first_counter: u64, step_and_stream: [u32; 2], even: &mut [f64], odd: &mut [f64]) = uniforms_body;
 }
 
+/// Counters whose half-done words wait between the two loops, 4 KiB of them.
+const STAGED: usize = 128;
+
 #[inline(always)]
 fn uniforms_body(
     schedule: &Schedule,
@@ -100,10 +112,21 @@ fn uniforms_body(
     even: &mut [f64],
     odd: &mut [f64],
 ) {
-    for (position, (even, odd)) in even.iter_mut().zip(odd).enumerate() {
-        let halves = schedule.block(first_counter + position as u64, step_and_stream[0], step_and_stream[1]);
-        *even = symmetric_uniform(halves[0]);
-        *odd = symmetric_uniform(halves[1]);
+    let [step, stream] = step_and_stream;
+    let [mut a, mut b, mut c, mut d] = [[0u64; STAGED]; 4];
+    let chunks = even.chunks_mut(STAGED).zip(odd.chunks_mut(STAGED));
+    for (chunk, (even, odd)) in chunks.enumerate() {
+        let first_counter = first_counter + (chunk * STAGED) as u64;
+        let count = even.len();
+        let odd = &mut odd[..count];
+        let (a, b, c, d) = (&mut a[..count], &mut b[..count], &mut c[..count], &mut d[..count]);
+        for i in 0..count {
+            [a[i], b[i], c[i], d[i]] = schedule.first_half(first_counter + i as u64, step, stream);
+        }
+        for i in 0..count {
+            let halves = schedule.second_half([a[i], b[i], c[i], d[i]]);
+            (even[i], odd[i]) = (symmetric_uniform(halves[0]), symmetric_uniform(halves[1]));
+        }
     }
 }
 
