@@ -86,7 +86,7 @@ impl Progress {
 fn sentence(view: &JobView) -> String {
     let shards = format!("{} of {} shards", grouped(view.shards_done), grouped(view.shards));
     match (&view.waiting, view.state) {
-        (Some(waiting), _) => format!("{shards}, waits for {waiting}"),
+        (Some(waiting), _) => format!("{shards}, waiting: {waiting}"),
         (None, JobState::Queued) => format!("{shards}, queued"),
         (None, _) => shards,
     }

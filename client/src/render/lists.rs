@@ -142,7 +142,7 @@ fn state_in_words(view: &JobView) -> String {
         text += &format!(": {}", failure_in_words(failure));
     }
     if let Some(waiting) = &view.waiting {
-        text += &format!("; waits for {}", shortened(waiting, 60));
+        text += &format!("; waiting: {}", shortened(waiting, 60));
     }
     text
 }

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use super::number::{aligned, decimals, fixed, grouped};
 use super::{Style, WIDTH, lines, shortened, table};
 
-/// Cells of a payoff histogram.
+/// Most cells of a payoff histogram.
 const SPARK_CELLS: usize = 8;
 /// Columns of the picture of a book's profit and loss.
 const BOX_CELLS: usize = 60;
@@ -182,16 +182,21 @@ fn sparkline(histogram: &Histogram) -> String {
         }
         overflow => histogram.bins.iter().copied().chain([overflow]).collect(),
     };
-    let mut cells = [0u64; SPARK_CELLS];
-    for (position, count) in paid.iter().enumerate() {
-        cells[position * SPARK_CELLS / paid.len()] += count;
-    }
-    let most = cells.iter().copied().max().unwrap_or(0).max(1);
-    let bar = |count: &u64| match (u128::from(*count) * 8).div_ceil(u128::from(most)) {
+    // Bins shared out as evenly as can be; the height of a cell is the mean of its bins.
+    let cells = SPARK_CELLS.min(paid.len());
+    let heights: Vec<u64> = (0..cells)
+        .map(|cell| {
+            let bins = &paid[cell * paid.len() / cells..(cell + 1) * paid.len() / cells];
+            bins.iter().sum::<u64>().div_ceil(bins.len() as u64)
+        })
+        .collect();
+    let most = heights.iter().copied().max().unwrap_or(0).max(1);
+    let bar = |height: &u64| match (u128::from(*height) * 8).div_ceil(u128::from(most)) {
         0 => ' ',
         eighths => char::from_u32(0x2580 + eighths as u32).unwrap_or('█'),
     };
-    cells.iter().map(bar).collect()
+    let drawn: String = heights.iter().map(bar).collect();
+    format!("{drawn:<SPARK_CELLS$}")
 }
 
 fn book(result: &BookResult, style: Style) -> String {
@@ -245,4 +250,23 @@ fn box_plot(quantiles: &[Quantile]) -> Option<String> {
         _ => '─',
     };
     Some((0..BOX_CELLS).map(draw).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_payoff_picture_shows_what_was_counted_and_always_takes_eight_cells() {
+        let picture = |bins: &[u64], overflow: u64| {
+            let mut all = [0; 64];
+            all[..bins.len()].copy_from_slice(bins);
+            sparkline(&Histogram { bins: all.to_vec(), overflow })
+        };
+        assert_eq!(picture(&[], 0), "        ");
+        assert_eq!(picture(&[800, 400, 100], 0), "█▄▁     ");
+        assert_eq!(picture(&[80; 40], 0), "████████");
+        assert_eq!(picture(&[0; 64], 9), "       █");
+        assert_eq!(picture(&[u64::MAX / 64; 64], 0), "████████");
+    }
 }

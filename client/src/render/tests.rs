@@ -26,7 +26,7 @@ fn view(state: &str) -> JobView {
             r#""ended_ms":1763000004321,"digest":null,"failure":{"reason":"shard_failed","shard":3,"attempts":5,"cause":"out of memory"},"waiting":null,"shards_done":12"#
         }
         _ => {
-            r#""ended_ms":null,"digest":null,"failure":null,"waiting":"an agent: none is connected","shards_done":0"#
+            r#""ended_ms":null,"digest":null,"failure":null,"waiting":"no agent is connected","shards_done":0"#
         }
     };
     let text = format!(
