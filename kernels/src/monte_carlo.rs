@@ -144,3 +144,24 @@ impl Poll<'_> {
         }
     }
 }
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_flushes_subnormals_computes_nothing() {
+        let task = Task { key: [1, 2], model: Model::Pi };
+        let mut saved = 0u32;
+        // SAFETY: the register is put back before anything else computes.
+        let result = unsafe {
+            core::arch::asm!("stmxcsr [{}]", in(reg) &raw mut saved);
+            let flushing = saved | 1 << 15;
+            core::arch::asm!("ldmxcsr [{}]", in(reg) &raw const flushing);
+            let result = run(&task, Isa::PLAIN, 0, 1, &|| false);
+            core::arch::asm!("ldmxcsr [{}]", in(reg) &raw const saved);
+            result
+        };
+        assert_eq!(result, Err(KernelError::FloatingPointMode));
+    }
+}

@@ -17,7 +17,7 @@ use crate::isa::Isa;
 use crate::philox::Schedule;
 use crate::sums::Moments;
 
-/// Vector passes that a visit of a contract and its tallies amount to, for [`Poll`].
+/// Vector passes that a date's normals, or a visit of a contract and its tallies, amount to, for [`Poll`].
 const PASSES_PER_VISIT: usize = 4;
 
 /// Tallies a book over the blocks.
@@ -93,8 +93,9 @@ fn simulate(
             } else {
                 advance(isa, step.root_dt, z, w);
             }
-            poll.tick(paths * (PASSES_PER_VISIT * (1 + step.visits.len())))?;
+            poll.tick(paths * PASSES_PER_VISIT)?;
             for visit in &step.visits {
+                poll.tick(paths * PASSES_PER_VISIT)?;
                 let terms = &program.contracts[visit.contract];
                 if visit.action == Action::Settle {
                     settle_visit(isa, visit, terms, &block.wanted, scratch, results)?;
