@@ -104,10 +104,13 @@ impl Hub {
         }
     }
 
-    /// Disappears, telling every agent.
+    /// Disappears, telling every agent. The port is free again once all sessions are dropped.
     pub(crate) async fn stop(self) {
         self.endpoint.close(1u32.into(), b"stopping");
         self.endpoint.wait_idle().await;
+        drop(self.endpoint);
+        // The endpoint's task lets go of the socket when it next runs.
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
@@ -163,7 +166,8 @@ impl Session {
 
     /// The next payload.
     pub(crate) async fn payload(&mut self) -> (BulkHeader, Vec<u8>) {
-        let mut stream = self.connection.accept_uni().await.expect("a payload");
+        let opened = tokio::time::timeout(PATIENCE, self.connection.accept_uni()).await;
+        let mut stream = opened.expect("a payload").expect("an open session");
         let bytes = stream.read_to_end(limits::BULK_BYTES_MAX).await.expect("a whole payload");
         let (header, payload) = wire::read_bulk(&bytes).expect("a payload of the protocol");
         (header, payload.to_vec())
