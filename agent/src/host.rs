@@ -14,7 +14,9 @@ pub fn host_name() -> String {
         .or_else(|| std::env::var("HOSTNAME").ok())
         .or_else(|| std::env::var("COMPUTERNAME").ok());
     let name = named.as_deref().map(str::trim).filter(|name| !name.is_empty()).unwrap_or("agent");
-    name[..name.floor_char_boundary(limits::NAME_BYTES_MAX)].to_owned()
+    let whole = |end: &usize| name.is_char_boundary(*end);
+    let end = (0..=name.len().min(limits::NAME_BYTES_MAX)).rev().find(whole).unwrap_or(0);
+    name[..end].to_owned()
 }
 
 /// How many shards this machine computes well at once: its logical processors.

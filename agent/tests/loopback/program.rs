@@ -156,3 +156,35 @@ async fn an_agent_whose_hub_is_away_says_so_once_keeps_trying_and_stops_at_once(
     reasons.dedup();
     assert_eq!(reasons.len(), told, "a reason is told once in a row: {seen}");
 }
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn an_idle_agent_uses_next_to_no_processor_time() {
+    let (data, identity) = (folder(), HubIdentity::new());
+    let hub = Hub::start(&identity);
+    let child = program(data.path())
+        .args([
+            "--hub",
+            &hub.address().to_string(),
+            "--token",
+            &identity.token().to_string(),
+            "--slots",
+            "64",
+        ])
+        .spawn()
+        .expect("the program");
+    let mut session = hub.welcomed(128).await;
+    session.said().await.expect("a heartbeat: the welcome has arrived");
+    let clock_ticks = || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).expect("a live process");
+        let fields: Vec<&str> = stat.rsplit(") ").next().expect("fields").split(' ').collect();
+        fields[11..13].iter().map(|ticks| ticks.parse::<u64>().expect("a number")).sum::<u64>()
+    };
+    let before = clock_ticks();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    // Hundredths of a second, fifteen heartbeats included.
+    let used = clock_ticks() - before;
+    assert!(used <= 3, "{used} of 300");
+    terminate(&child);
+    assert!(ended(child).await.status.success());
+}
