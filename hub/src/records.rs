@@ -225,10 +225,13 @@ pub fn recover(store: &dyn Snapshot) -> Result<Recovered, RecordError> {
     for entry in entries(store, Family::Jobs)? {
         let Ok((Key::Job(id), _)) = Key::decode(&entry.key) else { continue };
         let stored = decode_job(id, &entry.value)?;
-        if stored.view.state.is_open() {
-            recovered.open.push(open_job(store, &stored)?);
+        if !stored.view.state.is_open() {
+            recovered.views.push(stored.view);
+            continue;
         }
-        recovered.views.push(stored.view);
+        let (job, progress) = open_job(store, &stored)?;
+        recovered.views.push(progress.as_ref().map_or(stored.view, |progress| progress.view.clone()));
+        recovered.open.push((job, progress));
     }
     for entry in entries(store, Family::Agents)? {
         let Ok((Key::Agent(id), _)) = Key::decode(&entry.key) else { continue };

@@ -62,7 +62,7 @@ pub enum Verdict {
 /// Answers that differ before a dispute is given up.
 const ANSWERS_MAX: usize = 3;
 
-/// Chooses what is checked with a key that agents cannot know, after they have answered.
+/// Chooses what is checked with a key that agents cannot know, and asks only after they have answered.
 #[derive(Clone)]
 pub struct Verifier {
     key: [u8; 32],
@@ -86,7 +86,7 @@ impl Verifier {
         let Some(partial) = decode(manifest, plan, &claim) else {
             return Verdict::NotAPartial;
         };
-        if self.samples(job, manifest.spec().verify, &claim) {
+        if self.samples(job, manifest.spec().verify, claim.index, plan.shards()) {
             return Verdict::Check(Doubt { claims: alloc::vec![claim] });
         }
         Verdict::Accepted(Verified(partial))
@@ -120,17 +120,19 @@ impl Verifier {
         }
     }
 
-    fn samples(&self, job: JobId, class: VerifyClass, claim: &Claim) -> bool {
-        let one_in = match class {
+    /// One shard of each run of twenty (ten, one) is checked, so every job has at least one.
+    fn samples(&self, job: JobId, class: VerifyClass, index: ShardIndex, shards: u64) -> bool {
+        let run = match class {
             VerifyClass::Standard => 20,
             VerifyClass::Strict => 10,
             VerifyClass::Exact => 1,
         };
+        let start = index.0 / run * run;
         let mut hasher = blake3::Hasher::new_keyed(&self.key);
-        hasher.update(&job.0).update(&claim.index.0.to_le_bytes()).update(&claim.digest.0);
+        hasher.update(&job.0).update(&start.to_le_bytes());
         let mut draw = [0; 8];
         draw.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
-        u64::from_le_bytes(draw).is_multiple_of(one_in)
+        index.0 == start + u64::from_le_bytes(draw) % run.min(shards - start)
     }
 }
 
@@ -146,4 +148,36 @@ fn decode(manifest: &Manifest, plan: &Plan, claim: &Claim) -> Option<Partial> {
     let shard = plan.shard(claim.index)?;
     let tally = Tally::decode(&claim.partial).ok()?;
     tessera_planners::fits(manifest, shard.count, &tally).then_some(Partial { index: claim.index, tally })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_job_is_checked_and_no_more_than_its_class_says() {
+        let verifier = Verifier::new([3; 32]);
+        for (class, run) in [(VerifyClass::Standard, 20), (VerifyClass::Strict, 10), (VerifyClass::Exact, 1)] {
+            for shards in [1, 7, 19, 20, 21, 400] {
+                for job in 0..20 {
+                    let job = JobId([job; 16]);
+                    let sampled = (0..shards)
+                        .filter(|index| verifier.samples(job, class, ShardIndex(*index), shards))
+                        .count() as u64;
+                    assert_eq!(sampled, shards.div_ceil(run), "{class:?} {shards}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn which_shards_are_checked_depends_on_the_key_and_the_job() {
+        let sampled = |key: u8, job: u8| -> Vec<u64> {
+            let verifier = Verifier::new([key; 32]);
+            let is = |index: &u64| verifier.samples(JobId([job; 16]), VerifyClass::Standard, ShardIndex(*index), 400);
+            (0..400).filter(is).collect()
+        };
+        assert_ne!(sampled(1, 1), sampled(2, 1));
+        assert_ne!(sampled(1, 1), sampled(1, 2));
+    }
 }
