@@ -23,9 +23,9 @@ pub use config::{Config, HubAddress, ParseHubAddressError};
 pub use error::AgentError;
 pub use home::HomeError;
 pub use host::{host_name, slots_available};
+pub use tls::HubKey;
 
 use home::Home;
-use tls::HubKey;
 
 /// An agent whose data directory is open and whose hub is known; it has not connected yet.
 #[derive(Debug)]

@@ -53,7 +53,7 @@ pub enum Violation {
         /// The job.
         job: JobId,
     },
-    /// More than [`JOBS_MAX`] jobs, or more than [`TASK_BYTES_MAX`] of their tasks.
+    /// More than 4096 jobs, or more than 512 MiB of their tasks.
     TooManyJobs,
     /// A task for a job that has one.
     TaskTwice {
