@@ -25,6 +25,8 @@ use crate::runtime::{LaneHandler, Mailbox, Mailboxes, PushError};
 const DRAIN_IN_FLIGHT_MAX: Duration = Duration::from_secs(5);
 /// How long a stopping lane waits for its last writes.
 const DRAIN_WRITES_MAX: Duration = Duration::from_secs(10);
+/// How long a refused agent may take to read why.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// How soon what a full queue gave back is offered again.
 const RETRY: Duration = Duration::from_millis(1);
 
@@ -89,6 +91,8 @@ pub struct Handler {
     to_journal: VecDeque<Refused>,
     to_lanes: BTreeMap<u16, VecDeque<Input>>,
     to_clients: VecDeque<ToClients>,
+    /// Agents that were told why they may not work, and when their sessions end at the latest.
+    refused: VecDeque<(Instant, Session, Refusal)>,
     stopping_since: Option<Instant>,
 }
 
@@ -116,6 +120,7 @@ impl Handler {
             to_journal: VecDeque::new(),
             to_lanes: BTreeMap::new(),
             to_clients: VecDeque::new(),
+            refused: VecDeque::new(),
             stopping_since: None,
         }
     }
@@ -238,7 +243,7 @@ impl Handler {
                 });
                 self.to_journal.extend(outcome.err());
             }
-            Heard::Refused(reason) => self.refuse(session, reason, io),
+            Heard::Refused(reason) => self.refuse(now, session, reason),
             Heard::Broken(breach) => {
                 tracing::warn!(session = session.0, %breach, "an agent broke the protocol");
                 io.close(SessionId::from_bits(session.0), CloseCode::PROTOCOL, &breach.to_string());
@@ -246,13 +251,23 @@ impl Handler {
         }
     }
 
-    fn refuse(&mut self, session: Session, reason: Refusal, io: &mut Sessions) {
+    fn refuse(&mut self, now: Instant, session: Session, reason: Refusal) {
         self.counters.refused.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(session = session.0, %reason, "an agent was turned away");
-        let id = SessionId::from_bits(session.0);
+        self.standings.remove(&session);
         self.frames.control(session, &HubControl::Refused { reason });
-        self.frames.send(io);
-        io.close(id, CloseCode::REFUSED, &reason.to_string());
+        // A close now would overtake the frame. The agent closes when it has read it.
+        self.refused.push_back((now + FAREWELL, session, reason));
+    }
+
+    /// Closes the sessions of refused agents that did not do so themselves.
+    fn close_refused(&mut self, now: Instant, io: &mut Sessions) {
+        while let Some((due, session, reason)) = self.refused.front()
+            && *due <= now
+        {
+            io.close(SessionId::from_bits(session.0), CloseCode::REFUSED, &reason.to_string());
+            self.refused.pop_front();
+        }
     }
 
     /// The store knows the agent, or its token must be spent.
@@ -260,9 +275,9 @@ impl Handler {
         let Some(Standing::Judged { agent, key, hello }) = self.standings.get(&session) else { return };
         match (verdict, hello.token) {
             (Verdict::Judged(Commit::Done), _) => self.admit(now, session, io),
-            (Verdict::Failed(_), _) => self.refuse(session, Refusal::StoreUnavailable, io),
+            (Verdict::Failed(_), _) => self.refuse(now, session, Refusal::StoreUnavailable),
             (Verdict::Judged(Commit::Conflict { .. }), None) => {
-                self.refuse(session, Refusal::TokenMissing, io);
+                self.refuse(now, session, Refusal::TokenMissing);
             }
             (Verdict::Judged(Commit::Conflict { .. }), Some(secret)) => {
                 let batch = agents::enrol(*agent, *key, hello, &secret);
@@ -278,7 +293,7 @@ impl Handler {
     fn enrolled(&mut self, now: Instant, session: Session, verdict: &Verdict, io: &mut Sessions) {
         let Some(Standing::Judged { agent, .. }) = self.standings.get(&session) else { return };
         match agents::refusal(verdict, *agent) {
-            Some(reason) => self.refuse(session, reason, io),
+            Some(reason) => self.refuse(now, session, reason),
             None => {
                 tracing::info!(%agent, "agent enrolled");
                 self.admit(now, session, io);
@@ -340,14 +355,16 @@ impl LaneHandler for Handler {
         if self.machine.next_timer().is_some_and(|due| due <= self.tick(now)) {
             self.step(now, Event::TimePassed, io);
         }
+        self.close_refused(now, io);
         self.frames.send(io);
+        let farewell = self.refused.front().map(|(due, ..)| *due);
         let timer = self.machine.next_timer().map(|due| self.origin + Duration::from_millis(due.0));
         let stuck = !self.to_journal.is_empty()
             || !self.to_lanes.is_empty()
             || !self.to_clients.is_empty()
             || self.frames.is_waiting();
         let retry = stuck.then(|| now + RETRY);
-        [timer, retry].into_iter().flatten().min()
+        [timer, retry, farewell].into_iter().flatten().min()
     }
 
     fn stopping(&mut self, now: Instant, io: &mut Sessions) -> bool {

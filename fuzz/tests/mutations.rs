@@ -1,0 +1,79 @@
+//! The fuzz targets on mutated seeds, for machines without libFuzzer: a fixed number of cases from a
+//! fixed seed, so that a failure repeats itself.
+
+use tessera_protocol::wire::{AgentControl, AgentWork, HubWork, Message, ShardResult};
+
+const CASES: u64 = 20_000;
+
+fn next(state: &mut u64) -> u64 {
+    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    *state >> 33
+}
+
+/// Flips, cuts, repeats and splices pieces of the seeds.
+fn mutate(seeds: &[Vec<u8>], state: &mut u64) -> Vec<u8> {
+    let mut bytes = seeds[next(state) as usize % seeds.len()].clone();
+    for _ in 0..1 + next(state) % 4 {
+        let at = next(state) as usize % (bytes.len() + 1);
+        match next(state) % 5 {
+            0 if at < bytes.len() => bytes[at] ^= 1 << (next(state) % 8),
+            1 if at < bytes.len() => bytes[at] = next(state) as u8,
+            2 => bytes.truncate(at),
+            3 => {
+                let other = &seeds[next(state) as usize % seeds.len()];
+                let from = next(state) as usize % (other.len() + 1);
+                let piece: Vec<u8> = other[from..].iter().copied().take(next(state) as usize % 64).collect();
+                bytes.splice(at..at, piece);
+            }
+            _ => bytes.insert(at, b"0-9,.e{}[]\"\xff\x80"[next(state) as usize % 13]),
+        }
+    }
+    bytes
+}
+
+fn run(target: fn(&[u8]), seeds: &[Vec<u8>]) {
+    let mut state = 1;
+    seeds.iter().for_each(|seed| target(seed));
+    for _ in 0..CASES {
+        target(&mutate(seeds, &mut state));
+    }
+}
+
+fn example(name: &str) -> Vec<u8> {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(name);
+    std::fs::read(path).expect("the examples are there")
+}
+
+#[test]
+fn frames_from_outside_never_panic() {
+    let item = ShardResult { index: 1, epoch: 2, digest: [3; 32], kernel_us: 4, partial: Some(vec![5; 40]) };
+    let framed = |choice: u8, write: &dyn Fn(&mut Vec<u8>)| {
+        let mut frame = Vec::new();
+        write(&mut frame);
+        [&[choice][..], &frame[4..]].concat()
+    };
+    let seeds = [
+        framed(0, &|out| AgentControl::Heartbeat { holding: Vec::new() }.frame(out)),
+        framed(2, &|out| AgentWork::Results { job: [1; 16], items: vec![item.clone()] }.frame(out)),
+        framed(3, &|out| HubWork::Forget { job: [1; 16] }.frame(out)),
+        [&[7][..], &tessera_protocol::tally::Tally { samples: 9, counts: vec![4], ..Default::default() }.encode()].concat(),
+    ];
+    run(tessera_fuzz::wire, &seeds);
+}
+
+#[test]
+fn specifications_from_outside_never_panic() {
+    let contract = r#"{"id":"c","underlying":"u","kind":"asian_call","spot":100,"strike":100,"rate":0.05,
+        "volatility":0.2,"expiry":1,"fixings":[0.5,1]}"#;
+    let seeds = [
+        br#"{"name":"pi","workload":"monte_carlo","seed":1,"params":{"model":"pi","paths":1000}}"#.to_vec(),
+        format!(r#"{{"name":"b","workload":"monte_carlo","params":{{"model":"gbm","paths":9,"book":[{contract}]}}}}"#)
+            .into_bytes(),
+    ];
+    run(tessera_fuzz::spec, &seeds);
+}
+
+#[test]
+fn books_from_outside_never_panic() {
+    run(tessera_fuzz::book_csv, &[example("book.csv")]);
+}
