@@ -2,14 +2,20 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use tessera_client::api::IdempotencyKey;
 use tessera_client::local::{Local, LocalError, LocalPlan, Member, Notice, Programs};
+use tessera_protocol::api::{AgentList, AgentState};
 
 use super::args::Run;
 use super::attend::{self, Happening, attend};
 use super::{Failure, Progress, Setting, load, report, write_file};
+
+/// How long the job waits for agents that were just started.
+const AGENTS_PATIENCE: Duration = Duration::from_secs(5);
+const AGENTS_POLL: Duration = Duration::from_millis(10);
 
 pub(super) fn run(command: &Run) -> Result<(), Failure> {
     let spec = load(&command.file, command.shard_size)?;
@@ -62,6 +68,7 @@ pub(super) fn run(command: &Run) -> Result<(), Failure> {
         Notice::Started { .. } | Notice::Died { .. } => Ok(()),
     };
     pids.announce(&inbox, &mut on_notice)?;
+    await_agents(local.hub(), command.agents, &interrupted);
     let since = Instant::now();
     let begin = move |hub: &tessera_client::api::Hub| hub.submit(&spec, &key);
     let finished =
@@ -76,6 +83,21 @@ pub(super) fn run(command: &Run) -> Result<(), Failure> {
     }
     let setting = Setting { agents: command.agents, lanes: command.lanes, elapsed_ms };
     report(&finished, command.json, Some(&setting))
+}
+
+/// Waits a little until all agents are connected, so that the first shards find somebody to check them. A
+/// job without agents waits by itself, so giving up is no error.
+fn await_agents(hub: &tessera_client::api::Hub, wanted: u16, interrupted: &AtomicBool) {
+    let started = Instant::now();
+    while started.elapsed() < AGENTS_PATIENCE && !interrupted.load(Ordering::Relaxed) {
+        let connected = |list: AgentList| {
+            list.agents.iter().filter(|agent| agent.state == AgentState::Connected).count()
+        };
+        if hub.agents().is_ok_and(|list| connected(list) >= usize::from(wanted)) {
+            return;
+        }
+        std::thread::sleep(AGENTS_POLL);
+    }
 }
 
 /// The folder of this program, where its siblings are, unless the environment names another.

@@ -1,6 +1,7 @@
 //! The promise, with the real programs over real QUIC on loopback: the same bytes, whatever happens.
 
 mod programs;
+mod refusals;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -51,7 +52,7 @@ fn the_book_has_one_digest_for_any_agents_lanes_and_shard_size() {
         [("1", "1", "20000"), ("2", "1", "7777"), ("7", "2", "1000"), ("2", "2", "200000")]
     {
         let args = ["--agents", agents, "--lanes", lanes, "--shard-size", shard_size];
-        let document = run(&job, &args, |_| {});
+        let document = run(&job, &args, None);
         assert_eq!(document["digest"], expected.as_str(), "{args:?}");
         let job = &document["job"];
         assert_eq!(job["shards"], job["shards_done"]);
@@ -67,12 +68,13 @@ fn killing_agents_and_the_hub_in_the_middle_changes_no_byte() {
     let job = book(&folder, 2_000_000, "standard");
     let expected = reference(&job);
     for victim in ["agent", "hub"] {
-        let document = run(&job, &["--agents", "3"], |children| {
-            std::thread::sleep(Duration::from_millis(1_500));
+        let kill = |children: &[(String, u32)]| {
             let (name, pid) = children.iter().find(|(name, _)| name.starts_with(victim)).expect(victim);
             println!("killing {name}, process {pid}");
             kill_9(*pid);
-        });
+        };
+        let document = run(&job, &["--agents", "3"], Some(&kill));
+        assert!(document["job"]["attempts"].as_u64() > document["job"]["shards"].as_u64(), "{document}");
         assert_eq!(document["digest"], expected.as_str(), "after the death of the {victim}");
     }
 }

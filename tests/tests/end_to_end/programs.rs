@@ -173,8 +173,8 @@ pub(crate) fn json_of(output: &Output) -> Value {
     serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{error} in {stdout}"))
 }
 
-/// `tessera run … --json`, with a chance to do something to its children while it runs.
-pub(crate) fn run(job: &Path, args: &[&str], meanwhile: impl FnOnce(&[(String, u32)])) -> Value {
+/// `tessera run … --json`, with a chance to do something to its children once a part of the job is done.
+pub(crate) fn run(job: &Path, args: &[&str], halfway: Option<&dyn Fn(&[(String, u32)])>) -> Value {
     let mut child = Command::new(program("tessera"))
         .arg("run")
         .arg(job)
@@ -200,13 +200,22 @@ pub(crate) fn run(job: &Path, args: &[&str], meanwhile: impl FnOnce(&[(String, u
             break list.split(',').filter_map(pair).collect::<Vec<_>>();
         }
     };
+    if let Some(act) = halfway {
+        let begun = |line: &str| line.contains(" shards") && !line.starts_with("0 of");
+        while !said.lines().any(begun) {
+            let mut line = String::new();
+            let read = errors.read_line(&mut line).expect("readable");
+            assert!(read > 0, "tessera ended without showing progress: {said}");
+            said += &line;
+        }
+        act(&children);
+    }
     // Somebody must read on, or a full pipe stops the program.
     let reader = std::thread::spawn(move || {
         let mut rest = String::new();
         let _ = errors.read_to_string(&mut rest);
         rest
     });
-    meanwhile(&children);
     let output = child.wait_with_output().expect("it was our child");
     let rest = reader.join().expect("reading does not panic");
     assert!(output.status.success(), "exit {:?}\n{said}{rest}", output.status.code());

@@ -1,0 +1,55 @@
+//! The example book against closed forms that share no code with the kernels.
+
+use serde_json::Value;
+use tessera_kernels::isa::Isa;
+use tessera_kernels::monte_carlo;
+use tessera_planners::Plan;
+use tessera_protocol::monte_carlo::Task;
+use tessera_protocol::spec::{ContractKind, ContractSpec};
+
+/// The normal distribution function. *Source*: `erfc` of the libm crate.
+fn cdf(x: f64) -> f64 {
+    0.5 * libm::erfc(-x / std::f64::consts::SQRT_2)
+}
+
+/// Price and delta of European and digital contracts. *Source*: Black and Scholes (1973), Merton (1973).
+fn closed_form(c: &ContractSpec) -> Option<(f64, f64)> {
+    let (s, k, r, q, v, t) = (c.spot, c.strike, c.rate, c.dividend, c.volatility, c.expiry);
+    let d1 = ((s / k).ln() + (r - q + v * v / 2.0) * t) / (v * t.sqrt());
+    let d2 = d1 - v * t.sqrt();
+    let (forward, discount) = ((-q * t).exp(), (-r * t).exp());
+    let density = (-d2 * d2 / 2.0).exp() / (2.0 * std::f64::consts::PI).sqrt();
+    let payout = c.payout.unwrap_or_default();
+    let slope = payout * discount * density / (s * v * t.sqrt());
+    match c.kind {
+        ContractKind::EuropeanCall => Some((s * forward * cdf(d1) - k * discount * cdf(d2), forward * cdf(d1))),
+        ContractKind::EuropeanPut => Some((k * discount * cdf(-d2) - s * forward * cdf(-d1), -forward * cdf(-d1))),
+        ContractKind::DigitalCall => Some((payout * discount * cdf(d2), slope)),
+        ContractKind::DigitalPut => Some((payout * discount * cdf(-d2), -slope)),
+        _ => None,
+    }
+}
+
+#[test]
+fn european_and_digital_prices_and_deltas_of_the_example_book_lie_within_four_standard_errors() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/book.toml");
+    let mut spec = tessera_client::spec_file::load(&path).expect("the example is right");
+    spec.params.paths = 500_000;
+    let manifest = spec.check().expect("the example is right");
+    let plan = Plan::new(&manifest, 0).expect("the example can be planned");
+    let task = Task::decode(plan.task()).expect("planners write tasks");
+    let tally = monte_carlo::run(&task, Isa::detect(), 0, plan.end(), &|| false).expect("the kernel runs");
+    let document = tessera_planners::finish(&manifest, &tally).expect("every path is in");
+    let result: Value = serde_json::from_slice(&document).expect("results are JSON");
+    let mut compared = 0;
+    for (contract, row) in manifest.spec().params.book.iter().zip(result["contracts"].as_array().unwrap()) {
+        let Some((price, delta)) = closed_form(contract) else { continue };
+        let number = |field: &str| row[field].as_f64().unwrap();
+        let z = (number("price") - price) / number("standard_error");
+        let z_delta = (number("delta") - delta) / number("delta_standard_error");
+        println!("{:12} z = {z:+.2}, of delta {z_delta:+.2}", contract.id);
+        assert!(z.abs() < 4.0 && z_delta.abs() < 4.0, "{}: z {z}, of delta {z_delta}", contract.id);
+        compared += 1;
+    }
+    assert!(compared >= 12, "the example has European and digital contracts");
+}
