@@ -222,6 +222,38 @@ fn eight_megabytes_each_way_do_not_stall_small_frames() {
 }
 
 #[test]
+fn a_lane_that_is_kept_busy_does_not_stop_listening() {
+    let hub = Hub::start(1);
+    run(async {
+        let until = Instant::now() + Duration::from_secs(3);
+        let mut agents = Vec::new();
+        for _ in 0..30 {
+            let (agent, mut work) = Agent::welcomed(hub.address, hub.key).await;
+            agents.push(tokio::spawn(async move {
+                let mut rounds = 0;
+                while Instant::now() < until {
+                    for _ in 0..16 {
+                        write_frame(&mut work.0, &[1; 128]).await;
+                    }
+                    for _ in 0..16 {
+                        assert_eq!(read_frame(&mut work.1).await, [1; 128]);
+                    }
+                    rounds += 1;
+                }
+                drop(agent);
+                rounds
+            }));
+        }
+        let mut rounds = 0;
+        for agent in agents {
+            rounds += soon("an agent's last answer", agent).await.expect("the hub answered to the end");
+        }
+        println!("{} frames there and back in 3 s", rounds * 16);
+    });
+    assert_eq!(hub.ask(0, Ask::Counters).1.sessions_opened, 30, "the lane lives");
+}
+
+#[test]
 fn forty_agents_are_spread_over_both_lanes() {
     let hub = Hub::start(2);
     run(async {

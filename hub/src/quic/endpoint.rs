@@ -200,6 +200,11 @@ impl Sessions {
         self.lane
     }
 
+    /// The socket, to sleep on until it is readable.
+    pub fn socket(&self) -> &UdpSocket {
+        &self.socket
+    }
+
     /// How many sessions are open.
     pub fn sessions(&self) -> usize {
         self.open

@@ -1,21 +1,20 @@
 //! One lane's turn, and its sleep between turns.
 //!
 //! A turn is inbox → receive → timers → events to the handler → the handler's last word → send. It is
-//! plain synchronous code; only the sleep is a future. A lane with nothing to do sleeps until a
-//! packet, a timer or another thread wakes it.
+//! plain synchronous code. A lane with nothing to do sleeps until a packet, a timer or another thread
+//! wakes it.
+//!
+//! It sleeps in `ppoll`, and never yields to glommio. glommio 0.9 can park with a task ready to run: when
+//! its preempt timer has fired between polling its rings and looking at its queues (a thread kept off its
+//! core for a millisecond is enough), `run_task_queues` has run nothing, the executor takes that for
+//! idleness, and only an event on a ring would end the sleep. Seen in 1 of 20 loaded runs, for good. So
+//! nothing else may run on a lane's executor: it would wait for ever.
 
-use std::future::{Future, poll_fn};
 use std::io;
-use std::net::UdpSocket;
-use std::os::fd::{FromRawFd, IntoRawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
-
-use glommio::timer::Timer;
 
 use super::lanes::LaneError;
 use super::mailbox::{Inbox, Mailboxes};
@@ -91,24 +90,19 @@ impl<H: LaneHandler> Lane<H> {
         Lane { io, handler, inbox, peers, drain_time_max, stage: Stage::Running }
     }
 
-    /// Runs turns until the lane has stopped. `socket` is a second handle on the lane's socket, to
-    /// sleep on.
+    /// Runs turns until the lane has stopped.
     ///
     /// *Errors*: the handler panicked, the socket cannot be watched.
-    pub(super) async fn drive(mut self, socket: UdpSocket) -> Result<(), LaneError> {
+    pub(super) fn drive(mut self) -> Result<(), LaneError> {
         let lane = self.io.lane();
-        let mut readable = Readable::new(socket);
         loop {
             let turn = catch_unwind(AssertUnwindSafe(|| self.turn(Instant::now())));
             let turn = turn.map_err(|panic| LaneError::panicked(lane, &*panic))?;
             if turn.ended {
                 return Ok(());
             }
-            if turn.busy {
-                glommio::yield_if_needed().await;
-            } else {
-                let sleep = self.sleep(&mut readable, turn.wake);
-                sleep.await.map_err(|source| LaneError::Socket { lane, source })?;
+            if !turn.busy {
+                self.sleep(turn.wake).map_err(|source| LaneError::Socket { lane, source })?;
             }
         }
     }
@@ -179,59 +173,9 @@ impl<H: LaneHandler> Lane<H> {
     }
 
     /// Sleeps until a packet, `wake`, or another thread.
-    async fn sleep(&mut self, readable: &mut Readable, wake: Option<Instant>) -> io::Result<()> {
-        let mut timer = wake.map(|wake| {
-            let pause = wake.saturating_duration_since(Instant::now());
-            Box::pin(Timer::new(pause.max(SLEEP_MIN)))
-        });
+    fn sleep(&self, wake: Option<Instant>) -> io::Result<()> {
+        let pause = wake.map(|wake| wake.saturating_duration_since(Instant::now()).max(SLEEP_MIN));
         let seen_stop = self.stage != Stage::Running;
-        let inbox = &self.inbox;
-        let woken = poll_fn(|context| {
-            inbox.alarm.set(context.waker());
-            if inbox.has_work(seen_stop) {
-                return Poll::Ready(Ok(()));
-            }
-            if let Poll::Ready(outcome) = readable.poll(context) {
-                return Poll::Ready(outcome);
-            }
-            match timer.as_mut().map(|timer| timer.as_mut().poll(context)) {
-                Some(Poll::Ready(_)) => Poll::Ready(Ok(())),
-                _ => Poll::Pending,
-            }
-        })
-        .await;
-        inbox.alarm.clear();
-        woken
-    }
-}
-
-/// A peek at the lane's socket that ends when it is readable. It is kept across turns: dropping it
-/// each time would cost a cancelled request a turn, and one that ends late costs one empty turn.
-struct Readable {
-    socket: std::rc::Rc<glommio::net::UdpSocket>,
-    peek: Option<Pin<Box<dyn Future<Output = io::Result<()>>>>>,
-}
-
-impl Readable {
-    fn new(socket: UdpSocket) -> Readable {
-        // SAFETY: the descriptor is open and given away, so nothing else closes it.
-        let socket = unsafe { glommio::net::UdpSocket::from_raw_fd(socket.into_raw_fd()) };
-        Readable { socket: std::rc::Rc::new(socket), peek: None }
-    }
-
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let socket = &self.socket;
-        let peek = self.peek.get_or_insert_with(|| {
-            let socket = std::rc::Rc::clone(socket);
-            Box::pin(async move {
-                let mut first = [0; 1];
-                socket.peek_from(&mut first).await.map(|_| ()).map_err(io::Error::from)
-            })
-        });
-        let outcome = peek.as_mut().poll(context);
-        if outcome.is_ready() {
-            self.peek = None;
-        }
-        outcome
+        self.inbox.alarm.sleep(self.io.socket(), pause, || self.inbox.has_work(seen_stop))
     }
 }

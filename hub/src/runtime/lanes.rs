@@ -16,9 +16,9 @@ use super::driver::{Lane, LaneHandler};
 use super::mailbox::{Inbox, Mailboxes};
 use crate::quic::{Identity, LaneIndex, LaneSockets, Limits, OpenError, Sessions};
 
-/// Longest a lane works before glommio looks at its rings. Above it, what glommio itself delivers to a
-/// busy lane waits 100 to 200 ms (measured).
-const PREEMPT_TIMER: Duration = Duration::from_millis(1);
+/// glommio's preempt timer, out of the way: the driver does not yield, and a timer that fires can make
+/// glommio park a task that is ready (see [`super::driver`]).
+const PREEMPT_TIMER: Duration = Duration::from_secs(3600);
 /// Memory glommio registers for file I/O, which lanes do not do: its minimum.
 const IO_MEMORY_BYTES: usize = 64 << 10;
 /// Datagrams of other lanes that may wait for a lane; further ones are dropped. Eight turns of them.
@@ -70,6 +70,8 @@ pub enum SpawnError {
         /// What the system said.
         source: io::Error,
     },
+    /// The means to wake lanes could not be made.
+    Alarm(io::Error),
     /// A lane could not begin.
     Lane(LaneError),
 }
@@ -81,6 +83,9 @@ impl fmt::Display for SpawnError {
             SpawnError::Thread { lane, source } => {
                 write!(f, "the thread of {lane} could not be started: {source}")
             }
+            SpawnError::Alarm(source) => {
+                write!(f, "the eventfd that wakes a lane could not be made: {source}")
+            }
             SpawnError::Lane(error) => error.fmt(f),
         }
     }
@@ -90,7 +95,7 @@ impl std::error::Error for SpawnError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             SpawnError::Unavailable(source) => source.source(),
-            SpawnError::Thread { source, .. } => Some(source),
+            SpawnError::Thread { source, .. } | SpawnError::Alarm(source) => Some(source),
             SpawnError::Lane(source) => source.source(),
         }
     }
@@ -235,7 +240,8 @@ where
 {
     check_availability().map_err(SpawnError::Unavailable)?;
     let lanes = sockets.lanes();
-    let mailboxes = Mailboxes::new(lanes, config.mailbox_capacity, FORWARDED_MAX);
+    let mailboxes =
+        Mailboxes::new(lanes, config.mailbox_capacity, FORWARDED_MAX).map_err(SpawnError::Alarm)?;
     let cores = cores_for(lanes, config.pinning);
     let make_handler = Arc::new(make_handler);
     let (started, starts) = mpsc::channel();
@@ -289,7 +295,6 @@ struct Farewell<M> {
 impl<M> Drop for Farewell<M> {
     fn drop(&mut self) {
         self.inbox.ended.store(true, Ordering::Release);
-        self.inbox.alarm.forget();
         if !self.orderly {
             self.inboxes.inboxes().iter().for_each(|inbox| inbox.request_stop());
         }
@@ -314,7 +319,6 @@ impl<M: Send + 'static> Seat<M> {
             .io_memory(IO_MEMORY_BYTES)
             .make()
             .map_err(|error| LaneError::Executor { lane, source: error.into() })?;
-        let watched = self.socket.try_clone().map_err(|source| LaneError::Socket { lane, source })?;
         let lanes = self.mailboxes.lanes();
         let io = Sessions::new(lane, lanes, self.socket, &self.identity, self.config.limits)
             .map_err(|source| LaneError::Open { lane, source })?;
@@ -323,7 +327,7 @@ impl<M: Send + 'static> Seat<M> {
         let _ = started.send(lane);
         drop(started);
         let driver = Lane::new(io, handler, self.mailboxes, self.config.drain_time_max);
-        let outcome = executor.run(driver.drive(watched));
+        let outcome = executor.run(async move { driver.drive() });
         farewell.orderly = outcome.is_ok();
         outcome
     }

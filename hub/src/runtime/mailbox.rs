@@ -4,9 +4,12 @@
 //! message back and drops the datagram, as UDP may.
 
 use std::fmt;
+use std::io;
+use std::net::UdpSocket;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::Waker;
+use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
 
@@ -82,9 +85,13 @@ impl<M> Clone for Mailboxes<M> {
 }
 
 impl<M> Mailboxes<M> {
-    pub(super) fn new(lanes: u16, message_capacity: usize, datagram_capacity: usize) -> Mailboxes<M> {
-        let inbox = |_| Arc::new(Inbox::new(message_capacity, datagram_capacity));
-        Mailboxes { inboxes: (0..lanes).map(inbox).collect() }
+    pub(super) fn new(
+        lanes: u16,
+        message_capacity: usize,
+        datagram_capacity: usize,
+    ) -> io::Result<Mailboxes<M>> {
+        let inbox = |_| Inbox::new(message_capacity, datagram_capacity).map(Arc::new);
+        Ok(Mailboxes { inboxes: (0..lanes).map(inbox).collect::<io::Result<_>>()? })
     }
 
     /// How many lanes there are.
@@ -132,14 +139,14 @@ pub(super) struct Inbox<M> {
 }
 
 impl<M> Inbox<M> {
-    fn new(message_capacity: usize, datagram_capacity: usize) -> Inbox<M> {
-        Inbox {
+    fn new(message_capacity: usize, datagram_capacity: usize) -> io::Result<Inbox<M>> {
+        Ok(Inbox {
             messages: ArrayQueue::new(message_capacity),
             datagrams: ArrayQueue::new(datagram_capacity),
             stop: AtomicBool::new(false),
             ended: AtomicBool::new(false),
-            alarm: Alarm::default(),
-        }
+            alarm: Alarm::new()?,
+        })
     }
 
     /// Asks the lane to stop.
@@ -159,50 +166,75 @@ impl<M> Inbox<M> {
 /// Wakes a lane that sleeps; does next to nothing to one that is awake.
 ///
 /// No wake is lost:
-/// 1. The lane stores its waker, then sets `asleep`, then looks whether something waits.
-/// 2. A sender queues, then looks at `asleep`.
-/// 3. Both have a sequentially consistent fence between their two steps, so at least one sees what
-///    the other has done.
-///
-/// glommio's waker writes to the sleeping executor's eventfd.
-#[derive(Default)]
+/// 1. The lane sets `asleep`, then looks whether something waits, then waits for the eventfd.
+/// 2. A sender queues, then looks at `asleep`, and if it is set writes to the eventfd.
+/// 3. Both have a sequentially consistent fence between their first two steps, so at least one sees
+///    what the other has done; a write before the wait ends the wait.
 pub(super) struct Alarm {
     asleep: AtomicBool,
-    waker: Mutex<Option<Waker>>,
+    eventfd: OwnedFd,
 }
 
 impl Alarm {
+    fn new() -> io::Result<Alarm> {
+        // SAFETY: the call takes no pointer.
+        let eventfd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+        if eventfd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the descriptor was made above and nothing else knows it.
+        let eventfd = unsafe { OwnedFd::from_raw_fd(eventfd) };
+        Ok(Alarm { asleep: AtomicBool::new(false), eventfd })
+    }
+
     /// Step 2: wakes the lane if it sleeps. Called after something was queued.
     pub(super) fn ring(&self) {
         fence(Ordering::SeqCst);
         if self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::AcqRel) {
-            let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner).take();
-            if let Some(waker) = waker {
-                waker.wake();
-            }
+            let one = 1u64;
+            // SAFETY: eight bytes are read from a value of eight bytes. A counter that is full, the only
+            // thing that can go wrong, wakes as well.
+            unsafe { libc::write(self.eventfd.as_raw_fd(), (&raw const one).cast(), size_of::<u64>()) };
         }
     }
 
-    /// Step 1: from here on `ring` wakes. The lane looks for work after this.
-    pub(super) fn set(&self, waker: &Waker) {
-        let mut slot = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
-        if slot.as_ref().is_none_or(|old| !old.will_wake(waker)) {
-            *slot = Some(waker.clone());
-        }
-        drop(slot);
+    /// Steps 1 and 3: blocks the lane's thread until `socket` is readable, `pause` is over or somebody
+    /// rings; not at all when `has_work`.
+    ///
+    /// *Errors*: the descriptors cannot be watched. Signals only end the sleep early.
+    pub(super) fn sleep(
+        &self,
+        socket: &UdpSocket,
+        pause: Option<Duration>,
+        has_work: impl FnOnce() -> bool,
+    ) -> io::Result<()> {
         self.asleep.store(true, Ordering::Release);
         fence(Ordering::SeqCst);
-    }
-
-    /// The lane is awake.
-    pub(super) fn clear(&self) {
+        let slept = if has_work() { Ok(()) } else { self.wait(socket, pause) };
         self.asleep.store(false, Ordering::Release);
+        slept
     }
 
-    /// The lane ends: its waker must not outlive its executor.
-    pub(super) fn forget(&self) {
-        self.clear();
-        *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    fn wait(&self, socket: &UdpSocket, pause: Option<Duration>) -> io::Result<()> {
+        let watch = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+        let mut watched = [watch(socket.as_raw_fd()), watch(self.eventfd.as_raw_fd())];
+        let pause = pause.map(|pause| libc::timespec {
+            tv_sec: libc::time_t::try_from(pause.as_secs()).unwrap_or(libc::time_t::MAX),
+            tv_nsec: pause.subsec_nanos().into(),
+        });
+        let timeout = pause.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+        // SAFETY: both pointers are to live values of the lengths passed, or null where that is allowed.
+        let ready = unsafe { libc::ppoll(watched.as_mut_ptr(), 2, timeout, std::ptr::null()) };
+        if ready < 0 {
+            let error = io::Error::last_os_error();
+            return if error.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(error) };
+        }
+        if watched[1].revents != 0 {
+            let mut count = 0u64;
+            // SAFETY: eight bytes are written to a value of eight bytes. Nothing to read is as good.
+            unsafe { libc::read(self.eventfd.as_raw_fd(), (&raw mut count).cast(), size_of::<u64>()) };
+        }
+        Ok(())
     }
 }
 
@@ -212,7 +244,7 @@ mod tests {
 
     #[test]
     fn a_full_mailbox_gives_the_message_back_and_an_ended_lane_takes_none() {
-        let mailboxes: Mailboxes<u32> = Mailboxes::new(2, 1, 1);
+        let mailboxes: Mailboxes<u32> = Mailboxes::new(2, 1, 1).expect("eventfds");
         let first = mailboxes.get(LaneIndex(0));
         assert_eq!(first.try_push(1), Ok(()));
         assert_eq!(first.try_push(2), Err(PushError::Full(2)));
