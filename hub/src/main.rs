@@ -48,7 +48,8 @@ fn main() -> ExitCode {
 fn run(args: ServeArgs) -> Result<(), Box<dyn std::error::Error>> {
     let config = config::resolve(args)?;
     let filter = EnvFilter::try_new(&config.log)?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(terminal).with_writer(std::io::stderr).init();
     Ok(serve::serve(&config)?)
 }
 

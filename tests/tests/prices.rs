@@ -22,8 +22,12 @@ fn closed_form(c: &ContractSpec) -> Option<(f64, f64)> {
     let payout = c.payout.unwrap_or_default();
     let slope = payout * discount * density / (s * v * t.sqrt());
     match c.kind {
-        ContractKind::EuropeanCall => Some((s * forward * cdf(d1) - k * discount * cdf(d2), forward * cdf(d1))),
-        ContractKind::EuropeanPut => Some((k * discount * cdf(-d2) - s * forward * cdf(-d1), -forward * cdf(-d1))),
+        ContractKind::EuropeanCall => {
+            Some((s * forward * cdf(d1) - k * discount * cdf(d2), forward * cdf(d1)))
+        }
+        ContractKind::EuropeanPut => {
+            Some((k * discount * cdf(-d2) - s * forward * cdf(-d1), -forward * cdf(-d1)))
+        }
         ContractKind::DigitalCall => Some((payout * discount * cdf(d2), slope)),
         ContractKind::DigitalPut => Some((payout * discount * cdf(-d2), -slope)),
         _ => None,

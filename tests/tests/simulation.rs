@@ -4,21 +4,28 @@ use std::panic::catch_unwind;
 
 use tessera_tests::sim::{Planted, Settings, run};
 
-/// Seeds that once failed, each for a reason worth a comment. They stay.
-const FAILED_ONCE: [u64; 0] = [];
+/// Seeds that once failed. They stay.
+///
+/// - 28: a check was stuck for ever after an agent had joined the lane it had just come back from.
+const FAILED_ONCE: [u64; 1] = [28];
 
+/// Seeds of one run unless the environment asks for more.
 const SEEDS: u64 = 1_500;
+
+fn seeds() -> u64 {
+    std::env::var("TESSERA_SIM_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(SEEDS)
+}
 
 #[test]
 fn every_seed_ends_with_the_bytes_of_a_fault_free_run() {
     let mut crashes = 0;
-    for seed in FAILED_ONCE.into_iter().chain(0..SEEDS) {
+    for seed in FAILED_ONCE.into_iter().chain(0..seeds()) {
         match run(seed, Settings::default()) {
             Ok(report) => crashes += report.crashes,
             Err(violation) => panic!("seed {seed}: {violation:?}"),
         }
     }
-    assert!(crashes > SEEDS / 2, "the swarm must crash hubs to mean something: {crashes}");
+    assert!(crashes > seeds() / 2, "the swarm must crash hubs to mean something: {crashes}");
 }
 
 #[test]

@@ -84,7 +84,8 @@ fn every_package_shares_edition_licence_and_lints() {
     for package in metadata()["packages"].as_array().expect("packages") {
         assert_eq!(package["edition"], "2024", "{}", package["name"]);
         assert_eq!(package["license"], "Apache-2.0 OR MIT", "{}", package["name"]);
-        let manifest = std::fs::read_to_string(package["manifest_path"].as_str().expect("a path")).expect("readable");
+        let manifest =
+            std::fs::read_to_string(package["manifest_path"].as_str().expect("a path")).expect("readable");
         assert!(manifest.contains("[lints]\nworkspace = true"), "{} has lints of its own", package["name"]);
     }
 }

@@ -274,6 +274,10 @@ impl Home {
     /// Agents came or went: errands nobody could run may find somebody now.
     pub fn fleet_changed(&mut self, judge: &mut Judge<'_>, out: &mut Outbox) {
         self.unseen = true;
+        self.place_stuck(judge, out);
+    }
+
+    fn place_stuck(&mut self, judge: &mut Judge<'_>, out: &mut Outbox) {
         for errand in core::mem::take(&mut self.stuck) {
             self.place(errand, judge, out);
         }
@@ -362,10 +366,17 @@ impl Home {
     }
 
     /// Time went by.
-    pub fn time_passed(&mut self, judge: &Judge<'_>) {
+    pub fn time_passed(&mut self, judge: &mut Judge<'_>, out: &mut Outbox) {
         if self.deadline.is_some_and(|deadline| deadline <= judge.now) && matches!(self.stage, Stage::Open) {
             let deadline_s = self.job.manifest.spec().limits.deadline_s.unwrap_or_default();
             self.fail(JobFailure::DeadlinePassed { deadline_s }, judge);
+        }
+        // A fleet's change wakes stuck errands, but one can be missed:
+        // 1. The errand comes back from lane 1, which has nobody for it, and goes to lane 0.
+        // 2. An agent joins lane 1; nothing is stuck, so nothing is woken.
+        // 3. The errand comes back from lane 0 and is stuck.
+        if !self.planting.is(Planted::WakeStuckErrandsOnChangeOnly) {
+            self.place_stuck(judge, out);
         }
     }
 
@@ -436,8 +447,8 @@ impl Home {
     }
 
     /// Whether a timer concerns it.
-    pub fn has_deadline(&self) -> bool {
-        self.deadline.is_some()
+    pub fn is_watched(&self) -> bool {
+        self.deadline.is_some() || !self.stuck.is_empty()
     }
 
     fn ended_view(&self, state: JobState, judge: &Judge<'_>) -> JobView {

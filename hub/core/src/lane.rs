@@ -146,7 +146,7 @@ impl Lane {
     pub fn next_timer(&self) -> Option<Tick> {
         let unseen = self.scheduler.has_unseen() || self.homes.values().any(|home| home.unseen);
         let unsaved = self.homes.values().any(Home::is_unsaved);
-        let watched = self.scheduler.has_agents() || unsaved || self.homes.values().any(Home::has_deadline);
+        let watched = self.scheduler.has_agents() || unsaved || self.homes.values().any(Home::is_watched);
         let due = [
             unseen.then(|| self.published.after_ms(PUBLISH_MS)),
             unsaved.then(|| self.checkpointed.after_ms(CHECKPOINT_MS)),
@@ -385,8 +385,8 @@ impl Lane {
         if self.now >= self.watched.after_ms(WATCH_MS) {
             self.watched = self.now;
             self.scheduler.expire(self.now, &mut self.out);
-            let judge = judge(&self.verifier, &self.fleet, &self.config, self.now);
-            self.homes.values_mut().for_each(|home| home.time_passed(&judge));
+            let mut judge = judge(&self.verifier, &self.fleet, &self.config, self.now);
+            self.homes.values_mut().for_each(|home| home.time_passed(&mut judge, &mut self.out));
         }
         if self.stopping || self.now >= self.checkpointed.after_ms(CHECKPOINT_MS) {
             self.checkpointed = self.now;

@@ -19,11 +19,15 @@ pub enum Planted {
     DropRefusedEndings,
     /// Shards returned by a deserted lane wake nobody.
     LetLanesStarve,
+    /// An errand that nobody could run is tried again when agents join, and at no other time.
+    WakeStuckErrandsOnChangeOnly,
+    /// An attempt whose lease ran out takes no credit although its agent may hold it.
+    ForgetLapsedCredit,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Planted; 8] = [
+    pub const ALL: [Planted; 10] = [
         Planted::SpeakBeforePersist,
         Planted::ForgetLostShards,
         Planted::KeepLapsedLeases,
@@ -32,6 +36,8 @@ impl Planted {
         Planted::ForgetProgress,
         Planted::DropRefusedEndings,
         Planted::LetLanesStarve,
+        Planted::WakeStuckErrandsOnChangeOnly,
+        Planted::ForgetLapsedCredit,
     ];
 }
 

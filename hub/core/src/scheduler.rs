@@ -28,6 +28,9 @@ struct Agent {
     leaving: bool,
     heard: Tick,
     attempts: BTreeMap<(JobId, ShardIndex), Attempt>,
+    /// Attempts whose lease ran out and that it may hold all the same: they take credit until it
+    /// answers them or sends a heartbeat that does not name them.
+    lapsed: BTreeSet<(JobId, ShardIndex, Epoch)>,
     told: BTreeSet<JobId>,
     completed: u64,
     mismatches: u64,
@@ -36,11 +39,15 @@ struct Agent {
 impl Agent {
     /// How full it is. *Units*: per mille of its credit.
     fn load(&self) -> u32 {
-        (self.attempts.len() as u64 * 1000 / u64::from(self.credit)) as u32
+        (self.held() * 1000 / u64::from(self.credit)) as u32
     }
 
     fn has_credit(&self) -> bool {
-        !self.leaving && (self.attempts.len() as u64) < u64::from(self.credit)
+        !self.leaving && self.held() < u64::from(self.credit)
+    }
+
+    fn held(&self) -> u64 {
+        (self.attempts.len() + self.lapsed.len()) as u64
     }
 }
 
@@ -167,6 +174,7 @@ impl Scheduler {
             leaving: false,
             heard: now,
             attempts: BTreeMap::new(),
+            lapsed: BTreeSet::new(),
             told: BTreeSet::new(),
             completed: 0,
             mismatches: 0,
@@ -228,16 +236,22 @@ impl Scheduler {
 
     /// An agent is alive and holds these attempts.
     pub fn heartbeat(&mut self, session: SessionId, holding: &[Held], now: Tick) {
-        let Some((_, agent)) = agent_of(&self.sessions, &mut self.agents, session) else {
-            return;
-        };
-        agent.heard = now;
-        for held in holding {
-            let key = (JobId(held.job), ShardIndex(held.index));
-            if let Some(attempt) = agent.attempts.get_mut(&key).filter(|a| a.epoch.0 == held.epoch) {
-                attempt.lease_until = now.after_ms(limits::LEASE_MS);
+        let Some(id) = self.hear(session, now) else { return };
+        self.change(id, |agent| {
+            let mut still_held = BTreeSet::new();
+            for held in holding {
+                let (job, index, epoch) = (JobId(held.job), ShardIndex(held.index), Epoch(held.epoch));
+                match agent.attempts.get_mut(&(job, index)) {
+                    Some(attempt) if attempt.epoch == epoch => {
+                        attempt.lease_until = now.after_ms(limits::LEASE_MS);
+                    }
+                    _ => {
+                        still_held.insert((job, index, epoch));
+                    }
+                }
             }
-        }
+            agent.lapsed.retain(|lapsed| still_held.contains(lapsed));
+        });
     }
 
     /// Ends sessions that fell silent and attempts whose agent no longer names them.
@@ -262,6 +276,11 @@ impl Scheduler {
             .collect();
         for (id, job, index) in lapsed {
             if let Some(attempt) = self.take_attempt(id, job, index) {
+                if !self.planting.is(Planted::ForgetLapsedCredit) {
+                    self.change(id, |agent| {
+                        agent.lapsed.insert((job, index, attempt.epoch));
+                    });
+                }
                 self.requeue(job, index, attempt.errand);
             }
         }
@@ -321,16 +340,14 @@ impl Scheduler {
             self.asked -= count;
         }
         self.unreported.remove(&job);
-        for (id, agent) in &mut self.agents {
-            if agent.told.remove(&job) {
-                self.ready.remove(&(agent.load(), *id));
+        let told = self.agents.iter().filter(|(_, agent)| agent.told.contains(&job));
+        for (id, session) in told.map(|(id, agent)| (*id, agent.session)).collect::<Vec<_>>() {
+            self.change(id, |agent| {
+                agent.told.remove(&job);
                 agent.attempts.retain(|(of, _), _| *of != job);
-                if agent.has_credit() {
-                    self.ready.insert((agent.load(), *id));
-                }
-                out.push(Effect::Forget { session: agent.session, job });
-                self.unseen.insert(*id);
-            }
+                agent.lapsed.retain(|(of, ..)| *of != job);
+            });
+            out.push(Effect::Forget { session, job });
         }
     }
 
@@ -395,6 +412,7 @@ impl Scheduler {
         let Some(id) = self.hear(session, now) else { return };
         for ShardAnswer { index, epoch, digest, partial } in answers {
             let Some(attempt) = self.live_attempt(id, job, index, epoch) else {
+                self.answered_late(id, (job, index, epoch));
                 continue;
             };
             let partial = match (partial, core::mem::replace(&mut attempt.answer, Answered::Nothing)) {
@@ -439,9 +457,17 @@ impl Scheduler {
         out: &mut Outbox,
     ) {
         let Some(id) = self.hear(session, now) else { return };
-        if self.live_attempt(id, job, at.0, at.1).is_some() {
-            self.give_up(id, job, at.0, cause, out);
+        match self.live_attempt(id, job, at.0, at.1) {
+            Some(_) => self.give_up(id, job, at.0, cause, out),
+            None => self.answered_late(id, (job, at.0, at.1)),
         }
+    }
+
+    /// An attempt is over that nobody waits for any more.
+    fn answered_late(&mut self, id: AgentId, attempt: (JobId, ShardIndex, Epoch)) {
+        self.change(id, |agent| {
+            agent.lapsed.remove(&attempt);
+        });
     }
 
     fn complete(
@@ -605,15 +631,12 @@ impl Scheduler {
         let assignment =
             Assignment { index: index.0, epoch: self.epoch.0, first: shard.first, count: shard.count };
         out.push(Effect::Assign { session, job, assignment });
-        self.ready.remove(&(agent.load(), id));
         let lease_until = now.after_ms(limits::LEASE_MS);
         let attempt = Attempt { epoch: self.epoch, lease_until, errand, answer: Answered::Nothing };
-        let earlier = agent.attempts.insert((job, index), attempt);
-        assert!(earlier.is_none(), "{id} holds shard {index:?} of {job} twice");
-        if agent.has_credit() {
-            self.ready.insert((agent.load(), id));
-        }
-        self.unseen.insert(id);
+        self.change(id, |agent| {
+            let earlier = agent.attempts.insert((job, index), attempt);
+            assert!(earlier.is_none(), "{id} holds shard {index:?} of {job} twice");
+        });
     }
 
     /// Puts a shard back whose attempt is over without an answer.
@@ -676,15 +699,20 @@ impl Scheduler {
     }
 
     fn take_attempt(&mut self, id: AgentId, job: JobId, index: ShardIndex) -> Option<Attempt> {
-        let agent = self.agents.get_mut(&id)?;
-        let load = agent.load();
-        let attempt = agent.attempts.remove(&(job, index))?;
-        self.ready.remove(&(load, id));
+        let mut taken = None;
+        self.change(id, |agent| taken = agent.attempts.remove(&(job, index)));
+        taken
+    }
+
+    /// Changes what an agent holds, and with it its place among those with credit.
+    fn change(&mut self, id: AgentId, change: impl FnOnce(&mut Agent)) {
+        let Some(agent) = self.agents.get_mut(&id) else { return };
+        self.ready.remove(&(agent.load(), id));
+        change(agent);
         if agent.has_credit() {
             self.ready.insert((agent.load(), id));
         }
         self.unseen.insert(id);
-        Some(attempt)
     }
 
     // --- views ----------------------------------------------------------------------------------
@@ -716,7 +744,7 @@ impl Scheduler {
         assert_eq!(self.asked, asked);
         assert_eq!(self.sessions.len(), self.agents.len());
         for (id, agent) in &self.agents {
-            assert!(agent.attempts.len() as u64 <= u64::from(agent.credit), "{id} is past its credit");
+            assert!(agent.held() <= u64::from(agent.credit), "{id} is past its credit");
             assert_eq!(self.ready.contains(&(agent.load(), *id)), agent.has_credit(), "{id}");
         }
         let with_credit = self.agents.values().filter(|agent| agent.has_credit()).count();

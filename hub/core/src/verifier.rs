@@ -157,7 +157,8 @@ mod tests {
     #[test]
     fn every_job_is_checked_and_no_more_than_its_class_says() {
         let verifier = Verifier::new([3; 32]);
-        for (class, run) in [(VerifyClass::Standard, 20), (VerifyClass::Strict, 10), (VerifyClass::Exact, 1)] {
+        for (class, run) in [(VerifyClass::Standard, 20), (VerifyClass::Strict, 10), (VerifyClass::Exact, 1)]
+        {
             for shards in [1, 7, 19, 20, 21, 400] {
                 for job in 0..20 {
                     let job = JobId([job; 16]);
@@ -174,7 +175,9 @@ mod tests {
     fn which_shards_are_checked_depends_on_the_key_and_the_job() {
         let sampled = |key: u8, job: u8| -> Vec<u64> {
             let verifier = Verifier::new([key; 32]);
-            let is = |index: &u64| verifier.samples(JobId([job; 16]), VerifyClass::Standard, ShardIndex(*index), 400);
+            let is = |index: &u64| {
+                verifier.samples(JobId([job; 16]), VerifyClass::Standard, ShardIndex(*index), 400)
+            };
             (0..400).filter(is).collect()
         };
         assert_ne!(sampled(1, 1), sampled(2, 1));

@@ -1,56 +1,49 @@
-//! A simulated agent: computes a toy kernel, at its own speed, honestly or not.
+//! A simulated agent: the real machine of the agent around a toy kernel, honest or not.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use tessera_protocol::id::{AgentId, JobId};
+use tessera_agent_core::{Event, Identity, Machine, ShardWork};
+use tessera_protocol::id::AgentId;
 use tessera_protocol::tally::Tally;
-use tessera_protocol::wire::{Assignment, Held, Hello};
+use tessera_protocol::wire::Hello;
 
-/// One agent over all its sessions.
+/// One agent over all its sessions and processes.
 #[derive(Debug)]
 pub(super) struct Agent {
     pub(super) id: AgentId,
+    pub(super) machine: Machine,
+    /// Counts its processes; what belongs to an earlier one is dropped.
+    pub(super) life: u64,
     pub(super) lane: u16,
     pub(super) session: Option<u64>,
     /// Answers wrongly, each shard its own way.
-    pub(super) liar: bool,
-    /// Stopped computing and talking, with its session left open.
-    pub(super) frozen: bool,
+    liar: bool,
+    /// What it could not take in while it was stopped; `None` while it runs.
+    pub(super) frozen: Option<Vec<Event>>,
     /// *Units*: milliseconds to a shard.
     pub(super) pace_ms: u64,
-    pub(super) told: BTreeSet<JobId>,
-    pub(super) holding: BTreeMap<(JobId, u64), Assignment>,
+    slots: u16,
 }
 
 impl Agent {
-    pub(super) fn new(number: u8, lane: u16, liar: bool, pace_ms: u64) -> Agent {
-        Agent {
-            id: AgentId::of_key(&[number; 32]),
-            lane,
-            session: None,
-            liar,
-            frozen: false,
-            pace_ms,
-            told: BTreeSet::new(),
-            holding: BTreeMap::new(),
-        }
+    pub(super) fn new(number: u8, liar: bool, pace_ms: u64) -> Agent {
+        let (id, slots) = (AgentId::of_key(&[number; 32]), 1 + u16::from(number % 3));
+        let machine = machine(id, slots);
+        Agent { id, machine, life: 0, lane: 0, session: None, liar, frozen: None, pace_ms, slots }
     }
 
-    pub(super) fn forget_session(&mut self) {
+    /// The process dies; the next one knows nothing.
+    pub(super) fn restart(&mut self) {
+        self.life += 1;
+        self.machine = machine(self.id, self.slots);
         self.session = None;
-        self.told.clear();
-        self.holding.clear();
+        self.frozen = None;
     }
 
-    pub(super) fn held(&self) -> Vec<Held> {
-        self.holding
-            .iter()
-            .map(|((job, index), assignment)| Held { job: job.0, index: *index, epoch: assignment.epoch })
-            .collect()
+    pub(super) fn hello(&self) -> Hello {
+        hello(self.slots)
     }
 
-    pub(super) fn answer(&self, assignment: &Assignment) -> Vec<u8> {
-        let mut tally = toy_kernel(assignment.first, assignment.count);
+    pub(super) fn compute(&self, work: &ShardWork) -> Vec<u8> {
+        let mut tally = toy_kernel(work.first, work.count);
         if self.liar {
             let inside = &mut tally.counts[0];
             *inside = if *inside == 0 { 1 } else { *inside - 1 };
@@ -59,7 +52,11 @@ impl Agent {
     }
 }
 
-pub(super) fn hello(slots: u16) -> Hello {
+fn machine(id: AgentId, slots: u16) -> Machine {
+    Machine::new(Identity { agent: id, hello: hello(slots) })
+}
+
+fn hello(slots: u16) -> Hello {
     Hello {
         token: None,
         name: "simulated".to_owned(),

@@ -4,19 +4,22 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 
+use tessera_agent_core::{
+    Closing, Effect as AgentEffect, Event as AgentEvent, Outcome as ShardOutcome, Random as AgentRandom,
+};
 use tessera_hub_core::lane::{Config, Lane};
+use tessera_hub_core::record::Base;
 use tessera_hub_core::{
-    Answer, BatchId, Effect, Event, LaneMessage, NewJob, Planted, Record, RequestId, SessionId, ShardAnswer,
-    home_lane,
+    Answer, BatchId, Effect, Event, LaneMessage, NewJob, Outcome, Planted, Record, RequestId, SessionId,
+    ShardAnswer, home_lane,
 };
 use tessera_planners::Plan;
 use tessera_protocol::id::{Digest, JobId};
-use tessera_protocol::limits;
 use tessera_protocol::spec::{JobSpec, Manifest};
 use tessera_protocol::unit::{Epoch, LaneIndex, ShardIndex, Tick, UnixMillis};
-use tessera_protocol::wire::{Assignment, Held};
+use tessera_protocol::wire::{AgentControl, AgentWork, BulkHeader, ShardResult};
 
-use super::agent::{Agent, hello};
+use super::agent::Agent;
 use super::checker::{self, Violation};
 use super::random::Random;
 use super::store::{Commit, Store};
@@ -66,19 +69,44 @@ struct Swarm {
 /// Something that will happen.
 #[derive(Debug)]
 enum Due {
-    Hub { life: u64, lane: u16, event: Event },
-    Timer { life: u64, lane: u16 },
-    Commit { life: u64, lane: u16, batch: BatchId, record: Box<Record> },
-    Told { agent: usize, session: u64, job: JobId },
-    Assigned { agent: usize, session: u64, job: JobId, assignment: Assignment },
-    Forgotten { agent: usize, session: u64, job: JobId },
-    Computed { agent: usize, session: u64, job: JobId, assignment: Assignment },
-    Heartbeat { agent: usize, session: u64 },
-    Connect { agent: usize },
+    Hub {
+        life: u64,
+        lane: u16,
+        event: Event,
+    },
+    Timer {
+        life: u64,
+        lane: u16,
+    },
+    Commit {
+        life: u64,
+        lane: u16,
+        batch: BatchId,
+        record: Box<Record>,
+    },
+    /// Something reaches an agent's process, over the session it names if any.
+    Agent {
+        agent: usize,
+        life: u64,
+        session: Option<u64>,
+        event: Box<AgentEvent>,
+    },
+    AgentTimer {
+        agent: usize,
+        life: u64,
+    },
     AgentTrouble,
     HubTrouble,
-    Submit { number: u64, retry: bool },
-    Cancel { number: u64 },
+    Heal,
+    Submit {
+        number: u64,
+    },
+    Extend {
+        number: u64,
+    },
+    Cancel {
+        number: u64,
+    },
 }
 
 struct World {
@@ -124,8 +152,7 @@ pub fn run(seed: u64, settings: Settings) -> Result<Report, Violation> {
 impl World {
     fn new(seed: u64, settings: Settings) -> World {
         let mut random = Random::new(seed);
-        let rate =
-            |random: &mut Random, most: u64| if random.chance(500) { random.below(most) } else { 0 };
+        let rate = |random: &mut Random, most: u64| if random.chance(500) { random.below(most) } else { 0 };
         let swarm = Swarm {
             lanes: 1 + random.below(3) as u16,
             agents: 1 + random.below(6) as u8,
@@ -165,24 +192,28 @@ impl World {
     fn populate(&mut self) {
         let agents = if self.swarm.liar { self.swarm.agents.max(4) } else { self.swarm.agents };
         for number in 0..agents {
-            let lane = self.random.below(u64::from(self.swarm.lanes)) as u16;
             let pace = 1 + self.random.below(400);
-            self.agents.push(Agent::new(number, lane, self.swarm.liar && number == 0, pace));
+            self.agents.push(Agent::new(number, self.swarm.liar && number == 0, pace));
             let at = self.random.below(2_000);
-            self.at(at, Due::Connect { agent: usize::from(number) });
+            self.to_agent(at, usize::from(number), None, AgentEvent::Started);
         }
         for number in 0..1 + self.random.below(4) {
             let at = self.random.below(20_000);
-            self.at(at, Due::Submit { number, retry: false });
+            self.at(at, Due::Submit { number });
             if self.random.chance(200) {
                 let at = at + self.random.below(5_000);
-                self.at(at, Due::Submit { number, retry: true });
+                self.at(at, Due::Submit { number });
             }
             if self.random.chance(100) {
                 let at = at + self.random.below(30_000);
                 self.at(at, Due::Cancel { number });
             }
+            if self.random.chance(300) {
+                let at = at + 20_000 + self.random.below(60_000);
+                self.at(at, Due::Extend { number });
+            }
         }
+        self.at(FAULTS_UNTIL_MS, Due::Heal);
         for at in (0..FAULTS_UNTIL_MS).step_by(1_000) {
             self.at(at, Due::AgentTrouble);
             self.at(at + 500, Due::HubTrouble);
@@ -253,9 +284,10 @@ impl World {
         self.report.crashes += 1;
         self.start_hub();
         for agent in 0..self.agents.len() {
-            self.agents[agent].forget_session();
-            let at = self.now + self.random.below(3_000);
-            self.at(at, Due::Connect { agent });
+            if self.agents[agent].session.is_some() {
+                let at = self.any_order();
+                self.lose_session(at, agent);
+            }
         }
     }
 
@@ -284,36 +316,37 @@ impl World {
                 let at = self.in_order(u64::from(lane), u64::from(to.0));
                 self.tell(at, lane, to.0, message);
             }
-            Effect::SendJob { session, job, .. } => {
-                if let Some((agent, at)) = self.to_agent(session) {
-                    self.at(at, Due::Told { agent, session: session.0, job });
+            Effect::Welcome { session, welcome } => {
+                self.tell_agent(session, AgentEvent::Welcomed(welcome));
+            }
+            Effect::SendJob { session, job, kernel, task } => {
+                let (kernel, bulk) = (kernel.to_owned(), self.random.chance(300));
+                let inline = (!bulk).then(|| task.to_vec());
+                self.tell_agent(session, AgentEvent::JobAnnounced { job, kernel, task: inline });
+                if let Some(agent) = self.agent_of(session.0).filter(|_| bulk) {
+                    // The agent reads nothing else before its welcome, which went ahead of this.
+                    let at = self.any_order().max(self.in_order(2_000, session.0 + 10_000));
+                    let event = AgentEvent::TaskArrived { job, task: task.to_vec() };
+                    self.to_agent(at, agent, Some(session.0), event);
                 }
             }
             Effect::Assign { session, job, assignment } => {
-                if let Some((agent, at)) = self.to_agent(session) {
-                    let lost = self.faulty() && self.random.chance(self.swarm.drop);
-                    if !lost {
-                        self.at(at, Due::Assigned { agent, session: session.0, job, assignment });
-                    }
+                let lost = self.faulty() && self.random.chance(self.swarm.drop);
+                if !lost {
+                    let items = vec![assignment];
+                    self.tell_agent(session, AgentEvent::ShardsAssigned { job, items });
                 }
             }
-            Effect::Forget { session, job } => {
-                if let Some((agent, at)) = self.to_agent(session) {
-                    self.at(at, Due::Forgotten { agent, session: session.0, job });
-                }
-            }
+            Effect::Forget { session, job } => self.tell_agent(session, AgentEvent::JobForgotten { job }),
+            Effect::TellDraining { session } => self.tell_agent(session, AgentEvent::HubDrained),
             Effect::CloseSession { session, .. } => {
                 if let Some(agent) = self.agent_of(session.0) {
-                    self.agents[agent].forget_session();
-                    let at = self.now + self.random.below(5_000);
-                    self.at(at, Due::Connect { agent });
+                    let at = self.any_order();
+                    self.lose_session(at, agent);
                 }
             }
             Effect::PublishJob { view } => checker::shown(&self.store, &view)?,
-            Effect::Welcome { .. }
-            | Effect::TellDraining { .. }
-            | Effect::PublishAgent { .. }
-            | Effect::PublishAgentAway { .. } => {}
+            Effect::PublishAgent { .. } | Effect::PublishAgentAway { .. } => {}
         }
         Ok(())
     }
@@ -342,8 +375,10 @@ impl World {
             Answer::StoreFailing => {
                 // What a client does: it tries again with the same key.
                 let at = self.now + 1_000;
-                if request.0 < 1_000 {
-                    self.at(at, Due::Submit { number: request.0, retry: true });
+                match request.0 {
+                    number @ 0..100 => self.at(at, Due::Submit { number }),
+                    number @ 100..1_000 => self.at(at, Due::Extend { number: number - 100 }),
+                    _ => {}
                 }
             }
             Answer::Refused(_) | Answer::NotOpen | Answer::Stopping => {}
@@ -357,9 +392,17 @@ impl World {
         self.agents.iter().position(|agent| agent.session == Some(session))
     }
 
-    fn to_agent(&mut self, session: SessionId) -> Option<(usize, u64)> {
-        let agent = self.agent_of(session.0)?;
-        Some((agent, self.in_order(2_000, session.0 + 10_000)))
+    fn to_agent(&mut self, at: u64, agent: usize, session: Option<u64>, event: AgentEvent) {
+        let life = self.agents[agent].life;
+        self.at(at, Due::Agent { agent, life, session, event: Box::new(event) });
+    }
+
+    /// Over the session's ordered streams.
+    fn tell_agent(&mut self, session: SessionId, event: AgentEvent) {
+        if let Some(agent) = self.agent_of(session.0) {
+            let at = self.in_order(2_000, session.0 + 10_000);
+            self.to_agent(at, agent, Some(session.0), event);
+        }
     }
 
     fn to_hub(&mut self, at: u64, agent: usize, event: Event) {
@@ -367,82 +410,137 @@ impl World {
         self.at(at, Due::Hub { life, lane, event });
     }
 
-    fn connect(&mut self, agent: usize) {
-        if self.agents[agent].session.is_some() {
+    /// The agent hears of the end of its session; what was under way on it never arrives.
+    fn lose_session(&mut self, at: u64, agent: usize) {
+        let random = AgentRandom(self.random.next());
+        self.agents[agent].session = None;
+        self.thaw(agent);
+        self.to_agent(at, agent, None, AgentEvent::SessionLost { random });
+    }
+
+    /// A stopped process runs again: first it takes in what had reached it.
+    fn thaw(&mut self, agent: usize) {
+        let now = self.now;
+        for event in self.agents[agent].frozen.take().unwrap_or_default() {
+            self.to_agent(now, agent, None, event);
+        }
+    }
+
+    fn step_agent(&mut self, agent: usize, event: AgentEvent) {
+        if let Some(held) = &mut self.agents[agent].frozen {
+            return held.push(event);
+        }
+        self.trace.extend(format!("{} agent {agent} {event:?}\n", self.now).into_bytes());
+        let who = &mut self.agents[agent];
+        let effects: Vec<AgentEffect> = who.machine.step(Tick(self.now), event).collect();
+        who.machine.invariants();
+        if let Some(at) = who.machine.next_timer() {
+            let (life, at) = (who.life, at.0.max(self.now + 1));
+            self.at(at, Due::AgentTimer { agent, life });
+        }
+        effects.into_iter().for_each(|effect| self.do_for_agent(agent, effect));
+    }
+
+    fn do_for_agent(&mut self, agent: usize, effect: AgentEffect) {
+        match effect {
+            AgentEffect::Connect => {
+                self.sessions += 1;
+                let lane = self.random.below(u64::from(self.swarm.lanes)) as u16;
+                (self.agents[agent].session, self.agents[agent].lane) = (Some(self.sessions), lane);
+                let at = self.any_order();
+                self.to_agent(at, agent, Some(self.sessions), AgentEvent::HubReached);
+            }
+            AgentEffect::SendControl(message) => self.control(agent, message),
+            AgentEffect::SendWork(AgentWork::Results { job, items }) => {
+                let answer = |item: ShardResult| ShardAnswer {
+                    index: ShardIndex(item.index),
+                    epoch: Epoch(item.epoch),
+                    digest: Digest(item.digest),
+                    partial: item.partial,
+                };
+                let answers = items.into_iter().map(answer).collect();
+                self.send(agent, |session| Event::ResultsArrived { session, job: JobId(job), answers });
+            }
+            AgentEffect::SendWork(AgentWork::Failed { job, index, epoch, failure }) => {
+                let (job, index, epoch) = (JobId(job), ShardIndex(index), Epoch(epoch));
+                self.send(agent, |session| Event::ShardFailed { session, job, index, epoch, failure });
+            }
+            AgentEffect::SendBulk { header: BulkHeader::Partial { job, index, epoch }, payload } => {
+                let (job, index, epoch) = (JobId(job), ShardIndex(index), Epoch(epoch));
+                self.send(agent, |session| Event::PartialArrived {
+                    session,
+                    job,
+                    index,
+                    epoch,
+                    partial: payload,
+                });
+            }
+            AgentEffect::SendBulk { header: BulkHeader::Task { .. }, .. } => panic!("agents send no tasks"),
+            AgentEffect::StartShard { slot, work } => {
+                let partial = self.agents[agent].compute(&work);
+                let digest = Digest::of(&partial);
+                let outcome = ShardOutcome::Done { partial, digest, kernel_us: 1 };
+                let at = self.now + self.agents[agent].pace_ms;
+                self.to_agent(at, agent, None, AgentEvent::ShardEnded { slot, outcome });
+            }
+            AgentEffect::CloseSession { reason } => {
+                assert!(!matches!(reason, Closing::Violated(_)), "the hub broke the protocol: {reason}");
+                self.hang_up(agent);
+                let now = self.now;
+                self.lose_session(now, agent);
+            }
+            // A cancelled shard still ends when its time has come.
+            AgentEffect::CancelShard { .. }
+            | AgentEffect::RememberHub
+            | AgentEffect::AnnounceRetry { .. } => {}
+            AgentEffect::Exit { reason } => panic!("nobody asked the agent to end: {reason:?}"),
+        }
+    }
+
+    fn control(&mut self, agent: usize, message: AgentControl) {
+        let Some(session) = self.agents[agent].session.map(SessionId) else { return };
+        match message {
+            AgentControl::Hello(_) => {
+                let (id, hello) = (self.agents[agent].id, Box::new(self.agents[agent].hello()));
+                let at = self.in_order(session.0 + 10_000, 2_000);
+                self.to_hub(at, agent, Event::AgentAdmitted { session, agent: id, hello });
+            }
+            AgentControl::Heartbeat { holding } => {
+                self.send(agent, |session| Event::HeartbeatArrived { session, holding });
+            }
+            AgentControl::Leaving => self.send(agent, |session| Event::AgentLeaving { session }),
+        }
+    }
+
+    /// To the hub, perhaps never, perhaps twice, in any order, but not before the hub knows the agent.
+    fn send(&mut self, agent: usize, event: impl FnOnce(SessionId) -> Event) {
+        let Some(session) = self.agents[agent].session else { return };
+        let event = event(SessionId(session));
+        if self.faulty() && self.random.chance(self.swarm.drop) {
             return;
         }
-        self.sessions += 1;
-        let session = self.sessions;
-        let lane = self.random.below(u64::from(self.swarm.lanes)) as u16;
-        let who = &mut self.agents[agent];
-        (who.session, who.lane, who.frozen) = (Some(session), lane, false);
-        let event = Event::AgentAdmitted {
-            session: SessionId(session),
-            agent: who.id,
-            hello: Box::new(hello(1 + (agent % 3) as u16)),
-        };
-        let at = self.in_order(session + 10_000, 2_000);
+        if self.random.chance(self.swarm.duplicate) {
+            let at = self.any_order();
+            self.to_hub(at, agent, event.clone());
+        }
+        let at = self.any_order();
         self.to_hub(at, agent, event);
-        self.at(at + limits::HEARTBEAT_MS, Due::Heartbeat { agent, session });
     }
 
-    fn disconnect(&mut self, agent: usize) {
+    /// The hub hears of the end of a session.
+    fn hang_up(&mut self, agent: usize) {
         if let Some(session) = self.agents[agent].session {
-            self.agents[agent].forget_session();
-            let at = self.any_order();
+            let known = self.links.get(&(session + 10_000, 2_000)).copied().unwrap_or_default();
+            let at = self.any_order().max(known);
             self.to_hub(at, agent, Event::SessionClosed { session: SessionId(session) });
-            let at = at + self.random.below(5_000);
-            self.at(at, Due::Connect { agent });
         }
     }
 
-    fn heartbeat(&mut self, agent: usize, session: u64) {
-        let who = &self.agents[agent];
-        if who.session != Some(session) {
-            return;
-        }
-        if !who.frozen {
-            let holding: Vec<Held> = who.held();
-            let lost = self.faulty() && self.random.chance(self.swarm.drop);
-            if !lost {
-                let at = self.any_order();
-                let event = Event::HeartbeatArrived { session: SessionId(session), holding };
-                self.to_hub(at, agent, event);
-            }
-        }
-        let at = self.now + limits::HEARTBEAT_MS;
-        self.at(at, Due::Heartbeat { agent, session });
-    }
-
-    fn computed(&mut self, agent: usize, session: u64, job: JobId, assignment: Assignment) {
-        let who = &mut self.agents[agent];
-        let held = who.holding.get(&(job, assignment.index)) == Some(&assignment);
-        if who.session != Some(session) || who.frozen || !held {
-            return;
-        }
-        who.holding.remove(&(job, assignment.index));
-        let partial = who.answer(&assignment);
-        let (index, epoch) = (ShardIndex(assignment.index), Epoch(assignment.epoch));
-        let digest = Digest::of(&partial);
-        let session = SessionId(session);
-        let bulk = self.random.chance(300);
-        let inline = (!bulk).then(|| partial.clone());
-        let answers = vec![ShardAnswer { index, epoch, digest, partial: inline }];
-        let mut events = vec![Event::ResultsArrived { session, job, answers }];
-        if bulk {
-            events.push(Event::PartialArrived { session, job, index, epoch, partial });
-        }
-        for event in events {
-            if self.faulty() && self.random.chance(self.swarm.drop) {
-                continue;
-            }
-            if self.random.chance(self.swarm.duplicate) {
-                let at = self.any_order();
-                self.to_hub(at, agent, event.clone());
-            }
-            let at = self.any_order();
-            self.to_hub(at, agent, event);
-        }
+    fn crash_agent(&mut self, agent: usize) {
+        self.hang_up(agent);
+        self.agents[agent].restart();
+        let at = self.now + self.random.below(5_000);
+        self.to_agent(at, agent, None, AgentEvent::Started);
     }
 
     // --- what happens ---------------------------------------------------------------------------
@@ -460,39 +558,28 @@ impl World {
                 self.commit(lane, batch, *record)?;
             }
             Due::Hub { .. } | Due::Timer { .. } | Due::Commit { .. } => {}
-            Due::Told { agent, session, job } => {
-                if self.agents[agent].session == Some(session) {
-                    self.agents[agent].told.insert(job);
+            Due::Agent { agent, life, session, event } => {
+                let who = &self.agents[agent];
+                if who.life == life && (session.is_none() || who.session == session) {
+                    self.step_agent(agent, *event);
                 }
             }
-            Due::Assigned { agent, session, job, assignment } => {
-                let who = &mut self.agents[agent];
-                if who.session == Some(session) {
-                    assert!(who.told.contains(&job), "assigned a shard of a job it was not told of");
-                    who.holding.insert((job, assignment.index), assignment);
-                    let at = self.now + who.pace_ms;
-                    self.at(at, Due::Computed { agent, session, job, assignment });
+            Due::AgentTimer { agent, life } => {
+                let who = &self.agents[agent];
+                let wanted = who.machine.next_timer().is_some_and(|at| at.0 <= self.now);
+                if who.life == life && wanted && who.frozen.is_none() {
+                    self.step_agent(agent, AgentEvent::TimePassed);
                 }
             }
-            Due::Forgotten { agent, session, job } => {
-                let who = &mut self.agents[agent];
-                if who.session == Some(session) {
-                    who.told.remove(&job);
-                    who.holding.retain(|(of, _), _| *of != job);
-                }
-            }
-            Due::Computed { agent, session, job, assignment } => {
-                self.computed(agent, session, job, assignment)
-            }
-            Due::Heartbeat { agent, session } => self.heartbeat(agent, session),
-            Due::Connect { agent } => self.connect(agent),
             Due::AgentTrouble => self.agent_trouble(),
             Due::HubTrouble => {
                 if self.random.chance(self.swarm.hub_crash) {
                     self.crash_hub();
                 }
             }
-            Due::Submit { number, retry } => self.submit(number, retry),
+            Due::Heal => (0..self.agents.len()).for_each(|agent| self.thaw(agent)),
+            Due::Submit { number } => self.submit(number),
+            Due::Extend { number } => self.extend(number),
             Due::Cancel { number } => {
                 if let Some(job) = self.submitted.get(&number).copied() {
                     let request = RequestId(1_000 + number);
@@ -508,9 +595,9 @@ impl World {
     fn agent_trouble(&mut self) {
         for agent in 0..self.agents.len() {
             if self.random.chance(self.swarm.agent_crash) {
-                self.disconnect(agent);
-            } else if self.random.chance(self.swarm.freeze) {
-                self.agents[agent].frozen = true;
+                self.crash_agent(agent);
+            } else if self.random.chance(self.swarm.freeze) && self.agents[agent].session.is_some() {
+                self.agents[agent].frozen.get_or_insert_default();
             }
         }
     }
@@ -532,7 +619,7 @@ impl World {
     }
 
     /// Each job's client uses one idempotency key and its own job id per try, as the real one does.
-    fn submit(&mut self, number: u64, retry: bool) {
+    fn submit(&mut self, number: u64) {
         let mut random = Random::new(number ^ 0xabcd);
         let paths = 1 + random.below(3_000);
         let shard_size = 1 + random.below(200);
@@ -547,17 +634,33 @@ impl World {
         let manifest: Manifest = JobSpec::from_json(text.as_bytes())
             .and_then(JobSpec::check)
             .expect("the workload writes right specifications");
-        let plan = Plan::new(&manifest, 0).expect("the workload's jobs can be planned");
+        self.enter(number, manifest, None, format!("key {number}"));
+    }
+
+    /// Continues a job that is done, as a client would who asks for more paths.
+    fn extend(&mut self, number: u64) {
+        let Some(stored) = self.submitted.get(&number).and_then(|job| self.store.jobs.get(job)) else {
+            return;
+        };
+        let Some((_, Outcome::Done { tally, .. })) = &stored.end else { return };
+        let base = Base { job: stored.job.id, tally: (**tally).clone() };
+        let paths = stored.job.manifest.spec().params.paths + 500;
+        let manifest = stored.job.manifest.with_paths(paths).expect("500 more paths are allowed");
+        self.enter(100 + number, manifest, Some(base), format!("extension {number}"));
+    }
+
+    fn enter(&mut self, number: u64, manifest: Manifest, base: Option<Base>, key: String) {
+        let first = base.as_ref().map_or(0, |base| base.tally.samples);
+        let plan = Plan::new(&manifest, first).expect("the workload's jobs can be planned");
         let mut bytes = [0; 10];
         bytes[..8].copy_from_slice(&self.random.next().to_le_bytes());
-        bytes[9] = u8::from(retry);
         let job = NewJob {
             id: JobId::new(self.now, bytes),
             manifest,
             plan,
             created: UnixMillis(1_763_000_000_000 + self.now),
-            base: None,
-            idempotency_key: Some(format!("key {number}")),
+            base,
+            idempotency_key: Some(key),
         };
         let (life, now) = (self.life, self.now);
         let lane = home_lane(job.id, self.swarm.lanes).0;

@@ -44,14 +44,18 @@ fn post(hub: &Hub, key: &str, length: usize, sent: usize) -> String {
 #[test]
 fn wrong_job_files_are_refused_by_name_before_anything_starts() {
     let folder = TempDir::new().unwrap();
-    let csv = "id,underlying,kind,spot,strike,rate,dividend,volatility,expiry\nc,u,european_call,100,100,0.05,0,";
+    let csv =
+        "id,underlying,kind,spot,strike,rate,dividend,volatility,expiry\nc,u,european_call,100,100,0.05,0,";
     std::fs::write(folder.path().join("book.csv"), format!("{csv}-0.2,1\n")).unwrap();
     let job = |params: &str| format!("name = \"n\"\nworkload = \"monte_carlo\"\n[params]\n{params}\n");
     let cases = [
         ("name = ".to_owned(), "line 1"),
         (job("model = \"pi\"\npaths = 0"), "params.paths = 0: must be from 1"),
         (job("model = \"pi\"\npaths = 9\nspeed = 1"), "unknown field `speed`"),
-        (job("model = \"gbm\"\npaths = 9\nbook = \"book.csv\""), "column volatility: \"-0.2\": must be greater than 0"),
+        (
+            job("model = \"gbm\"\npaths = 9\nbook = \"book.csv\""),
+            "column volatility: \"-0.2\": must be greater than 0",
+        ),
         (job("model = \"gbm\"\npaths = 9\nbook = \"none.csv\""), "none.csv"),
     ];
     for (content, expected) in cases {
