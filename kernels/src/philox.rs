@@ -4,6 +4,8 @@
 //! no state, so any path can be computed anywhere, in any order.
 //! *Source*: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 
+use std::ops::Range;
+
 const ROUNDS: usize = 10;
 const MULTIPLIERS: [u64; 2] = [0xd251_1f53, 0xcd9e_8d57];
 /// Added to the key before each round but the first (the golden ratio, the square root of three).
@@ -27,31 +29,63 @@ impl Schedule {
     }
 
     /// The two 64-bit outputs of a counter: words 0 and 1, words 2 and 3, lower word first.
-    #[inline(always)]
     pub fn block(&self, block: u64, step: u32, stream: u32) -> [u64; 2] {
-        self.second_half(self.first_half(block, step, stream))
+        let counters = Counters::new(self, (block >> 32) as u32, step, stream);
+        counters.second_half(counters.first_half(block & LOW))
+    }
+}
+
+/// The counters that differ in their lowest word only, and what their first rounds share.
+///
+/// Words live in 64-bit lanes whose upper halves may hold leftovers: only lower halves are multiplied, so
+/// a vector round is two multiplications, two shifts and four exclusive ors.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Counters {
+    /// The third is changed, the first two are not used.
+    round_keys: [[u64; 2]; ROUNDS],
+    /// Exclusive-ored to word 2 in the first round.
+    first: u64,
+    /// Exclusive-ored to words 0 and 2 in the second.
+    second: [u64; 2],
+}
+
+impl Counters {
+    pub(crate) fn new(schedule: &Schedule, block_high: u32, step: u32, stream: u32) -> Self {
+        let keys = &schedule.0;
+        let step_product = u64::from(step) * MULTIPLIERS[1];
+        let word_0 = step_product >> 32 ^ u64::from(block_high) ^ keys[0][0];
+        let product = word_0 * MULTIPLIERS[0];
+        let mut round_keys = *keys;
+        // The third round's word 3 is the second round's product, of which all counters have the same.
+        round_keys[2][1] ^= product & LOW;
+        Counters {
+            round_keys,
+            first: u64::from(stream) ^ keys[0][1],
+            second: [step_product & LOW ^ keys[1][0], product >> 32 ^ keys[1][1]],
+        }
     }
 
-    /// The words after five rounds. Vector code makes two loops of the ten: one chain of ten multiplications
-    /// is longer than what a core can look ahead.
+    /// The words after five rounds of the counter with this lowest word. Vector code makes two loops of the
+    /// ten: one chain of ten multiplications is longer than what a core can look ahead.
     #[inline(always)]
-    pub(crate) fn first_half(&self, block: u64, step: u32, stream: u32) -> [u64; 4] {
-        self.rounds([block & LOW, block >> 32, u64::from(step), u64::from(stream)], 0)
+    pub(crate) fn first_half(&self, low: u64) -> [u64; 4] {
+        // In the first round words 0 and 1 are those of all counters, in the second word 3 is.
+        let first = (low & LOW) * MULTIPLIERS[0];
+        let second = ((first >> 32 ^ self.first) & LOW) * MULTIPLIERS[1];
+        let words = [second >> 32 ^ self.second[0], second, first ^ self.second[1], 0];
+        self.rounds(words, 2..ROUNDS / 2)
     }
 
-    /// The outputs from the words after five rounds.
+    /// The two outputs from the words after five rounds.
     #[inline(always)]
     pub(crate) fn second_half(&self, words: [u64; 4]) -> [u64; 2] {
-        let words = self.rounds(words, ROUNDS / 2);
+        let words = self.rounds(words, ROUNDS / 2..ROUNDS);
         [words[0] & LOW | words[1] << 32, words[2] & LOW | words[3] << 32]
     }
 
-    /// Five rounds. Words live in 64-bit lanes whose upper halves may hold leftovers: only lower halves are
-    /// multiplied, so a vector round is two multiplications, two shifts and four exclusive ors.
     #[inline(always)]
-    fn rounds(&self, mut words: [u64; 4], first: usize) -> [u64; 4] {
-        for round in first..first + ROUNDS / 2 {
-            let key = self.0[round];
+    fn rounds(&self, mut words: [u64; 4], rounds: Range<usize>) -> [u64; 4] {
+        for key in &self.round_keys[rounds] {
             let products = [(words[0] & LOW) * MULTIPLIERS[0], (words[2] & LOW) * MULTIPLIERS[1]];
             let high = [products[1] >> 32, products[0] >> 32];
             words = [high[0] ^ words[1] ^ key[0], products[1], high[1] ^ words[3] ^ key[1], products[0]];

@@ -194,6 +194,6 @@ fn a_task_that_points_nowhere_is_refused() {
 
 const LOG: &str = "f3be127ce620138d93ffdc8c314d651a";
 const EXP: &str = "ae8bd9bc5466ee45025b5aeb28bba097";
-const NORMALS: &str = "972877bfbe99c7bf5ae1c20a77750195";
-const BOOK: &str = "a08780d13e514b395c9bce3480abfc1c";
+const NORMALS: &str = "17c8ef7da5a337cdddd612cc84cc01c2";
+const BOOK: &str = "83aa4f5f97ff84dfdd375cfe86a09fa3";
 const PI: &str = "9208ad77baed31ee16d93e291bb07cd2";

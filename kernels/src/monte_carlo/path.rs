@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use crate::elementary::{normals_from_uniforms, symmetric_uniform};
 use crate::isa::{Isa, for_each_isa};
-use crate::philox::Schedule;
+use crate::philox::{Counters, Schedule};
 
 /// Counters in a block: twice as many paths; a dozen arrays of them fit in a level 1 cache of 48 KiB.
 pub(super) const COUNTERS: usize = 256;
@@ -113,18 +113,29 @@ fn uniforms_body(
     odd: &mut [f64],
 ) {
     let [step, stream] = step_and_stream;
+    let count = even.len();
+    let odd = &mut odd[..count];
+    let first_low = first_counter & u64::from(u32::MAX);
+    if first_low + count as u64 > 1 << 32 {
+        for i in 0..count {
+            let block = schedule.block(first_counter + i as u64, step, stream);
+            [even[i], odd[i]] = block.map(symmetric_uniform);
+        }
+        return;
+    }
+    let counters = Counters::new(schedule, (first_counter >> 32) as u32, step, stream);
     let [mut a, mut b, mut c, mut d] = [[0u64; STAGED]; 4];
     let chunks = even.chunks_mut(STAGED).zip(odd.chunks_mut(STAGED));
     for (chunk, (even, odd)) in chunks.enumerate() {
-        let first_counter = first_counter + (chunk * STAGED) as u64;
+        let first_low = first_low + (chunk * STAGED) as u64;
         let count = even.len();
         let odd = &mut odd[..count];
         let (a, b, c, d) = (&mut a[..count], &mut b[..count], &mut c[..count], &mut d[..count]);
         for i in 0..count {
-            [a[i], b[i], c[i], d[i]] = schedule.first_half(first_counter + i as u64, step, stream);
+            [a[i], b[i], c[i], d[i]] = counters.first_half(first_low + i as u64);
         }
         for i in 0..count {
-            let halves = schedule.second_half([a[i], b[i], c[i], d[i]]);
+            let halves = counters.second_half([a[i], b[i], c[i], d[i]]);
             (even[i], odd[i]) = (symmetric_uniform(halves[0]), symmetric_uniform(halves[1]));
         }
     }
@@ -148,6 +159,21 @@ mod tests {
                 }
                 found.sort_unstable();
                 assert!(found.iter().copied().eq(first..first + paths), "{paths} from {first}");
+            }
+        }
+    }
+
+    #[test]
+    fn counters_on_both_sides_of_a_full_lower_word_give_their_own_numbers() {
+        let schedule = Schedule::new([7, 8]);
+        for first in [0, 12_345, (1 << 32) - 259, (1 << 32) - 100, (5 << 32) + 3] {
+            for isa in Isa::available() {
+                let [mut even, mut odd] = [[0.0; 259]; 2];
+                uniforms(isa, &schedule, first, [3, 4], &mut even, &mut odd);
+                for (counter, pair) in (first..).zip(even.into_iter().zip(odd)) {
+                    let expected = schedule.block(counter, 3, 4).map(symmetric_uniform);
+                    assert_eq!([pair.0, pair.1], expected, "counter {counter} on {isa}");
+                }
             }
         }
     }
