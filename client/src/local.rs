@@ -2,7 +2,7 @@
 //!
 //! One supervisor thread starts every child, looks whether each still lives, and starts again what died:
 //! the same data directory, the same ports. It must be that thread which starts them, since the kernel ends
-//! a child when the thread that started it ends ([`process::spawn`]). Children die with their parent, however
+//! a child when the thread that started it ends (`process::spawn`). Children die with their parent, however
 //! the parent ends.
 
 use std::fmt;

@@ -118,6 +118,9 @@ impl Hub {
             Answer::Refused(admission::AdmissionError::CostCap { cost, cap }) => {
                 Err(SubmitError::CostCapExceeded { cost: ComputeUnits(cost), cap: ComputeUnits(cap) })
             }
+            Answer::Refused(error @ admission::AdmissionError::TooLarge) => {
+                Err(SubmitError::NotPlannable(wrong_field("params.book", &error)))
+            }
             Answer::StoreFailing => Err(SubmitError::Outage(Outage::StoreFailing)),
             Answer::Stopping => Err(SubmitError::Outage(Outage::Draining)),
             Answer::Cancelled(_) | Answer::NotOpen => Err(SubmitError::Outage(Outage::Unavailable)),
@@ -179,7 +182,8 @@ impl Hub {
         let manifest = manifest
             .with_paths(paths)
             .map_err(|error| ExtendError::Submit(SubmitError::NotPlannable(error)))?;
-        let Some(progress) = progress else { return Err(out(Outage::StoreFailing)) };
+        let whole = progress.filter(|progress| progress.tally.samples == view.paths);
+        let Some(progress) = whole else { return Err(out(Outage::StoreFailing)) };
         let base = Base { job, tally: Arc::unwrap_or_clone(progress.tally) };
         let key = idempotency_key.map(|key| key.as_str().to_owned());
         self.accept(manifest, Some(base), key).await.map_err(ExtendError::Submit)
@@ -346,13 +350,12 @@ pub fn unix_ms() -> u64 {
 }
 
 fn plan_of(manifest: &Manifest, first: u64) -> Result<Plan, SpecError> {
-    Plan::new(manifest, first).map_err(|error| SpecError {
-        fields: vec![FieldError {
-            field: "params.paths".to_owned(),
-            value: manifest.spec().params.paths.to_string(),
-            allowed: error.to_string(),
-        }],
-    })
+    Plan::new(manifest, first).map_err(|error| wrong_field("params.paths", &error))
+}
+
+fn wrong_field(field: &str, error: &dyn std::fmt::Display) -> SpecError {
+    let (field, allowed) = (field.to_owned(), error.to_string());
+    SpecError { fields: vec![FieldError { field, value: String::new(), allowed }] }
 }
 
 fn cancelled(view: Arc<JobView>) -> Result<Arc<JobView>, CancelError> {

@@ -132,7 +132,7 @@ fn feed(inbox: &Receiver<ToClients>, views: &Views, waiting: &Waiting) {
 
 /// An agent that moved to another lane is not away, whichever lane speaks last.
 fn away(views: &Views, agent: AgentId, lane: LaneIndex) {
-    let Some(view) = views.agents().into_iter().find(|view| view.id == agent) else { return };
+    let Some(view) = views.agent(agent) else { return };
     if view.lane == Some(lane.0) {
         let gone = AgentView { state: AgentState::Away, lane: None, in_flight: 0, ..(*view).clone() };
         views.publish_agent(gone);

@@ -23,7 +23,7 @@ const GROUP_MAX: usize = 1_024;
 const GROUP_BYTES_MAX: usize = 32 << 20;
 /// Pause between two attempts at finding out what a failed commit did.
 const RESOLVE_PAUSE: Duration = Duration::from_millis(200);
-/// After this a commit whose fate cannot be read counts as failed. *Source*: the answer time of the
+/// After this a group whose fate cannot be read counts as failed. *Source*: the answer time of the
 /// HTTP API, less a margin.
 const RESOLVE_MAX: Duration = Duration::from_secs(10);
 
@@ -36,15 +36,19 @@ pub enum Verdict {
     Failed(Failed),
 }
 
-/// The store refused; the journal has logged why.
+/// Why a batch is not on disk; the journal has logged the rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Failed;
+pub enum Failed {
+    /// The store does not write now.
+    Store,
+    /// The batch breaks a limit of the store and never will be.
+    TooLarge,
+}
 
 type Callback = Box<dyn FnOnce(Verdict) + Send>;
 
 enum Request {
     Commit { batch: Batch, then: Callback },
-    Read(Box<dyn FnOnce(&dyn Engine) + Send>),
     Stop,
 }
 
@@ -93,12 +97,12 @@ impl Journal {
     ///
     /// *Errors*: the queue is full or the journal has stopped; [`Journal::retry`] offers it again.
     pub fn commit(&self, batch: Batch, then: impl FnOnce(Verdict) + Send + 'static) -> Result<(), Refused> {
-        self.retry(Refused(Request::Commit { batch, then: Box::new(then) }))
+        self.retry(Journal::request(batch, then))
     }
 
-    /// Queues a question to the store, answered after the batches queued before it.
-    pub fn read(&self, ask: impl FnOnce(&dyn Engine) + Send + 'static) -> Result<(), Refused> {
-        self.retry(Refused(Request::Read(Box::new(ask))))
+    /// A batch to be offered with [`Journal::retry`], behind others that wait for it.
+    pub fn request(batch: Batch, then: impl FnOnce(Verdict) + Send + 'static) -> Refused {
+        Refused(Request::Commit { batch, then: Box::new(then) })
     }
 
     /// Offers again what was refused.
@@ -129,7 +133,7 @@ impl Journal {
 fn run(engine: &dyn Engine, inbox: &Receiver<Request>, state: &State) {
     let mut stopping = false;
     while !stopping {
-        let (mut batches, mut callbacks, mut reads) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut batches, mut callbacks) = (Vec::new(), Vec::new());
         let mut weight_bytes = 0;
         let first = match inbox.recv_timeout(Duration::from_secs(3600)) {
             Ok(request) => request,
@@ -144,7 +148,6 @@ fn run(engine: &dyn Engine, inbox: &Receiver<Request>, state: &State) {
                     batches.push(batch);
                     callbacks.push(then);
                 }
-                Request::Read(ask) => reads.push(ask),
                 Request::Stop => stopping = true,
             }
             if stopping || batches.len() == GROUP_MAX || weight_bytes >= GROUP_BYTES_MAX {
@@ -154,13 +157,13 @@ fn run(engine: &dyn Engine, inbox: &Receiver<Request>, state: &State) {
         if !batches.is_empty() {
             commit_group(engine, batches, callbacks, state);
         }
-        reads.into_iter().for_each(|ask| ask(engine));
     }
 }
 
 fn commit_group(engine: &dyn Engine, batches: Vec<Batch>, callbacks: Vec<Callback>, state: &State) {
     let proofs: Vec<_> = batches.iter().map(proof_of).collect();
     let outcomes = engine.commit_all(batches);
+    let started = Instant::now();
     state.groups.fetch_add(1, Ordering::Relaxed);
     for ((outcome, then), proof) in outcomes.into_iter().zip(callbacks).zip(proofs) {
         let verdict = match outcome {
@@ -170,10 +173,15 @@ fn commit_group(engine: &dyn Engine, batches: Vec<Batch>, callbacks: Vec<Callbac
                 Verdict::Judged(commit)
             }
             Err(error) => {
-                if !state.failing.swap(true, Ordering::Relaxed) {
-                    tracing::error!(%error, "the store refuses writes");
+                if let CommitError::Limit(limit) = error {
+                    tracing::error!(%limit, "a batch is larger than the store takes");
+                    Verdict::Failed(Failed::TooLarge)
+                } else {
+                    if !state.failing.swap(true, Ordering::Relaxed) {
+                        tracing::error!(%error, "the store refuses writes");
+                    }
+                    resolve(engine, proof, started)
                 }
-                resolve(engine, &error, proof)
             }
         };
         then(verdict);
@@ -182,19 +190,16 @@ fn commit_group(engine: &dyn Engine, batches: Vec<Batch>, callbacks: Vec<Callbac
 
 /// A commit that failed may have happened all the same: reads back until that is known, so that a
 /// client is never told "no" about a job that is there.
-fn resolve(engine: &dyn Engine, error: &CommitError, proof: Option<(Vec<u8>, Vec<u8>)>) -> Verdict {
-    let Some((key, value)) = proof.filter(|_| !matches!(error, CommitError::Limit(_))) else {
-        return Verdict::Failed(Failed);
-    };
-    let started = Instant::now();
+fn resolve(engine: &dyn Engine, proof: Option<(Vec<u8>, Vec<u8>)>, started: Instant) -> Verdict {
+    let Some((key, value)) = proof else { return Verdict::Failed(Failed::Store) };
     loop {
         match engine.snapshot().and_then(|snapshot: Box<dyn Snapshot>| snapshot.get(&key)) {
             Ok(found) if found.as_ref() == Some(&value) => return Verdict::Judged(Commit::Done),
-            Ok(_) => return Verdict::Failed(Failed),
+            Ok(_) => return Verdict::Failed(Failed::Store),
             Err(_) if started.elapsed() < RESOLVE_MAX => std::thread::sleep(RESOLVE_PAUSE),
             Err(error) => {
                 tracing::error!(%error, "cannot find out whether a commit happened");
-                return Verdict::Failed(Failed);
+                return Verdict::Failed(Failed::Store);
             }
         }
     }

@@ -50,6 +50,8 @@ struct StoredAgent {
 struct StoredProgress {
     version: u8,
     view: JobView,
+    /// The plan whose indices `done` counts; absent where the job is done.
+    plan: Option<Digest>,
     /// Start and end of each range of shards that are done.
     done: Vec<(u64, u64)>,
 }
@@ -167,12 +169,12 @@ fn stored_job(first: u64, idempotency_key: Option<String>, view: &JobView) -> Ve
 
 fn progress_bytes(progress: &Progress) -> Vec<u8> {
     let done = progress.done.iter().map(|range| (range.start, range.end)).collect();
-    let head = json(&StoredProgress { version: VERSION, view: progress.view.clone(), done });
+    let head = json(&StoredProgress { version: VERSION, view: progress.view.clone(), plan: Some(progress.plan), done });
     headed(&head, &progress.tally)
 }
 
 fn ended_bytes(view: &JobView, tally: &Tally) -> Vec<u8> {
-    let head = json(&StoredProgress { version: VERSION, view: view.clone(), done: vec![(0, view.shards)] });
+    let head = json(&StoredProgress { version: VERSION, view: view.clone(), plan: None, done: vec![(0, view.shards)] });
     headed(&head, tally)
 }
 
@@ -268,7 +270,8 @@ fn open_job(
     let manifest = read_manifest(store, id)?;
     let plan = Plan::new(&manifest, stored.first)
         .map_err(|_| RecordError::Malformed { what: "plan", of: id.to_string() })?;
-    let progress = read_progress(store, id)?;
+    // Another hub version may cut the same job otherwise: then its shards are other paths.
+    let progress = read_progress(store, id)?.filter(|progress| progress.plan == plan.digest());
     let base = match stored.view.extends {
         Some(parent) => {
             let missing = || RecordError::Missing { what: "tally", of: parent.to_string() };
@@ -295,7 +298,7 @@ pub fn read_manifest(store: &dyn Snapshot, id: JobId) -> Result<Manifest, Record
     let bytes = store.get_chunked(&Key::Manifest(id).encode())?;
     let bytes = bytes.ok_or_else(|| RecordError::Missing { what: "manifest", of: of() })?;
     JobSpec::from_json(&bytes)
-        .and_then(JobSpec::check)
+        .and_then(Manifest::recovered)
         .map_err(|_| RecordError::Malformed { what: "manifest", of: of() })
 }
 
@@ -318,7 +321,7 @@ pub fn read_progress(store: &dyn Snapshot, id: JobId) -> Result<Option<Progress>
     let mut done = tessera_hub_core::ranges::Ranges::default();
     head.done.iter().for_each(|(start, end)| done.insert(ShardRange { start: *start, end: *end }));
     let tally = Arc::new(Tally::decode(tally).map_err(|_| malformed())?);
-    Ok(Some(Progress { done, tally, view: head.view }))
+    Ok(Some(Progress { done, tally, view: head.view, plan: head.plan.unwrap_or(Digest([0; 32])) }))
 }
 
 fn away(id: AgentId, stored: StoredAgent) -> AgentView {
@@ -377,11 +380,16 @@ mod tests {
         let mut done = tessera_hub_core::ranges::Ranges::default();
         done.insert(ShardRange { start: 2, end: 4 });
         let tally = Arc::new(Tally { samples: 200, counts: vec![77], ..Tally::default() });
-        let progress = Progress { done, tally, view: *view };
+        let progress = Progress { done, tally, view: *view, plan: job.plan.digest() };
         let record = Record::JobProgressed { job: job.id, progress: Box::new(progress.clone()) };
         assert_eq!(commit(&engine, &record), Commit::Done);
         let recovered = recover(&*engine.snapshot().unwrap()).unwrap();
-        assert_eq!(recovered.open, vec![(job, Some(progress))]);
+        assert_eq!(recovered.open, vec![(job.clone(), Some(progress.clone()))]);
+        let other_cut = Progress { plan: Digest([1; 32]), ..progress };
+        let record = Record::JobProgressed { job: job.id, progress: Box::new(other_cut) };
+        assert_eq!(commit(&engine, &record), Commit::Done);
+        let recovered = recover(&*engine.snapshot().unwrap()).unwrap();
+        assert_eq!(recovered.open, vec![(job, None)], "progress of another cut means nothing");
     }
 
     #[test]

@@ -29,7 +29,7 @@ use crate::journal::Journal;
 use crate::lane::{Handler, HandlerConfig, Input, LaneCounters};
 use crate::quic::{Identity, IdentityError, LaneSockets, SteeringError, SteeringPreference};
 use crate::records::{self, RecordError, Recovered};
-use crate::runtime::{LaneConfig, LaneError, Lanes, SpawnError, spawn_lanes};
+use crate::runtime::{LaneConfig, LaneError, Lanes, PushError, SpawnError, spawn_lanes};
 
 /// Why a hub did not start or did not end well.
 #[derive(Debug)]
@@ -207,9 +207,10 @@ fn resume(hub: &Hub, recovered: Recovered) {
         let lane = home_lane(job.id, hub.lanes.lanes());
         let event = Event::JobRecovered { job, progress: progress.map(Box::new) };
         let mut offered = hub.lanes.try_push(lane, Input::Event(Box::new(event)));
-        while let Err(refused) = offered {
+        // A lane that has ended says so when the lanes are joined.
+        while let Err(PushError::Full(input)) = offered {
             std::thread::sleep(std::time::Duration::from_millis(1));
-            offered = hub.lanes.try_push(lane, refused.into_message());
+            offered = hub.lanes.try_push(lane, input);
         }
     }
 }

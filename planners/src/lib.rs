@@ -10,4 +10,4 @@ pub mod audit;
 pub mod monte_carlo;
 pub mod plan;
 
-pub use plan::{FinishError, Plan, PlanError, Shard, finish, fits};
+pub use plan::{FinishError, Plan, PlanError, Shard, finish, fits, shape};

@@ -9,7 +9,7 @@ use tessera_protocol::spec::{ContractKind, ContractSpec, JobSpec, ModelName, Mon
 
 mod result;
 
-pub use result::{finish, fits};
+pub use result::{finish, fits, shape};
 
 /// Names the derivation of a Philox key from a seed; a new derivation takes a new name.
 const KEY_CONTEXT: &str = "tessera 2026-11-21 philox4x32-10 key from job seed";

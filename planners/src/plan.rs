@@ -9,7 +9,7 @@ use serde::Serialize;
 use tessera_protocol::canonical;
 use tessera_protocol::id::Digest;
 use tessera_protocol::spec::{Manifest, Workload};
-use tessera_protocol::tally::{Tally, TallyError};
+use tessera_protocol::tally::{Shape, Tally, TallyError};
 use tessera_protocol::unit::{ComputeUnits, ShardIndex};
 
 use crate::monte_carlo;
@@ -190,6 +190,8 @@ pub enum FinishError {
     },
     /// It has another shape than its workload's.
     Shape(TallyError),
+    /// A sum or its spread left the finite numbers.
+    NotFinite,
     /// A value that no canonical document can hold.
     NotCanonical,
 }
@@ -201,6 +203,7 @@ impl fmt::Display for FinishError {
                 write!(f, "the reduced tally holds {found} samples, the job has {wanted}")
             }
             FinishError::Shape(error) => f.write_str(&error.to_string()),
+            FinishError::NotFinite => f.write_str("a mean or standard error of the result is not finite"),
             FinishError::NotCanonical => f.write_str("the result holds a number that no document can carry"),
         }
     }
@@ -214,7 +217,13 @@ pub fn finish(manifest: &Manifest, tally: &Tally) -> Result<Vec<u8>, FinishError
     monte_carlo::finish(manifest.spec(), tally)
 }
 
-/// Whether a partial has the shape of `count` samples of the manifest's workload.
+/// What a partial of the manifest's workload holds.
+pub fn shape(manifest: &Manifest) -> Shape {
+    let Workload::MonteCarlo = manifest.spec().workload;
+    monte_carlo::shape(manifest.spec())
+}
+
+/// Whether a tally of the right shape can be one of `count` samples of the manifest's workload.
 pub fn fits(manifest: &Manifest, count: u64, tally: &Tally) -> bool {
     let Workload::MonteCarlo = manifest.spec().workload;
     tally.samples == count && monte_carlo::fits(manifest.spec(), tally)

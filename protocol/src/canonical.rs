@@ -103,6 +103,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
+    #[expect(clippy::excessive_precision, reason = "the digits are the example's")]
     fn the_example_of_rfc_8785_comes_out_as_printed_there() {
         // Section 3.2.2 and 3.2.3, with the numbers array as floats.
         let value = json!({

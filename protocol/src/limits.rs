@@ -14,6 +14,13 @@ pub const SHARD_PATHS_MAX: u64 = 1 << 30;
 /// Most contracts of one book: its result, at about 900 bytes a contract, and its tally, at about
 /// 400, are written in one transaction of at most 10 MB.
 pub const CONTRACTS_MAX: usize = 5_000;
+/// Most bins of a tally: 64 powers of two, both signs, 4,096 bins each.
+pub const TALLY_BINS_MAX: usize = 1 << 19;
+/// Most sums of a tally: those of the largest book.
+pub const TALLY_SUMS_MAX: usize =
+    CONTRACTS_MAX * crate::monte_carlo::SUMS_PER_CONTRACT + crate::monte_carlo::SUMS_PER_BOOK;
+/// Most counts of a tally: those of the largest book.
+pub const TALLY_COUNTS_MAX: usize = CONTRACTS_MAX * crate::monte_carlo::HISTOGRAM_BINS;
 /// Most dates on which one driver is sampled: daily for twenty years.
 pub const GRID_TIMES_MAX: usize = 5_040;
 /// Most declared inputs of one job.

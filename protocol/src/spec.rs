@@ -223,6 +223,13 @@ impl Manifest {
         canonical::to_vec(&self.spec).unwrap_or_default()
     }
 
+    /// A manifest read back from where it was stored after its check: today's limits may be other ones,
+    /// and what was promised stays promised.
+    pub fn recovered(spec: JobSpec) -> Result<Manifest, SpecError> {
+        let bytes = canonical::to_vec(&spec).map_err(|error| one_error("(document)", &error.to_string()))?;
+        Ok(Manifest { spec, digest: Digest::of(&bytes) })
+    }
+
     /// The same computation over another number of paths.
     pub fn with_paths(&self, paths: u64) -> Result<Manifest, SpecError> {
         let mut spec = self.spec.clone();
@@ -259,8 +266,7 @@ impl JobSpec {
         if !fields.is_empty() {
             return Err(SpecError { fields });
         }
-        let bytes = canonical::to_vec(&self).map_err(|error| one_error("(document)", &error.to_string()))?;
-        Ok(Manifest { spec: self, digest: Digest::of(&bytes) })
+        Manifest::recovered(self)
     }
 }
 

@@ -22,6 +22,27 @@ pub struct Tally {
     pub bins: Vec<(u32, u64)>,
 }
 
+/// How many sums, counts and bins a tally may hold: known before its bytes are read, so that a few bytes
+/// cannot ask for much memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Exactly so many sums.
+    pub sums: usize,
+    /// Exactly so many counts.
+    pub counts: usize,
+    /// At most so many bins.
+    pub bins_max: usize,
+}
+
+impl Shape {
+    /// The longest encoding of a tally of this shape. *Units*: bytes.
+    pub fn encoded_bytes_max(&self) -> usize {
+        let number = 10;
+        let (sums, counts) = (self.sums * crate::exact::ENCODED_BYTES_MAX, self.counts * number);
+        4 * number + sums + counts + 2 * number * self.bins_max
+    }
+}
+
 /// Why bytes are not a tally, or two tallies do not merge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TallyError {
@@ -92,11 +113,24 @@ impl Tally {
         bytes
     }
 
-    /// Reads canonical bytes from outside.
+    /// Reads canonical bytes that this program wrote, of any shape within the limits.
     pub fn decode(bytes: &[u8]) -> Result<Tally, TallyError> {
+        let [sums, counts, bins] = Reader::header(bytes)?;
+        let most = [limits::TALLY_SUMS_MAX, limits::TALLY_COUNTS_MAX, limits::TALLY_BINS_MAX];
+        if sums > most[0] || counts > most[1] || bins > most[2] {
+            return Err(TallyError::Shape);
+        }
+        Tally::decode_shaped(bytes, &Shape { sums, counts, bins_max: bins })
+    }
+
+    /// Reads canonical bytes from outside, which must have a shape.
+    pub fn decode_shaped(bytes: &[u8], shape: &Shape) -> Result<Tally, TallyError> {
         let mut reader = Reader { bytes };
         let samples = reader.number()?;
         let [sums, counts, bins] = [reader.length()?, reader.length()?, reader.length()?];
+        if sums != shape.sums || counts != shape.counts || bins > shape.bins_max {
+            return Err(TallyError::Shape);
+        }
         let mut tally = Tally { samples, ..Tally::default() };
         for _ in 0..sums {
             let (sum, rest) = ExactSum::decode(reader.bytes).map_err(|_| TallyError::Malformed)?;
@@ -175,10 +209,15 @@ impl Reader<'_> {
         Err(TallyError::Malformed)
     }
 
-    /// A number of items, each of which takes at least a byte of what is left.
+    /// Numbers of sums, counts and bins.
+    fn header(bytes: &[u8]) -> Result<[usize; 3], TallyError> {
+        let mut reader = Reader { bytes };
+        reader.number()?;
+        Ok([reader.length()?, reader.length()?, reader.length()?])
+    }
+
     fn length(&mut self) -> Result<usize, TallyError> {
-        let length = usize::try_from(self.number()?).map_err(|_| TallyError::Malformed)?;
-        if length > limits::BULK_BYTES_MAX { Err(TallyError::Malformed) } else { Ok(length) }
+        usize::try_from(self.number()?).map_err(|_| TallyError::Malformed)
     }
 }
 
@@ -226,6 +265,23 @@ mod tests {
             Err(TallyError::Malformed),
             "not the shortest form"
         );
+    }
+
+    #[test]
+    fn a_few_bytes_cannot_ask_for_much_memory() {
+        let mut bytes = Vec::new();
+        for number in [1, 1 << 40, 0, 0] {
+            write_number(&mut bytes, number);
+        }
+        assert_eq!(Tally::decode(&bytes), Err(TallyError::Shape));
+        let shape = Shape { sums: 2, counts: 2, bins_max: 3 };
+        let right = tally(300, &[0.1, -2.5], &[0, u64::MAX], &[(0, 1), (1, 1), (900, 70)]).encode();
+        assert!(Tally::decode_shaped(&right, &shape).is_ok() && right.len() <= shape.encoded_bytes_max());
+        for other in
+            [Shape { sums: 1, ..shape }, Shape { counts: 3, ..shape }, Shape { bins_max: 2, ..shape }]
+        {
+            assert_eq!(Tally::decode_shaped(&right, &other), Err(TallyError::Shape));
+        }
     }
 
     #[test]

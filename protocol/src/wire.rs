@@ -124,7 +124,7 @@ impl fmt::Display for Refusal {
             Refusal::TokenMissing => "the hub does not know this agent: enrol it once with --token; `tessera agent token` makes one",
             Refusal::TokenUnknown => "the hub did not issue this token: check it for typing errors, or make one with `tessera agent token`",
             Refusal::TokenSpent => "this token has already enrolled an agent: each works once; make another with `tessera agent token`",
-            Refusal::HelloInvalid => "the hub refused what the agent says of itself: slots must be 1 to 2048 and names at most 128 bytes",
+            Refusal::HelloInvalid => "the hub refused what the agent says of itself: it needs the kernel monte_carlo, 1 to 2048 slots and names of at most 128 bytes",
             Refusal::AlreadyConnected => "an agent with this identity is connected already: give each agent a --data directory of its own",
             Refusal::StoreUnavailable => "the hub cannot reach its store now; the agent tries again by itself",
             Refusal::Draining => "the hub is stopping; the agent tries again by itself",

@@ -16,6 +16,8 @@ pub enum AdmissionError {
         /// What the client allows.
         cap: u64,
     },
+    /// Its manifest is larger than one transaction of the store.
+    TooLarge,
 }
 
 impl fmt::Display for AdmissionError {
@@ -24,6 +26,9 @@ impl fmt::Display for AdmissionError {
             AdmissionError::CostCap { cost, cap } => write!(
                 f,
                 "the plan costs {cost} compute units, limits.cost_cap allows {cap}: raise the cap or ask for fewer paths"
+            ),
+            AdmissionError::TooLarge => f.write_str(
+                "the specification is larger than one transaction of the store: price the book in several jobs",
             ),
         }
     }

@@ -131,6 +131,8 @@ pub enum CloseReason {
     Superseded,
     /// Nothing was heard for a lease.
     Silent,
+    /// It delivered more partials than it announced.
+    Flooding,
 }
 
 /// The effects of one step, in order. Borrows the machine: a second step before they are taken does

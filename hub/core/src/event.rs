@@ -53,6 +53,8 @@ pub enum Event {
     CommitFailed {
         /// Which.
         batch: BatchId,
+        /// Whether it breaks a limit of the store, so that trying again is in vain.
+        too_large: bool,
     },
     /// The hub judged an agent's key: it may work.
     AgentAdmitted {

@@ -79,6 +79,8 @@ impl Write {
     }
 }
 
+/// Shards waiting for a second answer, whose partials are held, above which nothing new is granted.
+pub const DOUBTS_MAX: usize = 4_096;
 /// How long a refused write waits. *Units*: milliseconds.
 pub const RETRY_MS: u64 = 1_000;
 
@@ -161,7 +163,7 @@ impl Home {
 
     /// Finishes a recovered job of which nothing is left to compute.
     pub fn finish_if_complete(&mut self, judge: &Judge<'_>) {
-        if self.reducer.done().count() == self.job.plan.shards() {
+        if !self.is_ending() && self.reducer.done().count() == self.job.plan.shards() {
             self.finish(judge);
         }
     }
@@ -176,15 +178,20 @@ impl Home {
 
     /// What lanes need to run it.
     pub fn work(&self, home: LaneIndex) -> Work {
-        Work { plan: self.job.plan.clone(), priority: self.job.manifest.spec().priority, home }
+        Work {
+            plan: self.job.plan.clone(),
+            priority: self.job.manifest.spec().priority,
+            home,
+            partial_bytes_max: tessera_planners::shape(&self.job.manifest).encoded_bytes_max(),
+        }
     }
 
     /// A lane asks for shards. Near the end of a job each lane gets a share, so that none hoards.
     pub fn wanted(&mut self, lane: LaneIndex, count: u64, out: &mut Outbox, lanes: u16) {
         let share = if lanes > 1 { self.todo.count().div_ceil(2 * u64::from(lanes)) } else { count };
         let range = match self.stage {
-            Stage::Open => self.todo.take_first(count.min(share)),
-            Stage::Ending { .. } => ShardRange::default(),
+            Stage::Open if self.doubts.len() < DOUBTS_MAX => self.todo.take_first(count.min(share)),
+            Stage::Open | Stage::Ending { .. } => ShardRange::default(),
         };
         if range.is_empty() {
             self.starved.insert(lane);
@@ -221,10 +228,15 @@ impl Home {
         };
         match verdict {
             Verdict::NotAPartial => {
-                let errand = Errand { index, avoid: alloc::vec![agent], tried: Vec::new() };
+                // Who answered before must not be asked to confirm itself.
+                let answered =
+                    self.doubts.get(&index).filter(|_| !self.planting.is(Planted::AskTheFirstAgain));
+                let mut avoid = answered.map(Doubt::agents).unwrap_or_default();
+                avoid.push(agent);
+                let errand = Errand { index, avoid, tried: Vec::new() };
                 self.failed(errand, FailureCause::NotAPartial, judge, out);
             }
-            Verdict::Accepted(partial) => self.absorb(from, partial, judge),
+            Verdict::Accepted(partial) => self.absorb(from, partial, judge, out),
             Verdict::Check(doubt) => {
                 let errand = Errand { index, avoid: doubt.agents(), tried: Vec::new() };
                 self.doubts.insert(index, doubt);
@@ -241,7 +253,7 @@ impl Home {
                 for agent in contradicted {
                     out.tell_all(&LaneMessage::AgentContradicted { agent });
                 }
-                self.absorb(from, partial, judge);
+                self.absorb(from, partial, judge, out);
             }
             Verdict::Irreconcilable => {
                 self.counters.mismatches += 1;
@@ -285,6 +297,9 @@ impl Home {
 
     /// Lane by lane from one that depends on the shard, so that checks spread.
     fn place(&mut self, errand: Errand, judge: &mut Judge<'_>, out: &mut Outbox) {
+        if self.is_ending() {
+            return;
+        }
         let lanes = out.all_lanes();
         let start = (errand.index.0 % lanes.len() as u64) as usize;
         let willing = lanes[start..].iter().chain(&lanes[..start]).copied().find(|lane| {
@@ -309,9 +324,14 @@ impl Home {
             Some(partial) => {
                 self.doubts.remove(&errand.index);
                 self.counters.checks_skipped += 1;
-                self.absorb(judge.lane, partial, judge);
+                self.absorb(judge.lane, partial, judge, out);
             }
-            None => self.stuck.push(Errand { tried: Vec::new(), ..errand }),
+            None => {
+                // Who failed and did not answer may try again: failures are counted.
+                let answered = doubt.agents();
+                let avoid = if errand.avoid.len() > answered.len() { answered } else { errand.avoid };
+                self.stuck.push(Errand { index: errand.index, avoid, tried: Vec::new() });
+            }
         }
     }
 
@@ -324,7 +344,13 @@ impl Home {
         }
     }
 
-    fn absorb(&mut self, from: LaneIndex, partial: Verified<Partial>, judge: &mut Judge<'_>) {
+    fn absorb(
+        &mut self,
+        from: LaneIndex,
+        partial: Verified<Partial>,
+        judge: &mut Judge<'_>,
+        out: &mut Outbox,
+    ) {
         if let Err(error) = self.reducer.absorb(partial) {
             return self.fail(JobFailure::NotReducible { cause: error.to_string() }, judge);
         }
@@ -334,6 +360,9 @@ impl Home {
         }
         self.counters.lanes[lane] += 1;
         (self.unsaved, self.unseen) = (true, true);
+        if self.doubts.len() < DOUBTS_MAX / 2 && !self.todo.is_empty() {
+            self.wake(out);
+        }
         self.finish_if_complete(judge);
     }
 
@@ -416,7 +445,8 @@ impl Home {
             return None;
         }
         (self.unsaved, self.saving) = (false, Write::Under);
-        Some(Progress { done: self.reducer.done().clone(), tally, view: self.view(judge) })
+        let plan = self.job.plan.digest();
+        Some(Progress { done: self.reducer.done().clone(), tally, view: self.view(judge), plan })
     }
 
     /// A write of its progress succeeded or failed.
@@ -424,6 +454,12 @@ impl Home {
         self.saving = Write::ended(succeeded, now);
         self.unsaved |= !succeeded;
         self.unseen = true;
+    }
+
+    /// The store can never take its end: it ends without a result.
+    pub fn ending_impossible(&mut self, judge: &Judge<'_>) {
+        let cause = "its result and tally are larger than one transaction of the store".to_string();
+        self.fail(JobFailure::NotReducible { cause }, judge);
     }
 
     /// The store refused its end.

@@ -109,7 +109,7 @@ impl Lane {
                     self.out.push(Effect::Answer { request, answer });
                 }
             }
-            Event::CommitFailed { batch } => self.commit_failed(batch),
+            Event::CommitFailed { batch, too_large } => self.commit_failed(batch, too_large),
             Event::AgentAdmitted { session, agent, hello } => {
                 for lane in self.out.all_lanes() {
                     if lane != self.config.lane {
@@ -253,10 +253,13 @@ impl Lane {
         }
     }
 
-    fn commit_failed(&mut self, batch: BatchId) {
+    fn commit_failed(&mut self, batch: BatchId, too_large: bool) {
+        let judge = judge(&self.verifier, &self.fleet, &self.config, self.now);
         match self.writing.remove(&batch) {
             Some(Writing::Acceptance { request, .. }) => {
-                self.out.push(Effect::Answer { request, answer: Answer::StoreFailing });
+                let refused = Answer::Refused(admission::AdmissionError::TooLarge);
+                let answer = if too_large { refused } else { Answer::StoreFailing };
+                self.out.push(Effect::Answer { request, answer });
             }
             Some(Writing::Progress { job }) => {
                 if let Some(home) = self.homes.get_mut(&job) {
@@ -265,7 +268,10 @@ impl Lane {
             }
             Some(Writing::Ending { job }) => {
                 if let Some(home) = self.homes.get_mut(&job) {
-                    home.ending_refused(self.now);
+                    match too_large {
+                        true => home.ending_impossible(&judge),
+                        false => home.ending_refused(self.now),
+                    }
                     for request in home.take_cancelling() {
                         self.out.push(Effect::Answer { request, answer: Answer::StoreFailing });
                     }

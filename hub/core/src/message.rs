@@ -107,6 +107,8 @@ pub struct Work {
     pub priority: Priority,
     /// The lane that owns the job.
     pub home: LaneIndex,
+    /// The longest partial it can have. *Units*: bytes.
+    pub partial_bytes_max: usize,
 }
 
 /// One shard to be run on an agent that is not among some.

@@ -23,11 +23,13 @@ pub enum Planted {
     WakeStuckErrandsOnChangeOnly,
     /// An attempt whose lease ran out takes no credit although its agent may hold it.
     ForgetLapsedCredit,
+    /// After a check that came back as garbage, the agent under check may confirm itself.
+    AskTheFirstAgain,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Planted; 10] = [
+    pub const ALL: [Planted; 11] = [
         Planted::SpeakBeforePersist,
         Planted::ForgetLostShards,
         Planted::KeepLapsedLeases,
@@ -38,6 +40,7 @@ impl Planted {
         Planted::LetLanesStarve,
         Planted::WakeStuckErrandsOnChangeOnly,
         Planted::ForgetLapsedCredit,
+        Planted::AskTheFirstAgain,
     ];
 }
 

@@ -6,7 +6,7 @@ use alloc::sync::Arc;
 
 use tessera_planners::Plan;
 use tessera_protocol::api::JobView;
-use tessera_protocol::id::JobId;
+use tessera_protocol::id::{Digest, JobId};
 use tessera_protocol::spec::Manifest;
 use tessera_protocol::tally::Tally;
 use tessera_protocol::unit::UnixMillis;
@@ -48,6 +48,8 @@ pub struct Progress {
     pub tally: Arc<Tally>,
     /// Counters of the view at that moment.
     pub view: JobView,
+    /// The plan that the shards are of.
+    pub plan: Digest,
 }
 
 /// How a job ended.

@@ -19,6 +19,16 @@ use crate::planted::{Planted, Planting};
 use crate::ranges::Ranges;
 use crate::{Effect, SessionId, ShardAnswer};
 
+/// How long an attempt may take however small its shard. *Units*: milliseconds.
+const ATTEMPT_MS_MIN: u64 = 600_000;
+/// The slowest agent that may finish its shards: a thousand times slower than one core of today.
+/// *Units*: compute units a millisecond.
+const SLOWEST_UNITS_PER_MS: u64 = 100;
+/// Partials an agent may have delivered and not announced. *Units*: bytes.
+const PARKED_BYTES_MAX: usize = 2 * limits::BULK_BYTES_MAX;
+/// Errands of a job that are looked at to place one: a bound on the work of a step.
+const ERRANDS_LOOKED_AT_MAX: usize = 64;
+
 /// An agent with a live session on this lane.
 #[derive(Debug)]
 struct Agent {
@@ -56,6 +66,8 @@ impl Agent {
 struct Attempt {
     epoch: Epoch,
     lease_until: Tick,
+    /// However often it is renewed.
+    lease_max: Tick,
     errand: Option<Errand>,
     answer: Answered,
 }
@@ -208,9 +220,14 @@ impl Scheduler {
         if !agent.leaving {
             self.credit -= u64::from(agent.credit);
         }
-        for ((job, index), attempt) in core::mem::take(&mut agent.attempts) {
+        let mut attempts: Vec<_> = core::mem::take(&mut agent.attempts).into_iter().collect();
+        attempts.sort_unstable_by_key(|(_, attempt)| attempt.epoch);
+        for (place, ((job, index), attempt)) in attempts.into_iter().enumerate() {
+            // Those that can have been computing may be why the agent died: another one gets them.
+            let began = place < usize::from(agent.hello.slots);
+            let errand = if began { Some(elsewhere(attempt.errand, index, id)) } else { attempt.errand };
             if !self.planting.is(Planted::ForgetLostShards) {
-                self.requeue(job, index, attempt.errand);
+                self.requeue(job, index, errand);
             }
         }
         self.unseen.remove(&id);
@@ -243,7 +260,7 @@ impl Scheduler {
                 let (job, index, epoch) = (JobId(held.job), ShardIndex(held.index), Epoch(held.epoch));
                 match agent.attempts.get_mut(&(job, index)) {
                     Some(attempt) if attempt.epoch == epoch => {
-                        attempt.lease_until = now.after_ms(limits::LEASE_MS);
+                        attempt.lease_until = now.after_ms(limits::LEASE_MS).min(attempt.lease_max);
                     }
                     _ => {
                         still_held.insert((job, index, epoch));
@@ -281,7 +298,7 @@ impl Scheduler {
                         agent.lapsed.insert((job, index, attempt.epoch));
                     });
                 }
-                self.requeue(job, index, attempt.errand);
+                self.requeue(job, index, Some(elsewhere(attempt.errand, index, id)));
             }
         }
     }
@@ -340,6 +357,7 @@ impl Scheduler {
             self.asked -= count;
         }
         self.unreported.remove(&job);
+        self.unasked[closed.queue()].retain(|asked| *asked != job);
         let told = self.agents.iter().filter(|(_, agent)| agent.told.contains(&job));
         for (id, session) in told.map(|(id, agent)| (*id, agent.session)).collect::<Vec<_>>() {
             self.change(id, |agent| {
@@ -437,13 +455,30 @@ impl Scheduler {
         out: &mut Outbox,
     ) {
         let Some(id) = self.hear(session, now) else { return };
-        let Some(attempt) = self.live_attempt(id, job, at.0, at.1) else {
-            return;
-        };
+        let bytes_max = self.jobs.get(&job).map_or(0, |lane_job| lane_job.work.partial_bytes_max);
+        let parked = self.parked_bytes(id);
+        let Some(attempt) = self.live_attempt(id, job, at.0, at.1) else { return };
+        if partial.len() > bytes_max {
+            return self.give_up(id, job, at.0, FailureCause::NotAPartial, out);
+        }
         match core::mem::replace(&mut attempt.answer, Answered::Nothing) {
             Answered::Announced(digest) => self.complete(id, job, at.0, digest, partial, out),
+            Answered::Nothing | Answered::Delivered(_) if parked + partial.len() > PARKED_BYTES_MAX => {
+                out.push(Effect::CloseSession { session, reason: CloseReason::Flooding });
+                self.lose(session, out);
+            }
             Answered::Nothing | Answered::Delivered(_) => attempt.answer = Answered::Delivered(partial),
         }
+    }
+
+    /// Partials that an agent delivered and did not announce. *Units*: bytes.
+    fn parked_bytes(&self, id: AgentId) -> usize {
+        let attempts = self.agents.get(&id).into_iter().flat_map(|agent| agent.attempts.values());
+        let parked = |attempt: &Attempt| match &attempt.answer {
+            Answered::Delivered(partial) => partial.len(),
+            Answered::Nothing | Answered::Announced(_) => 0,
+        };
+        attempts.map(parked).sum()
     }
 
     /// An agent could not compute a shard.
@@ -500,9 +535,7 @@ impl Scheduler {
         let Some(lane_job) = self.jobs.get(&job) else {
             return;
         };
-        let mut errand = attempt.errand.unwrap_or(Errand { index, avoid: Vec::new(), tried: Vec::new() });
-        errand.avoid.push(id);
-        errand.tried.clear();
+        let errand = elsewhere(attempt.errand, index, id);
         out.tell(lane_job.work.home, LaneMessage::AttemptFailed { job, errand, cause });
     }
 
@@ -574,7 +607,9 @@ impl Scheduler {
         let kernel = lane_job.work.plan.kernel();
         let able = |agent: &Agent| agent.hello.kernels.iter().any(|name| name == kernel);
         let mut position = 0;
-        while let Some(errand) = lane_job.errands.get(position) {
+        while position < ERRANDS_LOOKED_AT_MAX
+            && let Some(errand) = lane_job.errands.get(position)
+        {
             let may = |id: &AgentId, agent: &Agent| able(agent) && !avoids(errand, *id);
             let free = self.ready.iter().find(|(_, id)| self.agents.get(id).is_some_and(|a| may(id, a)));
             if let Some((_, id)) = free.copied() {
@@ -632,7 +667,9 @@ impl Scheduler {
             Assignment { index: index.0, epoch: self.epoch.0, first: shard.first, count: shard.count };
         out.push(Effect::Assign { session, job, assignment });
         let lease_until = now.after_ms(limits::LEASE_MS);
-        let attempt = Attempt { epoch: self.epoch, lease_until, errand, answer: Answered::Nothing };
+        let lease_max = now.after_ms(ATTEMPT_MS_MIN + shard.cost.0 / SLOWEST_UNITS_PER_MS);
+        let answer = Answered::Nothing;
+        let attempt = Attempt { epoch: self.epoch, lease_until, lease_max, errand, answer };
         self.change(id, |agent| {
             let earlier = agent.attempts.insert((job, index), attempt);
             assert!(earlier.is_none(), "{id} holds shard {index:?} of {job} twice");
@@ -750,6 +787,16 @@ impl Scheduler {
         let with_credit = self.agents.values().filter(|agent| agent.has_credit()).count();
         assert_eq!(self.ready.len(), with_credit);
     }
+}
+
+/// The errand of an attempt that one agent did not bring to an end.
+fn elsewhere(errand: Option<Errand>, index: ShardIndex, not: AgentId) -> Errand {
+    let avoid = errand.map(|errand| errand.avoid).unwrap_or_default();
+    let mut errand = Errand { index, avoid, tried: Vec::new() };
+    if !avoids(&errand, not) {
+        errand.avoid.push(not);
+    }
+    errand
 }
 
 fn agent_of<'a>(

@@ -97,7 +97,7 @@ impl Verifier {
         let Some(partial) = decode(manifest, plan, &claim) else {
             return Verdict::NotAPartial;
         };
-        if doubt.claims.iter().any(|earlier| earlier.digest == claim.digest) {
+        if doubt.claims.iter().any(|earlier| earlier.digest == claim.digest && earlier.agent != claim.agent) {
             let others = doubt.claims.iter().filter(|earlier| earlier.digest != claim.digest);
             let contradicted = others.map(|earlier| earlier.agent).collect();
             return Verdict::Agreed { partial: Verified(partial), contradicted };
@@ -146,7 +146,7 @@ impl Doubt {
 /// A claim that has the shape of its shard's partial.
 fn decode(manifest: &Manifest, plan: &Plan, claim: &Claim) -> Option<Partial> {
     let shard = plan.shard(claim.index)?;
-    let tally = Tally::decode(&claim.partial).ok()?;
+    let tally = Tally::decode_shaped(&claim.partial, &tessera_planners::shape(manifest)).ok()?;
     tessera_planners::fits(manifest, shard.count, &tally).then_some(Partial { index: claim.index, tally })
 }
 

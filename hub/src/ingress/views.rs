@@ -115,6 +115,11 @@ impl Views {
         self.lock().jobs.get(&job).map(watch::Sender::subscribe)
     }
 
+    /// One agent.
+    pub fn agent(&self, agent: AgentId) -> Option<Arc<AgentView>> {
+        self.lock().agents.get(&agent).cloned()
+    }
+
     /// All agents. *Order*: by id.
     pub fn agents(&self) -> Vec<Arc<AgentView>> {
         self.lock().agents.values().cloned().collect()

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use tessera_hub_core::{Event, SessionId as Session, ShardAnswer};
 use tessera_protocol::id::{AgentId, Digest, JobId};
+use tessera_protocol::spec::Workload;
 use tessera_protocol::unit::{Epoch, ShardIndex};
 use tessera_protocol::wire::{
     self, AgentControl, AgentWork, BulkHeader, FrameError, Hello, Message, Refusal, ShardResult,
@@ -125,6 +126,8 @@ fn is_valid(hello: &Hello) -> bool {
         && texts.iter().all(short)
         && hello.kernels.len() <= limits::INPUTS_MAX
         && hello.kernels.iter().all(|kernel| short(&kernel))
+        // An agent that can run nothing would only hold shards up.
+        && hello.kernels.iter().any(|kernel| kernel == Workload::MonteCarlo.kernel())
 }
 
 /// The batch that admits a known agent: it changes nothing.

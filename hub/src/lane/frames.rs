@@ -19,13 +19,17 @@ enum Outgoing {
     Bulk(Bytes),
 }
 
-/// Frames of all sessions of a lane. Bounded by the credit of the agents: an assignment is 44 bytes,
-/// a task is shared.
+/// Frames that may wait for one session; its agent does not read them, and it is given up beyond.
+const WAITING_MAX: usize = 8_192;
+
+/// Frames of all sessions of a lane; a large task is held once, however many agents get it.
 #[derive(Debug, Default)]
 pub(super) struct Frames {
     /// Assignments of this turn; all of one job, since another job's flush them first.
     assigning: BTreeMap<Session, (JobId, Vec<Assignment>)>,
     waiting: BTreeMap<Session, VecDeque<Outgoing>>,
+    /// Large tasks as bulk payloads, until their job is forgotten.
+    tasks: BTreeMap<JobId, Bytes>,
     scratch: Vec<u8>,
 }
 
@@ -42,8 +46,12 @@ impl Frames {
         let body = self.body(&HubWork::Job { job: job.0, kernel: kernel.to_owned(), task: inline });
         self.push(session, Outgoing::Work(body));
         if bulk {
-            let bytes = wire::bulk(&BulkHeader::Task { job: job.0 }, task);
-            self.push(session, Outgoing::Bulk(bytes.into()));
+            let bytes = self.tasks.entry(job).or_insert_with(|| {
+                let header = BulkHeader::Task { job: job.0 };
+                wire::bulk(&header, task).into()
+            });
+            let bytes = bytes.clone();
+            self.push(session, Outgoing::Bulk(bytes));
         }
     }
 
@@ -60,6 +68,7 @@ impl Frames {
 
     pub(super) fn forget(&mut self, session: Session, job: JobId) {
         self.flush(session);
+        self.tasks.remove(&job);
         let body = self.body(&HubWork::Forget { job: job.0 });
         self.push(session, Outgoing::Work(body));
     }
@@ -70,12 +79,18 @@ impl Frames {
         self.waiting.remove(&session);
     }
 
-    /// Hands everything to the sessions; what one does not take now stays for the next turn.
-    pub(super) fn send(&mut self, io: &mut Sessions) {
+    /// Hands everything to the sessions; what one does not take now stays for the next turn. Answers the
+    /// sessions for which too much waits.
+    pub(super) fn send(&mut self, io: &mut Sessions) -> Vec<Session> {
         while let Some((session, _)) = self.assigning.first_key_value() {
             self.flush(*session);
         }
+        let mut given_up = Vec::new();
         self.waiting.retain(|session, queue| {
+            if queue.len() > WAITING_MAX {
+                given_up.push(*session);
+                return false;
+            }
             let to = SessionId::from_bits(session.0);
             while let Some(next) = queue.front() {
                 let sent = match next {
@@ -95,6 +110,7 @@ impl Frames {
             }
             false
         });
+        given_up
     }
 
     /// Whether something waits for a session that was full.

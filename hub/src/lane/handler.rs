@@ -11,12 +11,12 @@ use tessera_hub_core::{BatchId, Effect, Event, Lane, LaneMessage, Record, Sessio
 use tessera_protocol::id::{AgentId, JobId};
 use tessera_protocol::unit::{LaneIndex, Tick};
 use tessera_protocol::wire::{Hello, HubControl, Refusal};
-use tessera_storage::Commit;
+use tessera_storage::{Batch, Commit};
 
 use super::agents::{self, Heard, Standing, Standings};
 use super::frames::Frames;
 use crate::clients::{Clients, ToClients};
-use crate::journal::{Journal, Refused, Verdict};
+use crate::journal::{Failed, Journal, Refused, Verdict};
 use crate::quic::{CloseCode, SessionEvent, SessionId, Sessions};
 use crate::records;
 use crate::runtime::{LaneHandler, Mailbox, Mailboxes, PushError};
@@ -155,6 +155,7 @@ impl Handler {
             Effect::CloseSession { session, reason } => {
                 let (code, words) = match reason {
                     MachineReason::Superseded => (CloseCode::REPLACED, "the agent opened a newer session"),
+                    MachineReason::Flooding => (CloseCode::TOO_MUCH, "more partials delivered than announced"),
                     MachineReason::Silent => (CloseCode::TOO_LATE, "no heartbeat for a lease"),
                 };
                 io.close(SessionId::from_bits(session.0), code, words);
@@ -179,10 +180,18 @@ impl Handler {
 
     fn persist(&mut self, batch: BatchId, record: &Record) {
         let me = self.me.clone();
-        let outcome = self.journal.commit(records::batch_of(record), move |verdict| {
+        self.write(records::batch_of(record), move |verdict| {
             deliver(&me, Input::Event(Box::new(event_of(batch, verdict))));
         });
-        self.to_journal.extend(outcome.err());
+    }
+
+    /// Records reach the journal in the order in which the machine wrote them: behind one that waits, all
+    /// wait.
+    fn write(&mut self, batch: Batch, then: impl FnOnce(Verdict) + Send + 'static) {
+        let request = Journal::request(batch, then);
+        let refused =
+            if self.to_journal.is_empty() { self.journal.retry(request).err() } else { Some(request) };
+        self.to_journal.extend(refused);
     }
 
     fn tell_lane(&mut self, lane: LaneIndex, message: LaneMessage) {
@@ -238,10 +247,9 @@ impl Handler {
             Heard::Event(event) => self.step(now, event, io),
             Heard::Hello(agent) => {
                 let me = self.me.clone();
-                let outcome = self.journal.commit(agents::admit_known(agent), move |verdict| {
+                self.write(agents::admit_known(agent), move |verdict| {
                     deliver(&me, Input::Known { session: session.0, verdict });
                 });
-                self.to_journal.extend(outcome.err());
             }
             Heard::Refused(reason) => self.refuse(now, session, reason),
             Heard::Broken(breach) => {
@@ -282,10 +290,7 @@ impl Handler {
             (Verdict::Judged(Commit::Conflict { .. }), Some(secret)) => {
                 let batch = agents::enrol(*agent, *key, hello, &secret);
                 let me = self.me.clone();
-                let outcome = self
-                    .journal
-                    .commit(batch, move |verdict| deliver(&me, Input::Enrolled { session: session.0, verdict }));
-                self.to_journal.extend(outcome.err());
+                self.write(batch, move |verdict| deliver(&me, Input::Enrolled { session: session.0, verdict }));
             }
         }
     }
@@ -356,7 +361,9 @@ impl LaneHandler for Handler {
             self.step(now, Event::TimePassed, io);
         }
         self.close_refused(now, io);
-        self.frames.send(io);
+        for session in self.frames.send(io) {
+            io.close(SessionId::from_bits(session.0), CloseCode::TOO_MUCH, "the agent does not read its frames");
+        }
         let farewell = self.refused.front().map(|(due, ..)| *due);
         let timer = self.machine.next_timer().map(|due| self.origin + Duration::from_millis(due.0));
         let stuck = !self.to_journal.is_empty()
@@ -394,10 +401,10 @@ fn event_of(batch: BatchId, verdict: Verdict) -> Event {
             let existing: Option<(JobId, _)> = found.as_deref().and_then(records::read_idempotency);
             match existing {
                 Some((existing, manifest)) => Event::Conflicted { batch, existing, manifest },
-                None => Event::CommitFailed { batch },
+                None => Event::CommitFailed { batch, too_large: false },
             }
         }
-        Verdict::Failed(_) => Event::CommitFailed { batch },
+        Verdict::Failed(failed) => Event::CommitFailed { batch, too_large: failed == Failed::TooLarge },
     }
 }
 

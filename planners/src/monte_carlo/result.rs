@@ -7,11 +7,12 @@ use serde::Serialize;
 use tessera_protocol::bins;
 use tessera_protocol::canonical;
 use tessera_protocol::exact::{ExactSum, sample_variance};
+use tessera_protocol::limits;
 use tessera_protocol::monte_carlo::{
     HISTOGRAM_BINS, HISTOGRAM_BINS_PER_SCALE, HISTOGRAM_LINEAR_BINS, SUMS_PER_BOOK, SUMS_PER_CONTRACT,
 };
 use tessera_protocol::spec::{ContractKind, ContractSpec, JobSpec, ModelName, MonitoringSpec, Workload};
-use tessera_protocol::tally::{Tally, TallyError};
+use tessera_protocol::tally::{Shape, Tally, TallyError};
 
 use crate::FinishError;
 
@@ -88,26 +89,36 @@ struct PiResult {
     ci95: [f64; 2],
 }
 
-/// Whether a tally has the sums, counts and bins of the model, and counts every sample once.
-pub fn fits(spec: &JobSpec, tally: &Tally) -> bool {
+/// The sums, counts and bins of the model.
+pub fn shape(spec: &JobSpec) -> Shape {
     let contracts = spec.params.book.len();
-    let binned: u128 = tally.bins.iter().map(|(_, count)| u128::from(*count)).sum();
     match spec.params.model {
-        ModelName::Pi => {
-            let inside = tally.counts.first().copied();
-            tally.counts.len() == 1 && inside <= Some(tally.samples) && tally.sums.is_empty() && binned == 0
-        }
-        ModelName::Gbm => {
-            tally.sums.len() == contracts * SUMS_PER_CONTRACT + SUMS_PER_BOOK
-                && tally.counts.len() == contracts * HISTOGRAM_BINS
-                && tally
-                    .counts
-                    .chunks_exact(HISTOGRAM_BINS)
-                    .all(|counts| total(counts) == u128::from(tally.samples))
-                && binned == u128::from(tally.samples)
-                && tally.bins.iter().all(|(bin, _)| bins::bin_value(*bin).is_some())
-        }
+        ModelName::Pi => Shape { sums: 0, counts: 1, bins_max: 0 },
+        ModelName::Gbm => Shape {
+            sums: contracts * SUMS_PER_CONTRACT + SUMS_PER_BOOK,
+            counts: contracts * HISTOGRAM_BINS,
+            bins_max: limits::TALLY_BINS_MAX,
+        },
     }
+}
+
+/// Whether a tally has the model's shape and counts every sample once.
+pub fn fits(spec: &JobSpec, tally: &Tally) -> bool {
+    let shape = shape(spec);
+    let shaped = tally.sums.len() == shape.sums
+        && tally.counts.len() == shape.counts
+        && tally.bins.len() <= shape.bins_max;
+    let whole = u128::from(tally.samples);
+    let binned: u128 = tally.bins.iter().map(|(_, count)| u128::from(*count)).sum();
+    let counted = match spec.params.model {
+        ModelName::Pi => tally.counts.first() <= Some(&tally.samples),
+        ModelName::Gbm => {
+            binned == whole
+                && tally.bins.iter().all(|(bin, _)| bins::bin_value(*bin).is_some())
+                && tally.counts.chunks_exact(HISTOGRAM_BINS).all(|counts| total(counts) == whole)
+        }
+    };
+    shaped && counted
 }
 
 fn total(counts: &[u64]) -> u128 {
@@ -154,8 +165,8 @@ fn book<'a>(spec: &'a JobSpec, tally: &Tally) -> Result<BookResult<'a>, FinishEr
         .zip(of_contracts.chunks_exact(SUMS_PER_CONTRACT))
         .zip(tally.counts.chunks_exact(HISTOGRAM_BINS))
         .map(|((contract, sums), counts)| contract_result(contract, tally.samples, sums, counts))
-        .collect();
-    let (value, standard_error) = mean_and_error(tally.samples, &of_book[0], &of_book[1]);
+        .collect::<Result<_, _>>()?;
+    let (value, standard_error) = mean_and_error(tally.samples, &of_book[0], &of_book[1])?;
     let pnl = profit_and_loss(&tally.bins, tally.samples, value)?;
     let book = BookValue { value, standard_error, ci95: interval(value, standard_error), pnl };
     Ok(BookResult {
@@ -172,9 +183,9 @@ fn contract_result<'a>(
     samples: u64,
     sums: &[ExactSum],
     counts: &[u64],
-) -> ContractResult<'a> {
-    let (price, standard_error) = mean_and_error(samples, &sums[0], &sums[1]);
-    let (delta, delta_standard_error) = mean_and_error(samples, &sums[2], &sums[3]);
+) -> Result<ContractResult<'a>, FinishError> {
+    let (price, standard_error) = mean_and_error(samples, &sums[0], &sums[1])?;
+    let (delta, delta_standard_error) = mean_and_error(samples, &sums[2], &sums[3])?;
     let (delta_method, scale) = match contract.kind {
         ContractKind::EuropeanCall
         | ContractKind::EuropeanPut
@@ -188,7 +199,7 @@ fn contract_result<'a>(
             ("likelihood_ratio", contract.payout.unwrap_or_default())
         }
     };
-    ContractResult {
+    Ok(ContractResult {
         id: &contract.id,
         underlying: &contract.underlying,
         kind: contract.kind,
@@ -205,19 +216,23 @@ fn contract_result<'a>(
             bins: counts[1..=HISTOGRAM_LINEAR_BINS].to_vec(),
             overflow: counts[HISTOGRAM_LINEAR_BINS + 1],
         },
-    }
+    })
 }
 
 /// The mean, and its standard error: undefined (written `null`) for a single sample.
-fn mean_and_error(samples: u64, sum: &ExactSum, sum_of_squares: &ExactSum) -> (f64, f64) {
+fn mean_and_error(
+    samples: u64,
+    sum: &ExactSum,
+    sum_of_squares: &ExactSum,
+) -> Result<(f64, f64), FinishError> {
     let count = samples as f64;
     let mean = sum.to_f64() / count;
-    let standard_error = if samples < 2 {
-        f64::NAN
-    } else {
-        libm::sqrt(sample_variance(samples, sum, sum_of_squares) / count)
-    };
-    (mean, standard_error)
+    if samples < 2 {
+        return if mean.is_finite() { Ok((mean, f64::NAN)) } else { Err(FinishError::NotFinite) };
+    }
+    let standard_error = libm::sqrt(sample_variance(samples, sum, sum_of_squares) / count);
+    let finite = mean.is_finite() && standard_error.is_finite();
+    if finite { Ok((mean, standard_error)) } else { Err(FinishError::NotFinite) }
 }
 
 fn interval(mean: f64, standard_error: f64) -> [f64; 2] {

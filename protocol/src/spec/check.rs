@@ -21,6 +21,9 @@ const EXPIRY_MAX: f64 = 100.0;
 /// Largest absolute quantity.
 const QUANTITY_MAX: f64 = 1e12;
 
+/// Characters of a wrong value that an error repeats.
+const VALUE_CHARS_MAX: usize = 160;
+
 /// Every field that is wrong, in the order of the document, at most [`SpecError::FIELDS_MAX`].
 pub(super) fn fields(spec: &JobSpec) -> Vec<FieldError> {
     let mut found = Findings(Vec::new());
@@ -58,11 +61,9 @@ struct Findings(Vec<FieldError>);
 impl Findings {
     fn add(&mut self, field: &str, value: &str, allowed: &str) {
         if self.0.len() < SpecError::FIELDS_MAX {
-            self.0.push(FieldError {
-                field: field.to_owned(),
-                value: value.to_owned(),
-                allowed: allowed.to_owned(),
-            });
+            let shown: String = value.chars().take(VALUE_CHARS_MAX).collect();
+            let value = if shown.len() < value.len() { shown + "…" } else { shown };
+            self.0.push(FieldError { field: field.to_owned(), value, allowed: allowed.to_owned() });
         }
     }
 

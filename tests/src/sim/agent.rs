@@ -1,9 +1,21 @@
 //! A simulated agent: the real machine of the agent around a toy kernel, honest or not.
 
-use tessera_agent_core::{Event, Identity, Machine, ShardWork};
-use tessera_protocol::id::AgentId;
+use tessera_agent_core::{Event, Identity, Machine, Outcome, ShardWork};
+use tessera_protocol::id::{AgentId, Digest};
 use tessera_protocol::tally::Tally;
-use tessera_protocol::wire::Hello;
+use tessera_protocol::wire::{Hello, ShardFailure};
+
+/// How an agent answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Honest,
+    /// Wrongly, always, and for each shard the same.
+    Liar,
+    /// With bytes that are no partial, one time in three.
+    Garbler,
+    /// That it failed, one time in three.
+    Failer,
+}
 
 /// One agent over all its sessions and processes.
 #[derive(Debug)]
@@ -14,8 +26,7 @@ pub(super) struct Agent {
     pub(super) life: u64,
     pub(super) lane: u16,
     pub(super) session: Option<u64>,
-    /// Answers wrongly, each shard its own way.
-    liar: bool,
+    kind: Kind,
     /// What it could not take in while it was stopped; `None` while it runs.
     pub(super) frozen: Option<Vec<Event>>,
     /// *Units*: milliseconds to a shard.
@@ -24,10 +35,10 @@ pub(super) struct Agent {
 }
 
 impl Agent {
-    pub(super) fn new(number: u8, liar: bool, pace_ms: u64) -> Agent {
+    pub(super) fn new(number: u8, kind: Kind, pace_ms: u64) -> Agent {
         let (id, slots) = (AgentId::of_key(&[number; 32]), 1 + u16::from(number % 3));
         let machine = machine(id, slots);
-        Agent { id, machine, life: 0, lane: 0, session: None, liar, frozen: None, pace_ms, slots }
+        Agent { id, machine, life: 0, lane: 0, session: None, kind, frozen: None, pace_ms, slots }
     }
 
     /// The process dies; the next one knows nothing.
@@ -42,13 +53,19 @@ impl Agent {
         hello(self.slots)
     }
 
-    pub(super) fn compute(&self, work: &ShardWork) -> Vec<u8> {
+    pub(super) fn compute(&self, work: &ShardWork) -> Outcome {
         let mut tally = toy_kernel(work.first, work.count);
-        if self.liar {
+        let unlucky = (work.first ^ work.attempt.epoch.0) % 3 == 0;
+        if self.kind == Kind::Failer && unlucky {
+            return Outcome::Failed(ShardFailure::KernelFailed);
+        }
+        if self.kind == Kind::Liar {
             let inside = &mut tally.counts[0];
             *inside = if *inside == 0 { 1 } else { *inside - 1 };
         }
-        tally.encode()
+        let partial = if self.kind == Kind::Garbler && unlucky { vec![1, 2, 3] } else { tally.encode() };
+        let digest = Digest::of(&partial);
+        Outcome::Done { partial, digest, kernel_us: 1 }
     }
 }
 

@@ -4,9 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 
-use tessera_agent_core::{
-    Closing, Effect as AgentEffect, Event as AgentEvent, Outcome as ShardOutcome, Random as AgentRandom,
-};
+use tessera_agent_core::{Closing, Effect as AgentEffect, Event as AgentEvent, Random as AgentRandom};
 use tessera_hub_core::lane::{Config, Lane};
 use tessera_hub_core::record::Base;
 use tessera_hub_core::{
@@ -19,7 +17,7 @@ use tessera_protocol::spec::{JobSpec, Manifest};
 use tessera_protocol::unit::{Epoch, LaneIndex, ShardIndex, Tick, UnixMillis};
 use tessera_protocol::wire::{AgentControl, AgentWork, BulkHeader, ShardResult};
 
-use super::agent::Agent;
+use super::agent::{Agent, Kind};
 use super::checker::{self, Violation};
 use super::random::Random;
 use super::store::{Commit, Store};
@@ -57,6 +55,7 @@ struct Swarm {
     lanes: u16,
     agents: u8,
     liar: bool,
+    clumsy: Option<Kind>,
     drop: u64,
     duplicate: u64,
     delay_ms: u64,
@@ -157,6 +156,7 @@ impl World {
             lanes: 1 + random.below(3) as u16,
             agents: 1 + random.below(6) as u8,
             liar: random.chance(300),
+            clumsy: [None, None, Some(Kind::Garbler), Some(Kind::Failer)][random.below(4) as usize],
             drop: rate(&mut random, 100),
             duplicate: rate(&mut random, 200),
             delay_ms: 1 + rate(&mut random, 3000),
@@ -188,14 +188,19 @@ impl World {
         world
     }
 
-    /// Agents, jobs and troubles. A liar is outnumbered three to one and its jobs are checked whole.
+    /// Agents, jobs and troubles. Three honest agents outnumber a liar, whose jobs are checked whole.
     fn populate(&mut self) {
-        let agents = if self.swarm.liar { self.swarm.agents.max(4) } else { self.swarm.agents };
+        let agents = if self.swarm.liar { self.swarm.agents.max(5) } else { self.swarm.agents };
         for number in 0..agents {
+            let kind = match number {
+                0 if self.swarm.liar => Kind::Liar,
+                1 => self.swarm.clumsy.unwrap_or(Kind::Honest),
+                _ => Kind::Honest,
+            };
             let pace = 1 + self.random.below(400);
-            self.agents.push(Agent::new(number, self.swarm.liar && number == 0, pace));
+            self.agents.push(Agent::new(number, kind, pace));
             let at = self.random.below(2_000);
-            self.to_agent(at, usize::from(number), None, AgentEvent::Started);
+            self.reach_agent(at, usize::from(number), None, AgentEvent::Started);
         }
         for number in 0..1 + self.random.below(4) {
             let at = self.random.below(20_000);
@@ -327,7 +332,7 @@ impl World {
                     // The agent reads nothing else before its welcome, which went ahead of this.
                     let at = self.any_order().max(self.in_order(2_000, session.0 + 10_000));
                     let event = AgentEvent::TaskArrived { job, task: task.to_vec() };
-                    self.to_agent(at, agent, Some(session.0), event);
+                    self.reach_agent(at, agent, Some(session.0), event);
                 }
             }
             Effect::Assign { session, job, assignment } => {
@@ -392,7 +397,7 @@ impl World {
         self.agents.iter().position(|agent| agent.session == Some(session))
     }
 
-    fn to_agent(&mut self, at: u64, agent: usize, session: Option<u64>, event: AgentEvent) {
+    fn reach_agent(&mut self, at: u64, agent: usize, session: Option<u64>, event: AgentEvent) {
         let life = self.agents[agent].life;
         self.at(at, Due::Agent { agent, life, session, event: Box::new(event) });
     }
@@ -401,28 +406,28 @@ impl World {
     fn tell_agent(&mut self, session: SessionId, event: AgentEvent) {
         if let Some(agent) = self.agent_of(session.0) {
             let at = self.in_order(2_000, session.0 + 10_000);
-            self.to_agent(at, agent, Some(session.0), event);
+            self.reach_agent(at, agent, Some(session.0), event);
         }
     }
 
-    fn to_hub(&mut self, at: u64, agent: usize, event: Event) {
+    fn reach_hub(&mut self, at: u64, agent: usize, event: Event) {
         let (life, lane) = (self.life, self.agents[agent].lane);
         self.at(at, Due::Hub { life, lane, event });
     }
 
     /// The agent hears of the end of its session; what was under way on it never arrives.
     fn lose_session(&mut self, at: u64, agent: usize) {
-        let random = AgentRandom(self.random.next());
+        let random = AgentRandom(self.random.draw());
         self.agents[agent].session = None;
         self.thaw(agent);
-        self.to_agent(at, agent, None, AgentEvent::SessionLost { random });
+        self.reach_agent(at, agent, None, AgentEvent::SessionLost { random });
     }
 
     /// A stopped process runs again: first it takes in what had reached it.
     fn thaw(&mut self, agent: usize) {
         let now = self.now;
         for event in self.agents[agent].frozen.take().unwrap_or_default() {
-            self.to_agent(now, agent, None, event);
+            self.reach_agent(now, agent, None, event);
         }
     }
 
@@ -448,7 +453,7 @@ impl World {
                 let lane = self.random.below(u64::from(self.swarm.lanes)) as u16;
                 (self.agents[agent].session, self.agents[agent].lane) = (Some(self.sessions), lane);
                 let at = self.any_order();
-                self.to_agent(at, agent, Some(self.sessions), AgentEvent::HubReached);
+                self.reach_agent(at, agent, Some(self.sessions), AgentEvent::HubReached);
             }
             AgentEffect::SendControl(message) => self.control(agent, message),
             AgentEffect::SendWork(AgentWork::Results { job, items }) => {
@@ -477,11 +482,9 @@ impl World {
             }
             AgentEffect::SendBulk { header: BulkHeader::Task { .. }, .. } => panic!("agents send no tasks"),
             AgentEffect::StartShard { slot, work } => {
-                let partial = self.agents[agent].compute(&work);
-                let digest = Digest::of(&partial);
-                let outcome = ShardOutcome::Done { partial, digest, kernel_us: 1 };
+                let outcome = self.agents[agent].compute(&work);
                 let at = self.now + self.agents[agent].pace_ms;
-                self.to_agent(at, agent, None, AgentEvent::ShardEnded { slot, outcome });
+                self.reach_agent(at, agent, None, AgentEvent::ShardEnded { slot, outcome });
             }
             AgentEffect::CloseSession { reason } => {
                 assert!(!matches!(reason, Closing::Violated(_)), "the hub broke the protocol: {reason}");
@@ -503,7 +506,7 @@ impl World {
             AgentControl::Hello(_) => {
                 let (id, hello) = (self.agents[agent].id, Box::new(self.agents[agent].hello()));
                 let at = self.in_order(session.0 + 10_000, 2_000);
-                self.to_hub(at, agent, Event::AgentAdmitted { session, agent: id, hello });
+                self.reach_hub(at, agent, Event::AgentAdmitted { session, agent: id, hello });
             }
             AgentControl::Heartbeat { holding } => {
                 self.send(agent, |session| Event::HeartbeatArrived { session, holding });
@@ -521,10 +524,10 @@ impl World {
         }
         if self.random.chance(self.swarm.duplicate) {
             let at = self.any_order();
-            self.to_hub(at, agent, event.clone());
+            self.reach_hub(at, agent, event.clone());
         }
         let at = self.any_order();
-        self.to_hub(at, agent, event);
+        self.reach_hub(at, agent, event);
     }
 
     /// The hub hears of the end of a session.
@@ -532,7 +535,7 @@ impl World {
         if let Some(session) = self.agents[agent].session {
             let known = self.links.get(&(session + 10_000, 2_000)).copied().unwrap_or_default();
             let at = self.any_order().max(known);
-            self.to_hub(at, agent, Event::SessionClosed { session: SessionId(session) });
+            self.reach_hub(at, agent, Event::SessionClosed { session: SessionId(session) });
         }
     }
 
@@ -540,7 +543,7 @@ impl World {
         self.hang_up(agent);
         self.agents[agent].restart();
         let at = self.now + self.random.below(5_000);
-        self.to_agent(at, agent, None, AgentEvent::Started);
+        self.reach_agent(at, agent, None, AgentEvent::Started);
     }
 
     // --- what happens ---------------------------------------------------------------------------
@@ -604,7 +607,7 @@ impl World {
 
     fn commit(&mut self, lane: u16, batch: BatchId, record: Record) -> Result<(), Violation> {
         let event = if self.faulty() && self.random.chance(self.swarm.commit_fails) {
-            Event::CommitFailed { batch }
+            Event::CommitFailed { batch, too_large: false }
         } else {
             match self.store.commit(record) {
                 Commit::Done => Event::Committed { batch },
@@ -653,7 +656,7 @@ impl World {
         let first = base.as_ref().map_or(0, |base| base.tally.samples);
         let plan = Plan::new(&manifest, first).expect("the workload's jobs can be planned");
         let mut bytes = [0; 10];
-        bytes[..8].copy_from_slice(&self.random.next().to_le_bytes());
+        bytes[..8].copy_from_slice(&self.random.draw().to_le_bytes());
         let job = NewJob {
             id: JobId::new(self.now, bytes),
             manifest,
