@@ -95,7 +95,23 @@ fn market(book: &[ContractSpec]) -> Market {
     let contracts =
         book.iter().map(|contract| planned(contract, &order, &dates[contract.underlying.as_str()])).collect();
     let drivers = order.iter().map(|name| Driver { times: dates[name].clone() }).collect();
-    Market { drivers, contracts }
+    Market { drivers, contracts, anchor: anchor(book) }
+}
+
+/// The book's intrinsic value at today's prices, undiscounted: near its mean where the mean is far from zero.
+pub(crate) fn anchor(book: &[ContractSpec]) -> f64 {
+    book.iter().fold(0.0, |value, contract| {
+        let (ahead, behind) = (contract.spot - contract.strike, contract.strike - contract.spot);
+        let payout = contract.payout.unwrap_or_default();
+        let intrinsic = match contract.kind {
+            ContractKind::EuropeanCall | ContractKind::AsianCall | ContractKind::DownAndOutCall => ahead.max(0.0),
+            ContractKind::EuropeanPut | ContractKind::AsianPut | ContractKind::DownAndOutPut => behind.max(0.0),
+            ContractKind::DigitalCall if ahead > 0.0 => payout,
+            ContractKind::DigitalPut if behind > 0.0 => payout,
+            ContractKind::DigitalCall | ContractKind::DigitalPut => 0.0,
+        };
+        value + contract.quantity * intrinsic
+    })
 }
 
 fn monitored(contract: &ContractSpec) -> &[f64] {

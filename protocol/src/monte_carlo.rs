@@ -37,6 +37,8 @@ pub struct Market {
     pub drivers: Vec<Driver>,
     /// In the order of the book.
     pub contracts: Vec<Contract>,
+    /// Taken off the book's value before it is binned, so that bins resolve its spread and not its level.
+    pub anchor: f64,
 }
 
 /// One Brownian motion, shared by every contract on the same underlying.
@@ -201,6 +203,9 @@ impl Market {
             || self.drivers.len() > self.contracts.len()
         {
             return Err(TaskError::Size);
+        }
+        if !self.anchor.is_finite() {
+            return Err(TaskError::Number { contract: 0 });
         }
         for (at, driver) in self.drivers.iter().enumerate() {
             if driver.times.is_empty() || driver.times.len() > limits::GRID_TIMES_MAX {

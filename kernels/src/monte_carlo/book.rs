@@ -208,7 +208,7 @@ impl Results {
         }
         poll.tick(value.len() * (program.contracts.len() + PASSES_PER_VISIT))?;
         self.value.add(isa, value).map_err(|_| KernelError::BookNotFinite)?;
-        self.values.record(isa, value);
+        self.values.record(isa, value, program.anchor);
         Ok(())
     }
 

@@ -106,11 +106,11 @@ impl ValueHistogram {
         ValueHistogram { directory: vec![ABSENT; PAGES], pages: Vec::new() }
     }
 
-    /// Counts values, of which there are at most a block.
-    pub(super) fn record(&mut self, isa: Isa, values: &[f64]) {
+    /// Counts values less `anchor`, of which there are at most a block.
+    pub(super) fn record(&mut self, isa: Isa, values: &[f64], anchor: f64) {
         let mut bins = [0u32; PATHS];
         let bins = &mut bins[..values.len()];
-        value_bins(isa, values, bins);
+        value_bins(isa, values, anchor, bins);
         for bin in bins.iter() {
             let page = self.directory[(bin >> PAGE_BITS) as usize % PAGES];
             let page = if page == ABSENT { self.add_page(bin >> PAGE_BITS) } else { page };
@@ -139,13 +139,13 @@ impl ValueHistogram {
 }
 
 for_each_isa! {
-    fn value_bins(values: &[f64], bins: &mut [u32]) = value_bins_body;
+    fn value_bins(values: &[f64], anchor: f64, bins: &mut [u32]) = value_bins_body;
 }
 
 #[inline(always)]
-fn value_bins_body(values: &[f64], bins: &mut [u32]) {
+fn value_bins_body(values: &[f64], anchor: f64, bins: &mut [u32]) {
     for (bin, value) in bins.iter_mut().zip(values) {
-        *bin = bin_of(*value);
+        *bin = bin_of(*value - anchor);
     }
 }
 
@@ -175,7 +175,7 @@ mod tests {
         let values = [3.0, -1e-200, 0.0, -0.0, 3.0, 1e200];
         for isa in Isa::available() {
             let mut histogram = ValueHistogram::new();
-            histogram.record(isa, &values);
+            histogram.record(isa, &values, 0.0);
             let expected = vec![(bin_of(-1e-200), 1), (bin_of(0.0), 2), (bin_of(3.0), 2), (bin_of(1e200), 1)];
             assert_eq!(histogram.into_bins(), expected);
         }

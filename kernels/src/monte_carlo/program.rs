@@ -17,6 +17,8 @@ pub(super) struct Program {
     pub(super) contracts: Vec<Terms>,
     /// Arrays of one number a path that contracts carry from date to date.
     pub(super) states: usize,
+    /// Taken off the book's value before it is binned.
+    pub(super) anchor: f64,
 }
 
 /// One date of a driver.
@@ -119,6 +121,7 @@ impl Program {
             drivers: market.drivers.iter().map(|driver| steps(&driver.times)).collect(),
             contracts: Vec::new(),
             states: 0,
+            anchor: market.anchor,
         };
         for (position, contract) in market.contracts.iter().enumerate() {
             program.add(position, contract, market).ok_or(KernelError::Dates { contract: position })?;

@@ -125,6 +125,6 @@ impl Terms {
 pub(crate) fn task(seed: u64, times: &[f64], contracts: Vec<Contract>) -> Task {
     let mut random = Random::new(seed);
     let word = random.next();
-    let market = Market { drivers: vec![Driver { times: times.to_vec() }], contracts };
+    let market = Market { drivers: vec![Driver { times: times.to_vec() }], contracts, anchor: 0.0 };
     Task { key: [word as u32, (word >> 32) as u32], model: Model::Gbm(market) }
 }

@@ -62,7 +62,8 @@ struct BookValue {
     pnl: ProfitAndLoss,
 }
 
-/// Discounted value of the book on a path less its mean over all paths.
+/// Discounted value of the book on a path less its mean over all paths; ranked by the value less the
+/// planner's anchor, rounded to 13 significant bits.
 #[derive(Serialize)]
 struct ProfitAndLoss {
     var95: f64,
@@ -167,7 +168,7 @@ fn book<'a>(spec: &'a JobSpec, tally: &Tally) -> Result<BookResult<'a>, FinishEr
         .map(|((contract, sums), counts)| contract_result(contract, tally.samples, sums, counts))
         .collect::<Result<_, _>>()?;
     let (value, standard_error) = mean_and_error(tally.samples, &of_book[0], &of_book[1])?;
-    let pnl = profit_and_loss(&tally.bins, tally.samples, value)?;
+    let pnl = profit_and_loss(&tally.bins, tally.samples, value - super::anchor(contracts))?;
     let book = BookValue { value, standard_error, ci95: interval(value, standard_error), pnl };
     Ok(BookResult {
         workload: spec.workload,
@@ -239,6 +240,7 @@ fn interval(mean: f64, standard_error: f64) -> [f64; 2] {
     [mean - Z_95 * standard_error, mean + Z_95 * standard_error]
 }
 
+/// *Order*: `mean` is that of the binned values, so the book's less its anchor.
 fn profit_and_loss(counted: &[(u32, u64)], samples: u64, mean: f64) -> Result<ProfitAndLoss, FinishError> {
     let values: Vec<(f64, u64)> = counted
         .iter()
