@@ -66,6 +66,11 @@ impl fmt::Display for Isa {
     }
 }
 
+/// Aligned to cache lines, so that no vector straddles two: a straddling load costs two.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+pub(crate) struct Aligned<T>(pub(crate) T);
+
 /// Makes a function that runs an `#[inline(always)]` body compiled for the instruction set given first.
 macro_rules! for_each_isa {
     ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $output:ty)? = $body:path;) => {

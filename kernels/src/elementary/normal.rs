@@ -11,7 +11,7 @@
 
 use super::log::{Reduced, finish, log_core, reduce};
 use super::polynomial;
-use crate::isa::for_each_isa;
+use crate::isa::{Aligned, for_each_isa};
 
 /// No normal is larger than this: the inverse at `1 − 2⁻⁵³` is 8.21.
 pub const NORMAL_BOUND: f64 = 8.3;
@@ -206,13 +206,13 @@ fn correct(uniforms: &[f64], normals: &mut [f64]) {
         }
     }
     // Filled up with zeros, which are as good as any other number.
-    let [mut x, mut corrected, mut first, mut second] = [[0.0; BATCH]; 4];
+    let [mut x, mut corrected, mut first, mut second] = [Aligned([0.0; BATCH]); 4];
     for positions in positions[..count].chunks(BATCH) {
-        for (x, position) in x.iter_mut().zip(positions) {
+        for (x, position) in x.0.iter_mut().zip(positions) {
             *x = uniforms[usize::from(*position)];
         }
-        centre(&x, &mut corrected, &mut first, &mut second);
-        for ((position, x), corrected) in positions.iter().zip(&x).zip(&corrected) {
+        centre(&x.0, &mut corrected.0, &mut first.0, &mut second.0);
+        for ((position, x), corrected) in positions.iter().zip(&x.0).zip(&corrected.0) {
             let inside = x.abs() < CENTRE_EDGE;
             normals[usize::from(*position)] = if inside { *corrected } else { outside_centre(*x) };
         }

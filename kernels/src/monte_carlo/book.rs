@@ -139,9 +139,9 @@ fn settle_visit(
 ) -> Result<(), KernelError> {
     let states = |state: usize| &scratch.states[state].0[wanted.clone()];
     let (payoff, delta) = (&mut scratch.payoff.0[wanted.clone()], &mut scratch.delta.0[wanted.clone()]);
-    settle(isa, terms, &visit.price, &scratch.w.0[wanted.clone()], states, Outcome { payoff, delta });
     let discounted = &mut scratch.discounted[visit.contract].0[wanted.clone()];
-    scale(isa, terms.discount, payoff, discounted);
+    let out = Outcome { payoff, delta, discounted };
+    settle(isa, terms, &visit.price, &scratch.w.0[wanted.clone()], states, out);
     results.tally_contract(isa, visit.contract, terms, payoff, delta, discounted)
 }
 

@@ -11,12 +11,13 @@
 
 use super::program::{PriceMap, Style, Terms};
 use crate::elementary::{Reduced, exp, exp_core, exp_finish, exp_reduce};
-use crate::isa::{Isa, for_each_isa};
+use crate::isa::{Aligned, Isa, for_each_isa};
 
-/// A block's payoffs (not discounted) and delta estimates (discounted).
+/// A block's payoffs, its delta estimates (discounted) and its discounted payoffs.
 pub(super) struct Outcome<'a> {
     pub(super) payoff: &'a mut [f64],
     pub(super) delta: &'a mut [f64],
+    pub(super) discounted: &'a mut [f64],
 }
 
 /// Settles a contract at its expiry. `states` gives the arrays it carried along.
@@ -56,7 +57,7 @@ for_each_isa! {
     pub(super) fn watch(price: &PriceMap, log_barrier: f64, w: &[f64], alive: &mut [f64]) = watch_body;
 }
 for_each_isa! {
-    /// `scaled = factor · value`: a discounted payoff, or the Brownian motion's first step.
+    /// `scaled = factor · value`: the Brownian motion's first step.
     pub(super) fn scale(factor: f64, value: &[f64], scaled: &mut [f64]) = scale_body;
 }
 for_each_isa! {
@@ -104,9 +105,9 @@ fn fix_body(price: &PriceMap, first: bool, w: &[f64], sums: &mut [f64]) {
     if first {
         sums.fill(0.0);
     }
-    let (mut staged, mut rounded) = ([0.0; STAGED], [0.0; STAGED]);
+    let [mut staged, mut rounded] = [Aligned([0.0; STAGED]); 2];
     for (w, sums) in w.chunks(STAGED).zip(sums.chunks_mut(STAGED)) {
-        let staged = &mut staged[..w.len()];
+        let staged = &mut staged.0[..w.len()];
         growth(price, w, staged, &mut rounded);
         for (sum, growth) in sums.iter_mut().zip(staged) {
             *sum = growth.mul_add(price.spot, *sum);
@@ -125,14 +126,22 @@ fn watch_body(price: &PriceMap, log_barrier: f64, w: &[f64], alive: &mut [f64]) 
 ///
 /// A loop for each step of the way, so that the constants of each stay in registers.
 #[inline(always)]
-fn for_each_price(price: &PriceMap, w: &[f64], out: Outcome<'_>, path: impl Fn(usize, f64) -> (f64, f64)) {
+fn for_each_price(
+    terms: &Terms,
+    price: &PriceMap,
+    w: &[f64],
+    out: Outcome<'_>,
+    path: impl Fn(usize, f64) -> (f64, f64),
+) {
     let (payoff, delta) = (&mut out.payoff[..w.len()], &mut out.delta[..w.len()]);
-    let mut rounded = [0.0; STAGED];
+    let discounted = &mut out.discounted[..w.len()];
+    let mut rounded = Aligned([0.0; STAGED]);
     for (w, growths) in w.chunks(STAGED).zip(payoff.chunks_mut(STAGED)) {
         growth(price, w, growths, &mut rounded);
     }
     for position in 0..w.len() {
         (payoff[position], delta[position]) = path(position, price.spot * payoff[position]);
+        discounted[position] = terms.discount * payoff[position];
     }
 }
 
@@ -141,7 +150,7 @@ const STAGED: usize = 128;
 
 /// The price over the spot, for at most [`STAGED`] paths; `rounded` is scratch.
 #[inline(always)]
-fn growth(price: &PriceMap, w: &[f64], growth: &mut [f64], rounded: &mut [f64; STAGED]) {
+fn growth(price: &PriceMap, w: &[f64], growth: &mut [f64], rounded: &mut Aligned<[f64; STAGED]>) {
     let growth = &mut growth[..w.len()];
     if price.wide {
         for i in 0..w.len() {
@@ -149,7 +158,7 @@ fn growth(price: &PriceMap, w: &[f64], growth: &mut [f64], rounded: &mut [f64; S
         }
         return;
     }
-    let rounded = &mut rounded[..w.len()];
+    let rounded = &mut rounded.0[..w.len()];
     for i in 0..w.len() {
         let reduced = exp_reduce(exponent(price, w[i]));
         (growth[i], rounded[i]) = (reduced.r, reduced.rounded);
@@ -168,21 +177,23 @@ fn vanilla(terms: &Terms, level: f64) -> (f64, f64) {
 
 #[inline(always)]
 fn european_body(terms: &Terms, price: &PriceMap, w: &[f64], out: Outcome<'_>) {
-    for_each_price(price, w, out, |_, level| vanilla(terms, level));
+    for_each_price(terms, price, w, out, |_, level| vanilla(terms, level));
 }
 
 #[inline(always)]
 fn asian_body(terms: &Terms, one_over_fixings: f64, sums: &[f64], out: Outcome<'_>) {
     let (payoff, delta) = (&mut out.payoff[..sums.len()], &mut out.delta[..sums.len()]);
+    let discounted = &mut out.discounted[..sums.len()];
     for position in 0..sums.len() {
         (payoff[position], delta[position]) = vanilla(terms, sums[position] * one_over_fixings);
+        discounted[position] = terms.discount * payoff[position];
     }
 }
 
 #[inline(always)]
 fn digital_body(terms: &Terms, price: &PriceMap, payout_and_ratio: [f64; 2], w: &[f64], out: Outcome<'_>) {
     let [payout, ratio] = payout_and_ratio;
-    for_each_price(price, w, out, |position, level| {
+    for_each_price(terms, price, w, out, |position, level| {
         let payoff = if terms.sign * (level - terms.strike) > 0.0 { payout } else { 0.0 };
         (payoff, payoff * (w[position] * ratio))
     });
@@ -198,7 +209,7 @@ fn watched_barrier_body(
 ) {
     let w = w_alive_first[0];
     let (alive, first) = (&w_alive_first[1][..w.len()], &w_alive_first[2][..w.len()]);
-    for_each_price(price, w, out, |position, level| {
+    for_each_price(terms, price, w, out, |position, level| {
         let (gain, _) = vanilla(terms, level);
         let payoff = if alive[position] > 0.0 { gain } else { 0.0 };
         (payoff, payoff * (first[position] * ratio))
@@ -216,7 +227,7 @@ fn bridged_barrier_body(
     out: Outcome<'_>,
 ) {
     let [distance, bridge, pathwise] = distance_bridge_pathwise;
-    for_each_price(price, w, out, |position, level| {
+    for_each_price(terms, price, w, out, |position, level| {
         let exponent = exponent(price, w[position]);
         // At or below the barrier the height is zero, and so are the weight and its slope.
         let height = if distance + exponent > 0.0 { distance + exponent } else { 0.0 };

@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use crate::elementary::{normals_from_uniforms, symmetric_uniform};
-use crate::isa::{Isa, for_each_isa};
+use crate::isa::{Aligned, Isa, for_each_isa};
 use crate::philox::{Counters, Schedule};
 
 /// Counters in a block: twice as many paths; a dozen arrays of them fit in a level 1 cache of 48 KiB.
@@ -101,8 +101,9 @@ for_each_isa! {
     pub(super) fn uniforms(schedule: &Schedule, first_counter: u64, step_and_stream: [u32; 2], even: &mut [f64], odd: &mut [f64]) = uniforms_body;
 }
 
-/// Counters whose half-done words wait between the two loops, 4 KiB of them.
-const STAGED: usize = 128;
+/// Counters whose half-done words wait between the two loops, 2 KiB of them: a block just fits in the level
+/// 1 cache without more.
+const STAGED: usize = 64;
 
 #[inline(always)]
 fn uniforms_body(
@@ -124,13 +125,13 @@ fn uniforms_body(
         return;
     }
     let counters = Counters::new(schedule, (first_counter >> 32) as u32, step, stream);
-    let [mut a, mut b, mut c, mut d] = [[0u64; STAGED]; 4];
+    let [mut a, mut b, mut c, mut d] = [Aligned([0u64; STAGED]); 4];
     let chunks = even.chunks_mut(STAGED).zip(odd.chunks_mut(STAGED));
     for (chunk, (even, odd)) in chunks.enumerate() {
         let first_low = first_low + (chunk * STAGED) as u64;
         let count = even.len();
         let odd = &mut odd[..count];
-        let (a, b, c, d) = (&mut a[..count], &mut b[..count], &mut c[..count], &mut d[..count]);
+        let (a, b, c, d) = (&mut a.0[..count], &mut b.0[..count], &mut c.0[..count], &mut d.0[..count]);
         for i in 0..count {
             [a[i], b[i], c[i], d[i]] = counters.first_half(first_low + i as u64);
         }
