@@ -28,7 +28,8 @@ fn one_call() -> Task {
         quantity: 1.0,
         payoff: Payoff::EuropeanCall,
     };
-    let market = Market { drivers: vec![Driver { times: vec![1.0] }], contracts: vec![contract], anchor: 0.0 };
+    let market =
+        Market { drivers: vec![Driver { times: vec![1.0] }], contracts: vec![contract], anchor: 0.0 };
     Task { key: [1, 2], model: Model::Gbm(market) }
 }
 
