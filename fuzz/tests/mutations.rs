@@ -56,7 +56,11 @@ fn frames_from_outside_never_panic() {
         framed(0, &|out| AgentControl::Heartbeat { holding: Vec::new() }.frame(out)),
         framed(2, &|out| AgentWork::Results { job: [1; 16], items: vec![item.clone()] }.frame(out)),
         framed(3, &|out| HubWork::Forget { job: [1; 16] }.frame(out)),
-        [&[7][..], &tessera_protocol::tally::Tally { samples: 9, counts: vec![4], ..Default::default() }.encode()].concat(),
+        [
+            &[7][..],
+            &tessera_protocol::tally::Tally { samples: 9, counts: vec![4], ..Default::default() }.encode(),
+        ]
+        .concat(),
     ];
     run(tessera_fuzz::wire, &seeds);
 }

@@ -23,8 +23,8 @@ use tokio::sync::{oneshot, watch};
 use crate::clients::Clients;
 use crate::ingress::Views;
 use crate::ingress::backend::{
-    Backend, CancelError, ExtendError, Extension, Health, JobFilter, JobResult, LookupError, Outage, PlanError,
-    Reply, ResultError, Submission, SubmitError, Submitted, TokenError,
+    Backend, CancelError, ExtendError, Extension, Health, JobFilter, JobResult, LookupError, Outage,
+    PlanError, Reply, ResultError, Submission, SubmitError, Submitted, TokenError,
 };
 use crate::ingress::keys::KeyHash;
 use crate::journal::{Journal, Verdict};
@@ -225,7 +225,9 @@ impl Hub {
                 let token = EnrolmentToken { hub_key: self.hub_key, secret }.to_string();
                 Ok(TokenIssued { token, hub: self.quic.to_string() })
             }
-            Ok(Verdict::Judged(Commit::Conflict { .. }) | Verdict::Failed(_)) => Err(out(Outage::StoreFailing)),
+            Ok(Verdict::Judged(Commit::Conflict { .. }) | Verdict::Failed(_)) => {
+                Err(out(Outage::StoreFailing))
+            }
             Err(_) => Err(out(Outage::Unavailable)),
         }
     }
@@ -324,7 +326,12 @@ impl Backend for Hub {
         let plain = [
             ("tessera_store_commits_total", "counter", "Batches made durable", commits),
             ("tessera_store_groups_total", "counter", "Waits for the disk", groups),
-            ("tessera_store_failing", "gauge", "1 while the store refuses writes", u64::from(self.journal.is_failing())),
+            (
+                "tessera_store_failing",
+                "gauge",
+                "1 while the store refuses writes",
+                u64::from(self.journal.is_failing()),
+            ),
             ("tessera_agents_away", "gauge", "Enrolled agents without a session", away as u64),
         ];
         for (name, kind, help, value) in plain {

@@ -96,9 +96,9 @@ impl fmt::Display for ConfigError {
         match self {
             ConfigError::Read { path, source } => write!(f, "cannot read {}: {source}", path.display()),
             ConfigError::Parse { path, source } => write!(f, "{}: {source}", path.display()),
-            ConfigError::NoDataDirectory => f.write_str(
-                "no directory for the hub's data: pass --data DIR, or set HOME or XDG_DATA_HOME",
-            ),
+            ConfigError::NoDataDirectory => {
+                f.write_str("no directory for the hub's data: pass --data DIR, or set HOME or XDG_DATA_HOME")
+            }
             ConfigError::Lanes { asked } => {
                 write!(f, "lanes = {asked}: must be from 1 to {}", crate::quic::LANES_MAX)
             }
@@ -171,7 +171,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("hub.toml");
         std::fs::write(&path, "lanes = 1\nlane = 2\n").unwrap();
-        let error = resolve(ServeArgs { config: Some(path), ..ServeArgs::default() }).unwrap_err().to_string();
+        let error =
+            resolve(ServeArgs { config: Some(path), ..ServeArgs::default() }).unwrap_err().to_string();
         assert!(error.contains("line 2") && error.contains("unknown field `lane`"), "{error}");
     }
 

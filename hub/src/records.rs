@@ -169,12 +169,22 @@ fn stored_job(first: u64, idempotency_key: Option<String>, view: &JobView) -> Ve
 
 fn progress_bytes(progress: &Progress) -> Vec<u8> {
     let done = progress.done.iter().map(|range| (range.start, range.end)).collect();
-    let head = json(&StoredProgress { version: VERSION, view: progress.view.clone(), plan: Some(progress.plan), done });
+    let head = json(&StoredProgress {
+        version: VERSION,
+        view: progress.view.clone(),
+        plan: Some(progress.plan),
+        done,
+    });
     headed(&head, &progress.tally)
 }
 
 fn ended_bytes(view: &JobView, tally: &Tally) -> Vec<u8> {
-    let head = json(&StoredProgress { version: VERSION, view: view.clone(), plan: None, done: vec![(0, view.shards)] });
+    let head = json(&StoredProgress {
+        version: VERSION,
+        view: view.clone(),
+        plan: None,
+        done: vec![(0, view.shards)],
+    });
     headed(&head, tally)
 }
 
@@ -376,7 +386,10 @@ mod tests {
     fn an_open_job_comes_back_with_what_of_it_was_done() {
         let (engine, job) = (Memory::default(), job(1_000, None));
         let view = Box::new(view_of(&job));
-        assert_eq!(commit(&engine, &Record::JobAccepted { job: job.clone(), view: view.clone() }), Commit::Done);
+        assert_eq!(
+            commit(&engine, &Record::JobAccepted { job: job.clone(), view: view.clone() }),
+            Commit::Done
+        );
         let mut done = tessera_hub_core::ranges::Ranges::default();
         done.insert(ShardRange { start: 2, end: 4 });
         let tally = Arc::new(Tally { samples: 200, counts: vec![77], ..Tally::default() });

@@ -135,8 +135,8 @@ struct Running {
 
 /// Runs a hub until a signal stops it.
 pub fn serve(config: &HubConfig) -> Result<(), ServeError> {
-    let http = TcpListener::bind(config.http)
-        .map_err(|source| ServeError::Http { address: config.http, source })?;
+    let http =
+        TcpListener::bind(config.http).map_err(|source| ServeError::Http { address: config.http, source })?;
     let sockets = LaneSockets::open(config.quic, config.lanes, SteeringPreference::default())
         .map_err(|source| ServeError::Quic { address: config.quic, source })?;
     let store: Arc<dyn Engine> = Arc::new(Embedded::open(&config.data).map_err(ServeError::Open)?);
@@ -249,9 +249,8 @@ fn wait(running: Running) -> Result<(), ServeError> {
 
 fn secrets(store: &dyn Engine, snapshot: &dyn Snapshot) -> Result<Secrets, ServeError> {
     let mut batch = Batch::new();
-    let read = |key: Key<'_>| {
-        snapshot.get(&key.encode()).map_err(|error: ReadError| ServeError::Read(error.into()))
-    };
+    let read =
+        |key: Key<'_>| snapshot.get(&key.encode()).map_err(|error: ReadError| ServeError::Read(error.into()));
     let identity = match read(Key::HubIdentity)? {
         Some(pkcs8) => Identity::from_pkcs8(&pkcs8).map_err(ServeError::Identity)?,
         None => {

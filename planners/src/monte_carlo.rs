@@ -104,8 +104,12 @@ pub(crate) fn anchor(book: &[ContractSpec]) -> f64 {
         let (ahead, behind) = (contract.spot - contract.strike, contract.strike - contract.spot);
         let payout = contract.payout.unwrap_or_default();
         let intrinsic = match contract.kind {
-            ContractKind::EuropeanCall | ContractKind::AsianCall | ContractKind::DownAndOutCall => ahead.max(0.0),
-            ContractKind::EuropeanPut | ContractKind::AsianPut | ContractKind::DownAndOutPut => behind.max(0.0),
+            ContractKind::EuropeanCall | ContractKind::AsianCall | ContractKind::DownAndOutCall => {
+                ahead.max(0.0)
+            }
+            ContractKind::EuropeanPut | ContractKind::AsianPut | ContractKind::DownAndOutPut => {
+                behind.max(0.0)
+            }
             ContractKind::DigitalCall if ahead > 0.0 => payout,
             ContractKind::DigitalPut if behind > 0.0 => payout,
             ContractKind::DigitalCall | ContractKind::DigitalPut => 0.0,

@@ -81,7 +81,10 @@ fn book(contracts: usize) -> Task {
         payoff: Payoff::EuropeanCall,
     };
     let contracts = (0..contracts).map(contract).collect();
-    Task { key: [3, 4], model: Model::Gbm(Market { drivers: vec![Driver { times: vec![0.5] }], contracts, anchor: 0.0 }) }
+    Task {
+        key: [3, 4],
+        model: Model::Gbm(Market { drivers: vec![Driver { times: vec![0.5] }], contracts, anchor: 0.0 }),
+    }
 }
 
 fn pi() -> Task {

@@ -90,9 +90,8 @@ pub(super) fn run(command: &Run) -> Result<(), Failure> {
 fn await_agents(hub: &tessera_client::api::Hub, wanted: u16, interrupted: &AtomicBool) {
     let started = Instant::now();
     while started.elapsed() < AGENTS_PATIENCE && !interrupted.load(Ordering::Relaxed) {
-        let connected = |list: AgentList| {
-            list.agents.iter().filter(|agent| agent.state == AgentState::Connected).count()
-        };
+        let connected =
+            |list: AgentList| list.agents.iter().filter(|agent| agent.state == AgentState::Connected).count();
         if hub.agents().is_ok_and(|list| connected(list) >= usize::from(wanted)) {
             return;
         }

@@ -6,120 +6,25 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
-use tessera_protocol::api::{AgentState, AgentView};
-use tessera_protocol::id::{AgentId, Digest, JobId};
+use tessera_protocol::id::{AgentId, JobId};
 use tessera_protocol::limits;
 use tessera_protocol::unit::{Epoch, LaneIndex, ShardIndex, ShardRange, Tick};
-use tessera_protocol::wire::{Assignment, Held, Hello, Welcome};
+use tessera_protocol::wire::{Held, Hello, Welcome};
 
 use crate::effect::{CloseReason, Outbox};
 use crate::home::avoids;
-use crate::message::{Claim, Errand, FailureCause, LaneMessage, Work};
+use crate::message::{Errand, LaneMessage, Work};
 use crate::planted::{Planted, Planting};
 use crate::ranges::Ranges;
-use crate::{Effect, SessionId, ShardAnswer};
+use crate::{Effect, SessionId};
 
-/// How long an attempt may take however small its shard. *Units*: milliseconds.
-const ATTEMPT_MS_MIN: u64 = 600_000;
-/// The slowest agent that may finish its shards: a thousand times slower than one core of today.
-/// *Units*: compute units a millisecond.
-const SLOWEST_UNITS_PER_MS: u64 = 100;
-/// Partials an agent may have delivered and not announced. *Units*: bytes.
-const PARKED_BYTES_MAX: usize = 2 * limits::BULK_BYTES_MAX;
-/// Errands of a job that are looked at to place one: a bound on the work of a step.
-const ERRANDS_LOOKED_AT_MAX: usize = 64;
+mod agent;
+mod answers;
+mod lane_job;
+mod placement;
 
-/// An agent with a live session on this lane.
-#[derive(Debug)]
-struct Agent {
-    session: SessionId,
-    hello: Box<Hello>,
-    credit: u32,
-    leaving: bool,
-    heard: Tick,
-    attempts: BTreeMap<(JobId, ShardIndex), Attempt>,
-    /// Attempts whose lease ran out and that it may hold all the same: they take credit until it
-    /// answers them or sends a heartbeat that does not name them.
-    lapsed: BTreeSet<(JobId, ShardIndex, Epoch)>,
-    told: BTreeSet<JobId>,
-    completed: u64,
-    mismatches: u64,
-}
-
-impl Agent {
-    /// How full it is. *Units*: per mille of its credit.
-    fn load(&self) -> u32 {
-        (self.held() * 1000 / u64::from(self.credit)) as u32
-    }
-
-    fn has_credit(&self) -> bool {
-        !self.leaving && self.held() < u64::from(self.credit)
-    }
-
-    fn held(&self) -> u64 {
-        (self.attempts.len() + self.lapsed.len()) as u64
-    }
-}
-
-/// One try at one shard by one agent.
-#[derive(Debug)]
-struct Attempt {
-    epoch: Epoch,
-    lease_until: Tick,
-    /// However often it is renewed.
-    lease_max: Tick,
-    errand: Option<Errand>,
-    answer: Answered,
-}
-
-/// The two halves of a large answer, in whichever order they come.
-#[derive(Debug)]
-enum Answered {
-    Nothing,
-    Announced(Digest),
-    Delivered(Vec<u8>),
-}
-
-/// Whether this lane waits for its job's home.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Supply {
-    /// The home may have more; it stands in `unasked`.
-    Unasked,
-    /// A request is out for this many.
-    Asked(u64),
-    /// The home has nothing now and will say when that changes.
-    Dry,
-}
-
-/// A job as this lane runs it.
-#[derive(Debug)]
-struct LaneJob {
-    work: Work,
-    pending: Ranges,
-    errands: VecDeque<Errand>,
-    supply: Supply,
-    queued: bool,
-    claims: Vec<Claim>,
-    attempts: u64,
-}
-
-impl LaneJob {
-    fn has_work(&self) -> bool {
-        !self.pending.is_empty() || !self.errands.is_empty()
-    }
-
-    fn queue(&self) -> usize {
-        self.work.priority as usize
-    }
-}
-
-/// What happened to one attempt at placing something of a job.
-enum Placed {
-    Yes,
-    /// There is work, and nobody free may do it.
-    Blocked,
-    Nothing,
-}
+use agent::{Agent, Attempt, view_of};
+use lane_job::{LaneJob, Supply};
 
 /// The agents and shards of one lane.
 #[derive(Debug)]
@@ -416,265 +321,7 @@ impl Scheduler {
         }
     }
 
-    // --- answers --------------------------------------------------------------------------------
-
-    /// An agent finished shards.
-    pub fn answered(
-        &mut self,
-        session: SessionId,
-        job: JobId,
-        answers: Vec<ShardAnswer>,
-        now: Tick,
-        out: &mut Outbox,
-    ) {
-        let Some(id) = self.hear(session, now) else { return };
-        for ShardAnswer { index, epoch, digest, partial } in answers {
-            let Some(attempt) = self.live_attempt(id, job, index, epoch) else {
-                self.answered_late(id, (job, index, epoch));
-                continue;
-            };
-            let partial = match (partial, core::mem::replace(&mut attempt.answer, Answered::Nothing)) {
-                (Some(partial), _) | (None, Answered::Delivered(partial)) => partial,
-                (None, Answered::Nothing | Answered::Announced(_)) => {
-                    attempt.answer = Answered::Announced(digest);
-                    continue;
-                }
-            };
-            self.complete(id, job, index, digest, partial, out);
-        }
-    }
-
-    /// A partial came on a stream of its own.
-    pub fn delivered(
-        &mut self,
-        session: SessionId,
-        job: JobId,
-        at: (ShardIndex, Epoch),
-        partial: Vec<u8>,
-        now: Tick,
-        out: &mut Outbox,
-    ) {
-        let Some(id) = self.hear(session, now) else { return };
-        let bytes_max = self.jobs.get(&job).map_or(0, |lane_job| lane_job.work.partial_bytes_max);
-        let parked = self.parked_bytes(id);
-        let Some(attempt) = self.live_attempt(id, job, at.0, at.1) else { return };
-        if partial.len() > bytes_max {
-            return self.give_up(id, job, at.0, FailureCause::NotAPartial, out);
-        }
-        match core::mem::replace(&mut attempt.answer, Answered::Nothing) {
-            Answered::Announced(digest) => self.complete(id, job, at.0, digest, partial, out),
-            Answered::Nothing | Answered::Delivered(_) if parked + partial.len() > PARKED_BYTES_MAX => {
-                out.push(Effect::CloseSession { session, reason: CloseReason::Flooding });
-                self.lose(session, out);
-            }
-            Answered::Nothing | Answered::Delivered(_) => attempt.answer = Answered::Delivered(partial),
-        }
-    }
-
-    /// Partials that an agent delivered and did not announce. *Units*: bytes.
-    fn parked_bytes(&self, id: AgentId) -> usize {
-        let attempts = self.agents.get(&id).into_iter().flat_map(|agent| agent.attempts.values());
-        let parked = |attempt: &Attempt| match &attempt.answer {
-            Answered::Delivered(partial) => partial.len(),
-            Answered::Nothing | Answered::Announced(_) => 0,
-        };
-        attempts.map(parked).sum()
-    }
-
-    /// An agent could not compute a shard.
-    pub fn failed(
-        &mut self,
-        session: SessionId,
-        job: JobId,
-        at: (ShardIndex, Epoch),
-        cause: FailureCause,
-        now: Tick,
-        out: &mut Outbox,
-    ) {
-        let Some(id) = self.hear(session, now) else { return };
-        match self.live_attempt(id, job, at.0, at.1) {
-            Some(_) => self.give_up(id, job, at.0, cause, out),
-            None => self.answered_late(id, (job, at.0, at.1)),
-        }
-    }
-
-    /// An attempt is over that nobody waits for any more.
-    fn answered_late(&mut self, id: AgentId, attempt: (JobId, ShardIndex, Epoch)) {
-        self.change(id, |agent| {
-            agent.lapsed.remove(&attempt);
-        });
-    }
-
-    fn complete(
-        &mut self,
-        id: AgentId,
-        job: JobId,
-        index: ShardIndex,
-        claimed: Digest,
-        partial: Vec<u8>,
-        out: &mut Outbox,
-    ) {
-        let digest = Digest::of(&partial);
-        if digest != claimed {
-            return self.give_up(id, job, index, FailureCause::DigestMismatch, out);
-        }
-        self.take_attempt(id, job, index);
-        if let Some(agent) = self.agents.get_mut(&id) {
-            agent.completed += 1;
-        }
-        if let Some(lane_job) = self.jobs.get_mut(&job) {
-            lane_job.claims.push(Claim { index, agent: id, digest, partial });
-            self.unreported.insert(job);
-        }
-    }
-
-    fn give_up(&mut self, id: AgentId, job: JobId, index: ShardIndex, cause: FailureCause, out: &mut Outbox) {
-        let Some(attempt) = self.take_attempt(id, job, index) else {
-            return;
-        };
-        let Some(lane_job) = self.jobs.get(&job) else {
-            return;
-        };
-        let errand = elsewhere(attempt.errand, index, id);
-        out.tell(lane_job.work.home, LaneMessage::AttemptFailed { job, errand, cause });
-    }
-
-    /// Reports what was claimed since the last report, one message a job.
-    pub fn report(&mut self, out: &mut Outbox) {
-        while let Some(job) = self.unreported.pop_first() {
-            if let Some(lane_job) = self.jobs.get_mut(&job) {
-                let claims = core::mem::take(&mut lane_job.claims);
-                let attempts = core::mem::take(&mut lane_job.attempts);
-                out.tell(lane_job.work.home, LaneMessage::Claimed { job, attempts, claims });
-            }
-        }
-    }
-
-    // --- placement ------------------------------------------------------------------------------
-
-    /// Gives free credit to waiting shards: interactive jobs first, jobs of one priority in turn.
-    pub fn place(&mut self, now: Tick, out: &mut Outbox) {
-        if self.stopping {
-            return;
-        }
-        for queue in 0..self.queues.len() {
-            let mut blocked = Vec::new();
-            while !self.ready.is_empty() {
-                let Some(job) = self.queues[queue].pop_front() else {
-                    break;
-                };
-                match self.place_one(job, now, out) {
-                    Placed::Yes => self.queues[queue].push_back(job),
-                    Placed::Blocked => blocked.push(job),
-                    Placed::Nothing => {
-                        if let Some(lane_job) = self.jobs.get_mut(&job) {
-                            lane_job.queued = false;
-                        }
-                    }
-                }
-            }
-            self.queues[queue].extend(blocked);
-        }
-    }
-
-    /// Asks homes for as much as the agents here can hold once over.
-    pub fn ask(&mut self, out: &mut Outbox) {
-        if self.stopping {
-            return;
-        }
-        for queue in 0..self.unasked.len() {
-            while self.pending + self.asked < self.credit {
-                let Some(job) = self.unasked[queue].pop_front() else {
-                    break;
-                };
-                let Some(lane_job) = self.jobs.get_mut(&job) else {
-                    continue;
-                };
-                if lane_job.supply == Supply::Unasked {
-                    let count = self.credit;
-                    lane_job.supply = Supply::Asked(count);
-                    self.asked += count;
-                    out.tell(lane_job.work.home, LaneMessage::RangeWanted { job, count });
-                }
-            }
-        }
-    }
-
-    fn place_one(&mut self, job: JobId, now: Tick, out: &mut Outbox) -> Placed {
-        let Some(lane_job) = self.jobs.get_mut(&job) else {
-            return Placed::Nothing;
-        };
-        let kernel = lane_job.work.plan.kernel();
-        let able = |agent: &Agent| agent.hello.kernels.iter().any(|name| name == kernel);
-        let mut position = 0;
-        while position < ERRANDS_LOOKED_AT_MAX
-            && let Some(errand) = lane_job.errands.get(position)
-        {
-            let may = |id: &AgentId, agent: &Agent| able(agent) && !avoids(errand, *id);
-            let free = self.ready.iter().find(|(_, id)| self.agents.get(id).is_some_and(|a| may(id, a)));
-            if let Some((_, id)) = free.copied() {
-                let errand = lane_job.errands.remove(position);
-                let index = errand.as_ref().map(|errand| errand.index).unwrap_or_default();
-                self.assign(id, job, index, errand, now, out);
-                return Placed::Yes;
-            }
-            if self.agents.iter().any(|(id, agent)| !agent.leaving && may(id, agent)) {
-                position += 1;
-            } else if let Some(mut errand) = lane_job.errands.remove(position) {
-                errand.tried.push(self.lane);
-                out.tell(lane_job.work.home, LaneMessage::ErrandReturned { job, errand });
-            }
-        }
-        let free = self.ready.iter().find(|(_, id)| self.agents.get(id).is_some_and(able)).copied();
-        match free {
-            Some((_, id)) if !lane_job.pending.is_empty() => {
-                let index = ShardIndex(lane_job.pending.take_first(1).start);
-                self.pending -= 1;
-                self.assign(id, job, index, None, now, out);
-                Placed::Yes
-            }
-            _ if lane_job.has_work() => Placed::Blocked,
-            _ => Placed::Nothing,
-        }
-    }
-
-    fn assign(
-        &mut self,
-        id: AgentId,
-        job: JobId,
-        index: ShardIndex,
-        errand: Option<Errand>,
-        now: Tick,
-        out: &mut Outbox,
-    ) {
-        let Some(agent) = self.agents.get_mut(&id) else {
-            return;
-        };
-        let Some(lane_job) = self.jobs.get_mut(&job) else {
-            return;
-        };
-        let Some(shard) = lane_job.work.plan.shard(index) else {
-            return;
-        };
-        self.epoch.0 += 1;
-        lane_job.attempts += 1;
-        let session = agent.session;
-        if agent.told.insert(job) {
-            let (kernel, task) = (lane_job.work.plan.kernel(), lane_job.work.plan.task().clone());
-            out.push(Effect::SendJob { session, job, kernel, task });
-        }
-        let assignment =
-            Assignment { index: index.0, epoch: self.epoch.0, first: shard.first, count: shard.count };
-        out.push(Effect::Assign { session, job, assignment });
-        let lease_until = now.after_ms(limits::LEASE_MS);
-        let lease_max = now.after_ms(ATTEMPT_MS_MIN + shard.cost.0 / SLOWEST_UNITS_PER_MS);
-        let answer = Answered::Nothing;
-        let attempt = Attempt { epoch: self.epoch, lease_until, lease_max, errand, answer };
-        self.change(id, |agent| {
-            let earlier = agent.attempts.insert((job, index), attempt);
-            assert!(earlier.is_none(), "{id} holds shard {index:?} of {job} twice");
-        });
-    }
+    // --- what the rooms below share ---------------------------------------------------------
 
     /// Puts a shard back whose attempt is over without an answer.
     fn requeue(&mut self, job: JobId, index: ShardIndex, errand: Option<Errand>) {
@@ -788,7 +435,6 @@ impl Scheduler {
         assert_eq!(self.ready.len(), with_credit);
     }
 }
-
 /// The errand of an attempt that one agent did not bring to an end.
 fn elsewhere(errand: Option<Errand>, index: ShardIndex, not: AgentId) -> Errand {
     let avoid = errand.map(|errand| errand.avoid).unwrap_or_default();
@@ -806,21 +452,4 @@ fn agent_of<'a>(
 ) -> Option<(AgentId, &'a mut Agent)> {
     let id = *sessions.get(&session)?;
     agents.get_mut(&id).map(|agent| (id, agent))
-}
-
-fn view_of(lane: LaneIndex, id: AgentId, agent: &Agent) -> AgentView {
-    AgentView {
-        id,
-        name: agent.hello.name.clone(),
-        state: if agent.leaving { AgentState::Leaving } else { AgentState::Connected },
-        lane: Some(lane.0),
-        version: agent.hello.version.clone(),
-        slots: agent.hello.slots,
-        isa: agent.hello.isa.clone(),
-        arch: agent.hello.arch.clone(),
-        memory_bytes: agent.hello.memory_bytes,
-        in_flight: agent.attempts.len() as u32,
-        completed: agent.completed,
-        mismatches: agent.mismatches,
-    }
 }

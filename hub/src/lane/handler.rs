@@ -155,7 +155,9 @@ impl Handler {
             Effect::CloseSession { session, reason } => {
                 let (code, words) = match reason {
                     MachineReason::Superseded => (CloseCode::REPLACED, "the agent opened a newer session"),
-                    MachineReason::Flooding => (CloseCode::TOO_MUCH, "more partials delivered than announced"),
+                    MachineReason::Flooding => {
+                        (CloseCode::TOO_MUCH, "more partials delivered than announced")
+                    }
                     MachineReason::Silent => (CloseCode::TOO_LATE, "no heartbeat for a lease"),
                 };
                 io.close(SessionId::from_bits(session.0), code, words);
@@ -199,8 +201,7 @@ impl Handler {
         match self.to_lanes.get_mut(&lane.0) {
             Some(queue) => queue.push_back(input),
             None => {
-                if let Err(PushError::Full(input)) = self.peers.try_push(lane, input)
-                {
+                if let Err(PushError::Full(input)) = self.peers.try_push(lane, input) {
                     self.to_lanes.entry(lane.0).or_default().push_back(input);
                 }
             }
@@ -290,7 +291,9 @@ impl Handler {
             (Verdict::Judged(Commit::Conflict { .. }), Some(secret)) => {
                 let batch = agents::enrol(*agent, *key, hello, &secret);
                 let me = self.me.clone();
-                self.write(batch, move |verdict| deliver(&me, Input::Enrolled { session: session.0, verdict }));
+                self.write(batch, move |verdict| {
+                    deliver(&me, Input::Enrolled { session: session.0, verdict })
+                });
             }
         }
     }
@@ -310,7 +313,8 @@ impl Handler {
         if io.accept(SessionId::from_bits(session.0)).is_err() {
             return;
         }
-        if let Some(Standing::Judged { agent, hello, .. }) = self.standings.insert(session, Standing::Working) {
+        if let Some(Standing::Judged { agent, hello, .. }) = self.standings.insert(session, Standing::Working)
+        {
             log_admission(agent, &hello, self.lane);
             self.step(now, Event::AgentAdmitted { session, agent, hello }, io);
         }
@@ -362,7 +366,11 @@ impl LaneHandler for Handler {
         }
         self.close_refused(now, io);
         for session in self.frames.send(io) {
-            io.close(SessionId::from_bits(session.0), CloseCode::TOO_MUCH, "the agent does not read its frames");
+            io.close(
+                SessionId::from_bits(session.0),
+                CloseCode::TOO_MUCH,
+                "the agent does not read its frames",
+            );
         }
         let farewell = self.refused.front().map(|(due, ..)| *due);
         let timer = self.machine.next_timer().map(|due| self.origin + Duration::from_millis(due.0));

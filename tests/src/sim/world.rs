@@ -1,21 +1,21 @@
 //! The world of a run: lanes, agents, links and store on one clock, and the faults between them.
 
+mod agents;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 
-use tessera_agent_core::{Closing, Effect as AgentEffect, Event as AgentEvent, Random as AgentRandom};
+use tessera_agent_core::Event as AgentEvent;
 use tessera_hub_core::lane::{Config, Lane};
 use tessera_hub_core::record::Base;
 use tessera_hub_core::{
-    Answer, BatchId, Effect, Event, LaneMessage, NewJob, Outcome, Planted, Record, RequestId, SessionId,
-    ShardAnswer, home_lane,
+    Answer, BatchId, Effect, Event, LaneMessage, NewJob, Outcome, Planted, Record, RequestId, home_lane,
 };
 use tessera_planners::Plan;
 use tessera_protocol::id::{Digest, JobId};
 use tessera_protocol::spec::{JobSpec, Manifest};
-use tessera_protocol::unit::{Epoch, LaneIndex, ShardIndex, Tick, UnixMillis};
-use tessera_protocol::wire::{AgentControl, AgentWork, BulkHeader, ShardResult};
+use tessera_protocol::unit::{LaneIndex, Tick, UnixMillis};
 
 use super::agent::{Agent, Kind};
 use super::checker::{self, Violation};
@@ -389,161 +389,6 @@ impl World {
             Answer::Refused(_) | Answer::NotOpen | Answer::Stopping => {}
         }
         Ok(())
-    }
-
-    // --- agents ---------------------------------------------------------------------------------
-
-    fn agent_of(&self, session: u64) -> Option<usize> {
-        self.agents.iter().position(|agent| agent.session == Some(session))
-    }
-
-    fn reach_agent(&mut self, at: u64, agent: usize, session: Option<u64>, event: AgentEvent) {
-        let life = self.agents[agent].life;
-        self.at(at, Due::Agent { agent, life, session, event: Box::new(event) });
-    }
-
-    /// Over the session's ordered streams.
-    fn tell_agent(&mut self, session: SessionId, event: AgentEvent) {
-        if let Some(agent) = self.agent_of(session.0) {
-            let at = self.in_order(2_000, session.0 + 10_000);
-            self.reach_agent(at, agent, Some(session.0), event);
-        }
-    }
-
-    fn reach_hub(&mut self, at: u64, agent: usize, event: Event) {
-        let (life, lane) = (self.life, self.agents[agent].lane);
-        self.at(at, Due::Hub { life, lane, event });
-    }
-
-    /// The agent hears of the end of its session; what was under way on it never arrives.
-    fn lose_session(&mut self, at: u64, agent: usize) {
-        let random = AgentRandom(self.random.draw());
-        self.agents[agent].session = None;
-        self.thaw(agent);
-        self.reach_agent(at, agent, None, AgentEvent::SessionLost { random });
-    }
-
-    /// A stopped process runs again: first it takes in what had reached it.
-    fn thaw(&mut self, agent: usize) {
-        let now = self.now;
-        for event in self.agents[agent].frozen.take().unwrap_or_default() {
-            self.reach_agent(now, agent, None, event);
-        }
-    }
-
-    fn step_agent(&mut self, agent: usize, event: AgentEvent) {
-        if let Some(held) = &mut self.agents[agent].frozen {
-            return held.push(event);
-        }
-        self.trace.extend(format!("{} agent {agent} {event:?}\n", self.now).into_bytes());
-        let who = &mut self.agents[agent];
-        let effects: Vec<AgentEffect> = who.machine.step(Tick(self.now), event).collect();
-        who.machine.invariants();
-        if let Some(at) = who.machine.next_timer() {
-            let (life, at) = (who.life, at.0.max(self.now + 1));
-            self.at(at, Due::AgentTimer { agent, life });
-        }
-        effects.into_iter().for_each(|effect| self.do_for_agent(agent, effect));
-    }
-
-    fn do_for_agent(&mut self, agent: usize, effect: AgentEffect) {
-        match effect {
-            AgentEffect::Connect => {
-                self.sessions += 1;
-                let lane = self.random.below(u64::from(self.swarm.lanes)) as u16;
-                (self.agents[agent].session, self.agents[agent].lane) = (Some(self.sessions), lane);
-                let at = self.any_order();
-                self.reach_agent(at, agent, Some(self.sessions), AgentEvent::HubReached);
-            }
-            AgentEffect::SendControl(message) => self.control(agent, message),
-            AgentEffect::SendWork(AgentWork::Results { job, items }) => {
-                let answer = |item: ShardResult| ShardAnswer {
-                    index: ShardIndex(item.index),
-                    epoch: Epoch(item.epoch),
-                    digest: Digest(item.digest),
-                    partial: item.partial,
-                };
-                let answers = items.into_iter().map(answer).collect();
-                self.send(agent, |session| Event::ResultsArrived { session, job: JobId(job), answers });
-            }
-            AgentEffect::SendWork(AgentWork::Failed { job, index, epoch, failure }) => {
-                let (job, index, epoch) = (JobId(job), ShardIndex(index), Epoch(epoch));
-                self.send(agent, |session| Event::ShardFailed { session, job, index, epoch, failure });
-            }
-            AgentEffect::SendBulk { header: BulkHeader::Partial { job, index, epoch }, payload } => {
-                let (job, index, epoch) = (JobId(job), ShardIndex(index), Epoch(epoch));
-                self.send(agent, |session| Event::PartialArrived {
-                    session,
-                    job,
-                    index,
-                    epoch,
-                    partial: payload,
-                });
-            }
-            AgentEffect::SendBulk { header: BulkHeader::Task { .. }, .. } => panic!("agents send no tasks"),
-            AgentEffect::StartShard { slot, work } => {
-                let outcome = self.agents[agent].compute(&work);
-                let at = self.now + self.agents[agent].pace_ms;
-                self.reach_agent(at, agent, None, AgentEvent::ShardEnded { slot, outcome });
-            }
-            AgentEffect::CloseSession { reason } => {
-                assert!(!matches!(reason, Closing::Violated(_)), "the hub broke the protocol: {reason}");
-                self.hang_up(agent);
-                let now = self.now;
-                self.lose_session(now, agent);
-            }
-            // A cancelled shard still ends when its time has come.
-            AgentEffect::CancelShard { .. }
-            | AgentEffect::RememberHub
-            | AgentEffect::AnnounceRetry { .. } => {}
-            AgentEffect::Exit { reason } => panic!("nobody asked the agent to end: {reason:?}"),
-        }
-    }
-
-    fn control(&mut self, agent: usize, message: AgentControl) {
-        let Some(session) = self.agents[agent].session.map(SessionId) else { return };
-        match message {
-            AgentControl::Hello(_) => {
-                let (id, hello) = (self.agents[agent].id, Box::new(self.agents[agent].hello()));
-                let at = self.in_order(session.0 + 10_000, 2_000);
-                self.reach_hub(at, agent, Event::AgentAdmitted { session, agent: id, hello });
-            }
-            AgentControl::Heartbeat { holding } => {
-                self.send(agent, |session| Event::HeartbeatArrived { session, holding });
-            }
-            AgentControl::Leaving => self.send(agent, |session| Event::AgentLeaving { session }),
-        }
-    }
-
-    /// To the hub, perhaps never, perhaps twice, in any order, but not before the hub knows the agent.
-    fn send(&mut self, agent: usize, event: impl FnOnce(SessionId) -> Event) {
-        let Some(session) = self.agents[agent].session else { return };
-        let event = event(SessionId(session));
-        if self.faulty() && self.random.chance(self.swarm.drop) {
-            return;
-        }
-        if self.random.chance(self.swarm.duplicate) {
-            let at = self.any_order();
-            self.reach_hub(at, agent, event.clone());
-        }
-        let at = self.any_order();
-        self.reach_hub(at, agent, event);
-    }
-
-    /// The hub hears of the end of a session.
-    fn hang_up(&mut self, agent: usize) {
-        if let Some(session) = self.agents[agent].session {
-            let known = self.links.get(&(session + 10_000, 2_000)).copied().unwrap_or_default();
-            let at = self.any_order().max(known);
-            self.reach_hub(at, agent, Event::SessionClosed { session: SessionId(session) });
-        }
-    }
-
-    fn crash_agent(&mut self, agent: usize) {
-        self.hang_up(agent);
-        self.agents[agent].restart();
-        let at = self.now + self.random.below(5_000);
-        self.reach_agent(at, agent, None, AgentEvent::Started);
     }
 
     // --- what happens ---------------------------------------------------------------------------

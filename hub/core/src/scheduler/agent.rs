@@ -1,0 +1,81 @@
+//! An agent with a live session on a lane, and what it holds.
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+
+use tessera_protocol::api::{AgentState, AgentView};
+use tessera_protocol::id::{AgentId, Digest, JobId};
+use tessera_protocol::unit::{Epoch, LaneIndex, ShardIndex, Tick};
+use tessera_protocol::wire::Hello;
+
+use crate::SessionId;
+use crate::message::Errand;
+
+/// An agent with a live session on this lane.
+#[derive(Debug)]
+pub(super) struct Agent {
+    pub(super) session: SessionId,
+    pub(super) hello: Box<Hello>,
+    pub(super) credit: u32,
+    pub(super) leaving: bool,
+    pub(super) heard: Tick,
+    pub(super) attempts: BTreeMap<(JobId, ShardIndex), Attempt>,
+    /// Attempts whose lease ran out and that it may hold all the same: they take credit until it
+    /// answers them or sends a heartbeat that does not name them.
+    pub(super) lapsed: BTreeSet<(JobId, ShardIndex, Epoch)>,
+    pub(super) told: BTreeSet<JobId>,
+    pub(super) completed: u64,
+    pub(super) mismatches: u64,
+}
+
+impl Agent {
+    /// How full it is. *Units*: per mille of its credit.
+    pub(super) fn load(&self) -> u32 {
+        (self.held() * 1000 / u64::from(self.credit)) as u32
+    }
+
+    pub(super) fn has_credit(&self) -> bool {
+        !self.leaving && self.held() < u64::from(self.credit)
+    }
+
+    pub(super) fn held(&self) -> u64 {
+        (self.attempts.len() + self.lapsed.len()) as u64
+    }
+}
+
+/// One try at one shard by one agent.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    pub(super) epoch: Epoch,
+    pub(super) lease_until: Tick,
+    /// However often it is renewed.
+    pub(super) lease_max: Tick,
+    pub(super) errand: Option<Errand>,
+    pub(super) answer: Answered,
+}
+
+/// The two halves of a large answer, in whichever order they come.
+#[derive(Debug)]
+pub(super) enum Answered {
+    Nothing,
+    Announced(Digest),
+    Delivered(Vec<u8>),
+}
+
+pub(super) fn view_of(lane: LaneIndex, id: AgentId, agent: &Agent) -> AgentView {
+    AgentView {
+        id,
+        name: agent.hello.name.clone(),
+        state: if agent.leaving { AgentState::Leaving } else { AgentState::Connected },
+        lane: Some(lane.0),
+        version: agent.hello.version.clone(),
+        slots: agent.hello.slots,
+        isa: agent.hello.isa.clone(),
+        arch: agent.hello.arch.clone(),
+        memory_bytes: agent.hello.memory_bytes,
+        in_flight: agent.attempts.len() as u32,
+        completed: agent.completed,
+        mismatches: agent.mismatches,
+    }
+}

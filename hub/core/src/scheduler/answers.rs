@@ -1,0 +1,150 @@
+//! What agents answer: from the attempt that is live to a claim, or to another try elsewhere.
+
+use alloc::vec::Vec;
+
+use tessera_protocol::id::{AgentId, Digest, JobId};
+use tessera_protocol::limits;
+use tessera_protocol::unit::{Epoch, ShardIndex, Tick};
+
+use super::agent::{Answered, Attempt};
+use super::{Scheduler, elsewhere};
+use crate::effect::{CloseReason, Outbox};
+use crate::message::{Claim, FailureCause, LaneMessage};
+use crate::{Effect, SessionId, ShardAnswer};
+
+/// Partials an agent may have delivered and not announced. *Units*: bytes.
+const PARKED_BYTES_MAX: usize = 2 * limits::BULK_BYTES_MAX;
+
+impl Scheduler {
+    /// An agent finished shards.
+    pub fn answered(
+        &mut self,
+        session: SessionId,
+        job: JobId,
+        answers: Vec<ShardAnswer>,
+        now: Tick,
+        out: &mut Outbox,
+    ) {
+        let Some(id) = self.hear(session, now) else { return };
+        for ShardAnswer { index, epoch, digest, partial } in answers {
+            let Some(attempt) = self.live_attempt(id, job, index, epoch) else {
+                self.answered_late(id, (job, index, epoch));
+                continue;
+            };
+            let partial = match (partial, core::mem::replace(&mut attempt.answer, Answered::Nothing)) {
+                (Some(partial), _) | (None, Answered::Delivered(partial)) => partial,
+                (None, Answered::Nothing | Answered::Announced(_)) => {
+                    attempt.answer = Answered::Announced(digest);
+                    continue;
+                }
+            };
+            self.complete(id, job, index, digest, partial, out);
+        }
+    }
+
+    /// A partial came on a stream of its own.
+    pub fn delivered(
+        &mut self,
+        session: SessionId,
+        job: JobId,
+        at: (ShardIndex, Epoch),
+        partial: Vec<u8>,
+        now: Tick,
+        out: &mut Outbox,
+    ) {
+        let Some(id) = self.hear(session, now) else { return };
+        let bytes_max = self.jobs.get(&job).map_or(0, |lane_job| lane_job.work.partial_bytes_max);
+        let parked = self.parked_bytes(id);
+        let Some(attempt) = self.live_attempt(id, job, at.0, at.1) else { return };
+        if partial.len() > bytes_max {
+            return self.give_up(id, job, at.0, FailureCause::NotAPartial, out);
+        }
+        match core::mem::replace(&mut attempt.answer, Answered::Nothing) {
+            Answered::Announced(digest) => self.complete(id, job, at.0, digest, partial, out),
+            Answered::Nothing | Answered::Delivered(_) if parked + partial.len() > PARKED_BYTES_MAX => {
+                out.push(Effect::CloseSession { session, reason: CloseReason::Flooding });
+                self.lose(session, out);
+            }
+            Answered::Nothing | Answered::Delivered(_) => attempt.answer = Answered::Delivered(partial),
+        }
+    }
+
+    /// Partials that an agent delivered and did not announce. *Units*: bytes.
+    fn parked_bytes(&self, id: AgentId) -> usize {
+        let attempts = self.agents.get(&id).into_iter().flat_map(|agent| agent.attempts.values());
+        let parked = |attempt: &Attempt| match &attempt.answer {
+            Answered::Delivered(partial) => partial.len(),
+            Answered::Nothing | Answered::Announced(_) => 0,
+        };
+        attempts.map(parked).sum()
+    }
+
+    /// An agent could not compute a shard.
+    pub fn failed(
+        &mut self,
+        session: SessionId,
+        job: JobId,
+        at: (ShardIndex, Epoch),
+        cause: FailureCause,
+        now: Tick,
+        out: &mut Outbox,
+    ) {
+        let Some(id) = self.hear(session, now) else { return };
+        match self.live_attempt(id, job, at.0, at.1) {
+            Some(_) => self.give_up(id, job, at.0, cause, out),
+            None => self.answered_late(id, (job, at.0, at.1)),
+        }
+    }
+
+    /// An attempt is over that nobody waits for any more.
+    fn answered_late(&mut self, id: AgentId, attempt: (JobId, ShardIndex, Epoch)) {
+        self.change(id, |agent| {
+            agent.lapsed.remove(&attempt);
+        });
+    }
+
+    fn complete(
+        &mut self,
+        id: AgentId,
+        job: JobId,
+        index: ShardIndex,
+        claimed: Digest,
+        partial: Vec<u8>,
+        out: &mut Outbox,
+    ) {
+        let digest = Digest::of(&partial);
+        if digest != claimed {
+            return self.give_up(id, job, index, FailureCause::DigestMismatch, out);
+        }
+        self.take_attempt(id, job, index);
+        if let Some(agent) = self.agents.get_mut(&id) {
+            agent.completed += 1;
+        }
+        if let Some(lane_job) = self.jobs.get_mut(&job) {
+            lane_job.claims.push(Claim { index, agent: id, digest, partial });
+            self.unreported.insert(job);
+        }
+    }
+
+    fn give_up(&mut self, id: AgentId, job: JobId, index: ShardIndex, cause: FailureCause, out: &mut Outbox) {
+        let Some(attempt) = self.take_attempt(id, job, index) else {
+            return;
+        };
+        let Some(lane_job) = self.jobs.get(&job) else {
+            return;
+        };
+        let errand = elsewhere(attempt.errand, index, id);
+        out.tell(lane_job.work.home, LaneMessage::AttemptFailed { job, errand, cause });
+    }
+
+    /// Reports what was claimed since the last report, one message a job.
+    pub fn report(&mut self, out: &mut Outbox) {
+        while let Some(job) = self.unreported.pop_first() {
+            if let Some(lane_job) = self.jobs.get_mut(&job) {
+                let claims = core::mem::take(&mut lane_job.claims);
+                let attempts = core::mem::take(&mut lane_job.attempts);
+                out.tell(lane_job.work.home, LaneMessage::Claimed { job, attempts, claims });
+            }
+        }
+    }
+}
