@@ -55,7 +55,7 @@ impl Agent {
 
     pub(super) fn compute(&self, work: &ShardWork) -> Outcome {
         let mut tally = toy_kernel(work.first, work.count);
-        let unlucky = (work.first ^ work.attempt.epoch.0) % 3 == 0;
+        let unlucky = (work.first ^ work.attempt.epoch.0).is_multiple_of(3);
         if self.kind == Kind::Failer && unlucky {
             return Outcome::Failed(ShardFailure::KernelFailed);
         }
