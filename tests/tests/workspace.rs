@@ -113,3 +113,20 @@ fn every_chapter_of_the_book_is_there_and_none_is_left_out() {
     }
     assert_eq!(listed, found);
 }
+
+/// Crates of which two versions are built, and who wants the older one. `docs/decisions` says why.
+const TWO_VERSIONS: [&str; 4] = ["fastrand", "getrandom", "socket2", "syn"];
+
+#[test]
+fn no_dependency_has_two_versions_but_those_that_were_decided() {
+    let output = Command::new(env!("CARGO"))
+        .args(["tree", "--duplicates", "--workspace", "--edges", "normal,build", "--depth", "0", "--offline"])
+        .current_dir(root())
+        .output()
+        .expect("cargo runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8_lossy(&output.stdout);
+    let found: BTreeSet<&str> = text.lines().filter_map(|line| line.split(' ').next()).collect();
+    let unknown: Vec<&&str> = found.iter().filter(|name| !name.is_empty() && !TWO_VERSIONS.contains(name)).collect();
+    assert!(unknown.is_empty(), "two versions of {unknown:?}");
+}
