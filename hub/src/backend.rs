@@ -96,7 +96,8 @@ impl Hub {
             Some(base) => base.tally.samples,
             None => 0,
         };
-        let plan = plan_of(&manifest, first).map_err(SubmitError::NotPlannable)?;
+        let (manifest, plan) = planned(manifest, first).await.map_err(SubmitError::Outage)?;
+        let plan = plan.map_err(SubmitError::NotPlannable)?;
         if self.views.open_jobs(&project) >= limits::OPEN_JOBS_PER_PROJECT_MAX {
             return Err(SubmitError::OpenJobsFull { project, max: limits::OPEN_JOBS_PER_PROJECT_MAX });
         }
@@ -249,7 +250,8 @@ impl Backend for Hub {
 
     fn plan(&self, manifest: Manifest) -> Reply<'_, Result<PlanQuote, PlanError>> {
         Box::pin(async move {
-            let plan = plan_of(&manifest, 0).map_err(PlanError::NotPlannable)?;
+            let (manifest, plan) = planned(manifest, 0).await.map_err(PlanError::Outage)?;
+            let plan = plan.map_err(PlanError::NotPlannable)?;
             Ok(PlanQuote {
                 manifest_digest: manifest.digest(),
                 plan_digest: plan.digest(),
@@ -356,8 +358,13 @@ pub fn unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
-fn plan_of(manifest: &Manifest, first: u64) -> Result<Plan, SpecError> {
-    Plan::new(manifest, first).map_err(|error| wrong_field("params.paths", &error))
+/// Plans on a thread where a large book stops nobody.
+async fn planned(manifest: Manifest, first: u64) -> Result<(Manifest, Result<Plan, SpecError>), Outage> {
+    let plan = move || {
+        let plan = Plan::new(&manifest, first).map_err(|error| wrong_field("params.paths", &error));
+        (manifest, plan)
+    };
+    tokio::task::spawn_blocking(plan).await.map_err(|_| Outage::Unavailable)
 }
 
 fn wrong_field(field: &str, error: &dyn std::fmt::Display) -> SpecError {

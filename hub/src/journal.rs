@@ -48,7 +48,7 @@ pub enum Failed {
 type Callback = Box<dyn FnOnce(Verdict) + Send>;
 
 enum Request {
-    Commit { batch: Batch, then: Callback },
+    Commit { make: Box<dyn FnOnce() -> Batch + Send>, then: Callback },
     Stop,
 }
 
@@ -97,12 +97,16 @@ impl Journal {
     ///
     /// *Errors*: the queue is full or the journal has stopped; [`Journal::retry`] offers it again.
     pub fn commit(&self, batch: Batch, then: impl FnOnce(Verdict) + Send + 'static) -> Result<(), Refused> {
-        self.retry(Journal::request(batch, then))
+        self.retry(Journal::request(move || batch, then))
     }
 
-    /// A batch to be offered with [`Journal::retry`], behind others that wait for it.
-    pub fn request(batch: Batch, then: impl FnOnce(Verdict) + Send + 'static) -> Refused {
-        Refused(Request::Commit { batch, then: Box::new(then) })
+    /// A batch to be offered with [`Journal::retry`], behind others that wait for it. It is made on the
+    /// journal's thread: encoding a large record must not hold up a lane.
+    pub fn request(
+        make: impl FnOnce() -> Batch + Send + 'static,
+        then: impl FnOnce(Verdict) + Send + 'static,
+    ) -> Refused {
+        Refused(Request::Commit { make: Box::new(make), then: Box::new(then) })
     }
 
     /// Offers again what was refused.
@@ -143,7 +147,8 @@ fn run(engine: &dyn Engine, inbox: &Receiver<Request>, state: &State) {
         // Whatever has queued up behind the first shares its wait for the disk.
         for request in std::iter::once(first).chain(std::iter::from_fn(|| inbox.try_recv().ok())) {
             match request {
-                Request::Commit { batch, then } => {
+                Request::Commit { make, then } => {
+                    let batch = make();
                     weight_bytes += batch.weight_bytes();
                     batches.push(batch);
                     callbacks.push(then);

@@ -272,6 +272,14 @@ fn secrets(store: &dyn Engine, snapshot: &dyn Snapshot) -> Result<Secrets, Serve
         .map_err(|error| ServeError::Read(error.into()))?;
     let first_api_key = if any.is_empty() { Some(add_key(&mut batch)?) } else { None };
     let token = EnrolmentToken { hub_key: identity.public_key().0, secret: random()? };
+    // The token that an earlier start printed and nobody used must not stay valid for ever.
+    if let Some(earlier) = read(Key::HubStartToken)?.and_then(|digest| digest.try_into().ok()) {
+        let earlier = Key::Token(Digest(earlier));
+        if read(earlier)?.as_deref() == Some(records::TOKEN_UNSPENT) {
+            batch.delete(earlier);
+        }
+    }
+    batch.put(Key::HubStartToken, Digest::of(&token.secret).0);
     batch.append(token_batch(&token.secret));
     match store.commit(batch).map_err(ServeError::Write)? {
         Commit::Done => Ok(Secrets { identity, sampling_key, first_api_key, token }),

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `meta/format` | version of this page, big-endian `u32` |
 //! | `hub/identity` | the hub's Ed25519 key |
+//! | `hub/start-token` | the digest of the token that the last start printed |
 //! | `hub/sampling` | the key that chooses which results are checked |
 //! | `job/` job id (16) | the job's record |
 //! | `manifest/` job id (16), chunk (4) | what the job computes, chunked |
@@ -33,6 +34,8 @@ pub enum Key<'a> {
     HubIdentity,
     /// The hub's sampling key.
     HubSampling,
+    /// Which token the last start printed.
+    HubStartToken,
     /// A job's record.
     Job(JobId),
     /// What a job computes. Chunked.
@@ -128,7 +131,7 @@ impl<'a> Key<'a> {
     pub const fn family(&self) -> Family {
         match self {
             Key::Format => Family::Meta,
-            Key::HubIdentity | Key::HubSampling => Family::Hub,
+            Key::HubIdentity | Key::HubSampling | Key::HubStartToken => Family::Hub,
             Key::Job(_) => Family::Jobs,
             Key::Manifest(_) => Family::Manifests,
             Key::Progress(_) => Family::Progress,
@@ -154,6 +157,7 @@ impl<'a> Key<'a> {
             Key::Format => bytes.extend(b"format"),
             Key::HubIdentity => bytes.extend(b"identity"),
             Key::HubSampling => bytes.extend(b"sampling"),
+            Key::HubStartToken => bytes.extend(b"start-token"),
             Key::Job(id) | Key::Manifest(id) | Key::Progress(id) | Key::Result(id) => bytes.extend(id.0),
             Key::Idempotency { project, key } => {
                 let Ok(length) = u16::try_from(project.len()) else {
@@ -184,6 +188,7 @@ impl<'a> Key<'a> {
             Family::Hub => match rest {
                 b"identity" => Some(Key::HubIdentity),
                 b"sampling" => Some(Key::HubSampling),
+                b"start-token" => Some(Key::HubStartToken),
                 _ => None,
             },
             Family::Jobs => array(rest).map(|id| Key::Job(JobId(id))),
@@ -241,7 +246,7 @@ mod tests {
     use super::*;
     use crate::chunked::chunk_key;
 
-    fn keys() -> [(Key<'static>, Vec<u8>); 11] {
+    fn keys() -> [(Key<'static>, Vec<u8>); 12] {
         let sixteen = *b"0123456789abcdef";
         let digest = Digest([7; 32]);
         let with = |prefix: &[u8], rest: &[u8]| [prefix, rest].concat();
@@ -250,6 +255,7 @@ mod tests {
             (Key::Format, b"meta/format".to_vec()),
             (Key::HubIdentity, b"hub/identity".to_vec()),
             (Key::HubSampling, b"hub/sampling".to_vec()),
+            (Key::HubStartToken, b"hub/start-token".to_vec()),
             (Key::Job(JobId(sixteen)), b"job/0123456789abcdef".to_vec()),
             (Key::Manifest(JobId(sixteen)), b"manifest/0123456789abcdef".to_vec()),
             (Key::Progress(JobId(sixteen)), b"progress/0123456789abcdef".to_vec()),

@@ -127,6 +127,7 @@ fn no_dependency_has_two_versions_but_those_that_were_decided() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8_lossy(&output.stdout);
     let found: BTreeSet<&str> = text.lines().filter_map(|line| line.split(' ').next()).collect();
-    let unknown: Vec<&&str> = found.iter().filter(|name| !name.is_empty() && !TWO_VERSIONS.contains(name)).collect();
+    let unknown: Vec<&&str> =
+        found.iter().filter(|name| !name.is_empty() && !TWO_VERSIONS.contains(name)).collect();
     assert!(unknown.is_empty(), "two versions of {unknown:?}");
 }

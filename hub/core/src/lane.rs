@@ -1,7 +1,7 @@
 //! The machine of one lane. Only `step` matches on events; the rooms it calls decide, and never call
 //! each other.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -53,6 +53,10 @@ pub struct Lane {
     verifier: Verifier,
     fleet: Fleet,
     homes: BTreeMap<JobId, Home>,
+    /// Homes that something happened to: what timers look at, however many jobs just wait.
+    attention: BTreeSet<JobId>,
+    /// Homes whose end is decided and not written.
+    ending: BTreeSet<JobId>,
     scheduler: Scheduler,
     writing: BTreeMap<BatchId, Writing>,
     batches: u64,
@@ -72,6 +76,8 @@ impl Lane {
             verifier: Verifier::new(config.sampling_key),
             fleet: Fleet { agents: alloc::vec![0; usize::from(config.lanes)] },
             homes: BTreeMap::new(),
+            attention: BTreeSet::new(),
+            ending: BTreeSet::new(),
             scheduler: Scheduler::new(config.lane),
             writing: BTreeMap::new(),
             batches: 0,
@@ -144,13 +150,11 @@ impl Lane {
 
     /// When [`Event::TimePassed`] is wanted next; never while there is nothing to watch.
     pub fn next_timer(&self) -> Option<Tick> {
-        let unseen = self.scheduler.has_unseen() || self.homes.values().any(|home| home.unseen);
-        let unsaved = self.homes.values().any(Home::is_unsaved);
-        let watched = self.scheduler.has_agents() || unsaved || self.homes.values().any(Home::is_watched);
+        let attention = !self.attention.is_empty();
         let due = [
-            unseen.then(|| self.published.after_ms(PUBLISH_MS)),
-            unsaved.then(|| self.checkpointed.after_ms(CHECKPOINT_MS)),
-            watched.then(|| self.watched.after_ms(WATCH_MS)),
+            (attention || self.scheduler.has_unseen()).then(|| self.published.after_ms(PUBLISH_MS)),
+            attention.then(|| self.checkpointed.after_ms(CHECKPOINT_MS)),
+            (attention || self.scheduler.has_agents()).then(|| self.watched.after_ms(WATCH_MS)),
         ];
         due.into_iter().flatten().min()
     }
@@ -181,6 +185,8 @@ impl Lane {
         for (id, home) in &self.homes {
             assert_eq!(home_lane(*id, self.config.lanes), self.config.lane, "{id} lives elsewhere");
             home.check_invariants();
+            let quiet = !home.unseen && !home.is_unsaved() && !home.is_watched();
+            assert!(quiet || self.attention.contains(id), "{id} is overlooked");
         }
     }
 
@@ -204,11 +210,10 @@ impl Lane {
     }
 
     fn cancel(&mut self, request: RequestId, job: JobId) {
-        let judge = judge(&self.verifier, &self.fleet, &self.config, self.now);
-        match self.homes.get_mut(&job) {
-            Some(home) => home.cancel(request, &judge),
-            None => self.out.push(Effect::Answer { request, answer: Answer::NotOpen }),
+        if !self.homes.contains_key(&job) {
+            return self.out.push(Effect::Answer { request, answer: Answer::NotOpen });
         }
+        self.at_home(job, |home, judge, _| home.cancel(request, judge));
     }
 
     // --- the store ------------------------------------------------------------------------------
@@ -233,9 +238,7 @@ impl Lane {
                 }
             }
             Some(Writing::Progress { job }) => {
-                if let Some(home) = self.homes.get_mut(&job) {
-                    home.progress_written(true, self.now);
-                }
+                self.at_home(job, |home, judge, _| home.progress_written(true, judge.now));
             }
             Some(Writing::Ending { job }) => self.ended(job),
             None => {}
@@ -243,6 +246,8 @@ impl Lane {
     }
 
     fn ended(&mut self, job: JobId) {
+        self.attention.remove(&job);
+        self.ending.remove(&job);
         let Some((ending, cancelling)) = self.homes.remove(&job).and_then(Home::into_ending) else {
             return;
         };
@@ -254,7 +259,6 @@ impl Lane {
     }
 
     fn commit_failed(&mut self, batch: BatchId, too_large: bool) {
-        let judge = judge(&self.verifier, &self.fleet, &self.config, self.now);
         match self.writing.remove(&batch) {
             Some(Writing::Acceptance { request, .. }) => {
                 let refused = Answer::Refused(admission::AdmissionError::TooLarge);
@@ -262,21 +266,17 @@ impl Lane {
                 self.out.push(Effect::Answer { request, answer });
             }
             Some(Writing::Progress { job }) => {
-                if let Some(home) = self.homes.get_mut(&job) {
-                    home.progress_written(false, self.now);
-                }
+                self.at_home(job, |home, judge, _| home.progress_written(false, judge.now));
             }
-            Some(Writing::Ending { job }) => {
-                if let Some(home) = self.homes.get_mut(&job) {
-                    match too_large {
-                        true => home.ending_impossible(&judge),
-                        false => home.ending_refused(self.now),
-                    }
-                    for request in home.take_cancelling() {
-                        self.out.push(Effect::Answer { request, answer: Answer::StoreFailing });
-                    }
+            Some(Writing::Ending { job }) => self.at_home(job, |home, judge, out| {
+                match too_large {
+                    true => home.ending_impossible(judge),
+                    false => home.ending_refused(judge.now),
                 }
-            }
+                for request in home.take_cancelling() {
+                    out.push(Effect::Answer { request, answer: Answer::StoreFailing });
+                }
+            }),
             None => {}
         }
     }
@@ -288,14 +288,23 @@ impl Lane {
         let mut home = Home::open(job, progress, self.now, self.config.unix_origin);
         home.plant(self.planting);
         self.out.tell_all(&LaneMessage::JobOpened { job: id, work: home.work(self.config.lane) });
-        let judge = judge(&self.verifier, &self.fleet, &self.config, self.now);
-        let home = self.homes.entry(id).or_insert(home);
-        home.finish_if_complete(&judge);
+        self.homes.insert(id, home);
+        self.at_home(id, |home, judge, _| home.finish_if_complete(judge));
+    }
+
+    /// Lets a home act, and looks after what follows.
+    fn at_home(&mut self, job: JobId, act: impl FnOnce(&mut Home, &mut Judge<'_>, &mut Outbox)) {
+        let Some(home) = self.homes.get_mut(&job) else { return };
+        let mut judge = judge(&self.verifier, &self.fleet, &self.config, self.now);
+        act(home, &mut judge, &mut self.out);
+        self.attention.insert(job);
+        if home.is_ending() {
+            self.ending.insert(job);
+        }
     }
 
     fn hear(&mut self, from: LaneIndex, message: LaneMessage) {
-        let out = &mut self.out;
-        let mut judge = judge(&self.verifier, &self.fleet, &self.config, self.now);
+        let (out, lanes) = (&mut self.out, self.config.lanes);
         match message {
             LaneMessage::JobOpened { job, work } => self.scheduler.open(job, work),
             LaneMessage::JobClosed { job } => self.scheduler.close(job, out),
@@ -305,44 +314,38 @@ impl Lane {
             LaneMessage::AgentContradicted { agent } => self.scheduler.contradicted(agent),
             LaneMessage::AgentMoved { agent } => self.scheduler.supersede(agent, out),
             LaneMessage::RangeWanted { job, count } => {
-                if let Some(home) = self.homes.get_mut(&job) {
-                    home.wanted(from, count, out, self.config.lanes);
-                }
+                self.at_home(job, |home, _, out| home.wanted(from, count, out, lanes));
             }
             LaneMessage::ShardsReturned { job, ranges } => {
-                if let Some(home) = self.homes.get_mut(&job) {
-                    home.returned(&ranges, out);
-                }
+                self.at_home(job, |home, _, out| home.returned(&ranges, out));
             }
             LaneMessage::ErrandReturned { job, errand } => {
-                if let Some(home) = self.homes.get_mut(&job) {
-                    home.errand_returned(errand, &mut judge, out);
-                }
+                self.at_home(job, |home, judge, out| home.errand_returned(errand, judge, out));
             }
-            LaneMessage::Claimed { job, attempts, claims } => {
-                if let Some(home) = self.homes.get_mut(&job) {
-                    home.attempted(attempts);
-                    home.claimed(from, claims, &mut judge, out);
-                }
-            }
+            LaneMessage::Claimed { job, attempts, claims } => self.at_home(job, |home, judge, out| {
+                home.attempted(attempts);
+                home.claimed(from, claims, judge, out);
+            }),
             LaneMessage::AttemptFailed { job, errand, cause } => {
-                if let Some(home) = self.homes.get_mut(&job) {
-                    home.failed(errand, cause, &mut judge, out);
-                }
+                self.at_home(job, |home, judge, out| home.failed(errand, cause, judge, out));
             }
-            LaneMessage::LaneStanding { agents } => {
-                if let Some(known) = self.fleet.agents.get_mut(usize::from(from.0)) {
-                    *known = agents;
-                }
-                self.fleet_changed();
-            }
+            LaneMessage::LaneStanding { agents } => self.fleet_changed(from, agents),
         }
     }
 
-    fn fleet_changed(&mut self) {
-        let mut judge = judge(&self.verifier, &self.fleet, &self.config, self.now);
-        for home in self.homes.values_mut() {
-            home.fleet_changed(&mut judge, &mut self.out);
+    /// Jobs that wait for any agent at all show that; those with stuck checks have attention already.
+    fn fleet_changed(&mut self, lane: LaneIndex, agents: u32) {
+        let before = self.fleet.total();
+        if let Some(known) = self.fleet.agents.get_mut(lane.as_usize()) {
+            *known = agents;
+        }
+        let deserted = (before == 0) != (self.fleet.total() == 0);
+        let concerned: Vec<JobId> = match deserted {
+            true => self.homes.keys().copied().collect(),
+            false => self.attention.iter().copied().collect(),
+        };
+        for job in concerned {
+            self.at_home(job, |home, judge, out| home.fleet_changed(judge, out));
         }
     }
 
@@ -375,11 +378,11 @@ impl Lane {
     /// A decided job is closed everywhere at once; its end is shown when it is durable.
     fn write_endings(&mut self) {
         let now = self.now;
-        let ready: Vec<(JobId, Ending)> = self
-            .homes
-            .iter_mut()
-            .filter_map(|(id, home)| home.ending_to_write(now).map(|ending| (*id, ending)))
-            .collect();
+        let write = |id: &JobId| {
+            let ending = self.homes.get_mut(id)?.ending_to_write(now)?;
+            Some((*id, ending))
+        };
+        let ready: Vec<(JobId, Ending)> = self.ending.iter().filter_map(write).collect();
         for (job, ending) in ready {
             self.out.tell_all(&LaneMessage::JobClosed { job });
             let record = Record::JobEnded { job, view: ending.view, outcome: ending.outcome };
@@ -391,8 +394,9 @@ impl Lane {
         if self.now >= self.watched.after_ms(WATCH_MS) {
             self.watched = self.now;
             self.scheduler.expire(self.now, &mut self.out);
-            let mut judge = judge(&self.verifier, &self.fleet, &self.config, self.now);
-            self.homes.values_mut().for_each(|home| home.time_passed(&mut judge, &mut self.out));
+            for job in self.attention.clone() {
+                self.at_home(job, |home, judge, out| home.time_passed(judge, out));
+            }
         }
         if self.stopping || self.now >= self.checkpointed.after_ms(CHECKPOINT_MS) {
             self.checkpointed = self.now;
@@ -406,24 +410,28 @@ impl Lane {
 
     fn checkpoint(&mut self) {
         let judge = judge(&self.verifier, &self.fleet, &self.config, self.now);
-        let ready: Vec<(JobId, Progress)> = self
-            .homes
-            .iter_mut()
-            .filter_map(|(id, home)| home.progress_to_write(&judge).map(|progress| (*id, progress)))
-            .collect();
+        let write = |id: &JobId| {
+            let progress = self.homes.get_mut(id)?.progress_to_write(&judge)?;
+            Some((*id, progress))
+        };
+        let ready: Vec<(JobId, Progress)> = self.attention.iter().filter_map(write).collect();
         for (job, progress) in ready {
             let record = Record::JobProgressed { job, progress: progress.into() };
             self.persist(Writing::Progress { job }, record);
         }
     }
 
+    /// Shows what changed; homes with nothing left to show, write or watch need no attention.
     fn publish(&mut self) {
         let judge = judge(&self.verifier, &self.fleet, &self.config, self.now);
-        for home in self.homes.values_mut() {
+        let (homes, out) = (&mut self.homes, &mut self.out);
+        self.attention.retain(|id| {
+            let Some(home) = homes.get_mut(id) else { return false };
             if core::mem::take(&mut home.unseen) {
-                self.out.push(Effect::PublishJob { view: home.view(&judge).into() });
+                out.push(Effect::PublishJob { view: home.view(&judge).into() });
             }
-        }
+            home.is_unsaved() || home.is_watched()
+        });
         self.scheduler.publish(&mut self.out);
     }
 }

@@ -138,7 +138,7 @@ impl Handler {
 
     fn carry_out(&mut self, effect: Effect, io: &mut Sessions) {
         match effect {
-            Effect::Persist { batch, record } => self.persist(batch, &record),
+            Effect::Persist { batch, record } => self.persist(batch, record),
             Effect::Answer { request, answer } => self.tell_clients(ToClients::Answer { request, answer }),
             Effect::TellLane { lane, message } => self.tell_lane(lane, message),
             Effect::Welcome { session, welcome } => {
@@ -180,17 +180,22 @@ impl Handler {
 
     // --- out ------------------------------------------------------------------------------------
 
-    fn persist(&mut self, batch: BatchId, record: &Record) {
+    fn persist(&mut self, batch: BatchId, record: Record) {
         let me = self.me.clone();
-        self.write(records::batch_of(record), move |verdict| {
+        let make = move || records::batch_of(&record);
+        self.write(make, move |verdict| {
             deliver(&me, Input::Event(Box::new(event_of(batch, verdict))));
         });
     }
 
     /// Records reach the journal in the order in which the machine wrote them: behind one that waits, all
     /// wait.
-    fn write(&mut self, batch: Batch, then: impl FnOnce(Verdict) + Send + 'static) {
-        let request = Journal::request(batch, then);
+    fn write(
+        &mut self,
+        make: impl FnOnce() -> Batch + Send + 'static,
+        then: impl FnOnce(Verdict) + Send + 'static,
+    ) {
+        let request = Journal::request(make, then);
         let refused =
             if self.to_journal.is_empty() { self.journal.retry(request).err() } else { Some(request) };
         self.to_journal.extend(refused);
@@ -248,9 +253,12 @@ impl Handler {
             Heard::Event(event) => self.step(now, event, io),
             Heard::Hello(agent) => {
                 let me = self.me.clone();
-                self.write(agents::admit_known(agent), move |verdict| {
-                    deliver(&me, Input::Known { session: session.0, verdict });
-                });
+                self.write(
+                    move || agents::admit_known(agent),
+                    move |verdict| {
+                        deliver(&me, Input::Known { session: session.0, verdict });
+                    },
+                );
             }
             Heard::Refused(reason) => self.refuse(now, session, reason),
             Heard::Broken(breach) => {
@@ -291,9 +299,10 @@ impl Handler {
             (Verdict::Judged(Commit::Conflict { .. }), Some(secret)) => {
                 let batch = agents::enrol(*agent, *key, hello, &secret);
                 let me = self.me.clone();
-                self.write(batch, move |verdict| {
-                    deliver(&me, Input::Enrolled { session: session.0, verdict })
-                });
+                self.write(
+                    move || batch,
+                    move |verdict| deliver(&me, Input::Enrolled { session: session.0, verdict }),
+                );
             }
         }
     }

@@ -202,3 +202,18 @@ fn an_agent_with_a_spent_token_is_told_so_and_ends() {
     assert!(text(&output).contains("each works once"), "{}", text(&output));
     drop(agent);
 }
+
+#[test]
+fn a_token_that_a_start_printed_is_void_after_the_next_start() {
+    let folder = TempDir::new().unwrap();
+    let mut hub = Hub::start(&folder.path().join("hub"), 1);
+    let old = hub.token();
+    hub.crash_and_restart();
+    let output = Command::new(program("agent"))
+        .args(["--hub", &hub.quic, "--token", &old, "--data"])
+        .arg(folder.path().join("agent"))
+        .output()
+        .expect("the agent starts");
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output));
+    assert!(text(&output).contains("did not issue this token"), "{}", text(&output));
+}
