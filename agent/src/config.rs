@@ -48,7 +48,7 @@ impl fmt::Display for ParseHubAddressError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             ParseHubAddressError::NoPort => {
-                "expected HOST:PORT, as in hub.example.org:7700; the port is missing"
+                "expected HOST:PORT, as in hub.example.org:7843; the port is missing"
             }
             ParseHubAddressError::Port => "expected HOST:PORT with a port from 1 to 65535",
             ParseHubAddressError::Host => {
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn a_hub_address_is_a_host_and_a_port_and_says_what_is_wrong_with_it() {
-        for good in ["hub.example.org:7700", "127.0.0.1:1", "[::1]:65535", "localhost:7"] {
+        for good in ["hub.example.org:7843", "127.0.0.1:1", "[::1]:65535", "localhost:7"] {
             assert_eq!(good.parse::<HubAddress>().map(|hub| hub.to_string()), Ok(good.to_owned()));
         }
         use ParseHubAddressError::{Host, NoPort, Port};

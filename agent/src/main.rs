@@ -13,9 +13,13 @@ use tessera_protocol::limits;
 use tessera_protocol::token::EnrolmentToken;
 use tracing_subscriber::EnvFilter;
 
+const EXIT_CODES: &str = "\
+Exit codes: 0 left in good order, 1 cannot work here, 2 wrong usage, 3 the hub refused this agent,
+4 the hub has another key than the token or the first contact said, 130 stopped at once";
+
 /// Computes shards for a Tessera hub.
 #[derive(Parser)]
-#[command(name = "agent", version)]
+#[command(name = "agent", version, after_help = EXIT_CODES)]
 struct Arguments {
     /// The hub to work for
     #[arg(long, env = "TESSERA_AGENT_HUB", value_name = "HOST:PORT")]
@@ -118,7 +122,7 @@ fn work(config: Config) -> Result<(), AgentError> {
     // A closed standard output is no reason not to work.
     let _ = writeln!(
         std::io::stdout(),
-        "{} works for {} (key {}): slots {}, isa {}, data in {}",
+        "{} connects to {} (hub key {}): slots {}, isa {}, data in {}",
         agent.id(),
         config.hub,
         agent.hub_key(),

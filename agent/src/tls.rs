@@ -22,8 +22,8 @@ const SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0
 /// How often an idle session says so. *Source*: below half of every NAT's shortest UDP binding of 30 s
 /// in practice (RFC 4787 asks for 120 s).
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
-/// Silence after which the session is lost. *Units*: milliseconds; as long as a lease.
-const IDLE_MS_MAX: u32 = 30_000;
+/// Silence after which the session is lost: two keep-alives and a while. *Units*: milliseconds.
+const IDLE_MS_MAX: u32 = 12_000;
 /// Streams the hub may open: the work stream, and as many tasks at once as a hub sends.
 const HUB_BIDI_STREAMS: u32 = 1;
 const HUB_BULK_STREAMS: u32 = 4;

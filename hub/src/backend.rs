@@ -322,6 +322,11 @@ impl Backend for Hub {
                 let _ = writeln!(text, "{name}{{lane=\"{lane}\"}} {}", read(of).load(Ordering::Relaxed));
             }
         }
+        let _ = writeln!(text, "# HELP tessera_jobs Open jobs, and those that ended and are kept in memory.");
+        let _ = writeln!(text, "# TYPE tessera_jobs gauge");
+        for (state, jobs) in self.views.counts() {
+            let _ = writeln!(text, "tessera_jobs{{state=\"{state}\"}} {jobs}");
+        }
         let (commits, groups) = self.journal.counts();
         let enrolled = self.views.agents();
         let away = enrolled.iter().filter(|agent| agent.state == AgentState::Away).count();
@@ -333,6 +338,12 @@ impl Backend for Hub {
                 "gauge",
                 "1 while the store refuses writes",
                 u64::from(self.journal.is_failing()),
+            ),
+            (
+                "tessera_agent_mismatches",
+                "gauge",
+                "Shards on which a connected agent was contradicted and not believed",
+                enrolled.iter().map(|agent| agent.mismatches).sum(),
             ),
             ("tessera_agents_away", "gauge", "Enrolled agents without a session", away as u64),
         ];

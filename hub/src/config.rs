@@ -136,7 +136,7 @@ pub fn resolve(args: ServeArgs) -> Result<HubConfig, ConfigError> {
 }
 
 /// The directory named, or the one under the user's own.
-pub fn data_directory(named: Option<PathBuf>) -> Result<PathBuf, ConfigError> {
+fn data_directory(named: Option<PathBuf>) -> Result<PathBuf, ConfigError> {
     let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     named
         .or_else(|| absolute("XDG_DATA_HOME").map(|home| home.join("tessera-hub")))

@@ -28,13 +28,16 @@ enum Command {
         /// Directory of the store [default: $XDG_DATA_HOME/tessera-hub]
         #[arg(long, value_name = "DIR")]
         data: Option<PathBuf>,
+        /// Configuration file that names it
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
     },
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Serve(args) => run(args),
-        Command::NewKey { data } => new_key(data),
+        Command::NewKey { data, config } => new_key(data, config),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -53,8 +56,8 @@ fn run(args: ServeArgs) -> Result<(), Box<dyn std::error::Error>> {
     Ok(serve::serve(&config)?)
 }
 
-fn new_key(data: Option<PathBuf>) -> Result<(), Box<dyn std::error::Error>> {
-    let data = config::data_directory(data)?;
-    println!("{}", serve::new_key(&data)?);
+fn new_key(data: Option<PathBuf>, config: Option<PathBuf>) -> Result<(), Box<dyn std::error::Error>> {
+    let config = config::resolve(ServeArgs { data, config, ..ServeArgs::default() })?;
+    println!("{}", serve::new_key(&config.data)?);
     Ok(())
 }

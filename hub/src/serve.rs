@@ -34,6 +34,11 @@ use crate::runtime::{LaneConfig, LaneError, Lanes, PushError, SpawnError, spawn_
 /// Why a hub did not start or did not end well.
 #[derive(Debug)]
 pub enum ServeError {
+    /// There is no store to add a key to.
+    NoStore {
+        /// Where it was looked for.
+        data: PathBuf,
+    },
     /// The store cannot be opened.
     Open(OpenError),
     /// The store cannot be read.
@@ -69,6 +74,11 @@ pub enum ServeError {
 impl fmt::Display for ServeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            ServeError::NoStore { data } => write!(
+                f,
+                "no hub keeps its data in {}: name its directory with --data or its file with --config",
+                data.display()
+            ),
             ServeError::Open(error) => write!(f, "{error}"),
             ServeError::Read(error) => write!(f, "{error}"),
             ServeError::Write(error) => write!(f, "{error}"),
@@ -92,6 +102,7 @@ impl fmt::Display for ServeError {
 impl std::error::Error for ServeError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         Some(match self {
+            ServeError::NoStore { .. } => return None,
             ServeError::Open(error) => error,
             ServeError::Read(error) => error,
             ServeError::Write(error) => error,
@@ -135,11 +146,12 @@ struct Running {
 
 /// Runs a hub until a signal stops it.
 pub fn serve(config: &HubConfig) -> Result<(), ServeError> {
+    // The store first: whoever starts a second hub by mistake is told of the first one, not of its port.
+    let store: Arc<dyn Engine> = Arc::new(Embedded::open(&config.data).map_err(ServeError::Open)?);
     let http =
         TcpListener::bind(config.http).map_err(|source| ServeError::Http { address: config.http, source })?;
     let sockets = LaneSockets::open(config.quic, config.lanes, SteeringPreference::default())
         .map_err(|source| ServeError::Quic { address: config.quic, source })?;
-    let store: Arc<dyn Engine> = Arc::new(Embedded::open(&config.data).map_err(ServeError::Open)?);
     let snapshot = || store.snapshot().map_err(|error| ServeError::Read(error.into()));
     let secrets = secrets(&*store, &*snapshot()?)?;
     let recovered = records::recover(&*snapshot()?).map_err(ServeError::Read)?;
@@ -292,6 +304,9 @@ fn secrets(store: &dyn Engine, snapshot: &dyn Snapshot) -> Result<Secrets, Serve
 
 /// Adds an API key to the store of a hub that is not running.
 pub fn new_key(data: &std::path::Path) -> Result<String, ServeError> {
+    if !Embedded::exists(data) {
+        return Err(ServeError::NoStore { data: data.to_owned() });
+    }
     let store = Embedded::open(data).map_err(ServeError::Open)?;
     let mut batch = Batch::new();
     let key = add_key(&mut batch)?;

@@ -1,7 +1,7 @@
 //! Every limit of the product, by name, with where it comes from.
 
-/// Largest JSON body the HTTP API takes. *Units*: bytes. A book of 10,000 contracts with monthly
-/// fixings is about 4 MB.
+/// Largest JSON body the HTTP API takes. *Units*: bytes. A book of 5,000 contracts with monthly
+/// fixings is about 2 MB.
 pub const BODY_BYTES_MAX: usize = 8 << 20;
 /// Longest job, project, contract or driver name. *Units*: bytes.
 pub const NAME_BYTES_MAX: usize = 128;
@@ -11,6 +11,8 @@ pub const SEED_MAX: u64 = (1 << 53) - 1;
 pub const PATHS_MAX: u64 = 1_000_000_000_000_000;
 /// Most paths of one shard: about a minute of one slow core, so that a lease means something.
 pub const SHARD_PATHS_MAX: u64 = 1 << 30;
+/// Most shards of one job: a billion of them cost a hub nothing, but more are a slip of the pen.
+pub const SHARDS_MAX: u64 = 1_000_000_000;
 /// Most contracts of one book: its result, at about 900 bytes a contract, and its tally, at about
 /// 400, are written in one transaction of at most 10 MB.
 pub const CONTRACTS_MAX: usize = 5_000;

@@ -35,6 +35,11 @@ pub struct Embedded {
 }
 
 impl Embedded {
+    /// Whether a store lies in `directory`; opens and changes nothing.
+    pub fn exists(directory: &Path) -> bool {
+        directory.join(directory::STORE).is_file()
+    }
+
     /// Opens the store in `directory`, or makes one there, readable by this user alone.
     ///
     /// *Errors*: see [`OpenError`].

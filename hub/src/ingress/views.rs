@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tessera_protocol::api::{AgentView, JobView};
+use tessera_protocol::api::{AgentView, JobState, JobView};
 use tessera_protocol::id::{AgentId, JobId};
 use tokio::sync::watch;
 
@@ -102,6 +102,22 @@ impl Views {
         newest_first.filter(|view| matches(view)).take(filter.limit).collect()
     }
 
+    /// How many of the jobs kept are in each state.
+    pub fn counts(&self) -> [(&'static str, u64); 5] {
+        let mut counts = [("queued", 0), ("running", 0), ("done", 0), ("failed", 0), ("cancelled", 0)];
+        for sender in self.lock().jobs.values() {
+            let place = match sender.borrow().state {
+                JobState::Queued => 0,
+                JobState::Running => 1,
+                JobState::Done => 2,
+                JobState::Failed => 3,
+                JobState::Cancelled => 4,
+            };
+            counts[place].1 += 1;
+        }
+        counts
+    }
+
     /// How many jobs of a project have not ended.
     pub fn open_jobs(&self, project: &str) -> usize {
         let kept = self.lock();
@@ -134,7 +150,6 @@ impl Views {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tessera_protocol::api::JobState;
     use tessera_protocol::id::Digest;
     use tessera_protocol::spec::{Priority, VerifyClass};
     use tessera_protocol::unit::{ComputeUnits, UnixMillis};

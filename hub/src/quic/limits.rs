@@ -79,7 +79,7 @@ impl Default for Limits {
             handshakes_max: 1_024,
             handshakes_retry_above: 128,
             handshake_time_max: Duration::from_secs(10),
-            idle_time_max: Duration::from_secs(30),
+            idle_time_max: Duration::from_secs(12),
         }
     }
 }

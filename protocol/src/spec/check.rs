@@ -33,6 +33,12 @@ pub(super) fn fields(spec: &JobSpec) -> Vec<FieldError> {
     found.integer("params.paths", spec.params.paths, 1, limits::PATHS_MAX);
     if let Some(size) = spec.params.shard_size {
         found.integer("params.shard_size", size, 1, limits::SHARD_PATHS_MAX);
+        let least = spec.params.paths.div_ceil(limits::SHARDS_MAX);
+        if (1..least).contains(&size) {
+            let allowed =
+                format!("must be at least {least}: a job has at most {} shards", limits::SHARDS_MAX);
+            found.add("params.shard_size", &size.to_string(), &allowed);
+        }
     }
     found.book(spec);
     if spec.inputs.len() > limits::INPUTS_MAX {

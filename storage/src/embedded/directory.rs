@@ -10,8 +10,9 @@ use std::io::{self, ErrorKind, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-const STORE: &str = "store.redb";
+pub(super) const STORE: &str = "store.redb";
 const DRAFT: &str = "store.redb.draft";
 const LOCK: &str = "lock";
 
@@ -21,6 +22,10 @@ const FILE_MODE: u32 = 0o600;
 
 /// The longest decimal process id. *Units*: bytes.
 const PID_BYTES_MAX: u64 = 10;
+
+/// How long a lock may be in the way before somebody is taken to use it.
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// A directory that no other process may use while this value lives.
 pub(super) struct Directory {
@@ -41,12 +46,19 @@ impl Directory {
         }
         let lock_path = path.join(LOCK);
         let mut lock = private(&lock_path, false).map_err(|error| explain_io(&lock_path, error))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(OpenError::AlreadyOpen { directory: path.to_owned(), pid: read_pid(&mut lock) });
+        let started = Instant::now();
+        while let Err(refused) = lock.try_lock() {
+            match refused {
+                // A process that was just killed, or a child just forked, holds the lock a moment longer.
+                TryLockError::WouldBlock if started.elapsed() < LOCK_PATIENCE => {
+                    std::thread::sleep(LOCK_PAUSE);
+                }
+                TryLockError::WouldBlock => {
+                    let pid = read_pid(&mut lock);
+                    return Err(OpenError::AlreadyOpen { directory: path.to_owned(), pid });
+                }
+                TryLockError::Error(error) => return Err(explain_io(&lock_path, error)),
             }
-            Err(TryLockError::Error(error)) => return Err(explain_io(&lock_path, error)),
         }
         write_pid(&mut lock).map_err(|error| explain_io(&lock_path, error))?;
         Ok(Directory { path: path.to_owned(), _lock: lock })
