@@ -72,6 +72,8 @@ pub enum BookFinding {
     },
     /// There is no header row.
     NoHeader,
+    /// The header is separated by semicolons.
+    Semicolons,
     /// A header cell names no column.
     UnknownColumn {
         /// What it says.
@@ -159,6 +161,9 @@ impl fmt::Display for BookFinding {
                 write!(f, "no header row: the first row must name the columns, ")?;
                 write_columns(f)
             }
+            BookFinding::Semicolons => f.write_str(
+                "header: columns are separated by commas, not semicolons; numbers have a decimal point",
+            ),
             BookFinding::UnknownColumn { name } => {
                 write!(f, "header: {}: no such column; the columns are ", quoted(name))?;
                 write_columns(f)
@@ -268,6 +273,9 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<ContractSpec>, BookError> {
         // Reading from memory cannot fail, and a flexible reader refuses no row.
         match records.next() {
             Some(Ok(record)) if is_blank(&record) => {}
+            Some(Ok(record)) if record.len() == 1 && record[0].contains(&b';') => {
+                return Err(BookError::of(BookFinding::Semicolons));
+            }
             Some(Ok(record)) => break Header::parse(&record)?,
             Some(Err(_)) | None => return Err(BookError::of(BookFinding::NoHeader)),
         }

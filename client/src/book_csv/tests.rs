@@ -157,3 +157,12 @@ fn what_is_too_large_or_not_text_is_refused() {
     // The helper leaves one empty line between the header and the row.
     assert_eq!(error.to_string(), "book.csv row 1 (line 3): not UTF-8 text");
 }
+
+#[test]
+fn a_book_separated_by_semicolons_is_one_error_that_says_so() {
+    let text = format!("{}\nc;ACME;european_call;100;100;0,03;;0,2;1;;;;;\n", HEADER.replace(',', ";"));
+    assert_eq!(
+        message(&text),
+        "book.csv: header: columns are separated by commas, not semicolons; numbers have a decimal point"
+    );
+}
