@@ -29,22 +29,27 @@ use progress::Progress;
 
 /// Runs one command.
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
-    let connect = || connect(&args.connection);
     match args.command {
         Command::Run(command) => run::run(&command),
-        Command::Submit(command) => submit(&connect()?, &command),
-        Command::Plan { file, json } => {
+        Command::Submit(command) => submit(&connect(&command.connection)?, &command),
+        Command::Plan { connection, file, json } => {
             let spec = spec_file::load(&file)?;
-            let quote = connect()?.plan(&spec)?;
-            show(json, &quote, || render::quote(&quote))
+            let quote = connect(&connection)?.plan(&spec)?;
+            show(json, &quote, || render::quote(&quote, spec.limits.cost_cap))
         }
-        Command::Job(command) => job(&connect()?, command),
-        Command::Agent(AgentCommand::List { json }) => {
-            let list = connect()?.agents()?;
+        Command::Job { connection, command } => job(&connect(&connection)?, command),
+        Command::Agent { connection, command } => agent(&connect(&connection)?, &command),
+    }
+}
+
+fn agent(hub: &Hub, command: &AgentCommand) -> Result<(), Failure> {
+    match *command {
+        AgentCommand::List { json } => {
+            let list = hub.agents()?;
             show(json, &list, || render::agents(&list))
         }
-        Command::Agent(AgentCommand::Token { json }) => {
-            let issued = connect()?.issue_agent_token()?;
+        AgentCommand::Token { json } => {
+            let issued = hub.issue_agent_token()?;
             show(json, &issued, || {
                 format!(
                     "A token enrols one agent, once. On the machine that computes:\n\n  agent --hub {} --token {}\n",

@@ -8,7 +8,7 @@ mod lists;
 mod number;
 mod result;
 
-pub use lists::{agents, job, jobs, quote, summary};
+pub use lists::{agents, failure, job, jobs, quote, summary};
 pub use number::{duration, grouped};
 pub use result::result;
 

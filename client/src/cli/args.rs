@@ -23,13 +23,11 @@ Exit codes:
 #[derive(Debug, Parser)]
 #[command(name = "tessera", version, after_help = AFTER_HELP)]
 pub(crate) struct Args {
-    #[command(flatten)]
-    pub(crate) connection: Connection,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
 
-/// Which hub, and with which key. `run` starts its own and ignores these.
+/// Which hub, and with which key. `run` starts its own and takes none of these.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Connection {
     /// URL of the hub [default: http://127.0.0.1:7840, or `hub` in the configuration file]
@@ -51,6 +49,8 @@ pub(crate) enum Command {
     Submit(Submit),
     /// Say what a job would take, without running it
     Plan {
+        #[command(flatten)]
+        connection: Connection,
         /// Job file (.toml or .json)
         file: PathBuf,
         /// Print one JSON document
@@ -58,11 +58,19 @@ pub(crate) enum Command {
         json: bool,
     },
     /// Look at jobs and steer them
-    #[command(subcommand)]
-    Job(JobCommand),
+    Job {
+        #[command(flatten)]
+        connection: Connection,
+        #[command(subcommand)]
+        command: JobCommand,
+    },
     /// Look at agents and enrol them
-    #[command(subcommand)]
-    Agent(AgentCommand),
+    Agent {
+        #[command(flatten)]
+        connection: Connection,
+        #[command(subcommand)]
+        command: AgentCommand,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -94,6 +102,8 @@ pub(crate) struct Run {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Submit {
+    #[command(flatten)]
+    pub(crate) connection: Connection,
     /// Job file (.toml or .json)
     pub(crate) file: PathBuf,
     /// Wait for the result and print it
@@ -197,7 +207,13 @@ mod tests {
         assert!(parses(
             "tessera job extend job_000102030405060708090a0b0c0d0e0f --paths 10 --hub http://h:1"
         ));
+        assert!(parses("tessera job --hub http://h:1 list"));
+        assert!(parses("tessera submit job.toml --hub http://h:1 --api-key k"));
+        assert!(parses("tessera plan job.toml --hub http://h:1 --api-key-file f"));
         for wrong in [
+            "tessera run job.toml --hub http://h:1",
+            "tessera run job.toml --api-key k",
+            "tessera --api-key-file f run job.toml",
             "tessera run",
             "tessera run job.toml --agents 0",
             "tessera run job.toml --shard-size 0",

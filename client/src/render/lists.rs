@@ -56,8 +56,11 @@ pub fn job(view: &JobView, style: Style) -> String {
         ("job", view.id.to_string()),
         ("project", shortened(&view.project, 60)),
         ("state", state_in_words(view)),
-        ("paths", grouped(view.paths)),
     ];
+    if let Some(waiting) = &view.waiting {
+        known.push(("waiting", shortened(waiting, usize::MAX)));
+    }
+    known.push(("paths", grouped(view.paths)));
     if let Some(earlier) = view.extends {
         known.push(("extends", earlier.to_string()));
     }
@@ -112,15 +115,19 @@ fn checks(view: &JobView) -> String {
     text
 }
 
-/// What a job would take.
-pub fn quote(quote: &PlanQuote) -> String {
-    facts(&[
+/// What a job would take, and whether a hub would refuse it for costing more than its `cost_cap`.
+pub fn quote(quote: &PlanQuote, cost_cap: Option<u64>) -> String {
+    let mut text = facts(&[
         ("manifest", quote.manifest_digest.to_string()),
         ("plan", quote.plan_digest.to_string()),
         ("paths", grouped(quote.paths)),
         ("shards", format!("{} of {} paths", grouped(quote.shards), grouped(quote.shard_size))),
         ("cost", format!("{} compute units, checks not counted", grouped(quote.cost.0))),
-    ])
+    ]);
+    if let Some(cap) = cost_cap.filter(|cap| quote.cost.0 > *cap) {
+        text += &format!("over limits.cost_cap = {}: submit would refuse it\n", grouped(cap));
+    }
+    text
 }
 
 fn state(state: JobState) -> &'static str {
@@ -139,15 +146,13 @@ fn state_in_words(view: &JobView) -> String {
         text += &format!(" after {}", duration(ended.0.saturating_sub(view.created_ms.0)));
     }
     if let Some(failure) = &view.failure {
-        text += &format!(": {}", failure_in_words(failure));
-    }
-    if let Some(waiting) = &view.waiting {
-        text += &format!("; waiting: {}", shortened(waiting, 60));
+        text += &format!(": {}", self::failure(failure));
     }
     text
 }
 
-fn failure_in_words(failure: &JobFailure) -> String {
+/// Why a job failed, as a clause.
+pub fn failure(failure: &JobFailure) -> String {
     match failure {
         JobFailure::ShardFailed { shard, attempts, cause } => {
             format!("shard {shard} failed {attempts} times, last with: {}", shortened(cause, 200))
