@@ -18,7 +18,7 @@ mod error;
 mod events;
 
 pub use error::{HubError, HubUrlError, ReplyProblem};
-pub use events::{JobEvents, follow};
+pub use events::{JobEvents, News, follow};
 
 /// Largest reply that is read. *Units*: bytes. A result of 10,000 contracts is about 10 MB.
 const REPLY_BYTES_MAX: u64 = 64 << 20;
@@ -28,6 +28,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often a call is repeated after a connection that was open has dropped.
 const DROPPED_RETRIES: u32 = 3;
+/// How an error of the standard library begins when a name has no address. It has no kind of its own.
+const LOOKUP_FAILED: &str = "failed to lookup address information";
 /// Pause before the first repetition; it doubles each time up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
@@ -304,6 +306,9 @@ impl Hub {
         let url = self.url.clone();
         match source {
             ureq::Error::HostNotFound => HubError::NoSuchHost { url },
+            ureq::Error::Io(source) if source.to_string().starts_with(LOOKUP_FAILED) => {
+                HubError::NoSuchHost { url }
+            }
             ureq::Error::Io(source) if source.kind() == std::io::ErrorKind::ConnectionRefused => {
                 HubError::NoHub { url, source }
             }

@@ -238,6 +238,8 @@ fn a_job_that_fails_is_exit_code_one_in_every_form() {
     let outcome = stage.output(&["run", "job.toml"]);
     assert_eq!(outcome.code, Some(1));
     assert!(outcome.stdout.contains("failed after 0.50 s: its deadline of 1 s passed"), "{}", outcome.stdout);
+    let reason = format!("tessera: {} failed: its deadline of 1 s passed\n", job());
+    assert!(outcome.stderr.ends_with(&reason), "{}", outcome.stderr);
     let outcome = stage.output(&["run", "job.toml", "--json"]);
     assert_eq!(outcome.code, Some(1));
     let document: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap();
@@ -252,6 +254,24 @@ fn ctrl_c_stops_the_children_and_says_so() {
     assert_eq!(children.len(), 3);
     assert!(!children.iter().any(is_gone));
     send(libc::SIGINT, tessera.id());
+    assert_eq!(tessera.wait().unwrap().code(), Some(130));
+    assert!(children.iter().all(is_gone));
+    assert_eq!(stage.left_behind(), 0);
+}
+
+#[test]
+fn impatient_ctrl_c_leaves_no_child_and_no_folder_behind() {
+    let stage = Stage::new(&fake_hub(Ending::Never));
+    // A hub that takes a second to stop.
+    let hub = std::fs::read_to_string(stage.path("hub")).unwrap();
+    let slow = "trap 'sleep 1; exit 0' TERM\nwhile :; do sleep 0.05; done\n";
+    std::fs::write(stage.path("hub"), hub.replace("exec sleep 1000\n", slow)).unwrap();
+    let mut tessera = stage.tessera(&["run", "job.toml"]).spawn().unwrap();
+    let children = children_of(&mut tessera);
+    for _ in 0..4 {
+        send(libc::SIGINT, tessera.id());
+        std::thread::sleep(Duration::from_millis(100));
+    }
     assert_eq!(tessera.wait().unwrap().code(), Some(130));
     assert!(children.iter().all(is_gone));
     assert_eq!(stage.left_behind(), 0);
@@ -288,7 +308,7 @@ fn a_submission_can_be_waited_for_and_a_watcher_can_stop() {
     let mut stderr = BufReader::new(watcher.stderr.take().unwrap());
     let mut said = String::new();
     stderr.read_line(&mut said).unwrap();
-    assert_eq!(said, "1 of 4 shards\n");
+    assert_eq!(said, "1 of 4 shards done\n");
     send(libc::SIGINT, watcher.id());
     stderr.read_to_string(&mut said).unwrap();
     assert_eq!(watcher.wait().unwrap().code(), Some(130));
@@ -303,7 +323,8 @@ fn wrong_input_is_exit_code_two_and_a_hub_that_is_away_is_three() {
     std::fs::write(stage.path("zero.toml"), PI.replace("1000000", "0")).unwrap();
     let unknown = JobId::new(9, [9; 10]).to_string();
     let hub = ["--hub", url.as_str(), "--api-key", "tsk_test"];
-    let cases: [(&[&str], i32, &str); 7] = [
+    let cases: [(&[&str], i32, &str); 8] = [
+        (&["run", "job.toml", "--hub", &url], 2, "error: unexpected argument '--hub' found"),
         (
             &["run", "zero.toml"],
             2,

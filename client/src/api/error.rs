@@ -125,7 +125,12 @@ impl fmt::Display for HubError {
                  TESSERA_HUB; `tessera run FILE` needs none"
             ),
             HubError::NoSuchHost { url } => {
-                write!(f, "no host of the name in {url} was found\nhint: check --hub or TESSERA_HUB")
+                let uri: Option<ureq::http::Uri> = url.parse().ok();
+                let host = uri.as_ref().and_then(|uri| uri.host()).unwrap_or(url);
+                write!(
+                    f,
+                    "cannot find the host {host}\nhint: check --hub, TESSERA_HUB or the configuration file"
+                )
             }
             HubError::Dropped { url, source } => {
                 write!(
@@ -149,7 +154,7 @@ impl fmt::Display for HubError {
                 for error in &problem.errors {
                     write!(f, "\n  {error}")?;
                 }
-                match problem.hint.as_str() {
+                match hint(problem) {
                     "" => Ok(()),
                     hint => write!(f, "\nhint: {hint}"),
                 }
@@ -167,6 +172,32 @@ impl fmt::Display for HubError {
                 "the request cannot be sent: {source}\nhint: an API key or idempotency key may hold visible ASCII only"
             ),
         }
+    }
+}
+
+/// What to do next in the words of this program; the hub's own words are for those who speak HTTP to it, and
+/// are used where its code is not known here.
+fn hint(problem: &Problem) -> &str {
+    match problem.code.as_str() {
+        "job_unknown" => "`tessera job list` lists the jobs of this hub",
+        "job_not_done" => "`tessera job watch JOB` follows it until it is done",
+        "job_ended" => "there is nothing to cancel; `tessera job show JOB` says how it ended",
+        "job_failed" => "`tessera job show JOB` says why; submit it again once that is mended",
+        "job_cancelled" => "submit it again to compute it",
+        "cost_cap_exceeded" => {
+            "raise `limits.cost_cap` in the job file, or ask for fewer paths; `tessera plan FILE` quotes the cost"
+        }
+        "paths_not_more" => "--paths counts all paths afterwards: give more than the job has",
+        "spec_invalid" => "correct each field named above",
+        "idempotency_key_reused" => {
+            "take another --idempotency-key for a new job, or submit the same file to get the first job back"
+        }
+        "idempotency_key_invalid" => "--idempotency-key may have 1 to 255 visible ASCII characters",
+        "route_unknown" | "method_not_allowed" => "is the hub of the same version as this program?",
+        "streams_full" => "try again in a moment; `tessera job show JOB` says how far the job is",
+        "answer_timeout" => "what was asked may have happened: look with `tessera job list`, then try again",
+        "draining" => "try again when the hub is back",
+        _ => &problem.hint,
     }
 }
 

@@ -81,23 +81,37 @@ impl Iterator for JobEvents {
     }
 }
 
-/// Follows a job to its final state, telling `on_change` each state on the way, the final one included.
-/// A hub that goes away is looked for again for half a minute, or for as long as its patience says.
-pub fn follow(hub: &Hub, id: JobId, mut on_change: impl FnMut(&JobView)) -> Result<JobView, HubError> {
+/// What a follower of a job hears.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News<'a> {
+    /// The job stands here now.
+    Job(&'a JobView),
+    /// The hub does not answer any more; it is looked for.
+    HubAway,
+    /// The hub answers again, after [`News::HubAway`].
+    HubBack,
+}
+
+/// Follows a job to its final state, telling `tell` each state on the way, the final one included. A hub that
+/// goes away is looked for again for half a minute, or for as long as its patience says.
+pub fn follow(hub: &Hub, id: JobId, tell: impl FnMut(News<'_>)) -> Result<JobView, HubError> {
     let patience = hub.patience.max(ABSENCE_MAX);
-    let mut seen = Instant::now();
+    // The patience is kept here, where an absence is told of, and not in each call.
+    let impatient = hub.clone().with_patience(Duration::ZERO);
+    let mut watch = Watch { tell, seen: Instant::now(), once: false, failures: 0, away: false };
     let mut pause = PAUSE_MIN;
-    let mut once = false;
     loop {
-        match watch(hub, id, &mut on_change, &mut seen, &mut once) {
+        match watch.connection(&impatient, id) {
             Ok(Some(last)) => return Ok(last),
             Ok(None) => {}
             // The very first call tells whether there is a hub at all.
-            Err(error @ HubError::NoHub { .. }) if !once && hub.patience.is_zero() => return Err(error),
-            Err(error) if error.is_passing() && seen.elapsed() < patience => {}
+            Err(error @ HubError::NoHub { .. }) if !watch.once && hub.patience.is_zero() => {
+                return Err(error);
+            }
+            Err(error) if watch.may_pass(&error) && watch.seen.elapsed() < patience => watch.failed(&error),
             Err(error) => return Err(error),
         }
-        pause = match seen.elapsed() < PAUSE_MAX {
+        pause = match watch.seen.elapsed() < PAUSE_MAX {
             true => PAUSE_MIN,
             false => (pause * 2).min(PAUSE_MAX),
         };
@@ -105,26 +119,65 @@ pub fn follow(hub: &Hub, id: JobId, mut on_change: impl FnMut(&JobView)) -> Resu
     }
 }
 
-/// One connection's worth of changes; nothing when it ended before the job did.
-fn watch(
-    hub: &Hub,
-    id: JobId,
-    on_change: &mut impl FnMut(&JobView),
-    seen: &mut Instant,
-    once: &mut bool,
-) -> Result<Option<JobView>, HubError> {
-    for view in hub.events(id)? {
-        let view = view?;
-        *seen = Instant::now();
-        *once = true;
-        on_change(&view);
-        if !view.state.is_open() {
-            return Ok(Some(view));
+/// What is known of a hub while one of its jobs is followed.
+struct Watch<F: FnMut(News<'_>)> {
+    tell: F,
+    /// When the hub last said something.
+    seen: Instant,
+    /// Whether it ever did.
+    once: bool,
+    /// Connections that failed since.
+    failures: u32,
+    /// Whether its absence was told.
+    away: bool,
+}
+
+impl<F: FnMut(News<'_>)> Watch<F> {
+    /// One connection's worth of changes; nothing when it ended before the job did.
+    fn connection(&mut self, hub: &Hub, id: JobId) -> Result<Option<JobView>, HubError> {
+        let events = hub.events(id)?;
+        self.heard();
+        for view in events {
+            let view = view?;
+            self.heard();
+            (self.tell)(News::Job(&view));
+            if !view.state.is_open() {
+                return Ok(Some(view));
+            }
+        }
+        // The stream ended without a final state: the hub may have stopped between the two.
+        let view = hub.job(id)?;
+        self.heard();
+        (self.tell)(News::Job(&view));
+        Ok((!view.state.is_open()).then_some(view))
+    }
+
+    fn heard(&mut self) {
+        self.seen = Instant::now();
+        self.once = true;
+        self.failures = 0;
+        if std::mem::take(&mut self.away) {
+            (self.tell)(News::HubBack);
         }
     }
-    // The stream ended without a final state: the hub may have stopped between the two.
-    let view = hub.job(id)?;
-    *seen = Instant::now();
-    on_change(&view);
-    Ok((!view.state.is_open()).then_some(view))
+
+    /// A name that was found before is found again when the network is back.
+    fn may_pass(&self, error: &HubError) -> bool {
+        error.is_passing() || self.once && matches!(error, HubError::NoSuchHost { .. })
+    }
+
+    /// One connection that drops is no absence: the next one often succeeds at once. Nor is a refusal, which
+    /// is an answer.
+    fn failed(&mut self, error: &HubError) {
+        self.failures += 1;
+        let absent = match error {
+            HubError::NoHub { .. } | HubError::NoSuchHost { .. } => true,
+            HubError::Refused(_) => false,
+            _ => self.failures > 1,
+        };
+        if absent && !self.away {
+            self.away = true;
+            (self.tell)(News::HubAway);
+        }
+    }
 }

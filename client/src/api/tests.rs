@@ -172,8 +172,11 @@ fn a_watcher_sees_every_change_and_survives_a_dropped_stream() {
         stream(&second),
     ]);
     let mut states = Vec::new();
-    let last =
-        follow(&Hub::new(&url, Some("k")).unwrap(), id(), |view| states.push(view.shards_done)).unwrap();
+    let last = follow(&Hub::new(&url, Some("k")).unwrap(), id(), |news| match news {
+        News::Job(view) => states.push(view.shards_done),
+        News::HubAway | News::HubBack => panic!("one dropped connection is no absence"),
+    })
+    .unwrap();
     assert_eq!(last.state, JobState::Done);
     assert_eq!(states, [1, 2, 3, 4]);
     assert_eq!(seen.lock().unwrap().len(), 4);
@@ -201,4 +204,54 @@ fn only_plain_http_urls_without_a_path_name_a_hub() {
     }
     let hub = Hub::new("http://127.0.0.1:1", Some("bad\nkey")).unwrap();
     assert!(matches!(hub.jobs(), Err(HubError::NotSendable { .. })));
+}
+
+#[test]
+fn a_follower_is_told_once_that_the_hub_is_away_and_once_that_it_is_back() {
+    let stream = |body: &str| format!("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{body}");
+    let (url, _) = hub_that_answers(vec![stream(&format!("event: job\ndata: {}\n\n", view("running", 1)))]);
+    let address = url.trim_start_matches("http://").to_owned();
+    let mut heard = Vec::new();
+    let mut since = None;
+    let last = follow(&Hub::new(&url, Some("k")).unwrap(), id(), |news| match news {
+        News::Job(view) => {
+            heard.push(view.shards_done.to_string());
+            since.get_or_insert_with(Instant::now);
+        }
+        News::HubAway => {
+            assert!(since.unwrap().elapsed() < Duration::from_secs(2));
+            heard.push("away".to_owned());
+            let (address, answer) =
+                (address.clone(), stream(&format!("event: job\ndata: {}\n\n", view("done", 4))));
+            std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(700));
+                let (stream, _) = TcpListener::bind(address).unwrap().accept().unwrap();
+                read_request(&stream);
+                (&stream).write_all(answer.as_bytes()).unwrap();
+            });
+        }
+        News::HubBack => heard.push("back".to_owned()),
+    })
+    .unwrap();
+    assert_eq!(last.state, JobState::Done);
+    assert_eq!(heard, ["1", "away", "back", "4"]);
+}
+
+#[test]
+fn a_host_that_has_no_address_is_named() {
+    // No resolver is asked about a label of more than 63 characters.
+    let host = format!("{}.invalid", "n".repeat(64));
+    let error = Hub::new(&format!("http://{host}:7840"), None).unwrap().jobs().unwrap_err();
+    assert!(error.to_string().starts_with(&format!("cannot find the host {host}\n")), "{error}");
+}
+
+#[test]
+fn a_refusal_says_what_to_do_in_words_of_this_program() {
+    let problem = r#"{"type":"t","title":"t","status":404,"code":"job_unknown","detail":"there is no such job","hint":"`GET /v1/jobs` lists them"}"#;
+    let (url, _) = hub_that_answers(vec![answer("404 Not Found", "application/problem+json", problem)]);
+    let error = Hub::new(&url, Some("k")).unwrap().job(id()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "there is no such job\nhint: `tessera job list` lists the jobs of this hub"
+    );
 }

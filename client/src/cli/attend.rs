@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
-use tessera_client::api::{Hub, HubError, follow};
+use tessera_client::api::{Hub, HubError, News, follow};
 use tessera_client::local::Notice;
 use tessera_protocol::api::{JobState, JobView};
 
@@ -23,6 +23,8 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 pub(crate) enum Happening {
     /// A job stands somewhere new.
     Changed(Box<JobView>),
+    /// The hub stopped answering, or answers again.
+    HubAnswers(bool),
     /// Something happened to a child process.
     Notice(Notice),
     /// The job has ended, or cannot be followed.
@@ -42,12 +44,11 @@ pub(crate) fn channel() -> (SyncSender<Happening>, Receiver<Happening>) {
     sync_channel(INBOX_MAX)
 }
 
-/// Raises a flag at the first Ctrl-C or SIGTERM; the second ends the process at once.
+/// Raises a flag at Ctrl-C or SIGTERM. Repeats change nothing: stopping takes at most a few seconds, and must
+/// not be cut short while children or a temporary folder are left.
 pub(crate) fn interrupts() -> Result<Arc<AtomicBool>, Failure> {
     let flag = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&flag))
-            .map_err(Failure::System)?;
         signal_hook::flag::register(signal, Arc::clone(&flag)).map_err(Failure::System)?;
     }
     Ok(flag)
@@ -70,12 +71,19 @@ pub(crate) fn attend(
         let _ = happenings.send(Happening::Ended(Box::new(outcome)));
     };
     std::thread::Builder::new().spawn(talk).map_err(Failure::System)?;
-    let mut job = None;
+    let (mut job, mut hub_answers) = (None, true);
     loop {
         match inbox.recv_timeout(LOOK_INTERVAL) {
             Ok(Happening::Changed(view)) => {
                 progress.update(&view);
                 job = Some(view.id);
+            }
+            Ok(Happening::HubAnswers(answers)) => {
+                hub_answers = answers;
+                progress.say(match answers {
+                    true => "the hub answers again",
+                    false => "the hub does not answer; trying again",
+                });
             }
             Ok(Happening::Notice(notice)) => {
                 progress.say(&notice.to_string());
@@ -89,7 +97,7 @@ pub(crate) fn attend(
         }
         if interrupted.load(Ordering::Relaxed) {
             progress.finish();
-            return Err(Failure::StoppedWatching(job));
+            return Err(Failure::StoppedWatching { job, hub_answers });
         }
     }
 }
@@ -99,11 +107,17 @@ fn conversation(
     begin: impl FnOnce(&Hub) -> Result<JobView, HubError>,
     happenings: &SyncSender<Happening>,
 ) -> Result<Finished, HubError> {
-    let tell = |view: &JobView| {
-        let _ = happenings.send(Happening::Changed(Box::new(view.clone())));
+    let tell = |news: News<'_>| {
+        let happening = match news {
+            News::Job(view) => Happening::Changed(Box::new(view.clone())),
+            News::HubAway => Happening::HubAnswers(false),
+            News::HubBack => Happening::HubAnswers(true),
+        };
+        // Nobody listens any more when the command was interrupted.
+        let _ = happenings.send(happening);
     };
     let mut view = begin(hub)?;
-    tell(&view);
+    tell(News::Job(&view));
     if view.state.is_open() {
         view = follow(hub, view.id, tell)?;
     }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use tessera_client::api::{HubError, HubUrlError};
 use tessera_client::config::ConfigError;
 use tessera_client::local::LocalError;
+use tessera_client::render;
 use tessera_client::spec_file::SpecFileError;
 use tessera_protocol::api::{JobState, JobView};
 use tessera_protocol::id::JobId;
@@ -40,7 +41,12 @@ pub(crate) enum Failure {
     /// Signals cannot be heard, or a thread not started.
     System(io::Error),
     /// A person stopped a command that was watching this job.
-    StoppedWatching(Option<JobId>),
+    StoppedWatching {
+        /// Which, once it was accepted.
+        job: Option<JobId>,
+        /// Whether its hub answered when last asked.
+        hub_answers: bool,
+    },
     /// A person stopped a local run.
     StoppedRun {
         /// Where its data stays, if it does.
@@ -57,7 +63,7 @@ impl Failure {
             Failure::Hub(HubError::NotSendable { .. }) => 2,
             Failure::Hub(HubError::Refused(problem)) if is_about_input(problem.status) => 2,
             Failure::Hub(_) | Failure::Local(_) | Failure::Random(_) | Failure::System(_) => 3,
-            Failure::StoppedWatching(_) | Failure::StoppedRun { .. } => 130,
+            Failure::StoppedWatching { .. } | Failure::StoppedRun { .. } => 130,
         }
     }
 }
@@ -77,7 +83,10 @@ impl fmt::Display for Failure {
             Failure::Local(error) => error.fmt(f),
             Failure::JobNotDone(view) => match view.state {
                 JobState::Cancelled => write!(f, "{} was cancelled", view.id),
-                _ => write!(f, "{} failed", view.id),
+                _ => match &view.failure {
+                    Some(failure) => write!(f, "{} failed: {}", view.id, render::failure(failure)),
+                    None => write!(f, "{} failed", view.id),
+                },
             },
             Failure::Document(error) => {
                 write!(f, "this version cannot show the document: {error}\nhint: --json prints it as it is")
@@ -85,8 +94,15 @@ impl fmt::Display for Failure {
             Failure::Write { path, source } => write!(f, "cannot write {}: {source}", path.display()),
             Failure::Random(error) => write!(f, "the operating system gives no random bytes: {error}"),
             Failure::System(error) => write!(f, "the operating system refuses: {error}"),
-            Failure::StoppedWatching(None) => f.write_str("interrupted before the job was accepted"),
-            Failure::StoppedWatching(Some(id)) => write!(
+            Failure::StoppedWatching { job: None, .. } => {
+                f.write_str("interrupted before the job was accepted")
+            }
+            Failure::StoppedWatching { job: Some(id), hub_answers: false } => write!(
+                f,
+                "stopped watching; the hub does not answer, and {id} goes on when the hub does\nhint: `tessera job watch {id}` \
+                 watches it again then"
+            ),
+            Failure::StoppedWatching { job: Some(id), hub_answers: true } => write!(
                 f,
                 "stopped watching; {id} goes on\nhint: `tessera job watch {id}` watches it again, `tessera job cancel {id}` \
                  stops it"

@@ -18,25 +18,37 @@ pub(crate) struct Progress {
     lines: Lines,
 }
 
-/// Decides which changes deserve a line: the first, then each tenth of the job or half a minute, at most one
-/// a second.
+/// Decides which changes deserve a line: the first, every new state or reason to wait; then each tenth of the
+/// shards done or attempted, at most one a second; and half a minute of silence.
 #[derive(Default)]
 struct Lines {
-    last: Option<(Instant, u64)>,
+    last: Option<Line>,
+}
+
+/// What the last line told, and when.
+struct Line {
+    at: Instant,
+    done_tenths: u64,
+    attempted_tenths: u64,
+    state: JobState,
+    waiting: Option<String>,
 }
 
 impl Lines {
     fn deserves(&mut self, view: &JobView, now: Instant) -> bool {
-        let tenth = (view.shards_done.saturating_mul(10)).checked_div(view.shards).unwrap_or(0);
-        let deserves = match self.last {
-            None => true,
-            Some((at, before)) => {
-                let waited = now.saturating_duration_since(at);
-                waited >= LINE_PATIENCE || (waited >= LINE_INTERVAL && tenth > before)
-            }
-        };
+        let tenths = |shards: u64| shards.saturating_mul(10).checked_div(view.shards).unwrap_or(0);
+        let (done_tenths, attempted_tenths) = (tenths(view.shards_done), tenths(view.attempts));
+        let deserves = self.last.as_ref().is_none_or(|last| {
+            let waited = now.saturating_duration_since(last.at);
+            let more = done_tenths > last.done_tenths || attempted_tenths > last.attempted_tenths;
+            last.state != view.state
+                || last.waiting != view.waiting
+                || waited >= LINE_PATIENCE
+                || waited >= LINE_INTERVAL && more
+        });
         if deserves {
-            self.last = Some((now, tenth));
+            let (state, waiting) = (view.state, view.waiting.clone());
+            self.last = Some(Line { at: now, done_tenths, attempted_tenths, state, waiting });
         }
         deserves
     }
@@ -83,13 +95,20 @@ impl Progress {
     }
 }
 
+/// Attempts are told while they are ahead of the shards done: work that waits to be confirmed.
 fn sentence(view: &JobView) -> String {
-    let shards = format!("{} of {} shards", grouped(view.shards_done), grouped(view.shards));
-    match (&view.waiting, view.state) {
-        (Some(waiting), _) => format!("{shards}, waiting: {waiting}"),
-        (None, JobState::Queued) => format!("{shards}, queued"),
-        (None, _) => shards,
+    let mut text = format!("{} of {} shards done", grouped(view.shards_done), grouped(view.shards));
+    if view.state.is_open() && view.attempts > view.shards_done {
+        text += &format!(", {} attempts made", grouped(view.attempts));
     }
+    match (&view.waiting, view.state) {
+        (Some(waiting), _) => text += &format!(", waiting: {waiting}"),
+        (None, JobState::Queued) => text += ", queued",
+        (None, JobState::Failed) => text += ", failed",
+        (None, JobState::Cancelled) => text += ", cancelled",
+        (None, JobState::Running | JobState::Done) => {}
+    }
+    text
 }
 
 #[cfg(test)]
@@ -118,6 +137,23 @@ mod tests {
         assert!(!lines.deserves(&view(590), at(5_000)), "less than a tenth more");
         assert!(lines.deserves(&view(591), at(31_000)), "half a minute of silence");
         assert!(lines.deserves(&view(600), at(32_000)));
-        assert_eq!(sentence(&view(12)), "12 of 1,000 shards");
+        assert_eq!(sentence(&view(12)), "12 of 1,000 shards done");
+    }
+
+    #[test]
+    fn a_new_state_or_reason_to_wait_is_told_at_once_and_unconfirmed_work_is_seen() {
+        let start = Instant::now();
+        let mut lines = Lines::default();
+        let queued = JobView { state: JobState::Queued, ..view(0) };
+        assert!(lines.deserves(&queued, start));
+        assert!(lines.deserves(&view(0), start), "it runs");
+        let waiting = JobView { waiting: Some("no agent is connected".to_owned()), ..view(0) };
+        assert!(lines.deserves(&waiting, start));
+        assert!(!lines.deserves(&waiting, start));
+        assert!(lines.deserves(&view(0), start), "it waits no more");
+        let computed = JobView { attempts: 990, ..view(0) };
+        assert!(lines.deserves(&computed, start + LINE_INTERVAL));
+        assert_eq!(sentence(&computed), "0 of 1,000 shards done, 990 attempts made");
+        assert_eq!(sentence(&waiting), "0 of 1,000 shards done, waiting: no agent is connected");
     }
 }

@@ -41,7 +41,7 @@ pub(super) fn run(command: &Run) -> Result<(), Failure> {
     };
 
     let stopped = |failure| match failure {
-        Failure::StoppedWatching(_) | Failure::Local(LocalError::Interrupted) => {
+        Failure::StoppedWatching { .. } | Failure::Local(LocalError::Interrupted) => {
             Failure::StoppedRun { kept: kept.clone() }
         }
         other => other,
@@ -74,6 +74,9 @@ pub(super) fn run(command: &Run) -> Result<(), Failure> {
     let finished =
         attend(local.hub(), begin, happenings, &inbox, &interrupted, &mut progress, &mut on_notice);
     progress.finish();
+    if interrupted.load(Ordering::Relaxed) {
+        eprintln!("stopping the hub and the agents");
+    }
     let finished = finished.map_err(stopped)?;
     let elapsed_ms = since.elapsed().as_millis() as u64;
     drop(local);
@@ -88,6 +91,8 @@ pub(super) fn run(command: &Run) -> Result<(), Failure> {
 /// Waits a little until all agents are connected, so that the first shards find somebody to check them. A
 /// job without agents waits by itself, so giving up is no error.
 fn await_agents(hub: &tessera_client::api::Hub, wanted: u16, interrupted: &AtomicBool) {
+    // Its own patience would keep a person waiting who wants to stop.
+    let hub = hub.clone().with_patience(Duration::ZERO);
     let started = Instant::now();
     while started.elapsed() < AGENTS_PATIENCE && !interrupted.load(Ordering::Relaxed) {
         let connected =
@@ -136,7 +141,7 @@ impl Pids {
                     eprintln!("{notice}");
                     on_notice(notice)?;
                 }
-                Ok(Happening::Changed(_) | Happening::Ended(_)) | Err(_) => break,
+                Ok(Happening::Changed(_) | Happening::HubAnswers(_) | Happening::Ended(_)) | Err(_) => break,
             }
         }
         eprintln!("process ids: {}", self.known.join(", "));

@@ -90,8 +90,7 @@ impl<F: FnMut(Notice)> Fleet<'_, F> {
         };
         let key = self.key(ready.api_key.as_deref())?;
         let hub = Hub::new(&format!("http://{}", ready.http), Some(&key))
-            .map_err(|source| LocalError::BadAddress { source })?
-            .with_patience(HUB_PATIENCE);
+            .map_err(|source| LocalError::BadAddress { source })?;
         for number in 1..=self.plan.agents {
             let token = match number {
                 1 => ready.agent_token.clone(),
@@ -104,7 +103,8 @@ impl<F: FnMut(Notice)> Fleet<'_, F> {
             let child = self.spawn_agent(number)?;
             self.note_started(Member::Agent(number), child, 0);
         }
-        Ok(hub)
+        // Only now: while it starts, a person who wants to stop need not wait for a hub that is gone.
+        Ok(hub.with_patience(HUB_PATIENCE))
     }
 
     fn watch(&mut self) {
