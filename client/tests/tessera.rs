@@ -38,6 +38,8 @@ enum Ending {
     Done,
     Failed,
     Never,
+    /// As never, and the stream of events ends.
+    Running,
 }
 
 /// A hub that knows one job and one key. Gives its address.
@@ -70,7 +72,7 @@ fn answer(mut stream: TcpStream, ending: Ending) {
     let last = match ending {
         Ending::Done => view("done", 4),
         Ending::Failed => view("failed", 1),
-        Ending::Never => view("running", 1),
+        Ending::Never | Ending::Running => view("running", 1),
     };
     let (status, body) = match target.as_str() {
         _ if !head.contains("Bearer tsk_test") && !head.contains("bearer tsk_test") => (401, String::new()),
@@ -316,6 +318,38 @@ fn a_submission_can_be_waited_for_and_a_watcher_can_stop() {
 }
 
 #[test]
+fn a_watcher_of_a_hub_that_goes_away_says_so_and_does_not_promise_that_the_job_goes_on() {
+    // A hub that answers twice, with the job and with a stream that ends, and is gone.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let hub = std::thread::spawn(move || {
+        for _ in 0..2 {
+            answer(listener.accept().unwrap().0, Ending::Running);
+        }
+    });
+    let stage = Stage::new(&address);
+    let (id, url) = (job().to_string(), format!("http://{address}"));
+    let mut watcher =
+        stage.tessera(&["job", "watch", &id, "--hub", &url, "--api-key", "tsk_test"]).spawn().unwrap();
+    hub.join().unwrap();
+    let gone = Instant::now();
+    let mut stderr = BufReader::new(watcher.stderr.take().unwrap());
+    let mut said = String::new();
+    while !said.contains("the hub does not answer; trying again\n") {
+        assert_ne!(stderr.read_line(&mut said).unwrap(), 0, "{said}");
+    }
+    assert!(gone.elapsed() < Duration::from_secs(2));
+    send(libc::SIGINT, watcher.id());
+    stderr.read_to_string(&mut said).unwrap();
+    assert_eq!(watcher.wait().unwrap().code(), Some(130));
+    assert_eq!(said.matches("trying again").count(), 1, "{said}");
+    assert!(
+        said.contains(&format!("the hub does not answer, and {id} goes on when the hub does\n")),
+        "{said}"
+    );
+}
+
+#[test]
 fn wrong_input_is_exit_code_two_and_a_hub_that_is_away_is_three() {
     let address = fake_hub(Ending::Done);
     let stage = Stage::new(&address);
@@ -324,7 +358,7 @@ fn wrong_input_is_exit_code_two_and_a_hub_that_is_away_is_three() {
     let unknown = JobId::new(9, [9; 10]).to_string();
     let hub = ["--hub", url.as_str(), "--api-key", "tsk_test"];
     let cases: [(&[&str], i32, &str); 8] = [
-        (&["run", "job.toml", "--hub", &url], 2, "error: unexpected argument '--hub' found"),
+        (&["run", "job.toml", "--hub", &url], 2, "error: --hub belongs after a command that talks to a hub"),
         (
             &["run", "zero.toml"],
             2,

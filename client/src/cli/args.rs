@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{CommandFactory, Parser, Subcommand};
 use tessera_protocol::id::JobId;
 use tessera_protocol::limits::{PATHS_MAX, SHARD_PATHS_MAX, SLOTS_MAX};
 
@@ -26,6 +27,35 @@ pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Command,
 }
+
+impl Args {
+    /// The command line of this process. Ends it when there is nothing to run: after help, or with what is
+    /// wrong and exit code 2.
+    pub(crate) fn read() -> Args {
+        Args::try_parse().unwrap_or_else(|error| match misplaced(&error) {
+            Some(flag) => Args::command()
+                .error(
+                    ErrorKind::UnknownArgument,
+                    format!(
+                        "{flag} belongs after a command that talks to a hub: submit, plan, job or agent; `tessera run` \
+                         starts a hub of its own"
+                    ),
+                )
+                .exit(),
+            None => error.exit(),
+        })
+    }
+}
+
+/// The flag about a hub that was given where no hub is talked to.
+fn misplaced(error: &clap::Error) -> Option<&'static str> {
+    let Some(ContextValue::String(given)) = error.get(ContextKind::InvalidArg) else { return None };
+    let unknown = error.kind() == ErrorKind::UnknownArgument;
+    CONNECTION_FLAGS.into_iter().find(|flag| unknown && flag == given)
+}
+
+/// The flags of [`Connection`].
+const CONNECTION_FLAGS: [&str; 3] = ["--hub", "--api-key", "--api-key-file"];
 
 /// Which hub, and with which key. `run` starts its own and takes none of these.
 #[derive(Debug, clap::Args)]
