@@ -27,6 +27,17 @@ pub enum JobState {
 }
 
 impl JobState {
+    /// The word it goes by in documents and on screens.
+    pub fn word(self) -> &'static str {
+        match self {
+            JobState::Queued => "queued",
+            JobState::Running => "running",
+            JobState::Done => "done",
+            JobState::Failed => "failed",
+            JobState::Cancelled => "cancelled",
+        }
+    }
+
     /// Whether it will change again.
     pub fn is_open(self) -> bool {
         matches!(self, JobState::Queued | JobState::Running)

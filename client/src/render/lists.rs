@@ -1,6 +1,6 @@
 //! Jobs, agents and quotes as text.
 
-use tessera_protocol::api::{AgentList, AgentState, JobFailure, JobList, JobState, JobView, PlanQuote};
+use tessera_protocol::api::{AgentList, AgentState, JobFailure, JobList, JobView, PlanQuote};
 
 use super::number::{duration, grouped};
 use super::{Style, facts, lines, shortened, table};
@@ -16,7 +16,7 @@ pub fn jobs(list: &JobList, now_ms: u64) -> String {
         vec![
             job.id.to_string(),
             shortened(&job.name, NAME_CHARS),
-            state(job.state).to_owned(),
+            job.state.word().to_owned(),
             format!("{}/{}", job.shards_done, job.shards),
             grouped(job.paths),
             duration(now_ms.saturating_sub(job.created_ms.0)),
@@ -130,18 +130,8 @@ pub fn quote(quote: &PlanQuote, cost_cap: Option<u64>) -> String {
     text
 }
 
-fn state(state: JobState) -> &'static str {
-    match state {
-        JobState::Queued => "queued",
-        JobState::Running => "running",
-        JobState::Done => "done",
-        JobState::Failed => "failed",
-        JobState::Cancelled => "cancelled",
-    }
-}
-
 fn state_in_words(view: &JobView) -> String {
-    let mut text = state(view.state).to_owned();
+    let mut text = view.state.word().to_owned();
     if let Some(ended) = view.ended_ms {
         text += &format!(" after {}", duration(ended.0.saturating_sub(view.created_ms.0)));
     }

@@ -10,7 +10,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use tessera_protocol::api::{JobFailure, JobState, JobView};
-use tessera_protocol::id::{AgentId, Digest};
+use tessera_protocol::id::Digest;
 use tessera_protocol::unit::{LaneIndex, ShardIndex, ShardRange, Tick, UnixMillis};
 
 use crate::effect::Outbox;
@@ -209,7 +209,7 @@ impl Home {
     }
 
     /// Agents claim these partials.
-    pub fn claimed(&mut self, from: LaneIndex, claims: Vec<Claim>, judge: &mut Judge<'_>, out: &mut Outbox) {
+    pub fn claimed(&mut self, from: LaneIndex, claims: Vec<Claim>, judge: &Judge<'_>, out: &mut Outbox) {
         for claim in claims {
             let counted = self.reducer.done().contains(claim.index) || self.todo.contains(claim.index);
             if counted || !matches!(self.stage, Stage::Open) {
@@ -219,7 +219,7 @@ impl Home {
         }
     }
 
-    fn claim(&mut self, from: LaneIndex, claim: Claim, judge: &mut Judge<'_>, out: &mut Outbox) {
+    fn claim(&mut self, from: LaneIndex, claim: Claim, judge: &Judge<'_>, out: &mut Outbox) {
         let (index, agent) = (claim.index, claim.agent);
         let (manifest, plan) = (&self.job.manifest, &self.job.plan);
         let verdict = match self.doubts.get_mut(&index) {
@@ -233,19 +233,19 @@ impl Home {
                     self.doubts.get(&index).filter(|_| !self.planting.is(Planted::AskTheFirstAgain));
                 let mut avoid = answered.map(Doubt::agents).unwrap_or_default();
                 avoid.push(agent);
-                let errand = Errand { index, avoid, tried: Vec::new() };
+                let errand = Errand::new(index, avoid);
                 self.failed(errand, FailureCause::NotAPartial, judge, out);
             }
             Verdict::Accepted(partial) => self.absorb(from, partial, judge, out),
             Verdict::Check(doubt) => {
-                let errand = Errand { index, avoid: doubt.agents(), tried: Vec::new() };
+                let errand = Errand::new(index, doubt.agents());
                 self.doubts.insert(index, doubt);
                 self.place(errand, judge, out);
             }
             Verdict::Disputed => {
                 self.counters.mismatches += 1;
                 let avoid = self.doubts.get(&index).map(Doubt::agents).unwrap_or_default();
-                self.place(Errand { index, avoid, tried: Vec::new() }, judge, out);
+                self.place(Errand::new(index, avoid), judge, out);
             }
             Verdict::Agreed { partial, contradicted } => {
                 self.doubts.remove(&index);
@@ -263,7 +263,7 @@ impl Home {
     }
 
     /// An attempt ended without a partial: try elsewhere, or give up.
-    pub fn failed(&mut self, errand: Errand, cause: FailureCause, judge: &mut Judge<'_>, out: &mut Outbox) {
+    pub fn failed(&mut self, errand: Errand, cause: FailureCause, judge: &Judge<'_>, out: &mut Outbox) {
         if !matches!(self.stage, Stage::Open) {
             return;
         }
@@ -277,34 +277,33 @@ impl Home {
     }
 
     /// A lane has nobody for an errand.
-    pub fn errand_returned(&mut self, errand: Errand, judge: &mut Judge<'_>, out: &mut Outbox) {
-        if matches!(self.stage, Stage::Open) && !self.planting.is(Planted::DropReturnedErrands) {
+    pub fn errand_returned(&mut self, errand: Errand, judge: &Judge<'_>, out: &mut Outbox) {
+        if !self.planting.is(Planted::DropReturnedErrands) {
             self.place(errand, judge, out);
         }
     }
 
     /// Agents came or went: errands nobody could run may find somebody now.
-    pub fn fleet_changed(&mut self, judge: &mut Judge<'_>, out: &mut Outbox) {
+    pub fn fleet_changed(&mut self, judge: &Judge<'_>, out: &mut Outbox) {
         self.unseen = true;
         self.place_stuck(judge, out);
     }
 
-    fn place_stuck(&mut self, judge: &mut Judge<'_>, out: &mut Outbox) {
+    fn place_stuck(&mut self, judge: &Judge<'_>, out: &mut Outbox) {
         for errand in core::mem::take(&mut self.stuck) {
             self.place(errand, judge, out);
         }
     }
 
     /// Lane by lane from one that depends on the shard, so that checks spread.
-    fn place(&mut self, errand: Errand, judge: &mut Judge<'_>, out: &mut Outbox) {
+    fn place(&mut self, errand: Errand, judge: &Judge<'_>, out: &mut Outbox) {
         if self.is_ending() {
             return;
         }
         let lanes = out.all_lanes();
         let start = (errand.index.0 % lanes.len() as u64) as usize;
         let willing = lanes[start..].iter().chain(&lanes[..start]).copied().find(|lane| {
-            !errand.tried.contains(lane)
-                && judge.fleet.agents.get(usize::from(lane.0)).is_some_and(|n| *n > 0)
+            !errand.tried.contains(lane) && judge.fleet.agents.get(lane.as_usize()).is_some_and(|n| *n > 0)
         });
         let lone = judge.fleet.total() <= 1 && self.doubts.contains_key(&errand.index);
         match willing {
@@ -313,7 +312,7 @@ impl Home {
         }
     }
 
-    fn unplaceable(&mut self, errand: Errand, judge: &mut Judge<'_>, out: &mut Outbox) {
+    fn unplaceable(&mut self, errand: Errand, judge: &Judge<'_>, out: &mut Outbox) {
         self.unseen = true;
         let Some(doubt) = self.doubts.get(&errand.index) else {
             // A retry for which there is no other agent: anyone may try again.
@@ -330,7 +329,7 @@ impl Home {
                 // Who failed and did not answer may try again: failures are counted.
                 let answered = doubt.agents();
                 let avoid = if errand.avoid.len() > answered.len() { answered } else { errand.avoid };
-                self.stuck.push(Errand { index: errand.index, avoid, tried: Vec::new() });
+                self.stuck.push(Errand::new(errand.index, avoid));
             }
         }
     }
@@ -344,17 +343,11 @@ impl Home {
         }
     }
 
-    fn absorb(
-        &mut self,
-        from: LaneIndex,
-        partial: Verified<Partial>,
-        judge: &mut Judge<'_>,
-        out: &mut Outbox,
-    ) {
+    fn absorb(&mut self, from: LaneIndex, partial: Verified<Partial>, judge: &Judge<'_>, out: &mut Outbox) {
         if let Err(error) = self.reducer.absorb(partial) {
             return self.fail(JobFailure::NotReducible { cause: error.to_string() }, judge);
         }
-        let lane = usize::from(from.0);
+        let lane = from.as_usize();
         if self.counters.lanes.len() <= lane {
             self.counters.lanes.resize(lane + 1, 0);
         }
@@ -395,7 +388,7 @@ impl Home {
     }
 
     /// Time went by.
-    pub fn time_passed(&mut self, judge: &mut Judge<'_>, out: &mut Outbox) {
+    pub fn time_passed(&mut self, judge: &Judge<'_>, out: &mut Outbox) {
         if self.deadline.is_some_and(|deadline| deadline <= judge.now) && matches!(self.stage, Stage::Open) {
             let deadline_s = self.job.manifest.spec().limits.deadline_s.unwrap_or_default();
             self.fail(JobFailure::DeadlinePassed { deadline_s }, judge);
@@ -588,9 +581,4 @@ fn describe(cause: FailureCause) -> String {
         FailureCause::NotAPartial => "the bytes were not a partial of this shard",
     }
     .to_string()
-}
-
-/// Agents that may not run an errand.
-pub fn avoids(errand: &Errand, agent: AgentId) -> bool {
-    errand.avoid.contains(&agent)
 }

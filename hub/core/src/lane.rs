@@ -293,10 +293,10 @@ impl Lane {
     }
 
     /// Lets a home act, and looks after what follows.
-    fn at_home(&mut self, job: JobId, act: impl FnOnce(&mut Home, &mut Judge<'_>, &mut Outbox)) {
+    fn at_home(&mut self, job: JobId, act: impl FnOnce(&mut Home, &Judge<'_>, &mut Outbox)) {
         let Some(home) = self.homes.get_mut(&job) else { return };
-        let mut judge = judge(&self.verifier, &self.fleet, &self.config, self.now);
-        act(home, &mut judge, &mut self.out);
+        let judge = judge(&self.verifier, &self.fleet, &self.config, self.now);
+        act(home, &judge, &mut self.out);
         self.attention.insert(job);
         if home.is_ending() {
             self.ending.insert(job);

@@ -122,6 +122,18 @@ pub struct Errand {
     pub tried: Vec<LaneIndex>,
 }
 
+impl Errand {
+    /// An errand that no lane was asked for yet.
+    pub fn new(index: ShardIndex, avoid: Vec<AgentId>) -> Errand {
+        Errand { index, avoid, tried: Vec::new() }
+    }
+
+    /// Whether an agent may not run it.
+    pub fn avoids(&self, agent: AgentId) -> bool {
+        self.avoid.contains(&agent)
+    }
+}
+
 /// A partial as an agent claims it to be; nothing is believed yet but that the bytes have this digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {

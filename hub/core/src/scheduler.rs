@@ -12,7 +12,6 @@ use tessera_protocol::unit::{Epoch, LaneIndex, ShardIndex, ShardRange, Tick};
 use tessera_protocol::wire::{Held, Hello, Welcome};
 
 use crate::effect::{CloseReason, Outbox};
-use crate::home::avoids;
 use crate::message::{Errand, LaneMessage, Work};
 use crate::planted::{Planted, Planting};
 use crate::ranges::Ranges;
@@ -438,8 +437,8 @@ impl Scheduler {
 /// The errand of an attempt that one agent did not bring to an end.
 fn elsewhere(errand: Option<Errand>, index: ShardIndex, not: AgentId) -> Errand {
     let avoid = errand.map(|errand| errand.avoid).unwrap_or_default();
-    let mut errand = Errand { index, avoid, tried: Vec::new() };
-    if !avoids(&errand, not) {
+    let mut errand = Errand::new(index, avoid);
+    if !errand.avoids(not) {
         errand.avoid.push(not);
     }
     errand

@@ -317,7 +317,7 @@ impl fmt::Display for CancelError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             CancelError::Unknown(job) => write!(f, "there is no job {job}"),
-            CancelError::Ended { job, state } => write!(f, "{job} is {}", word(*state)),
+            CancelError::Ended { job, state } => write!(f, "{job} is {}", state.word()),
             CancelError::Outage(outage) => write!(f, "{outage}"),
         }
     }
@@ -327,7 +327,7 @@ impl fmt::Display for ExtendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ExtendError::Unknown(job) => write!(f, "there is no job {job}"),
-            ExtendError::NotDone { job, state } => write!(f, "{job} is {}", word(*state)),
+            ExtendError::NotDone { job, state } => write!(f, "{job} is {}", state.word()),
             ExtendError::NotMorePaths { job, has, asked } => {
                 write!(f, "{job} has {has} paths already, {asked} are not more")
             }
@@ -358,7 +358,7 @@ impl fmt::Display for ResultError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ResultError::Unknown(job) => write!(f, "there is no job {job}"),
-            ResultError::NotDone { job, state } => write!(f, "{job} is {}", word(*state)),
+            ResultError::NotDone { job, state } => write!(f, "{job} is {}", state.word()),
             ResultError::Failed { job, failure: None } => write!(f, "{job} failed"),
             ResultError::Failed { job, failure: Some(failure) } => {
                 write!(f, "{job} failed: {}", because(failure))
@@ -388,17 +388,6 @@ impl std::error::Error for PlanError {}
 impl std::error::Error for LookupError {}
 impl std::error::Error for ResultError {}
 impl std::error::Error for TokenError {}
-
-/// The word a state goes by in the API.
-pub(super) fn word(state: JobState) -> &'static str {
-    match state {
-        JobState::Queued => "queued",
-        JobState::Running => "running",
-        JobState::Done => "done",
-        JobState::Failed => "failed",
-        JobState::Cancelled => "cancelled",
-    }
-}
 
 fn because(failure: &JobFailure) -> String {
     match failure {

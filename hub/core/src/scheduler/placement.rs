@@ -12,7 +12,6 @@ use super::agent::{Agent, Answered, Attempt};
 use super::lane_job::Supply;
 use crate::Effect;
 use crate::effect::Outbox;
-use crate::home::avoids;
 use crate::message::{Errand, LaneMessage};
 
 /// How long an attempt may take however small its shard. *Units*: milliseconds.
@@ -90,7 +89,7 @@ impl Scheduler {
         while position < ERRANDS_LOOKED_AT_MAX
             && let Some(errand) = lane_job.errands.get(position)
         {
-            let may = |id: &AgentId, agent: &Agent| able(agent) && !avoids(errand, *id);
+            let may = |id: &AgentId, agent: &Agent| able(agent) && !errand.avoids(*id);
             let free = self.ready.iter().find(|(_, id)| self.agents.get(id).is_some_and(|a| may(id, a)));
             if let Some((_, id)) = free.copied() {
                 let errand = lane_job.errands.remove(position);
