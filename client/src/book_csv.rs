@@ -8,7 +8,7 @@ use std::fmt;
 use tessera_protocol::limits::{BODY_BYTES_MAX, CONTRACTS_MAX};
 use tessera_protocol::spec::{
     ContractKind, ContractSpec, FieldError, JobLimits, JobSpec, ModelName, MonitoringSpec, MonteCarloParams,
-    Priority, VerifyClass, Workload,
+    Params, Priority, VerifyClass, Workload,
 };
 
 /// Largest book file. *Units*: bytes. A book travels inside the job, so it cannot be larger than a body.
@@ -442,7 +442,12 @@ fn job_of(book: Vec<ContractSpec>) -> JobSpec {
         project: "default".to_owned(),
         workload: Workload::MonteCarlo,
         seed: 0,
-        params: MonteCarloParams { model: ModelName::Gbm, paths: 1, shard_size: None, book },
+        params: Params::MonteCarlo(MonteCarloParams {
+            model: ModelName::Gbm,
+            paths: 1,
+            shard_size: None,
+            book,
+        }),
         inputs: Vec::new(),
         verify: VerifyClass::default(),
         priority: Priority::default(),

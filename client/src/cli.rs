@@ -13,7 +13,7 @@ use tessera_client::config::{self, Config};
 use tessera_client::render::{self, Style};
 use tessera_client::spec_file;
 use tessera_protocol::api::{JobState, JobView};
-use tessera_protocol::spec::JobSpec;
+use tessera_protocol::spec::{JobSpec, Params};
 
 mod args;
 mod attend;
@@ -135,7 +135,10 @@ fn job(hub: &Hub, command: JobCommand) -> Result<(), Failure> {
 fn load(file: &Path, shard_size: Option<u64>) -> Result<JobSpec, Failure> {
     let mut spec = spec_file::load(file)?;
     if shard_size.is_some() {
-        spec.params.shard_size = shard_size;
+        match &mut spec.params {
+            Params::MonteCarlo(params) => params.shard_size = shard_size,
+            Params::Gemm(_) | Params::Syrk(_) => {}
+        }
     }
     Ok(spec)
 }

@@ -246,7 +246,7 @@ impl Source<'_> {
             },
             None => None,
         };
-        let mut spec = JobSpec::deserialize_named(value).map_err(|error| self.fields(error))?;
+        let mut spec = JobSpec::from_value(&value).map_err(|error| self.fields(error))?;
         if let Some(input) = input {
             self.declare(&mut spec, input)?;
         }

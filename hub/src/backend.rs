@@ -255,7 +255,7 @@ impl Backend for Hub {
             Ok(PlanQuote {
                 manifest_digest: manifest.digest(),
                 plan_digest: plan.digest(),
-                paths: manifest.spec().params.paths,
+                paths: manifest.spec().params.paths(),
                 shard_size: plan.shard_size(),
                 shards: plan.shards(),
                 cost: plan.cost(),

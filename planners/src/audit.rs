@@ -87,7 +87,7 @@ pub fn audit(manifest: &Manifest, first: u64, plan: &Plan) -> Result<(), AuditEr
         expected_first += shard.count;
         cost += u128::from(shard.cost.0);
     }
-    let paths = manifest.spec().params.paths;
+    let paths = manifest.spec().params.paths();
     match (
         expected_first == paths,
         cost == u128::from(plan.cost().0) && cost == u128::from(paths - first) * weight,
@@ -100,7 +100,7 @@ pub fn audit(manifest: &Manifest, first: u64, plan: &Plan) -> Result<(), AuditEr
 
 /// Draws and evaluations of one path, counted from the book as the client wrote it.
 fn weight(manifest: &Manifest) -> u128 {
-    let params = &manifest.spec().params;
+    let Some(params) = manifest.spec().params.monte_carlo() else { return 0 };
     if params.model == ModelName::Pi {
         return 1;
     }
@@ -123,9 +123,10 @@ fn weight(manifest: &Manifest) -> u128 {
 
 fn task(manifest: &Manifest, plan: &Plan) -> Result<(), AuditError> {
     let task = Task::decode(plan.task()).map_err(|_| AuditError::Task)?;
-    let book = &manifest.spec().params.book;
+    let params = manifest.spec().params.monte_carlo().ok_or(AuditError::Task)?;
+    let book = &params.book;
     let same = match &task.model {
-        Model::Pi => manifest.spec().params.model == ModelName::Pi,
+        Model::Pi => params.model == ModelName::Pi,
         Model::Gbm(market) => {
             market.contracts.len() == book.len()
                 && market.contracts.iter().zip(book).all(|(planned, asked)| {

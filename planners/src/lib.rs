@@ -7,7 +7,10 @@
 extern crate alloc;
 
 pub mod audit;
+mod matrix;
 pub mod monte_carlo;
 pub mod plan;
+pub mod round;
 
-pub use plan::{FinishError, Plan, PlanError, Shard, finish, fits, shape};
+pub use plan::{FinishError, Next, Part, Plan, PlanError, Shard, finish_matrix, next};
+pub use round::{Pass, Round};

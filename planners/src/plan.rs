@@ -1,4 +1,4 @@
-//! The plan of a job: how its samples are cut into shards, and what each costs.
+//! The plan of a job's round: how its work is cut into shards, and what each costs.
 
 use alloc::string::ToString;
 use alloc::sync::Arc;
@@ -8,34 +8,43 @@ use core::fmt;
 use serde::Serialize;
 use tessera_protocol::canonical;
 use tessera_protocol::id::Digest;
-use tessera_protocol::spec::{Manifest, Workload};
+use tessera_protocol::matrix;
+use tessera_protocol::spec::{Manifest, Params};
 use tessera_protocol::tally::{Shape, Tally, TallyError};
-use tessera_protocol::unit::{ComputeUnits, ShardIndex};
+use tessera_protocol::unit::{ComputeUnits, ShardIndex, ShardRange};
 
-use crate::monte_carlo;
+use crate::round::{Pass, Round};
+use crate::{matrix as matrix_plan, monte_carlo};
 
-/// A job cut into shards. Cheap to clone.
+/// One round of a job cut into shards. Cheap to clone.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     kernel: &'static str,
     task: Arc<[u8]>,
-    first: u64,
-    end: u64,
-    shard_size: u64,
-    unit_cost: u64,
+    round: Round,
+    cut: Cut,
     cost: ComputeUnits,
     manifest_digest: Digest,
     digest: Digest,
 }
 
-/// One unit of work: samples `first .. first + count` of the job.
+/// From an index to a shard.
+#[derive(Clone, Debug, PartialEq)]
+enum Cut {
+    /// Samples of the round, so many to a shard.
+    Samples { shard_size: u64, unit_cost: u64 },
+    /// Blocks of a matrix product.
+    Blocks(Arc<matrix::Task>),
+}
+
+/// One unit of work: samples `first .. first + count` of the job, or block `first` of its result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shard {
-    /// Position in the plan.
+    /// Position in the job; the rounds of a job continue each other's numbers.
     pub index: ShardIndex,
-    /// First sample: the shard's offset into the random numbers of the seed.
+    /// First sample: the shard's offset into the random numbers of the seed. Of a matrix job, its block.
     pub first: u64,
-    /// Number of samples, at least one.
+    /// Number of samples, at least one; of a matrix job, one.
     pub count: u64,
     /// What it costs.
     pub cost: ComputeUnits,
@@ -53,6 +62,8 @@ pub enum PlanError {
         /// Paths asked for.
         want: u64,
     },
+    /// The parameters do not make a task: the manifest was not checked, or today's limits are other ones.
+    NoTask,
 }
 
 impl fmt::Display for PlanError {
@@ -64,6 +75,7 @@ impl fmt::Display for PlanError {
             PlanError::NothingToAdd { have, want } => {
                 write!(f, "paths = {want}: must be more than the {have} that are computed already")
             }
+            PlanError::NoTask => f.write_str("the job's parameters lie outside what this version computes"),
         }
     }
 }
@@ -79,30 +91,56 @@ struct PlanForm<'a> {
     end: u64,
     shard_size: u64,
     unit_cost: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    round: u32,
+    #[serde(skip_serializing_if = "is_zero")]
+    shards_before: u64,
+}
+
+fn is_zero<T: PartialEq + Default>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl Plan {
-    /// Plans the paths of a job from `first` on: zero for a whole job, the finished paths to extend one.
+    /// Plans the first round of a job's paths from `first` on: zero for a whole job, the finished paths
+    /// to extend one.
     pub fn new(manifest: &Manifest, first: u64) -> Result<Plan, PlanError> {
-        let params = &manifest.spec().params;
-        if first >= params.paths {
-            return Err(PlanError::NothingToAdd { have: first, want: params.paths });
-        }
-        let Workload::MonteCarlo = manifest.spec().workload;
-        let task = monte_carlo::task(manifest.spec());
-        let unit_cost = monte_carlo::unit_cost(&task);
-        let samples = params.paths - first;
-        let cost = samples.checked_mul(unit_cost).map(ComputeUnits).ok_or(PlanError::CostOverflow)?;
-        let shard_size = params.shard_size.unwrap_or_else(|| monte_carlo::shard_size(samples, unit_cost));
-        let task: Arc<[u8]> = task.encode().into();
+        let round = match &manifest.spec().params {
+            Params::MonteCarlo(params) if first >= params.paths => {
+                return Err(PlanError::NothingToAdd { have: first, want: params.paths });
+            }
+            Params::MonteCarlo(params) => monte_carlo::first_round(params, first),
+            Params::Gemm(_) | Params::Syrk(_) => Round::default(),
+        };
+        Plan::of_round(manifest, round)
+    }
+
+    /// Plans a round, as it was planned when the job reached it.
+    pub fn of_round(manifest: &Manifest, round: Round) -> Result<Plan, PlanError> {
+        let spec = manifest.spec();
+        let (round, task, cut, cost) = match &spec.params {
+            Params::MonteCarlo(params) => {
+                let task = monte_carlo::task(spec.seed, params, &round.pass);
+                let unit_cost = monte_carlo::unit_cost(&task);
+                let samples = round.end.saturating_sub(round.first);
+                let cost = samples.checked_mul(unit_cost).ok_or(PlanError::CostOverflow)?;
+                let shard_size =
+                    params.shard_size.unwrap_or_else(|| monte_carlo::shard_size(samples, unit_cost));
+                (round, task.encode(), Cut::Samples { shard_size, unit_cost }, cost)
+            }
+            Params::Gemm(_) | Params::Syrk(_) => {
+                let task = matrix_plan::task(spec).ok_or(PlanError::NoTask)?;
+                let cost = matrix_plan::cost(&task);
+                let round = Round { end: task.blocks(), ..round };
+                (round, task.encode(), Cut::Blocks(Arc::new(task)), cost)
+            }
+        };
         let mut plan = Plan {
-            kernel: manifest.spec().workload.kernel(),
-            task,
-            first,
-            end: params.paths,
-            shard_size,
-            unit_cost,
-            cost,
+            kernel: spec.workload.kernel(),
+            task: task.into(),
+            round,
+            cut,
+            cost: ComputeUnits(cost),
             manifest_digest: manifest.digest(),
             digest: Digest([0; 32]),
         };
@@ -111,55 +149,86 @@ impl Plan {
     }
 
     fn canonical_form(&self) -> Vec<u8> {
+        let unit_cost = match &self.cut {
+            Cut::Samples { unit_cost, .. } => *unit_cost,
+            Cut::Blocks(_) => 0,
+        };
         let form = PlanForm {
             manifest: self.manifest_digest,
             kernel: self.kernel,
             task: Digest::of(&self.task),
-            first: self.first,
-            end: self.end,
-            shard_size: self.shard_size,
-            unit_cost: self.unit_cost,
+            first: self.round.first,
+            end: self.round.end,
+            shard_size: self.shard_size(),
+            unit_cost,
+            round: self.round.number,
+            shards_before: self.round.shards_before,
         };
-        // Every number is below 2^53 by the limits on paths and contracts.
+        // Every number is below 2^53 by the limits on paths, contracts and matrices.
         canonical::to_vec(&form).unwrap_or_default()
     }
 
-    /// The shard at an index, or `None` past the last.
+    /// The shard at an index, or `None` for one that is not of this round.
     pub fn shard(&self, index: ShardIndex) -> Option<Shard> {
-        let offset = index.0.checked_mul(self.shard_size)?;
-        let first = self.first.checked_add(offset).filter(|first| *first < self.end)?;
-        let count = self.shard_size.min(self.end - first);
-        Some(Shard { index, first, count, cost: ComputeUnits(count * self.unit_cost) })
+        let offset = index.0.checked_sub(self.round.shards_before)?;
+        match &self.cut {
+            Cut::Samples { shard_size, unit_cost } => {
+                let first = self.round.first.checked_add(offset.checked_mul(*shard_size)?)?;
+                let count = self.round.end.checked_sub(first).filter(|left| *left > 0)?.min(*shard_size);
+                Some(Shard { index, first, count, cost: ComputeUnits(count * unit_cost) })
+            }
+            Cut::Blocks(task) => {
+                let block = task.block(offset)?;
+                Some(Shard {
+                    index,
+                    first: offset,
+                    count: 1,
+                    cost: ComputeUnits(matrix_plan::block_cost(&block)),
+                })
+            }
+        }
     }
 
-    /// Number of shards, at least one.
+    /// Number of shards of this round, at least one.
     pub fn shards(&self) -> u64 {
-        (self.end - self.first).div_ceil(self.shard_size)
+        match &self.cut {
+            Cut::Samples { shard_size, .. } => (self.round.end - self.round.first).div_ceil(*shard_size),
+            Cut::Blocks(task) => task.blocks(),
+        }
     }
 
-    /// What all shards cost, checks not counted.
+    /// The indices of this round's shards.
+    pub fn indices(&self) -> ShardRange {
+        let start = self.round.shards_before;
+        ShardRange { start, end: start + self.shards() }
+    }
+
+    /// What the shards of this round cost, checks not counted.
     pub fn cost(&self) -> ComputeUnits {
         self.cost
     }
 
-    /// Samples to a shard; the last may hold fewer.
+    /// Samples to a shard; the last may hold fewer. Of a matrix job, the elements of a tile.
     pub fn shard_size(&self) -> u64 {
-        self.shard_size
+        match &self.cut {
+            Cut::Samples { shard_size, .. } => *shard_size,
+            Cut::Blocks(task) => task.tile[0] * task.tile[1],
+        }
+    }
+
+    /// Which part of the job it is.
+    pub fn round(&self) -> &Round {
+        &self.round
     }
 
     /// First sample of the plan.
     pub fn first(&self) -> u64 {
-        self.first
+        self.round.first
     }
 
     /// One past the last sample of the plan.
     pub fn end(&self) -> u64 {
-        self.end
-    }
-
-    /// What one sample costs.
-    pub fn unit_cost(&self) -> ComputeUnits {
-        ComputeUnits(self.unit_cost)
+        self.round.end
     }
 
     /// Names the cut: manifest, task, range, shard size and cost.
@@ -176,6 +245,48 @@ impl Plan {
     pub fn task(&self) -> &Arc<[u8]> {
         &self.task
     }
+
+    /// The matrix product that it cuts; nothing for samples.
+    pub fn matrix(&self) -> Option<&Arc<matrix::Task>> {
+        match &self.cut {
+            Cut::Samples { .. } => None,
+            Cut::Blocks(task) => Some(task),
+        }
+    }
+
+    /// The longest partial that one of its shards can have. *Units*: bytes.
+    pub fn partial_bytes_max(&self, manifest: &Manifest) -> usize {
+        match &self.cut {
+            Cut::Samples { .. } => shape(manifest, &self.round.pass).encoded_bytes_max(),
+            Cut::Blocks(task) => (task.tile[0] * task.tile[1] * task.element_bytes()) as usize,
+        }
+    }
+
+    /// Reads the partial of one of its shards from outside; nothing where it cannot be one.
+    pub fn read_partial(&self, manifest: &Manifest, index: ShardIndex, bytes: &[u8]) -> Option<Part> {
+        let shard = self.shard(index)?;
+        match &self.cut {
+            Cut::Samples { .. } => {
+                let tally = Tally::decode_shaped(bytes, &shape(manifest, &self.round.pass)).ok()?;
+                let fits = tally.samples == shard.count && fits(manifest, &self.round.pass, &tally);
+                fits.then_some(Part::Tally(tally))
+            }
+            Cut::Blocks(task) => {
+                let block = task.block(shard.first)?;
+                let whole = bytes.len() as u64 == block.elements() * task.element_bytes();
+                (whole && matrix_plan::all_finite(bytes, task.dtype())).then(|| Part::Block(bytes.into()))
+            }
+        }
+    }
+}
+
+/// What one shard's partial holds.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Part {
+    /// Sums and counts of its samples.
+    Tally(Tally),
+    /// The elements of its block, by rows, little-endian.
+    Block(Vec<u8>),
 }
 
 /// Why a reduced tally is not a result.
@@ -211,20 +322,48 @@ impl fmt::Display for FinishError {
 
 impl core::error::Error for FinishError {}
 
-/// The result document of a job: canonical JSON, a function of manifest and tally alone.
-pub fn finish(manifest: &Manifest, tally: &Tally) -> Result<Vec<u8>, FinishError> {
-    let Workload::MonteCarlo = manifest.spec().workload;
-    monte_carlo::finish(manifest.spec(), tally)
+/// What comes after a round whose shards are all reduced.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Next {
+    /// Nothing: this is the result document, canonical JSON, a function of manifest and tallies alone.
+    Finished(Vec<u8>),
+    /// More shards.
+    Round(Plan),
 }
 
-/// What a partial of the manifest's workload holds.
-pub fn shape(manifest: &Manifest) -> Shape {
-    let Workload::MonteCarlo = manifest.spec().workload;
-    monte_carlo::shape(manifest.spec())
+/// Goes on after a round of samples. `tallies` are those of the passes so far, the sampling pass first;
+/// the last one is of the pass that the round is part of.
+pub fn next(manifest: &Manifest, plan: &Plan, tallies: &[&Tally]) -> Result<Next, FinishError> {
+    let Params::MonteCarlo(params) = &manifest.spec().params else {
+        return Err(FinishError::Shape(TallyError::Shape));
+    };
+    let after = monte_carlo::next_round(params, plan, tallies)?;
+    match after.map(|round| Plan::of_round(manifest, round)) {
+        Some(Ok(plan)) => Ok(Next::Round(plan)),
+        // A later round is never dearer than the whole job, which was planned.
+        Some(Err(_)) => Err(FinishError::NotCanonical),
+        None => monte_carlo::finish(params, tallies).map(Next::Finished),
+    }
 }
 
-/// Whether a tally of the right shape can be one of `count` samples of the manifest's workload.
-pub fn fits(manifest: &Manifest, count: u64, tally: &Tally) -> bool {
-    let Workload::MonteCarlo = manifest.spec().workload;
-    tally.samples == count && monte_carlo::fits(manifest.spec(), tally)
+/// The result document of a matrix job, whose result is a file: canonical JSON.
+pub fn finish_matrix(plan: &Plan, output: Digest, bytes: u64) -> Result<Vec<u8>, FinishError> {
+    let task = plan.matrix().ok_or(FinishError::Shape(TallyError::Shape))?;
+    matrix_plan::finish(plan.kernel(), task, output, bytes)
+}
+
+/// What a partial of a pass of the manifest's samples holds.
+fn shape(manifest: &Manifest, pass: &Pass) -> Shape {
+    match &manifest.spec().params {
+        Params::MonteCarlo(params) => monte_carlo::shape(params, pass),
+        Params::Gemm(_) | Params::Syrk(_) => Shape { sums: 0, counts: 0, bins_max: 0 },
+    }
+}
+
+/// Whether a tally of the right shape can be one of a pass of the manifest's samples.
+fn fits(manifest: &Manifest, pass: &Pass, tally: &Tally) -> bool {
+    match &manifest.spec().params {
+        Params::MonteCarlo(params) => monte_carlo::fits(params, pass, tally),
+        Params::Gemm(_) | Params::Syrk(_) => false,
+    }
 }

@@ -12,6 +12,7 @@ pub mod canonical;
 pub mod exact;
 pub mod id;
 pub mod limits;
+pub mod matrix;
 pub mod monte_carlo;
 pub mod spec;
 pub mod tally;

@@ -25,6 +25,16 @@ pub const TALLY_SUMS_MAX: usize =
 pub const TALLY_COUNTS_MAX: usize = CONTRACTS_MAX * crate::monte_carlo::HISTOGRAM_BINS;
 /// Most dates on which one driver is sampled: daily for twenty years.
 pub const GRID_TIMES_MAX: usize = 5_040;
+/// Most rows or columns of a matrix: a row of doubles is then at most 1 MiB.
+pub const MATRIX_SIDE_MAX: u64 = 1 << 17;
+/// Largest matrix. *Units*: bytes. Two operands and a result of it fit a small agent's memory.
+pub const MATRIX_BYTES_MAX: u64 = 1 << 30;
+/// Smallest side of a tile: below it a shard costs more to send than to compute.
+pub const TILE_SIDE_MIN: u64 = 16;
+/// Largest side of a tile: a tile of doubles is then 8 MiB, and fits one transaction of the store.
+pub const TILE_SIDE_MAX: u64 = 1_024;
+/// Fewest terms of a k-panel.
+pub const K_PANEL_MIN: u64 = 16;
 /// Most declared inputs of one job.
 pub const INPUTS_MAX: usize = 64;
 /// Most attempts at one shard beyond the first that a client may ask for.

@@ -15,13 +15,19 @@ use crate::id::Digest;
 
 mod check;
 mod contract;
+mod matrix;
+mod monte_carlo;
 
 pub use contract::{ContractKind, ContractSpec, MonitoringSpec};
+pub use matrix::{Dtype, GemmParams, MatrixSpec, RandomEntries, SyrkParams, Triangle};
+pub use monte_carlo::{ModelName, MonteCarloParams};
 
 /// A job as its client wrote it, defaults filled in.
+///
+/// `P` is what it is read with: one workload's parameters. Everything else speaks of [`Params`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct JobSpec {
+pub struct JobSpec<P = Params> {
     /// What people call the job.
     pub name: String,
     /// Who shares quota and cache.
@@ -33,7 +39,7 @@ pub struct JobSpec {
     #[serde(default)]
     pub seed: u64,
     /// What the workload computes.
-    pub params: MonteCarloParams,
+    pub params: P,
     /// Files the parameters were made from, by digest.
     #[serde(default)]
     pub inputs: Vec<Input>,
@@ -54,6 +60,10 @@ pub struct JobSpec {
 pub enum Workload {
     /// Paths of random numbers, summed exactly.
     MonteCarlo,
+    /// A general matrix product.
+    Gemm,
+    /// A symmetric rank-k update.
+    Syrk,
 }
 
 impl Workload {
@@ -61,34 +71,46 @@ impl Workload {
     pub fn kernel(self) -> &'static str {
         match self {
             Workload::MonteCarlo => "monte_carlo",
+            Workload::Gemm => "gemm",
+            Workload::Syrk => "syrk",
         }
     }
 }
 
-/// Parameters of the Monte Carlo workload.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct MonteCarloParams {
-    /// What a path is.
-    pub model: ModelName,
-    /// How many paths.
-    pub paths: u64,
-    /// Paths to a shard; the planner chooses when absent. Never changes a result.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub shard_size: Option<u64>,
-    /// The contracts to price; only for `gbm`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub book: Vec<ContractSpec>,
+/// The parameters of one workload.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Params {
+    /// Of [`Workload::MonteCarlo`].
+    MonteCarlo(MonteCarloParams),
+    /// Of [`Workload::Gemm`].
+    Gemm(GemmParams),
+    /// Of [`Workload::Syrk`].
+    Syrk(SyrkParams),
 }
 
-/// The models of the Monte Carlo workload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ModelName {
-    /// The area of a quarter circle.
-    Pi,
-    /// A book under geometric Brownian motion.
-    Gbm,
+impl Params {
+    /// The workload they are of.
+    pub fn workload(&self) -> Workload {
+        match self {
+            Params::MonteCarlo(_) => Workload::MonteCarlo,
+            Params::Gemm(_) => Workload::Gemm,
+            Params::Syrk(_) => Workload::Syrk,
+        }
+    }
+
+    /// Those of a Monte Carlo job.
+    pub fn monte_carlo(&self) -> Option<&MonteCarloParams> {
+        match self {
+            Params::MonteCarlo(params) => Some(params),
+            Params::Gemm(_) | Params::Syrk(_) => None,
+        }
+    }
+
+    /// Paths of a Monte Carlo job; zero for workloads that have none.
+    pub fn paths(&self) -> u64 {
+        self.monte_carlo().map_or(0, |params| params.paths)
+    }
 }
 
 /// A file that parameters were made from: provenance, part of the manifest.
@@ -233,31 +255,48 @@ impl Manifest {
     /// The same computation over another number of paths.
     pub fn with_paths(&self, paths: u64) -> Result<Manifest, SpecError> {
         let mut spec = self.spec.clone();
-        spec.params.paths = paths;
+        match &mut spec.params {
+            Params::MonteCarlo(params) => params.paths = paths,
+            Params::Gemm(_) | Params::Syrk(_) => {
+                let allowed = "only Monte Carlo jobs have paths and can be extended";
+                return Err(one_error("params.paths", allowed));
+            }
+        }
         spec.check()
     }
+}
+
+/// What must be known of a document before the rest can be read.
+#[derive(Deserialize)]
+struct Named {
+    workload: Workload,
 }
 
 impl JobSpec {
     /// Reads JSON, naming the field that is wrong.
     pub fn from_json(bytes: &[u8]) -> Result<JobSpec, SpecError> {
-        let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-        let spec = Self::deserialize_named(&mut deserializer)?;
-        deserializer.end().map_err(|error| one_error("(document)", &error.to_string()))?;
-        Ok(spec)
+        let whole = |deserializer: &mut serde_json::Deserializer<serde_json::de::SliceRead<'_>>| {
+            deserializer.end().map_err(|error| one_error("(document)", &error.to_string()))
+        };
+        let begin = || serde_json::Deserializer::from_slice(bytes);
+        let mut deserializer = begin();
+        let Named { workload } = named(&mut deserializer)?;
+        whole(&mut deserializer)?;
+        match workload {
+            Workload::MonteCarlo => named(&mut begin()).map(|spec: JobSpec<_>| spec.with(Params::MonteCarlo)),
+            Workload::Gemm => named(&mut begin()).map(|spec: JobSpec<_>| spec.with(Params::Gemm)),
+            Workload::Syrk => named(&mut begin()).map(|spec: JobSpec<_>| spec.with(Params::Syrk)),
+        }
     }
 
-    /// Reads any serde document, naming the field that is wrong.
-    pub fn deserialize_named<'de, D>(deserializer: D) -> Result<JobSpec, SpecError>
-    where
-        D: serde::Deserializer<'de>,
-        D::Error: fmt::Display,
-    {
-        serde_path_to_error::deserialize(deserializer).map_err(|error| {
-            let path = error.path().to_string();
-            let field = if path == "." { "(document)" } else { path.as_str() };
-            one_error(field, &format!("{}", error.inner()))
-        })
+    /// Reads a JSON value, naming the field that is wrong.
+    pub fn from_value(value: &serde_json::Value) -> Result<JobSpec, SpecError> {
+        let Named { workload } = named(value)?;
+        match workload {
+            Workload::MonteCarlo => named(value).map(|spec: JobSpec<_>| spec.with(Params::MonteCarlo)),
+            Workload::Gemm => named(value).map(|spec: JobSpec<_>| spec.with(Params::Gemm)),
+            Workload::Syrk => named(value).map(|spec: JobSpec<_>| spec.with(Params::Syrk)),
+        }
     }
 
     /// Checks every field; the errors name each one that is wrong.
@@ -268,6 +307,28 @@ impl JobSpec {
         }
         Manifest::recovered(self)
     }
+}
+
+impl<P> JobSpec<P> {
+    fn with(self, params: impl FnOnce(P) -> Params) -> JobSpec {
+        let JobSpec { name, project, workload, seed, inputs, verify, priority, limits, .. } = self;
+        let params = params(self.params);
+        JobSpec { name, project, workload, seed, params, inputs, verify, priority, limits }
+    }
+}
+
+/// Reads any serde document, naming the field that is wrong.
+fn named<'de, T, D>(deserializer: D) -> Result<T, SpecError>
+where
+    T: Deserialize<'de>,
+    D: serde::Deserializer<'de>,
+    D::Error: fmt::Display,
+{
+    serde_path_to_error::deserialize(deserializer).map_err(|error| {
+        let path = error.path().to_string();
+        let field = if path == "." { "(document)" } else { path.as_str() };
+        one_error(field, &format!("{}", error.inner()))
+    })
 }
 
 fn one_error(field: &str, allowed: &str) -> SpecError {

@@ -3,9 +3,9 @@
 use serde_json::Value;
 use tessera_kernels::isa::Isa;
 use tessera_kernels::monte_carlo;
-use tessera_planners::Plan;
+use tessera_planners::{Next, Plan};
 use tessera_protocol::monte_carlo::Task;
-use tessera_protocol::spec::{ContractKind, ContractSpec, JobSpec, Manifest};
+use tessera_protocol::spec::{ContractKind, ContractSpec, JobSpec, Manifest, Params};
 
 /// The normal distribution function. *Source*: `erfc` of the libm crate.
 fn cdf(x: f64) -> f64 {
@@ -39,7 +39,9 @@ fn compute(manifest: &Manifest) -> Value {
     let plan = Plan::new(manifest, 0).expect("the job can be planned");
     let task = Task::decode(plan.task()).expect("planners write tasks");
     let tally = monte_carlo::run(&task, Isa::detect(), 0, plan.end(), &|| false).expect("the kernel runs");
-    let document = tessera_planners::finish(manifest, &tally).expect("every path is in");
+    let Ok(Next::Finished(document)) = tessera_planners::next(manifest, &plan, &[&tally]) else {
+        panic!("every path is in")
+    };
     serde_json::from_slice(&document).expect("results are JSON")
 }
 
@@ -47,11 +49,14 @@ fn compute(manifest: &Manifest) -> Value {
 fn european_and_digital_prices_and_deltas_of_the_example_book_lie_within_four_standard_errors() {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/book.toml");
     let mut spec = tessera_client::spec_file::load(&path).expect("the example is right");
-    spec.params.paths = 500_000;
+    let Params::MonteCarlo(params) = &mut spec.params else { panic!("a book") };
+    params.paths = 500_000;
     let manifest = spec.check().expect("the example is right");
     let result = compute(&manifest);
     let mut compared = 0;
-    for (contract, row) in manifest.spec().params.book.iter().zip(result["contracts"].as_array().unwrap()) {
+    for (contract, row) in
+        manifest.spec().params.monte_carlo().unwrap().book.iter().zip(result["contracts"].as_array().unwrap())
+    {
         let Some((price, delta)) = closed_form(contract) else { continue };
         let number = |field: &str| row[field].as_f64().unwrap();
         let z = (number("price") - price) / number("standard_error");

@@ -1,7 +1,7 @@
 //! What a person sees when a job file is right and when it is wrong.
 
 use super::*;
-use tessera_protocol::spec::{ModelName, MonitoringSpec};
+use tessera_protocol::spec::{ModelName, MonitoringSpec, MonteCarloParams};
 
 const PI: &str =
     "name = \"pi\"\nworkload = \"monte_carlo\"\nseed = 7\n\n[params]\nmodel = \"pi\"\npaths = 1_000\n";
@@ -30,6 +30,10 @@ monitoring = [0.5, 1.0]
 const BOOK: &str =
     "id,underlying,kind,spot,strike,rate,volatility,expiry\nc1,ACME,european_call,100,100,0.05,0.2,1\n";
 
+fn monte_carlo(spec: &JobSpec) -> &MonteCarloParams {
+    spec.params.monte_carlo().unwrap()
+}
+
 fn toml(text: &str) -> Result<JobSpec, SpecFileError> {
     parse_toml(text, "job.toml", &mut |path| match path {
         "data/book.csv" => Ok(BOOK.as_bytes().to_vec()),
@@ -45,12 +49,15 @@ fn message(text: &str) -> String {
 #[test]
 fn toml_and_json_say_the_same_job() {
     let from_toml = toml(PI).unwrap();
-    assert_eq!((from_toml.params.model, from_toml.params.paths, from_toml.seed), (ModelName::Pi, 1000, 7));
+    assert_eq!(
+        (monte_carlo(&from_toml).model, monte_carlo(&from_toml).paths, from_toml.seed),
+        (ModelName::Pi, 1000, 7)
+    );
     let json = serde_json::to_vec(&from_toml).unwrap();
     let from_json = parse_json(&json, "job.json", &mut |_| unreachable!()).unwrap();
     assert_eq!(from_json, from_toml);
     let inline = toml(INLINE).unwrap();
-    assert_eq!(inline.params.book[0].monitoring, Some(MonitoringSpec::Dates(vec![0.5, 1.0])));
+    assert_eq!(monte_carlo(&inline).book[0].monitoring, Some(MonitoringSpec::Dates(vec![0.5, 1.0])));
     assert!(inline.inputs.is_empty());
 }
 
@@ -58,7 +65,7 @@ fn toml_and_json_say_the_same_job() {
 fn a_book_in_a_file_becomes_rows_and_a_declared_input() {
     let text = PI.replace("\"pi\"\npaths", "\"gbm\"\nbook = \"data/book.csv\"\npaths");
     let spec = toml(&text).unwrap();
-    assert_eq!(spec.params.book.len(), 1);
+    assert_eq!(monte_carlo(&spec).book.len(), 1);
     assert_eq!(spec.inputs[0].name, "book.csv");
     assert_eq!(spec.inputs[0].blake3, Digest::of(BOOK.as_bytes()));
     assert_eq!(spec.inputs[0].bytes, BOOK.len() as u64);
@@ -190,5 +197,5 @@ fn a_book_is_found_beside_its_job_file() {
     std::fs::write(folder.path().join("b.csv"), BOOK).unwrap();
     let path = folder.path().join("job.toml");
     std::fs::write(&path, PI.replace("\"pi\"\npaths", "\"gbm\"\nbook = \"b.csv\"\npaths")).unwrap();
-    assert_eq!(load(&path).unwrap().params.book[0].id, "c1");
+    assert_eq!(monte_carlo(&load(&path).unwrap()).book[0].id, "c1");
 }

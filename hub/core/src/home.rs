@@ -499,7 +499,7 @@ impl Home {
             priority: spec.priority,
             created_ms: self.job.created,
             ended_ms: None,
-            paths: spec.params.paths,
+            paths: spec.params.paths(),
             extends: self.job.base.as_ref().map(|base| base.job),
             cost: self.job.plan.cost(),
             shards: self.job.plan.shards(),

@@ -92,7 +92,7 @@ impl Fake {
         if spec.seed == SEED_WITHOUT_PLAN {
             return Err(SubmitError::NotPlannable(no_plan()));
         }
-        let cost = ComputeUnits(spec.params.paths);
+        let cost = ComputeUnits(spec.params.paths());
         if let Some(cap) = spec.limits.cost_cap.filter(|cap| *cap < cost.0) {
             return Err(SubmitError::CostCapExceeded { cost, cap: ComputeUnits(cap) });
         }
@@ -122,9 +122,9 @@ fn queued(number: u64, submission: &Submission) -> JobView {
         priority: spec.priority,
         created_ms: UnixMillis(1_763_000_000_000 + number),
         ended_ms: None,
-        paths: spec.params.paths,
+        paths: spec.params.paths(),
         extends: submission.extends,
-        cost: ComputeUnits(spec.params.paths),
+        cost: ComputeUnits(spec.params.paths()),
         shards: 8,
         shards_done: 0,
         attempts: 0,
@@ -193,10 +193,10 @@ impl Backend for Fake {
             Ok(PlanQuote {
                 manifest_digest: manifest.digest(),
                 plan_digest: Digest::of(b"plan"),
-                paths: spec.params.paths,
+                paths: spec.params.paths(),
                 shard_size: 1_000,
-                shards: spec.params.paths.div_ceil(1_000),
-                cost: ComputeUnits(spec.params.paths),
+                shards: spec.params.paths().div_ceil(1_000),
+                cost: ComputeUnits(spec.params.paths()),
             })
         })
     }

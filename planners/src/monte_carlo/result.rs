@@ -11,10 +11,12 @@ use tessera_protocol::limits;
 use tessera_protocol::monte_carlo::{
     HISTOGRAM_BINS, HISTOGRAM_BINS_PER_SCALE, HISTOGRAM_LINEAR_BINS, SUMS_PER_BOOK, SUMS_PER_CONTRACT,
 };
-use tessera_protocol::spec::{ContractKind, ContractSpec, JobSpec, ModelName, MonitoringSpec, Workload};
+use tessera_protocol::spec::{
+    ContractKind, ContractSpec, ModelName, MonitoringSpec, MonteCarloParams, Workload,
+};
 use tessera_protocol::tally::{Shape, Tally, TallyError};
 
-use crate::FinishError;
+use crate::{FinishError, Pass};
 
 /// Half the width of a 95 % interval in standard errors: the normal quantile at 0.975.
 const Z_95: f64 = 1.959_963_984_540_054;
@@ -91,9 +93,9 @@ struct PiResult {
 }
 
 /// The sums, counts and bins of the model.
-pub fn shape(spec: &JobSpec) -> Shape {
-    let contracts = spec.params.book.len();
-    match spec.params.model {
+pub(crate) fn shape(params: &MonteCarloParams, _pass: &Pass) -> Shape {
+    let contracts = params.book.len();
+    match params.model {
         ModelName::Pi => Shape { sums: 0, counts: 1, bins_max: 0 },
         ModelName::Gbm => Shape {
             sums: contracts * SUMS_PER_CONTRACT + SUMS_PER_BOOK,
@@ -104,14 +106,14 @@ pub fn shape(spec: &JobSpec) -> Shape {
 }
 
 /// Whether a tally has the model's shape and counts every sample once.
-pub fn fits(spec: &JobSpec, tally: &Tally) -> bool {
-    let shape = shape(spec);
+pub(crate) fn fits(params: &MonteCarloParams, pass: &Pass, tally: &Tally) -> bool {
+    let shape = shape(params, pass);
     let shaped = tally.sums.len() == shape.sums
         && tally.counts.len() == shape.counts
         && tally.bins.len() <= shape.bins_max;
     let whole = u128::from(tally.samples);
     let binned: u128 = tally.bins.iter().map(|(_, count)| u128::from(*count)).sum();
-    let counted = match spec.params.model {
+    let counted = match params.model {
         ModelName::Pi => tally.counts.first() <= Some(&tally.samples),
         ModelName::Gbm => {
             binned == whole
@@ -127,29 +129,30 @@ fn total(counts: &[u64]) -> u128 {
 }
 
 /// The result document of a job whose samples have all been tallied.
-pub fn finish(spec: &JobSpec, tally: &Tally) -> Result<Vec<u8>, FinishError> {
-    if tally.samples != spec.params.paths {
-        return Err(FinishError::Samples { found: tally.samples, wanted: spec.params.paths });
+pub(crate) fn finish(params: &MonteCarloParams, tallies: &[&Tally]) -> Result<Vec<u8>, FinishError> {
+    let tally = tallies.first().ok_or(FinishError::Shape(TallyError::Shape))?;
+    if tally.samples != params.paths {
+        return Err(FinishError::Samples { found: tally.samples, wanted: params.paths });
     }
-    if !fits(spec, tally) {
+    if !fits(params, &Pass::Sample, tally) {
         return Err(FinishError::Shape(TallyError::Shape));
     }
-    let document = match spec.params.model {
-        ModelName::Pi => canonical::to_vec(&pi(spec, tally)),
-        ModelName::Gbm => canonical::to_vec(&book(spec, tally)?),
+    let document = match params.model {
+        ModelName::Pi => canonical::to_vec(&pi(tally)),
+        ModelName::Gbm => canonical::to_vec(&book(params, tally)?),
     };
     document.map_err(|_| FinishError::NotCanonical)
 }
 
-fn pi(spec: &JobSpec, tally: &Tally) -> PiResult {
+fn pi(tally: &Tally) -> PiResult {
     let inside = tally.counts.first().copied().unwrap_or_default();
     let paths = tally.samples as f64;
     let share = inside as f64 / paths;
     let pi = 4.0 * share;
     let standard_error = 4.0 * libm::sqrt(share * (1.0 - share) / paths);
     PiResult {
-        workload: spec.workload,
-        model: spec.params.model,
+        workload: Workload::MonteCarlo,
+        model: ModelName::Pi,
         paths: tally.samples,
         inside,
         pi,
@@ -158,8 +161,8 @@ fn pi(spec: &JobSpec, tally: &Tally) -> PiResult {
     }
 }
 
-fn book<'a>(spec: &'a JobSpec, tally: &Tally) -> Result<BookResult<'a>, FinishError> {
-    let contracts = &spec.params.book;
+fn book<'a>(params: &'a MonteCarloParams, tally: &Tally) -> Result<BookResult<'a>, FinishError> {
+    let contracts = &params.book;
     let (of_contracts, of_book) = tally.sums.split_at(contracts.len() * SUMS_PER_CONTRACT);
     let rows = contracts
         .iter()
@@ -171,8 +174,8 @@ fn book<'a>(spec: &'a JobSpec, tally: &Tally) -> Result<BookResult<'a>, FinishEr
     let pnl = profit_and_loss(&tally.bins, tally.samples, value - super::anchor(contracts))?;
     let book = BookValue { value, standard_error, ci95: interval(value, standard_error), pnl };
     Ok(BookResult {
-        workload: spec.workload,
-        model: spec.params.model,
+        workload: Workload::MonteCarlo,
+        model: params.model,
         paths: tally.samples,
         contracts: rows,
         book,

@@ -1,25 +1,15 @@
 //! What each field of a specification may be.
 
 use alloc::borrow::ToOwned;
-use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use super::{ContractKind, ContractSpec, FieldError, JobSpec, ModelName, MonitoringSpec, SpecError};
+use super::{FieldError, JobSpec, Params, SpecError};
 use crate::limits;
 
-/// Largest price, strike, barrier or payout: far above any market, small enough that sums of squares
-/// stay finite. Its inverse is the smallest.
-const PRICE_MAX: f64 = 1e12;
-/// Largest absolute rate or dividend yield: 1000 % a year.
-const RATE_MAX: f64 = 10.0;
-/// Largest volatility: 1000 %.
-const VOLATILITY_MAX: f64 = 10.0;
-/// Longest expiry. *Units*: years.
-const EXPIRY_MAX: f64 = 100.0;
-/// Largest absolute quantity.
-const QUANTITY_MAX: f64 = 1e12;
+mod matrix;
+mod monte_carlo;
 
 /// Characters of a wrong value that an error repeats.
 const VALUE_CHARS_MAX: usize = 160;
@@ -30,17 +20,14 @@ pub(super) fn fields(spec: &JobSpec) -> Vec<FieldError> {
     found.name("name", &spec.name);
     found.project(&spec.project);
     found.integer("seed", spec.seed, 0, limits::SEED_MAX);
-    found.integer("params.paths", spec.params.paths, 1, limits::PATHS_MAX);
-    if let Some(size) = spec.params.shard_size {
-        found.integer("params.shard_size", size, 1, limits::SHARD_PATHS_MAX);
-        let least = spec.params.paths.div_ceil(limits::SHARDS_MAX);
-        if (1..least).contains(&size) {
-            let allowed =
-                format!("must be at least {least}: a job has at most {} shards", limits::SHARDS_MAX);
-            found.add("params.shard_size", &size.to_string(), &allowed);
-        }
+    if spec.workload != spec.params.workload() {
+        found.add("workload", spec.workload.kernel(), "the parameters are of another workload");
     }
-    found.book(spec);
+    match &spec.params {
+        Params::MonteCarlo(params) => found.monte_carlo(params),
+        Params::Gemm(params) => found.gemm(params, &spec.inputs),
+        Params::Syrk(params) => found.syrk(params, &spec.inputs),
+    }
     if spec.inputs.len() > limits::INPUTS_MAX {
         found.add(
             "inputs",
@@ -92,16 +79,6 @@ impl Findings {
         }
     }
 
-    fn price(&mut self, field: &str, value: f64) {
-        if !(1.0 / PRICE_MAX..=PRICE_MAX).contains(&value) {
-            self.add(
-                field,
-                &format!("{value}"),
-                &format!("must be positive, from {:e} to {PRICE_MAX:e}", 1.0 / PRICE_MAX),
-            );
-        }
-    }
-
     fn name(&mut self, field: &str, value: &str) {
         if value.is_empty() || value.len() > limits::NAME_BYTES_MAX || value.chars().any(char::is_control) {
             self.add(
@@ -120,143 +97,6 @@ impl Findings {
                 &format!("{value:?}"),
                 "must be lower-case letters, digits, `-` and `_`, 1 to 128 of them",
             );
-        }
-    }
-
-    fn book(&mut self, spec: &JobSpec) {
-        let book = &spec.params.book;
-        match spec.params.model {
-            ModelName::Pi if !book.is_empty() => {
-                self.add(
-                    "params.book",
-                    &format!("{} contracts", book.len()),
-                    "must be absent for the model `pi`, which prices nothing",
-                );
-            }
-            ModelName::Gbm if book.is_empty() || book.len() > limits::CONTRACTS_MAX => {
-                let allowed = format!("the model `gbm` needs 1 to {} contracts", limits::CONTRACTS_MAX);
-                self.add("params.book", &format!("{} contracts", book.len()), &allowed);
-            }
-            ModelName::Pi | ModelName::Gbm => self.contracts(book),
-        }
-    }
-
-    fn contracts(&mut self, book: &[ContractSpec]) {
-        let mut ids = BTreeSet::new();
-        let mut underlyings: BTreeMap<&str, (usize, &ContractSpec)> = BTreeMap::new();
-        let mut dates: BTreeMap<&str, BTreeSet<u64>> = BTreeMap::new();
-        for (position, contract) in book.iter().enumerate() {
-            let at = |field: &str| format!("params.book[{position}].{field}");
-            self.contract(contract, &at);
-            if !ids.insert(contract.id.as_str()) {
-                self.add(
-                    &at("id"),
-                    &format!("{:?}", contract.id),
-                    "another contract of the book has this id; ids must be unique",
-                );
-            }
-            let (first_at, first) = *underlyings.entry(&contract.underlying).or_insert((position, contract));
-            if first.spot != contract.spot {
-                let allowed = format!(
-                    "must equal params.book[{first_at}].spot = {}, since both are on {:?}",
-                    first.spot, contract.underlying
-                );
-                self.add(&at("spot"), &format!("{}", contract.spot), &allowed);
-            }
-            let seen = dates.entry(&contract.underlying).or_default();
-            let monitored: &[f64] = match &contract.monitoring {
-                Some(MonitoringSpec::Dates(dates)) => dates,
-                Some(MonitoringSpec::Continuous) | None => &[],
-            };
-            seen.extend(
-                contract.fixings.iter().chain(monitored).chain([&contract.expiry]).map(|date| date.to_bits()),
-            );
-            if seen.len() > limits::GRID_TIMES_MAX {
-                let allowed = format!(
-                    "the contracts on one underlying may look at most at {} different dates",
-                    limits::GRID_TIMES_MAX
-                );
-                return self.add(&at("underlying"), &format!("{:?}", contract.underlying), &allowed);
-            }
-        }
-    }
-
-    fn contract(&mut self, contract: &ContractSpec, at: &dyn Fn(&str) -> String) {
-        self.name(&at("id"), &contract.id);
-        self.name(&at("underlying"), &contract.underlying);
-        self.price(&at("spot"), contract.spot);
-        self.price(&at("strike"), contract.strike);
-        self.magnitude(&at("rate"), contract.rate, RATE_MAX);
-        self.magnitude(&at("dividend"), contract.dividend, RATE_MAX);
-        self.number(&at("volatility"), contract.volatility, 0.0, VOLATILITY_MAX);
-        self.number(&at("expiry"), contract.expiry, 0.0, EXPIRY_MAX);
-        self.magnitude(&at("quantity"), contract.quantity, QUANTITY_MAX);
-        let (asian, barrier, digital) = match contract.kind {
-            ContractKind::EuropeanCall | ContractKind::EuropeanPut => (false, false, false),
-            ContractKind::AsianCall | ContractKind::AsianPut => (true, false, false),
-            ContractKind::DownAndOutCall | ContractKind::DownAndOutPut => (false, true, false),
-            ContractKind::DigitalCall | ContractKind::DigitalPut => (false, false, true),
-        };
-        match (asian, contract.fixings.as_slice()) {
-            (true, dates) => self.dates(&at("fixings"), dates, contract.expiry),
-            (false, []) => {}
-            (false, _) => self.add(&at("fixings"), "a list", "only Asian contracts have fixings"),
-        }
-        match (barrier, contract.barrier) {
-            (true, Some(level)) => {
-                self.price(&at("barrier"), level);
-                if level >= contract.spot {
-                    self.add(
-                        &at("barrier"),
-                        &format!("{level}"),
-                        &format!("must be below the spot, {}: the contract is dead already", contract.spot),
-                    );
-                }
-            }
-            (true, None) => self.add(
-                &at("barrier"),
-                "",
-                "missing: a down-and-out contract needs a barrier below the spot",
-            ),
-            (false, None) => {}
-            (false, Some(level)) => {
-                self.add(&at("barrier"), &format!("{level}"), "only down-and-out contracts have a barrier")
-            }
-        }
-        match (barrier, &contract.monitoring) {
-            (true, Some(MonitoringSpec::Dates(dates))) => {
-                self.dates(&at("monitoring"), dates, contract.expiry)
-            }
-            (true, Some(MonitoringSpec::Continuous)) | (false, None) => {}
-            (true, None) => self.add(
-                &at("monitoring"),
-                "",
-                "missing: a down-and-out contract needs \"continuous\" or a list of dates in years",
-            ),
-            (false, Some(_)) => {
-                self.add(&at("monitoring"), "given", "only down-and-out contracts are monitored")
-            }
-        }
-        match (digital, contract.payout) {
-            (true, Some(payout)) => self.price(&at("payout"), payout),
-            (true, None) => self.add(&at("payout"), "", "missing: a digital contract needs what it pays"),
-            (false, None) => {}
-            (false, Some(payout)) => {
-                self.add(&at("payout"), &format!("{payout}"), "only digital contracts have a payout")
-            }
-        }
-    }
-
-    fn dates(&mut self, field: &str, dates: &[f64], expiry: f64) {
-        if dates.is_empty() {
-            return self.add(field, "[]", "must name at least one date in years");
-        }
-        for (position, date) in dates.iter().enumerate() {
-            let before = if position == 0 { 0.0 } else { dates[position - 1] };
-            if !(*date > before && *date <= expiry) {
-                let allowed = format!("must be later than {before} and no later than the expiry, {expiry}");
-                return self.add(&format!("{field}[{position}]"), &format!("{date}"), &allowed);
-            }
         }
     }
 }

@@ -27,7 +27,7 @@ pub enum Violation {
 
 /// The digest of the fault-free result.
 pub(super) fn reference(manifest: &Manifest) -> Digest {
-    let tally = toy_kernel(0, manifest.spec().params.paths);
+    let tally = toy_kernel(0, manifest.spec().params.paths());
     let document = tessera_planners::finish(manifest, &tally).expect("the toy tally has the shape of pi");
     Digest::of(&document)
 }

@@ -492,7 +492,7 @@ impl World {
         };
         let Some((_, Outcome::Done { tally, .. })) = &stored.end else { return };
         let base = Base { job: stored.job.id, tally: (**tally).clone() };
-        let paths = stored.job.manifest.spec().params.paths + 500;
+        let paths = stored.job.manifest.spec().params.paths() + 500;
         let manifest = stored.job.manifest.with_paths(paths).expect("500 more paths are allowed");
         self.enter(100 + number, manifest, Some(base), format!("extension {number}"));
     }

@@ -1,0 +1,149 @@
+//! Planning and finishing matrix jobs.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use serde::Serialize;
+use tessera_protocol::canonical;
+use tessera_protocol::id::Digest;
+use tessera_protocol::limits;
+use tessera_protocol::matrix::{Block, Half, Operand, Source, Task};
+use tessera_protocol::spec::{Dtype, Input, JobSpec, MatrixSpec, Params};
+
+use crate::FinishError;
+use crate::monte_carlo::philox_key;
+
+/// Side of a tile where the client named none: a shard of it with k = 2048 takes a core about 10 ms.
+const TILE_SIDE: u64 = 512;
+/// Fused multiply-adds to one compute unit, so that a unit takes a core about as long as in other workloads.
+const TERMS_PER_UNIT: u64 = 128;
+/// Philox streams of the operands; Monte Carlo's drivers count up from zero.
+const STREAMS: [u32; 3] = [0xffff_ff00, 0xffff_ff01, 0xffff_ff02];
+
+/// What every agent needs to compute any block of the job's result; nothing where the parameters do not
+/// fit together, which no checked manifest's do.
+pub(crate) fn task(spec: &JobSpec) -> Option<Task> {
+    let operand = |matrix: &MatrixSpec, transposed: bool, stream: u32| {
+        Some(Operand {
+            source: source(matrix, &spec.inputs, stream)?,
+            rows: matrix.rows,
+            cols: matrix.cols,
+            transposed,
+        })
+    };
+    let key = philox_key(spec.seed);
+    let task = match &spec.params {
+        Params::MonteCarlo(_) => return None,
+        Params::Gemm(params) => {
+            let a = operand(&params.a, params.transpose_a, STREAMS[0])?;
+            let b = operand(&params.b, params.transpose_b, STREAMS[1])?;
+            let c = addend(params.beta, params.c.as_ref(), &operand)?;
+            let ([m, k], [_, n]) = (a.shape(), b.shape());
+            Task {
+                key,
+                double: params.dtype == Dtype::F64,
+                alpha: params.alpha,
+                beta: params.beta,
+                a,
+                b,
+                c,
+                half: None,
+                tile: params.tile.unwrap_or([side(m), side(n)]),
+                k_panel: params.k_panel.unwrap_or(k).min(k),
+            }
+        }
+        Params::Syrk(params) => {
+            let a = operand(&params.a, params.transpose, STREAMS[0])?;
+            let b = Operand { transposed: !params.transpose, ..a.clone() };
+            let c = addend(params.beta, params.c.as_ref(), &operand)?;
+            let [n, k] = a.shape();
+            let tile = params.tile.unwrap_or(side(n));
+            Task {
+                key,
+                double: params.dtype == Dtype::F64,
+                alpha: params.alpha,
+                beta: params.beta,
+                a,
+                b,
+                c,
+                half: Some(Half::from(params.triangle)),
+                tile: [tile, tile],
+                k_panel: params.k_panel.unwrap_or(k).min(k),
+            }
+        }
+    };
+    task.check().is_ok().then_some(task)
+}
+
+/// `Some(None)` where there is none to add.
+fn addend(
+    beta: f64,
+    c: Option<&MatrixSpec>,
+    operand: &dyn Fn(&MatrixSpec, bool, u32) -> Option<Operand>,
+) -> Option<Option<Operand>> {
+    match c {
+        Some(c) if beta != 0.0 => operand(c, false, STREAMS[2]).map(Some),
+        Some(_) | None => Some(None),
+    }
+}
+
+fn source(matrix: &MatrixSpec, inputs: &[Input], stream: u32) -> Option<Source> {
+    match (&matrix.input, matrix.random) {
+        (Some(name), None) => {
+            let input = inputs.iter().find(|input| input.name == *name)?;
+            Some(Source::Input { blake3: input.blake3.0, bytes: input.bytes })
+        }
+        (None, Some(_)) => Some(Source::Uniform { stream }),
+        _ => None,
+    }
+}
+
+/// Small results are cut so that several agents can share them.
+fn side(length: u64) -> u64 {
+    length.div_ceil(4).next_power_of_two().clamp(limits::TILE_SIDE_MIN, TILE_SIDE)
+}
+
+pub(crate) fn block_cost(block: &Block) -> u64 {
+    block.terms_total().div_ceil(TERMS_PER_UNIT)
+}
+
+/// Below 2^53: a side is at most 2^17.
+pub(crate) fn cost(task: &Task) -> u64 {
+    (0..task.blocks()).filter_map(|index| task.block(index)).map(|block| block_cost(&block)).sum()
+}
+
+/// Whether no element is infinite or undefined.
+pub(crate) fn all_finite(bytes: &[u8], dtype: Dtype) -> bool {
+    match dtype {
+        Dtype::F32 => bytes.as_chunks().0.iter().all(|element| f32::from_le_bytes(*element).is_finite()),
+        Dtype::F64 => bytes.as_chunks().0.iter().all(|element| f64::from_le_bytes(*element).is_finite()),
+    }
+}
+
+#[derive(Serialize)]
+struct MatrixResult<'a> {
+    workload: &'a str,
+    dtype: Dtype,
+    shape: [u64; 2],
+    terms: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    triangle: Option<&'static str>,
+    output: Output,
+}
+
+/// The file that holds the result.
+#[derive(Serialize)]
+struct Output {
+    name: String,
+    blake3: Digest,
+    bytes: u64,
+}
+
+pub(crate) fn finish(kernel: &str, task: &Task, output: Digest, bytes: u64) -> Result<Vec<u8>, FinishError> {
+    let [m, n, k] = task.shape();
+    let triangle = task.half.map(|half| if half == Half::Lower { "lower" } else { "upper" });
+    let output = Output { name: "c.npy".into(), blake3: output, bytes };
+    let result =
+        MatrixResult { workload: kernel, dtype: task.dtype(), shape: [m, n], terms: k, triangle, output };
+    canonical::to_vec(&result).map_err(|_| FinishError::NotCanonical)
+}
