@@ -60,6 +60,10 @@ pub const BULK_BYTES_MAX: usize = 64 << 20;
 /// Payloads above this travel on a stream of their own, so that bulk never blocks small work.
 /// *Units*: bytes. Source: the architecture's transport measurements.
 pub const INLINE_BYTES_MAX: usize = 16 << 10;
+/// A piece of an input as agents ask for it. *Units*: bytes.
+pub const INPUT_PIECE_BYTES: u64 = 4 << 20;
+/// Most GPUs of one agent.
+pub const GPUS_MAX: usize = 64;
 /// Most assignments or results in one frame.
 pub const BATCH_ITEMS_MAX: usize = 4_096;
 /// Most slots one agent may offer: the logical CPUs of the largest machines sold, doubled.

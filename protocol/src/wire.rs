@@ -31,6 +31,22 @@ pub enum AgentControl {
     },
     /// Finish what is in flight, send nothing more: the agent is about to leave.
     Leaving,
+    /// The GPUs that compute some of its shards; sent once, after the hello, where there are any. At most
+    /// [`limits::GPUS_MAX`].
+    Devices(Vec<Gpu>),
+}
+
+/// A GPU that an agent offers.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Gpu {
+    /// As its driver calls it.
+    pub name: String,
+    /// Its memory. *Units*: bytes.
+    pub memory_bytes: u64,
+    /// Major and minor compute capability.
+    pub compute_capability: [u16; 2],
+    /// The CUDA version that its driver speaks, as in `12.4`.
+    pub driver: String,
 }
 
 /// An attempt an agent holds.
@@ -156,6 +172,20 @@ pub enum HubWork {
         /// The job.
         job: [u8; 16],
     },
+    /// What is done with the samples of a job's shards assigned from here on, besides its task.
+    Pass {
+        /// The job, announced before on this stream.
+        job: [u8; 16],
+        /// The kernel's pass; empty for the one that every job starts with.
+        pass: Vec<u8>,
+    },
+    /// The hub cannot send an input that the agent asked for.
+    InputUnavailable {
+        /// The job.
+        job: [u8; 16],
+        /// The input's position in its task.
+        input: u32,
+    },
 }
 
 /// One attempt at one shard.
@@ -192,6 +222,17 @@ pub enum AgentWork {
         /// Why.
         failure: ShardFailure,
     },
+    /// Send a piece of an input of a job that was announced. It comes on a stream of its own; the next one
+    /// is asked for when it has come.
+    Fetch {
+        /// The job.
+        job: [u8; 16],
+        /// The input's position in its task.
+        input: u32,
+        /// Where the piece starts; a multiple of [`limits::INPUT_PIECE_BYTES`], which is also its length unless
+        /// the input ends before.
+        offset: u64,
+    },
 }
 
 /// Why an agent could not compute a shard.
@@ -204,6 +245,8 @@ pub enum ShardFailure {
     /// The kernel stopped with an error: a sum left the finite numbers, the floating-point unit is
     /// in a mode that changes results.
     KernelFailed,
+    /// The hub did not send an input, or sent other bytes, or they are not what the task says.
+    InputUnusable,
 }
 
 /// The partial of one shard.
@@ -237,6 +280,15 @@ pub enum BulkHeader {
         index: u64,
         /// The attempt.
         epoch: u64,
+    },
+    /// Hub → agent: a piece of an input.
+    Input {
+        /// The job.
+        job: [u8; 16],
+        /// The input's position in its task.
+        input: u32,
+        /// Where the piece starts.
+        offset: u64,
     },
 }
 
@@ -328,17 +380,21 @@ macro_rules! message {
 
 message!(AgentControl, |message| match message {
     AgentControl::Heartbeat { holding } => holding.len(),
+    AgentControl::Devices(gpus) => gpus.len(),
     AgentControl::Hello(_) | AgentControl::Leaving => 0,
 });
 message!(HubControl, |_| 0);
 message!(BulkHeader, |_| 0);
 message!(HubWork, |message| match message {
     HubWork::Assign { items, .. } => items.len(),
-    HubWork::Job { .. } | HubWork::Forget { .. } => 0,
+    HubWork::Job { .. }
+    | HubWork::Forget { .. }
+    | HubWork::Pass { .. }
+    | HubWork::InputUnavailable { .. } => 0,
 });
 message!(AgentWork, |message| match message {
     AgentWork::Results { items, .. } => items.len(),
-    AgentWork::Failed { .. } => 0,
+    AgentWork::Failed { .. } | AgentWork::Fetch { .. } => 0,
 });
 
 /// A payload on a stream of its own: the framed header, then the payload.
@@ -385,14 +441,15 @@ mod tests {
     }
 
     #[test]
-    fn messages_read_back_and_every_cut_of_them_is_refused() {
+    fn messages_read_back_and_no_cut_of_them_passes_for_them() {
         let mut frame = Vec::new();
         results().frame(&mut frame);
         let body = &frame[4..];
         assert_eq!(u32::from_le_bytes(frame[..4].try_into().unwrap()) as usize, body.len());
         assert_eq!(AgentWork::read(body), Ok(results()));
         for cut in 0..body.len() {
-            assert!(AgentWork::read(&body[..cut]).is_err(), "cut at {cut}");
+            // The length prefix guards against cuts; an archive that is one by chance says something else.
+            assert_ne!(AgentWork::read(&body[..cut]), Ok(results()), "cut at {cut}");
         }
         let mut other = body.to_vec();
         other[0] = 2;

@@ -14,6 +14,9 @@
 //! | `manifest/` job id (16), chunk (4) | what the job computes, chunked |
 //! | `progress/` job id (16), chunk (4) | how far it is, chunked |
 //! | `result/` job id (16), chunk (4) | what came out, chunked |
+//! | `tile/` job id (16), tile (8), chunk (4) | a finished tile of a matrix job's result, chunked |
+//! | `input/` digest (32) | an input file that is here whole: its length, big-endian `u64` |
+//! | `piece/` digest (32), piece (8), chunk (4) | a piece of an input file, chunked |
 //! | `idem/` length of project (2), project, client's key | the job an Idempotency-Key made |
 //! | `agent/` agent id (16) | an enrolled agent |
 //! | `token/` digest (32) | a single-use enrolment token |
@@ -44,6 +47,22 @@ pub enum Key<'a> {
     Progress(JobId),
     /// A job's result. Chunked.
     Result(JobId),
+    /// A tile of a matrix job's result. Chunked.
+    Tile {
+        /// The job.
+        job: JobId,
+        /// The tile's position.
+        tile: u64,
+    },
+    /// An input file that is here whole.
+    Input(Digest),
+    /// A piece of an input file. Chunked.
+    Piece {
+        /// The file.
+        input: Digest,
+        /// The piece's position.
+        piece: u64,
+    },
     /// What a client's Idempotency-Key made.
     Idempotency {
         /// The project whose key it is.
@@ -74,6 +93,12 @@ pub enum Family {
     Progress,
     /// `result/`
     Results,
+    /// `tile/`
+    Tiles,
+    /// `input/`
+    Inputs,
+    /// `piece/`
+    Pieces,
     /// `idem/`
     Idempotency,
     /// `agent/`
@@ -86,13 +111,16 @@ pub enum Family {
 
 impl Family {
     /// Every family.
-    pub const ALL: [Family; 10] = [
+    pub const ALL: [Family; 13] = [
         Family::Meta,
         Family::Hub,
         Family::Jobs,
         Family::Manifests,
         Family::Progress,
         Family::Results,
+        Family::Tiles,
+        Family::Inputs,
+        Family::Pieces,
         Family::Idempotency,
         Family::Agents,
         Family::Tokens,
@@ -108,6 +136,9 @@ impl Family {
             Family::Manifests => b"manifest/",
             Family::Progress => b"progress/",
             Family::Results => b"result/",
+            Family::Tiles => b"tile/",
+            Family::Inputs => b"input/",
+            Family::Pieces => b"piece/",
             Family::Idempotency => b"idem/",
             Family::Agents => b"agent/",
             Family::Tokens => b"token/",
@@ -119,6 +150,16 @@ impl Family {
     pub fn range(self) -> KeyRange {
         KeyRange::prefix(self.prefix())
     }
+}
+
+/// Where the tiles of one job lie.
+pub fn tiles_of(job: JobId) -> KeyRange {
+    KeyRange::prefix([Family::Tiles.prefix(), &job.0].concat())
+}
+
+/// Where the pieces of one input lie.
+pub fn pieces_of(input: Digest) -> KeyRange {
+    KeyRange::prefix([Family::Pieces.prefix(), &input.0].concat())
 }
 
 /// Where the Idempotency-Keys of one project lie.
@@ -136,6 +177,9 @@ impl<'a> Key<'a> {
             Key::Manifest(_) => Family::Manifests,
             Key::Progress(_) => Family::Progress,
             Key::Result(_) => Family::Results,
+            Key::Tile { .. } => Family::Tiles,
+            Key::Input(_) => Family::Inputs,
+            Key::Piece { .. } => Family::Pieces,
             Key::Idempotency { .. } => Family::Idempotency,
             Key::Agent(_) => Family::Agents,
             Key::Token(_) => Family::Tokens,
@@ -145,7 +189,10 @@ impl<'a> Key<'a> {
 
     /// Whether its value is put and read in [chunks](crate::chunked).
     pub const fn is_chunked(&self) -> bool {
-        matches!(self, Key::Manifest(_) | Key::Progress(_) | Key::Result(_))
+        matches!(
+            self,
+            Key::Manifest(_) | Key::Progress(_) | Key::Result(_) | Key::Tile { .. } | Key::Piece { .. }
+        )
     }
 
     /// The key's bytes.
@@ -169,7 +216,15 @@ impl<'a> Key<'a> {
                 bytes.extend(*key);
             }
             Key::Agent(id) => bytes.extend(id.0),
-            Key::Token(digest) | Key::ApiKey(digest) => bytes.extend(digest.0),
+            Key::Tile { job, tile } => {
+                bytes.extend(job.0);
+                bytes.extend(tile.to_be_bytes());
+            }
+            Key::Piece { input, piece } => {
+                bytes.extend(input.0);
+                bytes.extend(piece.to_be_bytes());
+            }
+            Key::Token(digest) | Key::ApiKey(digest) | Key::Input(digest) => bytes.extend(digest.0),
         }
         bytes
     }
@@ -195,6 +250,17 @@ impl<'a> Key<'a> {
             Family::Agents => array(rest).map(|id| Key::Agent(AgentId(id))),
             Family::Tokens => array(rest).map(|digest| Key::Token(Digest(digest))),
             Family::ApiKeys => array(rest).map(|digest| Key::ApiKey(Digest(digest))),
+            Family::Inputs => array(rest).map(|digest| Key::Input(Digest(digest))),
+            Family::Tiles | Family::Pieces => {
+                let (of, chunk) = rest.split_last_chunk::<CHUNK_INDEX_BYTES>().ok_or_else(refused)?;
+                let (of, position) = of.split_last_chunk().ok_or_else(refused)?;
+                let position = u64::from_be_bytes(*position);
+                let key = match family {
+                    Family::Tiles => array(of).map(|job| Key::Tile { job: JobId(job), tile: position }),
+                    _ => array(of).map(|input| Key::Piece { input: Digest(input), piece: position }),
+                };
+                return key.map(|key| (key, Some(u32::from_be_bytes(*chunk)))).ok_or_else(refused);
+            }
             Family::Idempotency => idempotency(rest),
             Family::Manifests | Family::Progress | Family::Results => {
                 let (id, chunk) = rest.split_last_chunk::<CHUNK_INDEX_BYTES>().ok_or_else(refused)?;
@@ -246,7 +312,7 @@ mod tests {
     use super::*;
     use crate::chunked::chunk_key;
 
-    fn keys() -> [(Key<'static>, Vec<u8>); 12] {
+    fn keys() -> [(Key<'static>, Vec<u8>); 15] {
         let sixteen = *b"0123456789abcdef";
         let digest = Digest([7; 32]);
         let with = |prefix: &[u8], rest: &[u8]| [prefix, rest].concat();
@@ -260,6 +326,15 @@ mod tests {
             (Key::Manifest(JobId(sixteen)), b"manifest/0123456789abcdef".to_vec()),
             (Key::Progress(JobId(sixteen)), b"progress/0123456789abcdef".to_vec()),
             (Key::Result(JobId(sixteen)), b"result/0123456789abcdef".to_vec()),
+            (
+                Key::Tile { job: JobId(sixteen), tile: 258 },
+                b"tile/0123456789abcdef\0\0\0\0\0\0\x01\x02".to_vec(),
+            ),
+            (Key::Input(digest), with(b"input/", &[7; 32])),
+            (
+                Key::Piece { input: digest, piece: 3 },
+                [&b"piece/"[..], &[7; 32], &[0, 0, 0, 0, 0, 0, 0, 3]].concat(),
+            ),
             (idempotency, b"idem/\x00\x05quantk/1".to_vec()),
             (Key::Agent(AgentId(sixteen)), b"agent/0123456789abcdef".to_vec()),
             (Key::Token(digest), with(b"token/", &[7; 32])),
