@@ -13,7 +13,7 @@ use super::{Element, GemmError, Product, Triangle};
 use crate::isa::{Isa, floating_point_is_standard};
 
 /// Bytes of one row of a packed panel of `A`: eight rows are half of a first-level cache of 32 KiB.
-const DEPTH_BYTES: usize = 2048;
+const DEPTH_BYTES: usize = 3072;
 /// Bytes of the packed block of `B`: half of a second-level cache of 1 MiB.
 const INNER_BYTES: usize = 1 << 19;
 /// Rows of the packed block of `A`: 6 MiB, a share of the last cache; more rows pack `B` less often.

@@ -53,10 +53,9 @@ pub(super) unsafe fn tile<V: Vector, const ROWS: usize, const VECTORS: usize>(
                 let place = out.add(row * stride + vector * V::LANES);
                 if resume {
                     *sum = V::load(place);
-                } else {
-                    // The line is written a few thousand cycles from now.
-                    prefetch(place);
                 }
+                // The tile to the right comes next: its accumulators are fetched while this one computes.
+                prefetch(place.wrapping_add(VECTORS * V::LANES));
             }
         }
         for _ in 0..depth / UNROLLED {

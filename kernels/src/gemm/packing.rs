@@ -47,6 +47,9 @@ impl<T: Element> Buffer<T> {
 #[inline(always)]
 pub(super) fn pack<T: Element>(slots: &mut [MaybeUninit<T>], source: View<'_, T>, width: usize) {
     let depth = source.cols();
+    if source.row_stride() == 1 {
+        return copy(slots, source, width);
+    }
     for (panel, slots) in slots.chunks_exact_mut(width * depth).enumerate() {
         let first = panel * width;
         let lanes = if source.rows() - first < width { source.rows() - first } else { width };
@@ -55,20 +58,36 @@ pub(super) fn pack<T: Element>(slots: &mut [MaybeUninit<T>], source: View<'_, T>
         }
         let (from, lane_stride, depth_stride) =
             (source.from(first, 0), source.row_stride(), source.col_stride());
-        if lane_stride == 1 {
-            for (k, slots) in slots.chunks_exact_mut(width).enumerate() {
-                let line = &from[k * depth_stride..][..lanes];
-                for (slot, value) in slots.iter_mut().zip(line) {
-                    slot.write(*value);
-                }
-            }
-        } else if depth_stride == 1 {
+        if depth_stride == 1 {
             transpose(slots, from, lane_stride, [lanes, width, depth]);
         } else {
             for (k, slots) in slots.chunks_exact_mut(width).enumerate() {
                 for (lane, slot) in slots[..lanes].iter_mut().enumerate() {
                     slot.write(from[lane * lane_stride + k * depth_stride]);
                 }
+            }
+        }
+    }
+}
+
+/// Lanes lie side by side in the source. A whole line of it is read before the next, as memory likes it.
+#[inline(always)]
+fn copy<T: Element>(slots: &mut [MaybeUninit<T>], source: View<'_, T>, width: usize) {
+    let panel_elements = width * source.cols();
+    for k in 0..source.cols() {
+        let line = &source.from(0, k)[..source.rows()];
+        let (whole, rest) = line.split_at(line.len() / width * width);
+        for (panel, values) in whole.chunks_exact(width).enumerate() {
+            let slots = &mut slots[panel * panel_elements + k * width..][..width];
+            for (slot, value) in slots.iter_mut().zip(values) {
+                slot.write(*value);
+            }
+        }
+        if !rest.is_empty() {
+            let slots = &mut slots[whole.len() * source.cols() + k * width..][..width];
+            slots.fill(MaybeUninit::new(T::ZERO));
+            for (slot, value) in slots.iter_mut().zip(rest) {
+                slot.write(*value);
             }
         }
     }
