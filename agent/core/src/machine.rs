@@ -3,6 +3,8 @@
 //! Owns the phases of the connection and the order in which the rooms (intake, slots, outbox) are asked.
 //! Decides what happens next; does none of it.
 
+#[cfg(test)]
+mod input_tests;
 mod phase;
 #[cfg(test)]
 mod random_tests;
