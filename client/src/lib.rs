@@ -7,5 +7,6 @@ pub mod api;
 pub mod book_csv;
 pub mod config;
 pub mod local;
+pub mod matrix_file;
 pub mod render;
 pub mod spec_file;
