@@ -17,6 +17,8 @@ use toml::de::{DeTable, DeValue};
 use crate::book_csv::{self, BOOK_BYTES_MAX, BookError};
 
 mod matrices;
+#[cfg(test)]
+mod matrix_tests;
 
 pub use matrices::LocalInput;
 
