@@ -147,3 +147,32 @@ pub(crate) fn finish(kernel: &str, task: &Task, output: Digest, bytes: u64) -> R
         MatrixResult { workload: kernel, dtype: task.dtype(), shape: [m, n], terms: k, triangle, output };
     canonical::to_vec(&result).map_err(|_| FinishError::NotCanonical)
 }
+
+/// A sum of panels that is infinite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SumNotFinite;
+
+/// Adds a panel of a tile to the sum of those before it, element by element, each rounded once.
+///
+/// *Shape*: both hold the tile's elements by rows, little-endian.
+pub fn add_panel(sum: &mut [u8], panel: &[u8], dtype: Dtype) -> Result<(), SumNotFinite> {
+    assert_eq!(sum.len(), panel.len(), "panels of one tile are of one size");
+    let mut finite = true;
+    match dtype {
+        Dtype::F32 => {
+            for (sum, panel) in sum.as_chunks_mut().0.iter_mut().zip(panel.as_chunks().0) {
+                let total = f32::from_le_bytes(*sum) + f32::from_le_bytes(*panel);
+                finite &= total.is_finite();
+                *sum = total.to_le_bytes();
+            }
+        }
+        Dtype::F64 => {
+            for (sum, panel) in sum.as_chunks_mut().0.iter_mut().zip(panel.as_chunks().0) {
+                let total = f64::from_le_bytes(*sum) + f64::from_le_bytes(*panel);
+                finite &= total.is_finite();
+                *sum = total.to_le_bytes();
+            }
+        }
+    }
+    if finite { Ok(()) } else { Err(SumNotFinite) }
+}

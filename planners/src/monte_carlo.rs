@@ -56,6 +56,14 @@ pub(crate) fn next_round(
     Ok(None)
 }
 
+/// What agents are told of a pass; nothing of the one that every job starts with.
+pub(crate) fn pass_bytes(pass: &Pass) -> Vec<u8> {
+    match pass {
+        Pass::Sample => Vec::new(),
+        Pass::Refine { .. } => Vec::new(),
+    }
+}
+
 /// What one path costs: its random draws and its payoff evaluations.
 pub(crate) fn unit_cost(task: &Task) -> u64 {
     match &task.model {

@@ -21,6 +21,7 @@ use crate::{matrix as matrix_plan, monte_carlo};
 pub struct Plan {
     kernel: &'static str,
     task: Arc<[u8]>,
+    pass: Arc<[u8]>,
     round: Round,
     cut: Cut,
     cost: ComputeUnits,
@@ -138,6 +139,7 @@ impl Plan {
         let mut plan = Plan {
             kernel: spec.workload.kernel(),
             task: task.into(),
+            pass: monte_carlo::pass_bytes(&round.pass).into(),
             round,
             cut,
             cost: ComputeUnits(cost),
@@ -244,6 +246,11 @@ impl Plan {
     /// What every agent needs besides a range of samples.
     pub fn task(&self) -> &Arc<[u8]> {
         &self.task
+    }
+
+    /// What every agent needs besides the task for the pass that the round is part of; empty for the first.
+    pub fn pass(&self) -> &Arc<[u8]> {
+        &self.pass
     }
 
     /// The matrix product that it cuts; nothing for samples.

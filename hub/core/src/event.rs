@@ -104,6 +104,24 @@ pub enum Event {
         /// The bytes.
         partial: Vec<u8>,
     },
+    /// An agent wants a piece of an input of a job.
+    InputWanted {
+        /// Its session.
+        session: SessionId,
+        /// The job.
+        job: JobId,
+        /// The input's position in the task.
+        input: u32,
+        /// Where the piece starts.
+        offset: u64,
+    },
+    /// The tiles of a job were read in the order of its result file.
+    Assembled {
+        /// The job.
+        job: JobId,
+        /// BLAKE3 and length of that file; nothing when the store could not be read.
+        output: Option<(Digest, u64)>,
+    },
     /// An agent could not compute a shard.
     ShardFailed {
         /// Its session.

@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use tessera_protocol::api::{AgentState, AgentView};
@@ -24,7 +25,8 @@ pub(super) struct Agent {
     /// Attempts whose lease ran out and that it may hold all the same: they take credit until it
     /// answers them or sends a heartbeat that does not name them.
     pub(super) lapsed: BTreeSet<(JobId, ShardIndex, Epoch)>,
-    pub(super) told: BTreeSet<JobId>,
+    /// The jobs it was told of, and the pass of each it was last told.
+    pub(super) told: BTreeMap<JobId, Arc<[u8]>>,
     pub(super) completed: u64,
     pub(super) mismatches: u64,
 }
