@@ -7,16 +7,17 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use tessera_hub_core::ranges::Ranges;
 use tessera_hub_core::record::Base;
 use tessera_hub_core::{NewJob, Outcome, Progress, Record};
-use tessera_planners::Plan;
+use tessera_planners::{Plan, Round};
 use tessera_protocol::api::{AgentState, AgentView, JobView};
 use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::spec::{JobSpec, Manifest};
 use tessera_protocol::tally::Tally;
 use tessera_protocol::unit::ShardRange;
 use tessera_protocol::wire::Hello;
-use tessera_storage::{Batch, Entry, Family, Key, ReadError, Snapshot};
+use tessera_storage::{Batch, Entry, Family, Key, ReadError, Snapshot, chunked, tiles_of};
 
 /// Version of every encoding below; a reader refuses others.
 const VERSION: u8 = 1;
@@ -45,7 +46,7 @@ struct StoredAgent {
     agent_version: String,
 }
 
-/// Under `progress/`, before the tally's bytes.
+/// Under `progress/`, before the bytes of the tallies.
 #[derive(Serialize, Deserialize)]
 struct StoredProgress {
     version: u8,
@@ -54,6 +55,12 @@ struct StoredProgress {
     plan: Option<Digest>,
     /// Start and end of each range of shards that are done.
     done: Vec<(u64, u64)>,
+    /// The round that the plan is of.
+    #[serde(default)]
+    round: Option<Round>,
+    /// Lengths of the tallies of complete passes, which lie before the running one.
+    #[serde(default)]
+    earlier: Vec<usize>,
 }
 
 /// Why the store's bytes are not the records they should be.
@@ -127,16 +134,26 @@ pub fn batch_of(record: &Record) -> Batch {
         Record::JobProgressed { job, progress } => {
             batch.put_chunked(&Key::Progress(*job).encode(), &progress_bytes(progress));
         }
+        Record::TileReduced { job, plan, tile, bytes } => {
+            let value = [&plan.0, &bytes[..]].concat();
+            batch.put_chunked(&Key::Tile { job: *job, tile: *tile }.encode(), &value);
+        }
         Record::JobEnded { job, view, outcome } => {
             // A view's first sample and key were written at acceptance and are not needed again.
             batch.put(Key::Job(*job), stored_job(0, None, view));
             match outcome {
                 Outcome::Done { result, tally } => {
                     batch.put_chunked(&Key::Result(*job).encode(), result);
-                    batch.put_chunked(&Key::Progress(*job).encode(), &ended_bytes(view, tally));
+                    match tally {
+                        Some(tally) => {
+                            batch.put_chunked(&Key::Progress(*job).encode(), &ended_bytes(view, tally))
+                        }
+                        None => batch.delete_chunked(&Key::Progress(*job).encode()),
+                    };
                 }
                 Outcome::Failed | Outcome::Cancelled => {
                     batch.delete_chunked(&Key::Progress(*job).encode());
+                    batch.delete_range(tiles_of(*job));
                 }
             }
         }
@@ -169,13 +186,17 @@ fn stored_job(first: u64, idempotency_key: Option<String>, view: &JobView) -> Ve
 
 fn progress_bytes(progress: &Progress) -> Vec<u8> {
     let done = progress.done.iter().map(|range| (range.start, range.end)).collect();
+    let earlier: Vec<Vec<u8>> = progress.earlier.iter().map(|tally| tally.encode()).collect();
     let head = json(&StoredProgress {
         version: VERSION,
         view: progress.view.clone(),
         plan: Some(progress.plan),
         done,
+        round: Some(progress.round.clone()),
+        earlier: earlier.iter().map(Vec::len).collect(),
     });
-    headed(&head, &progress.tally)
+    let running = progress.tally.as_ref().map(|tally| tally.encode()).unwrap_or_default();
+    headed(&head, &[earlier.concat(), running].concat())
 }
 
 fn ended_bytes(view: &JobView, tally: &Tally) -> Vec<u8> {
@@ -184,12 +205,20 @@ fn ended_bytes(view: &JobView, tally: &Tally) -> Vec<u8> {
         view: view.clone(),
         plan: None,
         done: vec![(0, view.shards)],
+        round: None,
+        earlier: Vec::new(),
     });
-    headed(&head, tally)
+    headed(&head, &tally.encode())
 }
 
-fn headed(head: &[u8], tally: &Tally) -> Vec<u8> {
-    [&(head.len() as u32).to_be_bytes()[..], head, &tally.encode()].concat()
+fn headed(head: &[u8], tallies: &[u8]) -> Vec<u8> {
+    [&(head.len() as u32).to_be_bytes()[..], head, tallies].concat()
+}
+
+/// Splits what lies under a tile's key: the plan that it is of, and its elements.
+pub fn tile_of(value: &[u8]) -> Option<(Digest, &[u8])> {
+    let (plan, elements) = value.split_first_chunk()?;
+    Some((Digest(*plan), elements))
 }
 
 /// Our own types have string keys and finite numbers, so they always are JSON.
@@ -280,18 +309,46 @@ fn open_job(
     let manifest = read_manifest(store, id)?;
     let plan = Plan::new(&manifest, stored.first)
         .map_err(|_| RecordError::Malformed { what: "plan", of: id.to_string() })?;
-    // Another hub version may cut the same job otherwise: then its shards are other paths.
-    let progress = read_progress(store, id)?.filter(|progress| progress.plan == plan.digest());
+    // Another hub version may cut the same job otherwise: then its shards are other paths, which the
+    // machine finds out by the plan's digest.
+    let progress = match plan.matrix() {
+        None => read_progress(store, id)?,
+        Some(task) => Some(tiles_done(store, stored, &plan, task)?),
+    };
     let base = match stored.view.extends {
         Some(parent) => {
             let missing = || RecordError::Missing { what: "tally", of: parent.to_string() };
-            let tally = read_progress(store, parent)?.ok_or_else(missing)?.tally;
-            Some(Base { job: parent, tally: Arc::unwrap_or_clone(tally) })
+            let tally = read_progress(store, parent)?.and_then(|progress| progress.tally);
+            Some(Base { job: parent, tally: Arc::unwrap_or_clone(tally.ok_or_else(missing)?) })
         }
         None => None,
     };
     let (created, idempotency_key) = (stored.view.created_ms, stored.idempotency_key.clone());
     Ok((Arc::new(NewJob { id, manifest, plan, created, base, idempotency_key }), progress))
+}
+
+/// What of a matrix job is done: the blocks of the tiles that are here and of its plan.
+fn tiles_done(
+    store: &dyn Snapshot,
+    stored: &StoredJob,
+    plan: &Plan,
+    task: &tessera_protocol::matrix::Task,
+) -> Result<Progress, RecordError> {
+    let id = stored.view.id;
+    let mut done = Ranges::default();
+    for tile in 0..task.tile_count() {
+        // The first chunk says how long the whole is and which plan it is of.
+        let key = chunked::chunk_key(&Key::Tile { job: id, tile }.encode(), 0);
+        let Some(chunk) = store.get(&key)? else { continue };
+        let of = chunk.get(size_of::<u64>()..).and_then(tile_of).map(|(plan, _)| plan);
+        if of == Some(plan.digest()) {
+            done.insert(ShardRange { start: tile * task.panels(), end: (tile + 1) * task.panels() });
+        }
+    }
+    let view = read_progress(store, id)?.map_or_else(|| stored.view.clone(), |progress| progress.view);
+    let view = JobView { shards_done: done.count(), ..view };
+    let (plan, round) = (plan.digest(), plan.round().clone());
+    Ok(Progress { done, tally: None, earlier: Vec::new(), view, plan, round })
 }
 
 /// The view of one job, however old.
@@ -322,16 +379,26 @@ pub fn read_progress(store: &dyn Snapshot, id: JobId) -> Result<Option<Progress>
     let Some(bytes) = store.get_chunked(&Key::Progress(id).encode())? else { return Ok(None) };
     let malformed = || RecordError::Malformed { what: "progress", of: id.to_string() };
     let (length, rest) = bytes.split_first_chunk().ok_or_else(malformed)?;
-    let (head, tally) = rest.split_at_checked(u32::from_be_bytes(*length) as usize).ok_or_else(malformed)?;
+    let (head, mut tallies) =
+        rest.split_at_checked(u32::from_be_bytes(*length) as usize).ok_or_else(malformed)?;
     let head: StoredProgress = serde_json::from_slice(head).map_err(|_| malformed())?;
     let ascending = head.done.windows(2).all(|pair| pair[0].1 < pair[1].0);
     if head.version != VERSION || !ascending || head.done.iter().any(|(start, end)| start >= end) {
         return Err(malformed());
     }
-    let mut done = tessera_hub_core::ranges::Ranges::default();
+    let mut done = Ranges::default();
     head.done.iter().for_each(|(start, end)| done.insert(ShardRange { start: *start, end: *end }));
-    let tally = Arc::new(Tally::decode(tally).map_err(|_| malformed())?);
-    Ok(Some(Progress { done, tally, view: head.view, plan: head.plan.unwrap_or(Digest([0; 32])) }))
+    let decode = |bytes: &[u8]| Tally::decode(bytes).map(Arc::new).map_err(|_| malformed());
+    let mut earlier = Vec::new();
+    for bytes in head.earlier {
+        let (tally, rest) = tallies.split_at_checked(bytes).ok_or_else(malformed)?;
+        earlier.push(decode(tally)?);
+        tallies = rest;
+    }
+    let tally = if tallies.is_empty() { None } else { Some(decode(tallies)?) };
+    let round = head.round.unwrap_or_else(|| Round { end: head.view.paths, ..Round::default() });
+    let plan = head.plan.unwrap_or(Digest([0; 32]));
+    Ok(Some(Progress { done, tally, earlier, view: head.view, plan, round }))
 }
 
 fn away(id: AgentId, stored: StoredAgent) -> AgentView {
@@ -345,6 +412,7 @@ fn away(id: AgentId, stored: StoredAgent) -> AgentView {
         isa: stored.isa,
         arch: stored.arch,
         memory_bytes: stored.memory_bytes,
+        gpus: Vec::new(),
         in_flight: 0,
         completed: 0,
         mismatches: 0,

@@ -25,9 +25,11 @@ use crate::clients::Clients;
 use crate::config::HubConfig;
 use crate::ingress::keys::{ApiKey, KeyHash};
 use crate::ingress::{self, ServerHandle, Views};
+use crate::inputs::Uploads;
 use crate::journal::Journal;
 use crate::lane::{Handler, HandlerConfig, Input, LaneCounters};
 use crate::quic::{Identity, IdentityError, LaneSockets, SteeringError, SteeringPreference};
+use crate::reader::Reader;
 use crate::records::{self, RecordError, Recovered};
 use crate::runtime::{LaneConfig, LaneError, Lanes, PushError, SpawnError, spawn_lanes};
 
@@ -172,6 +174,7 @@ fn start(
 ) -> Result<Running, ServeError> {
     let views = Arc::new(Views::default());
     let (journal, journal_thread) = Journal::start(store.clone()).map_err(ServeError::Thread)?;
+    let (reader, reader_thread) = Reader::start(store.clone()).map_err(ServeError::Thread)?;
     let (clients, clients_thread) = Clients::start(views.clone()).map_err(ServeError::Thread)?;
     let counters: Vec<Arc<LaneCounters>> = (0..config.lanes).map(|_| Arc::default()).collect();
     let quic = sockets.address();
@@ -179,13 +182,14 @@ fn start(
     let unix_origin = UnixMillis(unix_ms());
     let origin = Instant::now();
     let make_handler = {
-        let (journal, clients, counters) = (journal.clone(), clients.clone(), counters.clone());
+        let (journal, reader) = (journal.clone(), reader.clone());
+        let (clients, counters) = (clients.clone(), counters.clone());
         let (lanes, sampling_key) = (config.lanes, secrets.sampling_key);
         move |lane: LaneIndex, peers| {
             let machine = MachineConfig { lane, lanes, sampling_key, unix_origin };
             let config = HandlerConfig { machine, origin };
             let counters = counters[lane.as_usize()].clone();
-            Handler::new(config, journal.clone(), clients.clone(), peers, counters)
+            Handler::new(config, journal.clone(), reader.clone(), clients.clone(), peers, counters)
         }
     };
     let lanes = spawn_lanes(LaneConfig::default(), sockets, &secrets.identity, make_handler)
@@ -194,6 +198,8 @@ fn start(
     let hub = Arc::new(Hub {
         lanes: lanes.mailboxes(),
         journal,
+        reader,
+        uploads: Uploads::default(),
         clients,
         views,
         store,
@@ -205,7 +211,7 @@ fn start(
     });
     resume(&hub, recovered);
     let http = ingress::serve(http, hub.clone(), ingress::Limits::default()).map_err(ServeError::Thread)?;
-    Ok(Running { hub, lanes, http, threads: vec![journal_thread, clients_thread] })
+    Ok(Running { hub, lanes, http, threads: vec![journal_thread, reader_thread, clients_thread] })
 }
 
 /// Gives views and open jobs back to whom they belong.
@@ -247,6 +253,7 @@ fn wait(running: Running) -> Result<(), ServeError> {
     let outcome = lanes.join();
     http.join();
     hub.clients.stop();
+    hub.reader.stop();
     hub.journal.stop();
     for thread in threads {
         if thread.join().is_err() {

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::unit::{Epoch, LaneIndex, ShardIndex};
-use tessera_protocol::wire::{Held, Hello, ShardFailure};
+use tessera_protocol::wire::{Gpu, Held, Hello, ShardFailure};
 
 use crate::{BatchId, LaneMessage, NewJob, Progress, RequestId, SessionId};
 
@@ -64,6 +64,13 @@ pub enum Event {
         agent: AgentId,
         /// What it offers.
         hello: Box<Hello>,
+    },
+    /// An agent computes some of its shards on these.
+    DevicesOffered {
+        /// Its session.
+        session: SessionId,
+        /// The GPUs.
+        gpus: Vec<Gpu>,
     },
     /// An agent said it is alive and what it holds.
     HeartbeatArrived {

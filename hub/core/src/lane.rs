@@ -129,6 +129,7 @@ impl Lane {
                 self.scheduler.admit(session, agent, hello, self.now, &mut self.out);
                 self.scheduler.publish(&mut self.out);
             }
+            Event::DevicesOffered { session, gpus } => self.scheduler.devices(session, gpus),
             Event::HeartbeatArrived { session, holding } => {
                 self.scheduler.heartbeat(session, &holding, self.now);
             }

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::limits;
 use tessera_protocol::unit::{Epoch, LaneIndex, ShardIndex, ShardRange, Tick};
-use tessera_protocol::wire::{Held, Hello, Welcome};
+use tessera_protocol::wire::{Gpu, Held, Hello, Welcome};
 
 use crate::effect::{CloseReason, Outbox};
 use crate::message::{Errand, LaneMessage, Work};
@@ -87,6 +87,7 @@ impl Scheduler {
             session,
             hello,
             credit,
+            gpus: Vec::new(),
             leaving: false,
             heard: now,
             attempts: BTreeMap::new(),
@@ -152,6 +153,14 @@ impl Scheduler {
             self.unseen.insert(id);
             self.standing(out);
             self.release_if_deserted(out);
+        }
+    }
+
+    /// An agent says which GPUs it has.
+    pub fn devices(&mut self, session: SessionId, gpus: Vec<Gpu>) {
+        if let Some((id, agent)) = agent_of(&self.sessions, &mut self.agents, session) {
+            agent.gpus = gpus;
+            self.unseen.insert(id);
         }
     }
 

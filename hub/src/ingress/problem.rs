@@ -44,6 +44,20 @@ pub enum Code {
     JobNotDone,
     /// The job ended before.
     JobEnded,
+    /// The job's result is no file.
+    OutputNone,
+    /// The digest in the path is none.
+    DigestInvalid,
+    /// The input is not here.
+    InputUnknown,
+    /// Somebody else is uploading the same input.
+    InputBusy,
+    /// The body has another digest than the path.
+    InputDiffers,
+    /// An upload without a length, or with too large a one.
+    InputLength,
+    /// Too many uploads are under way.
+    UploadsFull,
     /// The job failed and has no result.
     JobFailed,
     /// The job was cancelled and has no result.
@@ -86,26 +100,32 @@ pub(super) struct Row {
 
 impl Code {
     /// Every code, by status.
-    pub const ALL: [Code; 28] = [
+    pub const ALL: [Code; 35] = [
         Code::JsonMalformed,
         Code::BodyMalformed,
         Code::QueryInvalid,
         Code::IdInvalid,
+        Code::DigestInvalid,
         Code::IdempotencyKeyInvalid,
         Code::KeyMissing,
         Code::KeyWrong,
         Code::RouteUnknown,
         Code::JobUnknown,
+        Code::OutputNone,
+        Code::InputUnknown,
         Code::MethodNotAllowed,
         Code::BodyTimeout,
         Code::IdempotencyKeyReused,
         Code::JobNotDone,
         Code::JobEnded,
+        Code::InputBusy,
         Code::JobFailed,
         Code::JobCancelled,
         Code::BodyTooLarge,
+        Code::InputLength,
         Code::ContentTypeUnsupported,
         Code::SpecInvalid,
+        Code::InputDiffers,
         Code::CostCapExceeded,
         Code::PathsNotMore,
         Code::OpenJobsFull,
@@ -114,6 +134,7 @@ impl Code {
         Code::StoreFailing,
         Code::HubUnavailable,
         Code::StreamsFull,
+        Code::UploadsFull,
         Code::AnswerTimeout,
     ];
 
@@ -173,6 +194,27 @@ impl Code {
             Code::JobEnded => ("job_ended", S::CONFLICT, None,
                 "The job ended before",
                 "There is nothing to cancel; `GET /v1/jobs/{id}` says how it ended."),
+            Code::OutputNone => ("output_none", S::NOT_FOUND, None,
+                "The job's result is no file",
+                "`GET /v1/jobs/{id}/result` gives the result document."),
+            Code::DigestInvalid => ("digest_invalid", S::BAD_REQUEST, None,
+                "This is not a digest",
+                "An input is named by the BLAKE3 of its bytes: 64 lower-case hex digits, as `b3sum` prints."),
+            Code::InputUnknown => ("input_unknown", S::NOT_FOUND, None,
+                "The input is not here",
+                "Upload it with `PUT /v1/inputs/{blake3}`."),
+            Code::InputBusy => ("input_busy", S::CONFLICT, Some(5),
+                "The input is being uploaded by somebody else",
+                "Ask `HEAD /v1/inputs/{blake3}` until it is here, or try again."),
+            Code::InputDiffers => ("input_differs", S::UNPROCESSABLE_ENTITY, None,
+                "The body has another digest than the path",
+                "The file changed on its way or since its digest was taken; nothing was kept. Take the digest again and upload."),
+            Code::InputLength => ("input_length", S::PAYLOAD_TOO_LARGE, None,
+                "An input must have a length, and no more than a matrix may have",
+                "Send Content-Length; a file may have 1 GiB and a header."),
+            Code::UploadsFull => ("uploads_full", S::SERVICE_UNAVAILABLE, Some(5),
+                "Too many uploads are under way",
+                "Try again in a few seconds."),
             Code::JobFailed => ("job_failed", S::GONE, None,
                 "The job failed and has no result",
                 "`GET /v1/jobs/{id}` says why under `failure`; submit it again once that is mended."),
@@ -271,7 +313,12 @@ impl IntoResponse for Refusal {
                     .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"tessera\""));
             }
             // The rest of the body is still on its way: the connection is of no more use.
-            Code::BodyTooLarge | Code::BodyTimeout | Code::BodyMalformed => {
+            Code::BodyTooLarge
+            | Code::BodyTimeout
+            | Code::BodyMalformed
+            | Code::InputLength
+            | Code::InputBusy
+            | Code::UploadsFull => {
                 headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             _ => {}
@@ -359,6 +406,7 @@ impl From<ResultError> for Refusal {
             ResultError::NotDone { .. } => Code::JobNotDone,
             ResultError::Failed { .. } => Code::JobFailed,
             ResultError::Cancelled(_) => Code::JobCancelled,
+            ResultError::NoFile(_) => Code::OutputNone,
         };
         Refusal::new(code, error.to_string())
     }

@@ -55,6 +55,25 @@ impl Frames {
         }
     }
 
+    pub(super) fn pass(&mut self, session: Session, job: JobId, pass: &[u8]) {
+        self.flush(session);
+        let body = self.body(&HubWork::Pass { job: job.0, pass: pass.to_vec() });
+        self.push(session, Outgoing::Work(body));
+    }
+
+    /// A piece of an input, or the word that there is none.
+    pub(super) fn input(&mut self, session: Session, header: &BulkHeader, bytes: Option<Vec<u8>>) {
+        match (bytes, header) {
+            (Some(bytes), _) => self.push(session, Outgoing::Bulk(wire::bulk(header, &bytes).into())),
+            (None, BulkHeader::Input { job, input, .. }) => {
+                self.flush(session);
+                let body = self.body(&HubWork::InputUnavailable { job: *job, input: *input });
+                self.push(session, Outgoing::Work(body));
+            }
+            (None, BulkHeader::Task { .. } | BulkHeader::Partial { .. }) => {}
+        }
+    }
+
     pub(super) fn assign(&mut self, session: Session, job: JobId, assignment: Assignment) {
         if let Some((of, items)) = self.assigning.get_mut(&session)
             && *of == job

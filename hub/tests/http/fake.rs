@@ -267,6 +267,7 @@ pub(crate) fn agent(number: u8) -> AgentView {
         isa: "avx2".into(),
         arch: "x86_64".into(),
         memory_bytes: 1 << 33,
+        gpus: Vec::new(),
         in_flight: 2,
         completed: 10,
         mismatches: 0,

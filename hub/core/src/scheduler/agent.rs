@@ -5,10 +5,10 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use tessera_protocol::api::{AgentState, AgentView};
+use tessera_protocol::api::{AgentState, AgentView, GpuView};
 use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::unit::{Epoch, LaneIndex, ShardIndex, Tick};
-use tessera_protocol::wire::Hello;
+use tessera_protocol::wire::{Gpu, Hello};
 
 use crate::SessionId;
 use crate::message::Errand;
@@ -18,6 +18,7 @@ use crate::message::Errand;
 pub(super) struct Agent {
     pub(super) session: SessionId,
     pub(super) hello: Box<Hello>,
+    pub(super) gpus: Vec<Gpu>,
     pub(super) credit: u32,
     pub(super) leaving: bool,
     pub(super) heard: Tick,
@@ -76,8 +77,19 @@ pub(super) fn view_of(lane: LaneIndex, id: AgentId, agent: &Agent) -> AgentView 
         isa: agent.hello.isa.clone(),
         arch: agent.hello.arch.clone(),
         memory_bytes: agent.hello.memory_bytes,
+        gpus: agent.gpus.iter().map(gpu_view).collect(),
         in_flight: agent.attempts.len() as u32,
         completed: agent.completed,
         mismatches: agent.mismatches,
+    }
+}
+
+fn gpu_view(gpu: &Gpu) -> GpuView {
+    let [major, minor] = gpu.compute_capability;
+    GpuView {
+        name: gpu.name.clone(),
+        memory_bytes: gpu.memory_bytes,
+        compute_capability: alloc::format!("{major}.{minor}"),
+        driver: gpu.driver.clone(),
     }
 }
