@@ -192,7 +192,7 @@ impl Hub {
         let document: serde_json::Value = serde_json::from_slice(&document.bytes).unwrap_or_default();
         let digest = document["output"]["blake3"].as_str().and_then(|text| text.parse().ok());
         let digest = digest.ok_or(ResultError::Outage(Outage::StoreFailing))?;
-        let bytes = output::file_bytes(&task);
+        let bytes = tessera_planners::npy_bytes(&task);
         let snapshot = self.snapshot().map_err(ResultError::Outage)?;
         let (sender, pieces) = mpsc::channel(1);
         // Ends when the client has gone, with the sender.

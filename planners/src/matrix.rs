@@ -13,6 +13,10 @@ use tessera_protocol::spec::{Dtype, Input, JobSpec, MatrixSpec, Params};
 use crate::FinishError;
 use crate::monte_carlo::philox_key;
 
+mod file;
+
+pub use file::{TileMisfit, npy_band, npy_bytes, npy_header};
+
 /// Side of a tile where the client named none: a shard of it with k = 2048 takes a core about 10 ms.
 const TILE_SIDE: u64 = 512;
 /// Fused multiply-adds to one compute unit, so that a unit takes a core about as long as in other workloads.
