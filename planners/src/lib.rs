@@ -12,6 +12,6 @@ pub mod monte_carlo;
 pub mod plan;
 pub mod round;
 
-pub use matrix::{SumNotFinite, TileMisfit, add_panel, npy_band, npy_bytes, npy_header};
+pub use matrix::{Fold, SumNotFinite, TileMisfit, npy_band, npy_bytes, npy_header};
 pub use plan::{FinishError, Next, Part, Plan, PlanError, Shard, finish_matrix, next};
 pub use round::{Pass, Round};

@@ -1,5 +1,6 @@
 //! Planning and finishing matrix jobs.
 
+use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -159,7 +160,7 @@ pub struct SumNotFinite;
 /// Adds a panel of a tile to the sum of those before it, element by element, each rounded once.
 ///
 /// *Shape*: both hold the tile's elements by rows, little-endian.
-pub fn add_panel(sum: &mut [u8], panel: &[u8], dtype: Dtype) -> Result<(), SumNotFinite> {
+fn add_panel(sum: &mut [u8], panel: &[u8], dtype: Dtype) -> Result<(), SumNotFinite> {
     assert_eq!(sum.len(), panel.len(), "panels of one tile are of one size");
     let mut finite = true;
     match dtype {
@@ -179,4 +180,40 @@ pub fn add_panel(sum: &mut [u8], panel: &[u8], dtype: Dtype) -> Result<(), SumNo
         }
     }
     if finite { Ok(()) } else { Err(SumNotFinite) }
+}
+
+/// A tile of which not all panels are in: they are added in ascending order, whatever order they came in.
+#[derive(Clone, Debug, Default)]
+pub struct Fold {
+    /// The sum of the panels before `next`.
+    sum: Vec<u8>,
+    next: u64,
+    /// Panels that came before their turn.
+    early: BTreeMap<u64, Vec<u8>>,
+}
+
+impl Fold {
+    /// Takes a panel; each comes once. Gives the tile when all `panels` are in.
+    pub fn absorb(
+        &mut self,
+        panel: u64,
+        bytes: Vec<u8>,
+        panels: u64,
+        dtype: Dtype,
+    ) -> Result<Option<Vec<u8>>, SumNotFinite> {
+        self.early.insert(panel, bytes);
+        while let Some(bytes) = self.early.remove(&self.next) {
+            match self.next {
+                0 => self.sum = bytes,
+                _ => add_panel(&mut self.sum, &bytes, dtype)?,
+            }
+            self.next += 1;
+        }
+        Ok((self.next == panels).then(|| core::mem::take(&mut self.sum)))
+    }
+
+    /// The panel that would be added next.
+    pub fn next(&self) -> u64 {
+        self.next
+    }
 }

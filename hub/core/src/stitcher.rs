@@ -7,7 +7,7 @@ use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use tessera_planners::add_panel;
+use tessera_planners::Fold;
 use tessera_protocol::matrix::Task;
 use tessera_protocol::unit::Tick;
 
@@ -16,16 +16,6 @@ use crate::write::Write;
 
 /// Bytes of finished tiles on their way to the store above which no new shards are granted.
 pub const UNWRITTEN_BYTES_MAX: usize = 256 << 20;
-
-/// A tile of which not all panels are in.
-#[derive(Clone, Debug, Default)]
-struct Fold {
-    /// The sum of the panels before `next`.
-    sum: Vec<u8>,
-    next: u64,
-    /// Panels that came before their turn.
-    early: BTreeMap<u64, Vec<u8>>,
-}
 
 /// A finished tile that is not durable.
 #[derive(Clone, Debug)]
@@ -63,21 +53,13 @@ impl Stitcher {
     /// Adds a block. The caller counts each once and has checked its length.
     pub fn absorb(&mut self, index: u64, bytes: Vec<u8>) -> Result<(), NotFinite> {
         let (tile, panel) = (index / self.task.panels(), index % self.task.panels());
+        let (panels, dtype) = (self.task.panels(), self.task.dtype());
         let fold = self.folding.entry(tile).or_default();
-        let panel = if self.planting.is(Planted::FoldAsTheyCome) { fold.next } else { panel };
-        fold.early.insert(panel, bytes);
-        while let Some(bytes) = fold.early.remove(&fold.next) {
-            match fold.next {
-                0 => fold.sum = bytes,
-                _ => add_panel(&mut fold.sum, &bytes, self.task.dtype()).map_err(|_| NotFinite)?,
-            }
-            fold.next += 1;
-        }
-        if fold.next == self.task.panels()
-            && let Some(fold) = self.folding.remove(&tile)
-        {
-            self.unwritten_bytes += fold.sum.len();
-            self.unwritten.insert(tile, Finished { bytes: fold.sum.into(), write: Write::Idle });
+        let panel = if self.planting.is(Planted::FoldAsTheyCome) { fold.next() } else { panel };
+        if let Some(tile_bytes) = fold.absorb(panel, bytes, panels, dtype).map_err(|_| NotFinite)? {
+            self.folding.remove(&tile);
+            self.unwritten_bytes += tile_bytes.len();
+            self.unwritten.insert(tile, Finished { bytes: tile_bytes.into(), write: Write::Idle });
         }
         Ok(())
     }
