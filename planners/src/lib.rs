@@ -13,5 +13,5 @@ pub mod plan;
 pub mod round;
 
 pub use matrix::{Fold, SumNotFinite, TileMisfit, npy_band, npy_bytes, npy_header};
-pub use plan::{FinishError, Next, Part, Plan, PlanError, Shard, finish_matrix, next};
+pub use plan::{FinishError, Next, Part, Plan, PlanError, Shard, cost_max, finish_matrix, next};
 pub use round::{Pass, Round};
