@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use tessera_kernels::isa::Isa;
 use tessera_kernels::monte_carlo::{run, run_pass};
+use tessera_planners::audit::{AuditError, audit};
 use tessera_planners::{Next, Part, Pass, Plan, PlanError, Round, cost_max, next};
 use tessera_protocol::canonical;
 use tessera_protocol::exact::ExactSum;
@@ -279,7 +280,8 @@ fn profit_and_loss(values: &[f64]) -> String {
     String::from_utf8(canonical::to_vec(&pnl).unwrap()).unwrap()
 }
 
-fn check_against_a_sort(book: &[Value], paths: u64, seed: u64, replays_max: usize) {
+/// Returns how often the paths were made again.
+fn check_against_a_sort(book: &[Value], paths: u64, seed: u64) -> usize {
     let exact = |size: u64| json!({ "quantiles": "exact", "shard_size": size });
     let whole = manifest(paths, seed, book, exact(1_000_000));
     let expected = profit_and_loss(&sorted_values(&whole, book.len()));
@@ -290,11 +292,12 @@ fn check_against_a_sort(book: &[Value], paths: u64, seed: u64, replays_max: usiz
         "{case}\n{expected}\n{}",
         finished.text()
     );
-    assert!((1..=replays_max).contains(&finished.replays()), "{} replays: {case}", finished.replays());
+    assert!((1..=3).contains(&finished.replays()), "{} replays: {case}", finished.replays());
     for size in [7, 640].into_iter().filter(|size| paths / size < 500) {
         let cut = drive(&manifest(paths, seed, book, exact(size)), None);
         assert_eq!(cut.text(), finished.text(), "{case} in shards of {size}");
     }
+    finished.replays()
 }
 
 #[test]
@@ -317,11 +320,12 @@ fn exact_quantiles_are_those_of_the_sorted_values() {
             contract(2, "digital_put", 90.0, 4.0, json!({ "payout": 2.5, "underlying": "OTHER" })),
         ],
     ];
+    let mut most = Vec::new();
     for book in &books {
-        for paths in [1, 2, 3, 101, 2_500] {
-            check_against_a_sort(book, paths, 11, 3);
-        }
+        most.push([1, 2, 3, 101, 2_500].map(|paths| check_against_a_sort(book, paths, 11)).into_iter().max());
     }
+    // The fourth needs another pass: around zero, doubles lie dense in a bin that the anchor made wide.
+    assert_eq!(most, [2, 2, 2, 3, 2, 2].map(Some));
 }
 
 #[test]
@@ -341,7 +345,43 @@ fn exact_quantiles_of_random_books_are_those_of_the_sorted_values() {
                 contract(id, kind, strike, quantity, more)
             })
             .collect();
-        check_against_a_sort(&book, 1 + random.below(1_500), seed, 3);
+        check_against_a_sort(&book, 1 + random.below(1_500), seed);
+    }
+}
+
+#[test]
+fn more_values_in_a_range_than_a_tally_has_bins_are_found_all_the_same() {
+    const PATHS: u64 = 1_200_000;
+    let book = [contract(0, "digital_call", 100.0, 1.0, json!({ "payout": 10 }))];
+    let finished = drive(&manifest(PATHS, 4, &book, json!({ "quantiles": "exact" })), None);
+    let bits = |round: &Round| match &round.pass {
+        Pass::Sample => 32,
+        Pass::Refine(refine) => refine.bits,
+    };
+    assert!(finished.rounds.iter().any(|round| bits(round) < 29), "the tally bounds the bits");
+    // Two values are all there are, and the result tells how often the lower one came.
+    let zeros = finished.value()["contracts"][0]["histogram"]["zero"].as_u64().unwrap() as usize;
+    let paid = finished.sampled.sums[SUMS_PER_CONTRACT].to_f64() / (PATHS as usize - zeros) as f64;
+    let two = sorted_values(&manifest(50, 4, &book, json!({})), 1);
+    let paid_once = *two.last().unwrap();
+    assert!((paid / paid_once - 1.0).abs() < 1e-12);
+    let mut values = vec![0.0; zeros];
+    values.resize(PATHS as usize, paid_once);
+    let expected = format!("\"pnl\":{}", profit_and_loss(&values));
+    assert!(finished.text().contains(&expected), "{expected}\n{}", finished.text());
+}
+
+#[test]
+fn the_auditor_knows_where_the_first_look_is() {
+    for paths in [1, 5_000, 65_536, 10_000_000] {
+        for stop in [json!({ "standard_error": 1 }), json!({ "standard_error": 1, "min_paths": 1 })] {
+            let manifest = manifest(paths, 1, &[], json!({ "stop": stop, "shard_size": 1_000 }));
+            let plan = Plan::new(&manifest, 0).unwrap();
+            assert_eq!(audit(&manifest, 0, &plan), Ok(()), "{paths} {stop}");
+            let late = Round { end: plan.end() + 1_000, ..plan.round().clone() };
+            let late = Plan::of_round(&manifest, late).unwrap();
+            assert_eq!(audit(&manifest, 0, &late), Err(AuditError::End));
+        }
     }
 }
 
