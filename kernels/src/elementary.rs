@@ -1,18 +1,22 @@
 //! Elementary functions that give the same bits on every machine.
 //!
-//! Owns log, exp and the inverse normal distribution function, built from `+ - * / sqrt fma`, integer
-//! operations and bit casts. It may not call a libm. `log` and `exp` take every double; the `pub(crate)`
-//! cores take a part of the domain without a branch, so that a loop over them vectorises.
+//! Owns exponentials, logarithms, powers, trigonometry, the error function and the normal quantile, built from
+//! `+ - * / sqrt fma`, integer operations and bit casts. It may not call a libm. Every function takes every
+//! double and has a form for slices with the same bits: a core takes most of the domain without a branch, so
+//! that a loop over it vectorises, and the rest is computed after it.
 //!
-//! `tests/accuracy.rs` holds them to one unit in the last place of CORE-MATH's correctly rounded results.
+//! `tests/accuracy.rs` holds them to one unit in the last place of CORE-MATH's correctly rounded results, and
+//! the book's page on elementary functions says how far off each was found. `fit/elementary.py` prints the
+//! polynomials' coefficients; those of [`exp()`], [`log()`] and the normals from bits are older, fitted likewise.
 
 mod exp;
 mod log;
 mod normal;
+mod slice;
 
-pub use exp::exp;
 pub(crate) use exp::{EXP_CORE_BOUND, Reduced, exp_core, exp_finish, exp_reduce};
-pub use log::log;
+pub use exp::{exp, exp_slice};
+pub use log::{log, log_slice};
 pub(crate) use normal::symmetric_uniform;
 pub use normal::{NORMAL_BOUND, inverse_normal, normals_from_uniforms};
 
@@ -39,3 +43,4 @@ fn polynomial<const K: usize, const N: usize>(x: f64, coefficients: &[f64; N]) -
     let low = by_power(1).mul_add(x, by_power(0));
     if K == 2 { low } else { by_power(3).mul_add(x, by_power(2)).mul_add(square, low) }
 }
+
