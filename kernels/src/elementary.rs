@@ -9,14 +9,20 @@
 //! the book's page on elementary functions says how far off each was found. `fit/elementary.py` prints the
 //! polynomials' coefficients; those of [`exp()`], [`log()`] and the normals from bits are older, fitted likewise.
 
+mod double;
 mod exp;
+mod expm1;
 mod log;
+mod log1p;
 mod normal;
+mod scaled;
 mod slice;
 
 pub(crate) use exp::{EXP_CORE_BOUND, Reduced, exp_core, exp_finish, exp_reduce};
 pub use exp::{exp, exp_slice};
+pub use expm1::{expm1, expm1_slice};
 pub use log::{log, log_slice};
+pub use log1p::{log1p, log1p_slice};
 pub(crate) use normal::symmetric_uniform;
 pub use normal::{NORMAL_BOUND, inverse_normal, normals_from_uniforms};
 
