@@ -17,6 +17,7 @@ mod log1p;
 mod normal;
 mod scaled;
 mod slice;
+mod trigonometry;
 
 pub(crate) use exp::{EXP_CORE_BOUND, Reduced, exp_core, exp_finish, exp_reduce};
 pub use exp::{exp, exp_slice};
@@ -25,6 +26,7 @@ pub use log::{log, log_slice};
 pub use log1p::{log1p, log1p_slice};
 pub(crate) use normal::symmetric_uniform;
 pub use normal::{NORMAL_BOUND, inverse_normal, normals_from_uniforms};
+pub use trigonometry::{cos, cos_slice, sin, sin_slice, tan, tan_slice};
 
 /// `c[0] + c[1] x + …`, in `K` chains (two or four) that take every `K`-th coefficient.
 ///
