@@ -9,6 +9,7 @@
 //! the book's page on elementary functions says how far off each was found. `fit/elementary.py` prints the
 //! polynomials' coefficients; those of [`exp()`], [`log()`] and the normals from bits are older, fitted likewise.
 
+mod atan;
 mod double;
 mod exp;
 mod expm1;
@@ -19,6 +20,7 @@ mod scaled;
 mod slice;
 mod trigonometry;
 
+pub use atan::{atan, atan_slice, atan2, atan2_slice};
 pub(crate) use exp::{EXP_CORE_BOUND, Reduced, exp_core, exp_finish, exp_reduce};
 pub use exp::{exp, exp_slice};
 pub use expm1::{expm1, expm1_slice};
