@@ -15,7 +15,9 @@ mod exp;
 mod expm1;
 mod log;
 mod log1p;
+mod log_double;
 mod normal;
+mod pow;
 mod scaled;
 mod slice;
 mod trigonometry;
@@ -28,6 +30,7 @@ pub use log::{log, log_slice};
 pub use log1p::{log1p, log1p_slice};
 pub(crate) use normal::symmetric_uniform;
 pub use normal::{NORMAL_BOUND, inverse_normal, normals_from_uniforms};
+pub use pow::{pow, pow_slice};
 pub use trigonometry::{cos, cos_slice, sin, sin_slice, tan, tan_slice};
 
 /// `c[0] + c[1] x + …`, in `K` chains (two or four) that take every `K`-th coefficient.
