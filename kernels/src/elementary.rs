@@ -11,6 +11,7 @@
 
 mod atan;
 mod double;
+mod error_function;
 mod exp;
 mod expm1;
 mod log;
@@ -23,6 +24,7 @@ mod slice;
 mod trigonometry;
 
 pub use atan::{atan, atan_slice, atan2, atan2_slice};
+pub use error_function::{erf, erf_slice, erfc, erfc_slice};
 pub(crate) use exp::{EXP_CORE_BOUND, Reduced, exp_core, exp_finish, exp_reduce};
 pub use exp::{exp, exp_slice};
 pub use expm1::{expm1, expm1_slice};
