@@ -19,6 +19,7 @@ mod log1p;
 mod log_double;
 mod normal;
 mod pow;
+mod quantile;
 mod scaled;
 mod slice;
 mod trigonometry;
@@ -33,6 +34,7 @@ pub use log1p::{log1p, log1p_slice};
 pub(crate) use normal::symmetric_uniform;
 pub use normal::{NORMAL_BOUND, inverse_normal, normals_from_uniforms};
 pub use pow::{pow, pow_slice};
+pub use quantile::{quantile, quantile_slice};
 pub use trigonometry::{cos, cos_slice, sin, sin_slice, tan, tan_slice};
 
 /// `c[0] + c[1] x + …`, in `K` chains (two or four) that take every `K`-th coefficient.
@@ -58,4 +60,3 @@ fn polynomial<const K: usize, const N: usize>(x: f64, coefficients: &[f64; N]) -
     let low = by_power(1).mul_add(x, by_power(0));
     if K == 2 { low } else { by_power(3).mul_add(x, by_power(2)).mul_add(square, low) }
 }
-
