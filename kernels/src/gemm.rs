@@ -26,6 +26,8 @@ mod element;
 pub mod freivalds;
 mod microkernel;
 mod packing;
+#[cfg(target_arch = "x86_64")]
+mod transpose;
 mod vector;
 mod view;
 
