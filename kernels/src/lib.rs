@@ -5,6 +5,7 @@
 //! uses only operations that IEEE 754 rounds correctly: `+ - * / sqrt fma`, comparisons, integers.
 
 pub mod elementary;
+pub mod gemm;
 pub mod isa;
 pub mod monte_carlo;
 pub mod philox;
