@@ -1,6 +1,6 @@
 //! The runner: one thread a slot, each computing one shard at a time.
 //!
-//! Owns the threads and the only call into the kernels. A kernel that panics fails its shard, not its
+//! Owns the threads. A kernel that panics fails its shard, not its
 //! slot. Decides nothing: what runs where and what stops is the machine's.
 
 use std::io;
@@ -13,14 +13,15 @@ use std::time::Instant;
 
 use tessera_agent_core::{Outcome, ShardWork, SlotIndex};
 use tessera_kernels::isa::Isa;
-use tessera_kernels::monte_carlo::{self, KernelError};
 use tessera_protocol::id::Digest;
-use tessera_protocol::tally::Tally;
 use tessera_protocol::wire::ShardFailure;
+
+use crate::program::{Program, Trouble};
 
 /// What a slot's thread is handed.
 struct Order {
     work: ShardWork,
+    program: Arc<Program>,
     cancelled: Arc<AtomicBool>,
 }
 
@@ -55,11 +56,11 @@ impl Runner {
     }
 
     /// Computes a shard in an idle slot.
-    pub(crate) fn begin(&mut self, slot: SlotIndex, work: ShardWork) {
+    pub(crate) fn begin(&mut self, slot: SlotIndex, work: ShardWork, program: Arc<Program>) {
         let slot = &mut self.slots[usize::from(slot.0)];
         let cancelled = Arc::<AtomicBool>::default();
         slot.cancelled = cancelled.clone();
-        let handed = slot.orders.try_send(Order { work, cancelled });
+        let handed = slot.orders.try_send(Order { work, program, cancelled });
         assert!(handed.is_ok(), "an idle slot takes an order");
     }
 
@@ -81,9 +82,11 @@ impl Drop for Runner {
 }
 
 fn work(orders: &Receiver<Order>, isa: Isa, report: impl Fn(Outcome) -> bool) {
-    while let Ok(Order { work, cancelled }) = orders.recv() {
+    while let Ok(Order { work, program, cancelled }) = orders.recv() {
         let stop = || cancelled.load(Ordering::Relaxed);
-        let outcome = guarded(&work, || monte_carlo::run(&work.task, isa, work.first, work.count, &stop));
+        let outcome = guarded(&work, || program.run(&work, isa, &stop));
+        // A job that is dropped lets go of its matrices before its slot is idle again.
+        drop(program);
         if !report(outcome) {
             return;
         }
@@ -91,21 +94,18 @@ fn work(orders: &Receiver<Order>, isa: Isa, report: impl Fn(Outcome) -> bool) {
 }
 
 /// What came of a kernel, whatever it did.
-fn guarded(work: &ShardWork, kernel: impl FnOnce() -> Result<Tally, KernelError>) -> Outcome {
+fn guarded(work: &ShardWork, kernel: impl FnOnce() -> Result<Vec<u8>, Trouble>) -> Outcome {
     let begun = Instant::now();
     // The kernel only reads what it shares, so a panic leaves nothing half done.
-    let tally = catch_unwind(AssertUnwindSafe(kernel));
+    let partial = catch_unwind(AssertUnwindSafe(kernel));
     let kernel_us = u32::try_from(begun.elapsed().as_micros()).unwrap_or(u32::MAX);
     let shard = work.attempt.index.0;
-    match tally {
-        Ok(Ok(tally)) => {
-            let partial = tally.encode();
-            Outcome::Done { digest: Digest::of(&partial), partial, kernel_us }
-        }
-        Ok(Err(KernelError::Cancelled)) => Outcome::Stopped,
+    match partial {
+        Ok(Ok(partial)) => Outcome::Done { digest: Digest::of(&partial), partial, kernel_us },
+        Ok(Err(Trouble::Stopped)) => Outcome::Stopped,
         Ok(Err(error)) => {
             tracing::warn!(job = %work.attempt.job, shard, %error, "the kernel failed");
-            Outcome::Failed(ShardFailure::KernelFailed)
+            Outcome::Failed(error.failure())
         }
         Err(_) => {
             tracing::error!(job = %work.attempt.job, shard, "the kernel panicked: please report this");
@@ -119,14 +119,24 @@ mod tests {
     use super::*;
     use std::sync::mpsc;
     use std::time::Duration;
-    use tessera_agent_core::Attempt;
+    use tessera_agent_core::{Attempt, Task};
+    use tessera_kernels::monte_carlo::{self, KernelError};
     use tessera_protocol::id::JobId;
-    use tessera_protocol::monte_carlo::{Model, Task};
+    use tessera_protocol::monte_carlo as task;
     use tessera_protocol::unit::{Epoch, ShardIndex};
+
+    fn points() -> task::Task {
+        task::Task { key: [1, 2], model: task::Model::Pi }
+    }
+
+    fn program() -> Arc<Program> {
+        Arc::new(Program::new(&Task::MonteCarlo(points()), |_| None))
+    }
 
     fn pi(count: u64) -> ShardWork {
         let attempt = Attempt { job: JobId([1; 16]), index: ShardIndex(0), epoch: Epoch(0) };
-        ShardWork { attempt, first: 0, count, task: Arc::new(Task { key: [1, 2], model: Model::Pi }) }
+        let task = Arc::new(Task::MonteCarlo(points()));
+        ShardWork { attempt, first: 0, count, task, pass: Arc::new([]) }
     }
 
     fn one_slot() -> (Runner, mpsc::Receiver<Outcome>) {
@@ -141,8 +151,8 @@ mod tests {
         for count in [1_000, 2_000] {
             let work = pi(count);
             let expected =
-                monte_carlo::run(&work.task, Isa::detect(), 0, count, &|| false).expect("a tally").encode();
-            runner.begin(SlotIndex(0), work);
+                monte_carlo::run(&points(), Isa::detect(), 0, count, &|| false).expect("a tally").encode();
+            runner.begin(SlotIndex(0), work, program());
             let Ok(Outcome::Done { partial, digest, .. }) = outcomes.recv() else { panic!("no partial") };
             assert_eq!(digest, Digest::of(&expected));
             assert_eq!(partial, expected);
@@ -152,7 +162,7 @@ mod tests {
     #[test]
     fn a_cancelled_shard_stops_long_before_its_end() {
         let (mut runner, outcomes) = one_slot();
-        runner.begin(SlotIndex(0), pi(1 << 45));
+        runner.begin(SlotIndex(0), pi(1 << 45), program());
         runner.cancel(SlotIndex(0));
         assert_eq!(outcomes.recv_timeout(Duration::from_secs(20)), Ok(Outcome::Stopped));
     }
@@ -161,8 +171,14 @@ mod tests {
     fn a_kernel_that_panics_fails_its_shard_only() {
         let outcome = guarded(&pi(1), || panic!("a planted bug"));
         assert_eq!(outcome, Outcome::Failed(ShardFailure::KernelFailed));
-        let outcome = guarded(&pi(1), || Err(KernelError::BookNotFinite));
+        let outcome = guarded(&pi(1), || Err(KernelError::BookNotFinite.into()));
         assert_eq!(outcome, Outcome::Failed(ShardFailure::KernelFailed));
-        assert!(matches!(guarded(&pi(1), || Ok(Tally::default())), Outcome::Done { .. }));
+        assert!(matches!(guarded(&pi(1), || Ok(Vec::new())), Outcome::Done { .. }));
+    }
+    #[test]
+    fn a_pass_that_no_kernel_knows_is_refused() {
+        let (mut runner, outcomes) = one_slot();
+        runner.begin(SlotIndex(0), ShardWork { pass: Arc::new([1]), ..pi(10) }, program());
+        assert_eq!(outcomes.recv(), Ok(Outcome::Failed(ShardFailure::TaskInvalid)));
     }
 }

@@ -305,6 +305,8 @@ fn work_event(message: HubWork) -> Event {
         HubWork::Job { job, kernel, task } => Event::JobAnnounced { job: JobId(job), kernel, task },
         HubWork::Assign { job, items } => Event::ShardsAssigned { job: JobId(job), items },
         HubWork::Forget { job } => Event::JobForgotten { job: JobId(job) },
+        HubWork::Pass { job, pass } => Event::PassSet { job: JobId(job), pass },
+        HubWork::InputUnavailable { job, input } => Event::InputUnavailable { job: JobId(job), input },
     }
 }
 
@@ -372,6 +374,9 @@ async fn read_bulk(mut stream: RecvStream) -> Result<Event, Option<Violation>> {
     match wire::read_bulk(&bytes) {
         Ok((BulkHeader::Task { job }, task)) => {
             Ok(Event::TaskArrived { job: JobId(job), task: task.to_vec() })
+        }
+        Ok((BulkHeader::Input { job, input, offset }, piece)) => {
+            Ok(Event::PieceArrived { job: JobId(job), input, offset, piece: piece.to_vec() })
         }
         Ok((BulkHeader::Partial { .. }, _)) => Err(Some(Violation::BulkMisdirected)),
         Err(error) => Err(Some(Violation::Frame(error))),

@@ -4,11 +4,13 @@
 //! from whichever task or thread, comes through one of two bounded queues; when one is full its sender
 //! waits.
 
+use std::collections::BTreeMap;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tessera_agent_core::{Closing, Effect, Event, Exit, Identity, Machine, Outcome, Random, SlotIndex};
-use tessera_protocol::id::AgentId;
+use tessera_protocol::id::{AgentId, JobId};
 use tessera_protocol::unit::Tick;
 use tessera_protocol::wire::{Hello, Welcome};
 use tokio::sync::mpsc;
@@ -18,13 +20,17 @@ use crate::config::Config;
 use crate::error::AgentError;
 use crate::home::Home;
 use crate::host;
+use crate::inputs::{Inputs, Looked};
 use crate::outgoing::Full;
+use crate::program::Program;
 use crate::runner::Runner;
 use crate::session::{self, Link, Said, SessionSerial, Target, Teller, Trouble};
 use crate::tls::{self, HubKey};
 
 /// Events that wait for the machine; a step takes microseconds.
 const INPUTS_MAX: usize = 256;
+/// Pieces that were looked at and wait for the machine, which orders one at a time.
+const LOOKED_MAX: usize = 4;
 /// How long the last packet may take to leave.
 const GOODBYE_TIME_MAX: Duration = Duration::from_secs(1);
 /// What the agent closes a session with when all is said.
@@ -46,6 +52,7 @@ pub(crate) async fn run(
     let (client, pinned) = tls::client(&home, hub_key).map_err(AgentError::Tls)?;
     let (inputs, mut said) = mpsc::channel(INPUTS_MAX);
     let (reports, mut ended) = mpsc::channel(INPUTS_MAX);
+    let (lookers, mut looked) = mpsc::channel(LOOKED_MAX);
     let report = move |slot: SlotIndex, outcome: Outcome| reports.blocking_send((slot, outcome)).is_ok();
     let runner = Runner::start(config.slots, config.isa, report)
         .map_err(|source| AgentError::System { what: "thread for a slot", source })?;
@@ -57,6 +64,9 @@ pub(crate) async fn run(
         hub_key,
         inputs,
         runner,
+        programs: BTreeMap::new(),
+        matrices: Inputs::default(),
+        lookers,
         serial: SessionSerial::default(),
         session: None,
         link: None,
@@ -79,6 +89,7 @@ pub(crate) async fn run(
                     Event::StopRequested
                 }
                 Some((slot, outcome)) = ended.recv() => Event::ShardEnded { slot, outcome },
+                Some(seen) = looked.recv() => hands.matrices.looked(seen),
                 Some((serial, said)) = said.recv() => match hands.heard(serial, said) {
                     Some(event) => event,
                     None => continue,
@@ -133,6 +144,10 @@ struct Hands {
     hub_key: HubKey,
     inputs: mpsc::Sender<(SessionSerial, Said)>,
     runner: Runner,
+    /// Of jobs of which a shard has started.
+    programs: BTreeMap<JobId, Arc<Program>>,
+    matrices: Inputs,
+    lookers: mpsc::Sender<Looked>,
     /// Of the current session; what others say is not heard.
     serial: SessionSerial,
     session: Option<JoinHandle<()>>,
@@ -192,7 +207,24 @@ impl Hands {
             Effect::SendControl(message) => self.send(|link| link.control.push(&message)),
             Effect::SendWork(message) => self.send(|link| link.work.push(&message)),
             Effect::SendBulk { header, payload } => self.send(|link| link.send_bulk(&header, &payload)),
-            Effect::StartShard { slot, work } => self.runner.begin(slot, work),
+            Effect::StartShard { slot, work } => {
+                let matrices = &self.matrices;
+                let program = || Arc::new(Program::new(&work.task, |input| matrices.get(input)));
+                let program = self.programs.entry(work.attempt.job).or_insert_with(program).clone();
+                self.runner.begin(slot, work, program);
+            }
+            Effect::DropJob { job } => drop(self.programs.remove(&job)),
+            Effect::StorePiece { fetch, input, offset, piece } => {
+                if let Some(reading) = self.matrices.reading(fetch, input, offset) {
+                    let lookers = self.lookers.clone();
+                    // Nobody listens once the program ends.
+                    tokio::task::spawn_blocking(move || lookers.blocking_send(reading.look(&piece)));
+                }
+            }
+            Effect::DropInput { input } => self.matrices.drop_input(&input),
+            Effect::AnnounceUnusable { job, reason } => {
+                tracing::error!(%job, "its shards cannot be computed here: {reason}");
+            }
             Effect::CancelShard { slot } => self.runner.cancel(slot),
             Effect::RememberHub => self.remember_hub(),
             Effect::AnnounceRetry { delay_ms } => self.announce_retry(delay_ms),

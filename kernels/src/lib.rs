@@ -7,6 +7,7 @@
 pub mod elementary;
 pub mod gemm;
 pub mod isa;
+pub mod matrix;
 pub mod monte_carlo;
 pub mod philox;
 pub mod sums;

@@ -83,7 +83,7 @@ pub enum Source {
         bytes: u64,
     },
     /// Entry `(i, j)` from block `i · cols + j` of a Philox stream: `(2k + 1) 2⁻²³ − 1` with `k` the top
-    /// 22 bits of the first word.
+    /// 23 bits of the first word.
     Uniform {
         /// The stream.
         stream: u32,

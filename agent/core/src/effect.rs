@@ -4,11 +4,16 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
-use tessera_protocol::monte_carlo::Task;
+use tessera_protocol::id::JobId;
 use tessera_protocol::wire::{AgentControl, AgentWork, BulkHeader, Refusal};
 
 use crate::attempt::{Attempt, SlotIndex};
+use crate::task::{InputFile, Task, Unusable};
 use crate::violation::Violation;
+
+/// Numbers fetches, so that what is said of a former one is known as such.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FetchSerial(pub u64);
 
 /// One order.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,6 +43,36 @@ pub enum Effect {
         /// The slot.
         slot: SlotIndex,
     },
+    /// Drop what was kept for the shards of a job: none of them starts any more, or not before its operands
+    /// are there again.
+    DropJob {
+        /// The job.
+        job: JobId,
+    },
+    /// Take a piece of an input; answer with `PieceStored` or `InputRejected`. The piece at offset 0 is the
+    /// first of a fetch, the others follow in order.
+    StorePiece {
+        /// Of which fetch.
+        fetch: FetchSerial,
+        /// Of which file.
+        input: InputFile,
+        /// Where the piece starts.
+        offset: u64,
+        /// The piece.
+        piece: Vec<u8>,
+    },
+    /// Drop an input, or the part of it that came.
+    DropInput {
+        /// Which file.
+        input: InputFile,
+    },
+    /// Tell the provider that the shards of a job cannot be computed here.
+    AnnounceUnusable {
+        /// The job.
+        job: JobId,
+        /// Why.
+        reason: Unusable,
+    },
     /// Keep the hub's key for later starts: the hub has taken this agent.
     RememberHub,
     /// Tell the provider that the next attempt comes after a while.
@@ -62,12 +97,14 @@ pub enum Effect {
 pub struct ShardWork {
     /// The attempt.
     pub attempt: Attempt,
-    /// First sample.
+    /// First sample; of a matrix job its block.
     pub first: u64,
     /// Number of samples; with `first` at most `u64::MAX`.
     pub count: u64,
     /// The task of its job.
     pub task: Arc<Task>,
+    /// What to do with the samples besides; empty for the pass that every job starts with.
+    pub pass: Arc<[u8]>,
 }
 
 /// Why the agent closes a session.

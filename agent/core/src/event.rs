@@ -7,6 +7,7 @@ use tessera_protocol::id::{Digest, JobId};
 use tessera_protocol::wire::{Assignment, Refusal, ShardFailure, Welcome};
 
 use crate::attempt::SlotIndex;
+use crate::effect::FetchSerial;
 use crate::violation::Violation;
 
 /// A uniform random number from the shell.
@@ -51,6 +52,41 @@ pub enum Event {
         job: JobId,
         /// The task.
         task: Vec<u8>,
+    },
+    /// What to do with the samples of a job's later shards, besides its task.
+    PassSet {
+        /// The job.
+        job: JobId,
+        /// The kernel's pass.
+        pass: Vec<u8>,
+    },
+    /// A piece of an input came on a stream of its own.
+    PieceArrived {
+        /// The job in whose name it was asked for.
+        job: JobId,
+        /// The input's position in its task.
+        input: u32,
+        /// Where the piece starts.
+        offset: u64,
+        /// The piece.
+        piece: Vec<u8>,
+    },
+    /// The hub cannot send an input.
+    InputUnavailable {
+        /// The job in whose name it was asked for.
+        job: JobId,
+        /// The input's position in its task.
+        input: u32,
+    },
+    /// A piece was taken by the shell; when it was the last, its input is of use.
+    PieceStored {
+        /// Of which fetch.
+        fetch: FetchSerial,
+    },
+    /// The bytes that came are not those of the input, or not a matrix. The provider has been told.
+    InputRejected {
+        /// Of which fetch.
+        fetch: FetchSerial,
     },
     /// Shards were assigned.
     ShardsAssigned {

@@ -9,49 +9,56 @@ use alloc::vec::Vec;
 
 use tessera_protocol::id::JobId;
 use tessera_protocol::limits;
-use tessera_protocol::monte_carlo::Task;
 use tessera_protocol::unit::{Epoch, ShardIndex};
 use tessera_protocol::wire::{Assignment, ShardFailure};
 
 use crate::attempt::Attempt;
 use crate::effect::ShardWork;
+use crate::task::{Kernel, Operands, Task};
 use crate::violation::Violation;
-
-/// The kernels an agent has.
-pub const KERNELS: [&str; 1] = ["monte_carlo"];
 
 /// Most jobs known at once: every one in flight could be of another job. One more is a violation.
 pub(crate) const JOBS_MAX: usize = limits::BATCH_ITEMS_MAX;
-/// Most bytes of tasks kept at once: eight of the largest. One more byte is a violation.
+/// Most bytes of tasks and passes kept at once: eight of the largest tasks. One more byte is a violation.
 pub(crate) const TASK_BYTES_MAX: usize = 8 * limits::BULK_BYTES_MAX;
 
 /// An attempt that is answered with a failure.
 pub(crate) type Unable = (Attempt, ShardFailure);
 
-/// A task, or why there is none, with what it costs to keep.
+/// A task with what it costs to keep and what it needs.
 #[derive(Clone, Debug)]
 struct Prepared {
-    task: Result<Arc<Task>, ShardFailure>,
+    task: Arc<Task>,
+    operands: Arc<Operands>,
     bytes: usize,
 }
 
-impl Prepared {
-    /// Whatever the task says, no kernel here runs it.
-    const UNKNOWN: Prepared = Prepared { task: Err(ShardFailure::KernelUnknown), bytes: 0 };
+#[derive(Debug)]
+enum Stage {
+    /// Its task is on the way; its shards wait here.
+    Awaiting { kernel: Kernel, waiting: Vec<Queued> },
+    /// Its operands are not all in memory; its shards wait here.
+    Gathering { prepared: Prepared, waiting: Vec<Queued> },
+    Ready(Prepared),
+    /// No shard of it can run here.
+    Unable(ShardFailure),
 }
 
 #[derive(Debug)]
-enum Job {
-    /// Its task is on the way; its shards wait here.
-    Awaiting(Vec<Queued>),
-    Prepared(Prepared),
+struct Job {
+    stage: Stage,
+    /// Of the shards assigned from here on.
+    pass: Arc<[u8]>,
+    /// Whether a shard has started since the shell last dropped what it keeps for the job.
+    begun: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Queued {
     attempt: Attempt,
     first: u64,
     count: u64,
+    pass: Arc<[u8]>,
 }
 
 /// Jobs, queue and flight.
@@ -59,11 +66,13 @@ struct Queued {
 pub(crate) struct Intake {
     jobs: BTreeMap<JobId, Job>,
     /// Tasks that overtook the announcement of their job: their streams are not ordered.
-    early: BTreeMap<JobId, Prepared>,
+    early: BTreeMap<JobId, Vec<u8>>,
     /// Announcements whose task has not come although the job was forgotten: it is dropped when it comes.
     unclaimed: BTreeSet<JobId>,
     task_bytes: usize,
-    /// Shards whose job has its task, in order of arrival. Never longer than the credit.
+    /// Jobs that have shards and not their operands, in the order in which the first shards came.
+    wanting: VecDeque<JobId>,
+    /// Shards whose job has all it needs, in order of arrival. Never longer than the credit.
     ready: VecDeque<Queued>,
     /// Assigned and not answered. Never more than the credit.
     in_flight: BTreeSet<Attempt>,
@@ -83,57 +92,70 @@ impl Intake {
         if self.jobs.len() >= JOBS_MAX {
             return Err(Violation::TooManyJobs);
         }
-        let prepared = match (task, self.early.remove(&job)) {
+        let early = self.early.remove(&job);
+        if let Some(early) = &early {
+            self.task_bytes -= early.len();
+        }
+        let task = match (task, &early) {
             (Some(_), Some(_)) => return Err(Violation::TaskTwice { job }),
-            (Some(task), None) => Some(self.prepare(task)?),
-            (None, early) => early,
+            (task, early) => task.or(early.as_deref()),
         };
-        let known = KERNELS.contains(&kernel);
-        let announced = match prepared {
-            Some(prepared) if known => Job::Prepared(prepared),
-            Some(prepared) => {
-                self.task_bytes -= prepared.bytes;
-                Job::Prepared(Prepared::UNKNOWN)
-            }
-            None if known => Job::Awaiting(Vec::new()),
-            None => {
-                self.expect_unclaimed(job);
-                Job::Prepared(Prepared::UNKNOWN)
+        let stage = match (Kernel::named(kernel), task) {
+            (Some(kernel), Some(task)) => self.prepare(kernel, task, Vec::new())?,
+            (Some(kernel), None) => Stage::Awaiting { kernel, waiting: Vec::new() },
+            (None, task) => {
+                if task.is_none() {
+                    self.expect_unclaimed(job);
+                }
+                Stage::Unable(ShardFailure::KernelUnknown)
             }
         };
-        self.jobs.insert(job, announced);
+        self.jobs.insert(job, Job { stage, pass: Arc::new([]), begun: false });
         Ok(())
     }
 
     /// A task has come on its own stream; the shards that waited for it and cannot run are returned.
     pub(crate) fn task_arrived(&mut self, job: JobId, task: &[u8]) -> Result<Vec<Unable>, Violation> {
-        match self.jobs.get(&job) {
-            Some(Job::Awaiting(_)) => {}
+        match self.jobs.get(&job).map(|job| &job.stage) {
+            Some(Stage::Awaiting { .. }) => {}
             _ if self.unclaimed.remove(&job) => return Ok(Vec::new()),
-            Some(Job::Prepared(_)) => return Err(Violation::TaskTwice { job }),
+            Some(_) => return Err(Violation::TaskTwice { job }),
             None if self.early.contains_key(&job) => return Err(Violation::TaskTwice { job }),
             None if self.early.len() >= JOBS_MAX => return Err(Violation::TooManyJobs),
             None => {
-                let prepared = self.prepare(task)?;
-                self.early.insert(job, prepared);
+                self.keep(task.len())?;
+                self.early.insert(job, task.to_vec());
                 return Ok(Vec::new());
             }
         }
-        let prepared = self.prepare(task)?;
-        let failure = prepared.task.as_ref().err().copied();
-        let Some(Job::Awaiting(waiting)) = self.jobs.insert(job, Job::Prepared(prepared)) else {
+        let Some(Stage::Awaiting { kernel, waiting }) = self.take_stage(job) else {
             unreachable!("the job was awaiting its task");
         };
-        Ok(match failure {
-            None => {
-                self.ready.extend(waiting);
+        let attempts: Vec<Attempt> = waiting.iter().map(|queued| queued.attempt).collect();
+        let stage = self.prepare(kernel, task, waiting)?;
+        let unable = match &stage {
+            Stage::Unable(failure) => attempts.into_iter().map(|attempt| (attempt, *failure)).collect(),
+            Stage::Gathering { waiting, .. } if !waiting.is_empty() => {
+                self.wanting.push_back(job);
                 Vec::new()
             }
-            Some(failure) => {
-                waiting.iter().for_each(|queued| self.answered(queued.attempt));
-                waiting.iter().map(|queued| (queued.attempt, failure)).collect()
-            }
-        })
+            _ => Vec::new(),
+        };
+        unable.iter().for_each(|(attempt, _)| self.answered(*attempt));
+        self.set_stage(job, stage);
+        Ok(unable)
+    }
+
+    /// Later shards of a job are computed with this pass.
+    pub(crate) fn set_pass(&mut self, job: JobId, pass: Vec<u8>) -> Result<(), Violation> {
+        let known = self.jobs.get_mut(&job).ok_or(Violation::JobUnknown { job })?;
+        let bytes = self.task_bytes - known.pass.len() + pass.len();
+        if bytes > TASK_BYTES_MAX {
+            return Err(Violation::TooManyJobs);
+        }
+        self.task_bytes = bytes;
+        known.pass = pass.into();
+        Ok(())
     }
 
     /// Shards are assigned; those that cannot run are returned and not in flight.
@@ -155,20 +177,72 @@ impl Intake {
             if !in_range {
                 return Err(Violation::RangeInvalid { attempt });
             }
-            if let Job::Prepared(Prepared { task: Err(failure), .. }) = known {
-                unable.push((attempt, *failure));
+            if let Stage::Unable(failure) = known.stage {
+                unable.push((attempt, failure));
                 continue;
             }
             if !self.in_flight.insert(attempt) {
                 return Err(Violation::AttemptTwice { attempt });
             }
-            let queued = Queued { attempt, first: item.first, count: item.count };
-            match known {
-                Job::Awaiting(waiting) => waiting.push(queued),
-                Job::Prepared(_) => self.ready.push_back(queued),
+            let pass = known.pass.clone();
+            let queued = Queued { attempt, first: item.first, count: item.count, pass };
+            match &mut known.stage {
+                Stage::Awaiting { waiting, .. } => waiting.push(queued),
+                Stage::Gathering { waiting, .. } => {
+                    if waiting.is_empty() {
+                        self.wanting.push_back(job);
+                    }
+                    waiting.push(queued);
+                }
+                Stage::Ready(_) | Stage::Unable(_) => self.ready.push_back(queued),
             }
         }
         Ok(unable)
+    }
+
+    /// Jobs that have shards and not their operands, and what those are, in order.
+    pub(crate) fn wanting(&self) -> Vec<(JobId, Arc<Operands>)> {
+        let operands = |job: &JobId| match &self.jobs.get(job)?.stage {
+            Stage::Gathering { prepared, .. } => Some((*job, prepared.operands.clone())),
+            _ => None,
+        };
+        self.wanting.iter().filter_map(operands).collect()
+    }
+
+    /// The operands of a job are in memory: its shards may start.
+    pub(crate) fn gathered(&mut self, job: JobId) {
+        if let Some(Stage::Gathering { prepared, waiting }) = self.take_stage(job) {
+            self.set_stage(job, Stage::Ready(prepared));
+            self.ready.extend(waiting);
+        }
+        self.wanting.retain(|wanting| *wanting != job);
+    }
+
+    /// The operands of a job without shards in flight are no more; says whether the shell keeps anything
+    /// for it.
+    pub(crate) fn scattered(&mut self, job: JobId) -> bool {
+        if let Some(Stage::Ready(prepared)) = self.take_stage(job) {
+            self.set_stage(job, Stage::Gathering { prepared, waiting: Vec::new() });
+        }
+        self.jobs.get_mut(&job).is_some_and(|job| core::mem::take(&mut job.begun))
+    }
+
+    /// No shard of a job can run here any more; those that wait are returned.
+    pub(crate) fn give_up(&mut self, job: JobId, failure: ShardFailure) -> Vec<Unable> {
+        let Some(Stage::Gathering { prepared, waiting }) = self.take_stage(job) else {
+            unreachable!("only what waits for its operands can lack them");
+        };
+        self.task_bytes -= prepared.bytes;
+        self.wanting.retain(|wanting| *wanting != job);
+        waiting.iter().for_each(|queued| self.answered(queued.attempt));
+        self.set_stage(job, Stage::Unable(failure));
+        waiting.iter().map(|queued| (queued.attempt, failure)).collect()
+    }
+
+    /// Whether none of a job's shards is in flight.
+    pub(crate) fn is_idle(&self, job: JobId) -> bool {
+        let first = Attempt { job, index: ShardIndex(0), epoch: Epoch(0) };
+        self.in_flight.range(first..).next().is_none_or(|attempt| attempt.job != job)
     }
 
     /// Whether a shard could start.
@@ -178,11 +252,12 @@ impl Intake {
 
     /// The next shard to start. It stays in flight.
     pub(crate) fn next(&mut self) -> Option<ShardWork> {
-        let Queued { attempt, first, count } = self.ready.pop_front()?;
-        let Some(Job::Prepared(Prepared { task: Ok(task), .. })) = self.jobs.get(&attempt.job) else {
-            unreachable!("only shards of jobs with a task are ready");
+        let Queued { attempt, first, count, pass } = self.ready.pop_front()?;
+        let Some(Job { stage: Stage::Ready(prepared), begun, .. }) = self.jobs.get_mut(&attempt.job) else {
+            unreachable!("only shards of jobs with all they need are ready");
         };
-        Some(ShardWork { attempt, first, count, task: task.clone() })
+        *begun = true;
+        Some(ShardWork { attempt, first, count, task: prepared.task.clone(), pass })
     }
 
     /// The hub has been told what became of an attempt.
@@ -191,15 +266,29 @@ impl Intake {
         assert!(was, "an attempt is answered once");
     }
 
-    /// Drops a job, its task and its shards. One that is not known is none to drop.
-    pub(crate) fn forget(&mut self, job: JobId) {
-        match self.jobs.remove(&job) {
-            Some(Job::Awaiting(_)) => self.expect_unclaimed(job),
-            Some(Job::Prepared(prepared)) => self.task_bytes -= prepared.bytes,
-            None => {}
+    /// Drops a job, its task and its shards, and says whether the shell keeps anything for it. One that is
+    /// not known is none to drop.
+    pub(crate) fn forget(&mut self, job: JobId) -> bool {
+        let dropped = self.jobs.remove(&job);
+        if let Some(dropped) = &dropped {
+            self.task_bytes -= dropped.pass.len();
+            match &dropped.stage {
+                Stage::Awaiting { .. } => self.expect_unclaimed(job),
+                Stage::Gathering { prepared, .. } | Stage::Ready(prepared) => {
+                    self.task_bytes -= prepared.bytes;
+                }
+                Stage::Unable(_) => {}
+            }
         }
+        self.wanting.retain(|wanting| *wanting != job);
         self.ready.retain(|queued| queued.attempt.job != job);
         self.in_flight.retain(|attempt| attempt.job != job);
+        dropped.is_some_and(|job| job.begun)
+    }
+
+    /// The jobs for which the shell keeps something.
+    pub(crate) fn begun(&self) -> impl Iterator<Item = JobId> {
+        self.jobs.iter().filter(|(_, job)| job.begun).map(|(id, _)| *id)
     }
 
     /// How many shards are in flight.
@@ -207,18 +296,46 @@ impl Intake {
         &self.in_flight
     }
 
-    /// Reads a task once for all its shards.
-    fn prepare(&mut self, task: &[u8]) -> Result<Prepared, Violation> {
-        if self.task_bytes + task.len() > TASK_BYTES_MAX {
+    /// Reads a task once for all its shards; those that wait can start when it needs no operands.
+    fn prepare(&mut self, kernel: Kernel, task: &[u8], waiting: Vec<Queued>) -> Result<Stage, Violation> {
+        let bytes = task.len();
+        self.keep(bytes)?;
+        Ok(match Task::decode(kernel, task) {
+            Ok(task) => {
+                let operands = Arc::new(task.operands());
+                let prepared = Prepared { task: Arc::new(task), operands, bytes };
+                if prepared.operands.bytes() > 0 {
+                    Stage::Gathering { prepared, waiting }
+                } else {
+                    self.ready.extend(waiting);
+                    Stage::Ready(prepared)
+                }
+            }
+            Err(failure) => {
+                self.task_bytes -= bytes;
+                Stage::Unable(failure)
+            }
+        })
+    }
+
+    fn keep(&mut self, bytes: usize) -> Result<(), Violation> {
+        if self.task_bytes + bytes > TASK_BYTES_MAX {
             return Err(Violation::TooManyJobs);
         }
-        Ok(match Task::decode(task) {
-            Ok(decoded) => {
-                self.task_bytes += task.len();
-                Prepared { task: Ok(Arc::new(decoded)), bytes: task.len() }
-            }
-            Err(_) => Prepared { task: Err(ShardFailure::TaskInvalid), bytes: 0 },
-        })
+        self.task_bytes += bytes;
+        Ok(())
+    }
+
+    /// Takes a job's stage, to be put back or replaced before anyone looks.
+    fn take_stage(&mut self, job: JobId) -> Option<Stage> {
+        let known = self.jobs.get_mut(&job)?;
+        Some(core::mem::replace(&mut known.stage, Stage::Unable(ShardFailure::TaskInvalid)))
+    }
+
+    fn set_stage(&mut self, job: JobId, stage: Stage) {
+        if let Some(known) = self.jobs.get_mut(&job) {
+            known.stage = stage;
+        }
     }
 
     /// Remembers to drop a task that is still on its way. When too many are remembered the oldest job's
@@ -231,22 +348,37 @@ impl Intake {
     }
 
     /// Panics when the queue, the jobs and the flight disagree. `elsewhere` are the attempts in flight
-    /// that run or wait in the outbox.
-    pub(crate) fn invariants(&self, elsewhere: impl Iterator<Item = Attempt>) {
-        let awaiting = self.jobs.values().flat_map(|job| match job {
-            Job::Awaiting(waiting) => waiting.as_slice(),
-            Job::Prepared(_) => &[],
+    /// that run or wait in the outbox; `rooms` the jobs whose operands have room.
+    pub(crate) fn invariants(
+        &self,
+        elsewhere: impl Iterator<Item = Attempt>,
+        mut rooms: impl Iterator<Item = JobId>,
+    ) {
+        let waiting = self.jobs.values().flat_map(|job| match &job.stage {
+            Stage::Awaiting { waiting, .. } | Stage::Gathering { waiting, .. } => waiting.as_slice(),
+            Stage::Ready(_) | Stage::Unable(_) => &[],
         });
         let mut found: Vec<Attempt> =
-            self.ready.iter().chain(awaiting).map(|queued| queued.attempt).chain(elsewhere).collect();
+            self.ready.iter().chain(waiting).map(|queued| queued.attempt).chain(elsewhere).collect();
         found.sort_unstable();
         assert!(found.iter().eq(self.in_flight.iter()), "{found:?} are in flight, not {:?}", self.in_flight);
         assert!(self.in_flight.iter().all(|attempt| self.jobs.contains_key(&attempt.job)));
-        let prepared = self.jobs.values().filter_map(|job| match job {
-            Job::Prepared(prepared) => Some(prepared),
-            Job::Awaiting(_) => None,
-        });
-        let bytes: usize = prepared.chain(self.early.values()).map(|prepared| prepared.bytes).sum();
-        assert_eq!(bytes, self.task_bytes);
+        let bytes_of = |job: &Job| match &job.stage {
+            Stage::Gathering { prepared, .. } | Stage::Ready(prepared) => prepared.bytes + job.pass.len(),
+            Stage::Awaiting { .. } | Stage::Unable(_) => job.pass.len(),
+        };
+        let early: usize = self.early.values().map(Vec::len).sum();
+        assert_eq!(self.jobs.values().map(bytes_of).sum::<usize>() + early, self.task_bytes);
+        for (id, job) in &self.jobs {
+            let wants = matches!(&job.stage, Stage::Gathering { waiting, .. } if !waiting.is_empty());
+            assert_eq!(self.wanting.iter().filter(|wanting| *wanting == id).count(), usize::from(wants));
+            assert!(!job.begun || matches!(job.stage, Stage::Ready(_)), "{id} is kept and cannot start");
+        }
+        assert!(self.wanting.iter().all(|job| self.jobs.contains_key(job)));
+        let operands = |job: JobId| match &self.jobs.get(&job)?.stage {
+            Stage::Gathering { prepared, .. } | Stage::Ready(prepared) => Some(prepared.operands.bytes()),
+            _ => None,
+        };
+        assert!(rooms.all(|job| operands(job) > Some(0)), "room is held by a job that needs none");
     }
 }

@@ -3,6 +3,8 @@
 //! Owns the phases of the connection and the order in which the rooms (intake, slots, outbox) are asked.
 //! Decides what happens next; does none of it.
 
+#[cfg(test)]
+mod input_tests;
 mod phase;
 #[cfg(test)]
 mod random_tests;
@@ -11,19 +13,24 @@ mod tests;
 
 use alloc::collections::{VecDeque, vec_deque};
 use alloc::string::ToString;
+use alloc::vec::Vec;
 
-use tessera_protocol::id::AgentId;
+use tessera_protocol::id::{AgentId, JobId};
 use tessera_protocol::limits;
 use tessera_protocol::unit::Tick;
-use tessera_protocol::wire::{AgentControl, AgentWork, BulkHeader, Hello, Refusal, Welcome};
+use tessera_protocol::wire::{
+    AgentControl, AgentWork, BulkHeader, Hello, Refusal, ShardFailure, Welcome,
+};
 
 use crate::attempt::SlotIndex;
 use crate::backoff::Backoff;
 use crate::effect::{Closing, Effect, Exit};
 use crate::event::{Event, Outcome, Random};
-use crate::intake::{Intake, KERNELS, Unable};
+use crate::inputs::{Claim, Inputs};
+use crate::intake::{Intake, Unable};
 use crate::outbox::{Finished, Outbox};
 use crate::slots::Slots;
+use crate::task::{KERNELS, UnusableJob};
 use crate::violation::Violation;
 use phase::{Phase, Working};
 
@@ -40,6 +47,8 @@ const LEAVE_MS_MAX: u64 = 10_000;
 const LINGER_MS: u64 = 300;
 /// Shortest time between heartbeats, whatever the hub asks. *Units*: milliseconds.
 const HEARTBEAT_MS_MIN: u64 = 100;
+/// Memory for matrices where the system does not tell how much there is. *Units*: bytes.
+const OPERAND_BYTES_UNKNOWN: u64 = 1 << 30;
 /// Room of a partial's header in [`limits::BULK_BYTES_MAX`]. *Units*: bytes.
 const BULK_HEADER_BYTES_MAX: usize = 256;
 
@@ -48,7 +57,7 @@ const BULK_HEADER_BYTES_MAX: usize = 256;
 pub struct Identity {
     /// The id of its key.
     pub agent: AgentId,
-    /// What it says of itself. Its `kernels` are filled in here.
+    /// What it says of itself. Its `kernels` are filled in here; half of its memory is for matrices.
     pub hello: Hello,
 }
 
@@ -61,6 +70,7 @@ pub struct Machine {
     leave_by: Option<Tick>,
     backoff: Backoff,
     intake: Intake,
+    inputs: Inputs,
     slots: Slots,
     outbox: Outbox,
     /// Empty between steps.
@@ -84,7 +94,12 @@ impl Machine {
     /// An agent that has not begun. It computes `hello.slots` shards at once.
     pub fn new(mut identity: Identity) -> Machine {
         identity.hello.kernels = KERNELS.iter().map(ToString::to_string).collect();
+        let operand_bytes_max = match identity.hello.memory_bytes {
+            0 => OPERAND_BYTES_UNKNOWN,
+            memory_bytes => memory_bytes / 2,
+        };
         Machine {
+            inputs: Inputs::new(operand_bytes_max),
             slots: Slots::new(identity.hello.slots),
             identity,
             phase: Phase::Fresh,
@@ -123,11 +138,24 @@ impl Machine {
                 machine.fail(unable);
                 Ok(())
             }),
+            Event::PassSet { job, pass } => self.working(|machine, _| machine.intake.set_pass(job, pass)),
+            Event::PieceArrived { job, input, offset, piece } => self.working(|machine, _| {
+                machine.effects.extend(machine.inputs.piece_arrived(job, input, offset, piece)?);
+                Ok(())
+            }),
+            Event::InputUnavailable { job, input } => self.working(|machine, _| {
+                let unusable = machine.inputs.unavailable(job, input)?;
+                machine.give_up(unusable);
+                Ok(())
+            }),
+            Event::PieceStored { fetch } => self.effects.extend(self.inputs.piece_stored(now, fetch)),
+            Event::InputRejected { fetch } => {
+                for job in self.inputs.rejected(fetch) {
+                    self.fail_job(job);
+                }
+            }
             Event::JobForgotten { job } => self.working(|machine, _| {
-                machine.intake.forget(job);
-                machine.outbox.forget(job);
-                let told = machine.slots.cancel(Some(job));
-                machine.effects.extend(told.into_iter().map(|slot| Effect::CancelShard { slot }));
+                machine.forget(job);
                 Ok(())
             }),
             Event::ShardEnded { slot, outcome } => self.shard_ended(slot, outcome),
@@ -142,14 +170,16 @@ impl Machine {
     /// When `TimePassed` is wanted next; `None` when only other events matter.
     pub fn next_timer(&self) -> Option<Tick> {
         let leave_by = self.leave_by.filter(|_| matches!(self.phase, Phase::Working(_)));
-        [self.phase.next_timer(), self.outbox.leave_at(), leave_by].into_iter().flatten().min()
+        let timers = [self.phase.next_timer(), self.outbox.leave_at(), self.inputs.late_at(), leave_by];
+        timers.into_iter().flatten().min()
     }
 
     /// Panics when the rooms disagree: for tests and simulation, after every step.
     pub fn invariants(&self) {
         self.slots.invariants();
         assert!(self.effects.is_empty());
-        self.intake.invariants(self.slots.running().chain(self.outbox.attempts()));
+        self.inputs.invariants();
+        self.intake.invariants(self.slots.running().chain(self.outbox.attempts()), self.inputs.rooms());
         assert!(!(self.slots.any_idle() && self.intake.any_ready()), "a slot is idle while a shard waits");
         assert!(
             !(self.slots.any_idle() && self.outbox.leave_at().is_some()),
@@ -157,7 +187,10 @@ impl Machine {
         );
         match &self.phase {
             Phase::Working(working) => assert!(self.intake.in_flight().len() <= working.credit as usize),
-            _ => assert!(self.intake.in_flight().is_empty(), "shards in flight without a session"),
+            _ => {
+                assert!(self.intake.in_flight().is_empty(), "shards in flight without a session");
+                assert_eq!(self.inputs.rooms().count(), 0, "room for a job without a session");
+            }
         }
     }
 
@@ -273,8 +306,64 @@ impl Machine {
         }
     }
 
+    fn forget(&mut self, job: JobId) {
+        let kept = self.intake.forget(job);
+        self.outbox.forget(job);
+        let told = self.slots.cancel(Some(job));
+        self.effects.extend(told.into_iter().map(|slot| Effect::CancelShard { slot }));
+        if kept {
+            self.effects.push_back(Effect::DropJob { job });
+        }
+        self.effects.extend(self.inputs.let_go(self.now, job));
+    }
+
+    /// A job's operands cannot be had, for a reason that the provider has not been told.
+    fn give_up(&mut self, unusable: Option<UnusableJob>) {
+        if let Some((job, reason)) = unusable {
+            self.effects.push_back(Effect::AnnounceUnusable { job, reason });
+            self.fail_job(job);
+        }
+    }
+
+    fn fail_job(&mut self, job: JobId) {
+        let unable = self.intake.give_up(job, ShardFailure::InputUnusable);
+        self.fail(unable);
+        self.effects.extend(self.inputs.let_go(self.now, job));
+    }
+
+    /// Gives jobs whose shards wait the room for their operands, and lets those start that have them all.
+    /// Where there is no room for one, none after it is given any.
+    fn gather(&mut self) {
+        let late = self.inputs.late(self.now);
+        self.give_up(late);
+        let mut room = true;
+        for (job, operands) in self.intake.wanting() {
+            if let Err(reason) = self.inputs.check(&operands) {
+                self.give_up(Some((job, reason)));
+                continue;
+            }
+            if !room && !self.inputs.rooms().any(|with_room| with_room == job) {
+                continue;
+            }
+            let mut evicted = Vec::new();
+            let intake = &self.intake;
+            let idle = |job| intake.is_idle(job);
+            let (claim, effects) = self.inputs.claim(self.now, job, &operands, &idle, &mut evicted);
+            for evicted in evicted {
+                if self.intake.scattered(evicted) {
+                    self.effects.push_back(Effect::DropJob { job: evicted });
+                }
+            }
+            self.effects.extend(effects);
+            match claim {
+                Claim::Ready => self.intake.gathered(job),
+                Claim::Gathering => {}
+                Claim::NoRoom => room = false,
+            }
+        }
+    }
+
     fn shard_ended(&mut self, slot: SlotIndex, outcome: Outcome) {
-        use tessera_protocol::wire::ShardFailure::KernelFailed;
         let Some(attempt) = self.slots.end(slot) else { return };
         let failure = match outcome {
             Outcome::Done { partial, digest, kernel_us }
@@ -283,7 +372,7 @@ impl Machine {
                 return self.outbox.put(self.now, Finished { attempt, digest, kernel_us, partial });
             }
             // No stream carries it, or it stopped without having been told to.
-            Outcome::Done { .. } | Outcome::Stopped => KernelFailed,
+            Outcome::Done { .. } | Outcome::Stopped => ShardFailure::KernelFailed,
             Outcome::Failed(failure) => failure,
         };
         self.intake.answered(attempt);
@@ -304,13 +393,11 @@ impl Machine {
     /// What follows from the state and the time, whichever event came: shards start before anything is
     /// sent, so that no slot waits for a send.
     fn settle(&mut self) {
-        while self.slots.any_idle() {
-            let Some(work) = self.intake.next() else { break };
-            let Some(slot) = self.slots.start(work.attempt) else { unreachable!("a slot is idle") };
-            self.effects.push_back(Effect::StartShard { slot, work });
-        }
+        self.start_shards();
         if self.outbox.leave_at().is_some() && (self.slots.any_idle() || self.outbox.is_due(self.now)) {
             self.flush();
+            // What was answered may have been all that held the room another job waits for.
+            self.start_shards();
         }
         match &self.phase {
             Phase::Waiting { until } if *until <= self.now => self.connect(),
@@ -320,8 +407,17 @@ impl Machine {
         }
     }
 
+    fn start_shards(&mut self) {
+        self.gather();
+        while self.slots.any_idle() {
+            let Some(work) = self.intake.next() else { break };
+            let Some(slot) = self.slots.start(work.attempt) else { unreachable!("a slot is idle") };
+            self.effects.push_back(Effect::StartShard { slot, work });
+        }
+    }
+
     fn flush(&mut self) {
-        let leaving: alloc::vec::Vec<_> = self.outbox.attempts().collect();
+        let leaving: Vec<_> = self.outbox.attempts().collect();
         leaving.into_iter().for_each(|attempt| self.intake.answered(attempt));
         self.effects.extend(self.outbox.take());
     }
@@ -349,10 +445,12 @@ impl Machine {
     }
 
     fn drop_work(&mut self) {
-        self.intake = Intake::default();
-        self.outbox = Outbox::default();
         let told = self.slots.cancel(None);
         self.effects.extend(told.into_iter().map(|slot| Effect::CancelShard { slot }));
+        self.effects.extend(self.intake.begun().map(|job| Effect::DropJob { job }));
+        self.effects.extend(self.inputs.session_over());
+        self.intake = Intake::default();
+        self.outbox = Outbox::default();
     }
 
     fn close(&mut self, reason: Closing) {

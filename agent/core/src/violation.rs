@@ -60,6 +60,33 @@ pub enum Violation {
         /// The job.
         job: JobId,
     },
+    /// A piece of an input that the agent did not ask for.
+    PieceUnasked {
+        /// The job it names.
+        job: JobId,
+        /// The input's position in its task.
+        input: u32,
+        /// Where it starts.
+        offset: u64,
+    },
+    /// A piece of another length than the protocol says.
+    PieceSize {
+        /// The job it is for.
+        job: JobId,
+        /// The input's position in its task.
+        input: u32,
+        /// What came.
+        bytes: u64,
+        /// What was asked for.
+        expected: u64,
+    },
+    /// Word of an input that the agent did not ask for.
+    InputUnasked {
+        /// The job it names.
+        job: JobId,
+        /// The input's position in its task.
+        input: u32,
+    },
     /// An attempt the agent already holds.
     AttemptTwice {
         /// The attempt.
@@ -110,6 +137,15 @@ impl fmt::Display for Violation {
                 write!(f, "the hub announced more than {JOBS_MAX} jobs or {TASK_BYTES_MAX} bytes of tasks")
             }
             Violation::TaskTwice { job } => write!(f, "the hub sent the task of {job} twice"),
+            Violation::PieceUnasked { job, input, offset } => {
+                write!(f, "the hub sent input {input} of {job} from byte {offset} on, which was not asked for")
+            }
+            Violation::PieceSize { job, input, bytes, expected } => {
+                write!(f, "the hub sent {bytes} bytes of input {input} of {job} where {expected} were asked for")
+            }
+            Violation::InputUnasked { job, input } => {
+                write!(f, "the hub spoke of input {input} of {job}, which was not asked for")
+            }
             Violation::AttemptTwice { attempt } => {
                 write!(f, "the hub assigned shard {} of {} twice in one epoch", attempt.index.0, attempt.job)
             }

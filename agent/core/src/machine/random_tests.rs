@@ -7,25 +7,33 @@ use alloc::vec::Vec;
 
 use proptest::prelude::*;
 use tessera_protocol::id::{Digest, JobId};
+use tessera_protocol::matrix::{self, Operand, Source};
 use tessera_protocol::monte_carlo::{Model, Task};
 use tessera_protocol::unit::{Epoch, ShardIndex};
 use tessera_protocol::wire::{Assignment, ShardFailure};
 
 use super::*;
 use crate::attempt::Attempt;
+use crate::effect::FetchSerial;
 
 const SLOTS: u16 = 3;
 const CREDIT: u32 = 7;
 const ME: [u8; 16] = [7; 16];
+/// Of which the machine gives half to matrices.
+const MEMORY: u64 = 24 << 20;
 
 /// What happens next. Jobs and slots are taken modulo what exists, so that most of it is legal.
 #[derive(Clone, Debug)]
 enum Move {
-    Announce { job: u8, kernel_known: bool, inline: bool, task_valid: bool },
+    Announce { job: u8, kernel_known: bool, matrix: bool, inline: bool, task_valid: bool },
     Task { job: u8, valid: bool },
     Assign { job: u8, count: u8 },
     AssignWrong { job: u8, count: u8 },
     Forget { job: u8 },
+    Pass { job: u8 },
+    Piece { which: u8 },
+    Unavailable { which: u8 },
+    Store { taken: bool },
     End { slot: u8, bytes: u16, fails: bool },
     Lose,
     Drain,
@@ -36,11 +44,15 @@ enum Move {
 fn moves() -> impl Strategy<Value = Move> {
     let job = 0u8..4;
     prop_oneof![
-        4 => (job.clone(), prop::bool::weighted(0.9), any::<bool>(), prop::bool::weighted(0.9))
-            .prop_map(|(job, kernel_known, inline, task_valid)| Move::Announce { job, kernel_known, inline, task_valid }),
+        4 => (job.clone(), prop::bool::weighted(0.9), any::<bool>(), any::<bool>(), prop::bool::weighted(0.9))
+            .prop_map(|(job, kernel_known, matrix, inline, task_valid)| Move::Announce { job, kernel_known, matrix, inline, task_valid }),
         3 => (job.clone(), prop::bool::weighted(0.9)).prop_map(|(job, valid)| Move::Task { job, valid }),
         8 => (job.clone(), 1u8..6).prop_map(|(job, count)| Move::Assign { job, count }),
         1 => (job.clone(), 1u8..12).prop_map(|(job, count)| Move::AssignWrong { job, count }),
+        1 => job.clone().prop_map(|job| Move::Pass { job }),
+        6 => any::<u8>().prop_map(|which| Move::Piece { which }),
+        1 => prop::bool::weighted(0.3).prop_map(|some| if some { Move::Unavailable { which: 0 } } else { Move::Store { taken: true } }),
+        6 => prop::bool::weighted(0.9).prop_map(|taken| Move::Store { taken }),
         2 => job.prop_map(|job| Move::Forget { job }),
         12 => (any::<u8>(), 0u16..20_000, prop::bool::weighted(0.1))
             .prop_map(|(slot, bytes, fails)| Move::End { slot, bytes, fails }),
@@ -56,8 +68,14 @@ struct Witness {
     machine: Machine,
     now: u64,
     next_index: u64,
-    /// Jobs the hub has announced and not forgotten, in this session.
-    announced: BTreeSet<JobId>,
+    /// Jobs the hub has announced and not forgotten, in this session, and whether they are of matrices.
+    announced: BTreeMap<JobId, bool>,
+    /// Pieces asked for in this session and neither sent nor refused, and how long they are.
+    asked: Vec<(JobId, u32, u64, u64)>,
+    /// Pieces that the shell looks at.
+    storing: Vec<FetchSerial>,
+    /// Jobs for which the shell keeps something.
+    kept: BTreeSet<JobId>,
     /// Assigned in this session and not answered.
     owed: BTreeSet<Attempt>,
     busy: BTreeMap<SlotIndex, Attempt>,
@@ -69,8 +87,43 @@ fn job(number: u8) -> JobId {
     JobId([number + 1; 16])
 }
 
-fn task(valid: bool) -> Vec<u8> {
-    if valid { Task { key: [1, 2], model: Model::Pi }.encode() } else { vec![1; 5] }
+/// The matrices of job `number`: a file of one piece; a file of two; that and another one; and more than
+/// the machine has memory for.
+fn matrices(number: u8) -> matrix::Task {
+    let file = |name: u8, rows: u64, cols: u64| {
+        let source = Source::Input { blake3: [name; 32], bytes: rows * cols * 8 + 128 };
+        Operand { source, rows, cols, transposed: false }
+    };
+    let random =
+        |rows, cols| Operand { source: Source::Uniform { stream: 1 }, rows, cols, transposed: false };
+    let (a, b) = match number {
+        0 => (file(1, 8, 8), file(1, 8, 8)),
+        1 => (file(2, 1024, 512), random(512, 8)),
+        2 => (file(2, 1024, 512), file(3, 512, 1280)),
+        _ => (file(3, 512, 1280), random(1280, 2048)),
+    };
+    let task = matrix::Task {
+        key: [1, 2],
+        double: true,
+        alpha: 1.0,
+        beta: 0.0,
+        a,
+        b,
+        c: None,
+        half: None,
+        tile: [512, 512],
+        k_panel: 1 << 20,
+    };
+    assert_eq!(task.check(), Ok(()));
+    task
+}
+
+fn task(number: u8, matrix: bool, valid: bool) -> Vec<u8> {
+    match (valid, matrix) {
+        (false, _) => vec![1; 5],
+        (true, false) => Task { key: [1, 2], model: Model::Pi }.encode(),
+        (true, true) => matrices(number).encode(),
+    }
 }
 
 impl Witness {
@@ -82,14 +135,17 @@ impl Witness {
             slots: SLOTS,
             isa: "plain".to_string(),
             arch: "any".to_string(),
-            memory_bytes: 0,
+            memory_bytes: MEMORY,
             kernels: Vec::new(),
         };
         let mut witness = Witness {
             machine: Machine::new(Identity { agent: AgentId(ME), hello }),
             now: 0,
             next_index: 0,
-            announced: BTreeSet::new(),
+            announced: BTreeMap::new(),
+            asked: Vec::new(),
+            storing: Vec::new(),
+            kept: BTreeSet::new(),
             owed: BTreeSet::new(),
             busy: BTreeMap::new(),
             in_session: false,
@@ -138,6 +194,7 @@ impl Witness {
                 assert!(self.owed.contains(&work.attempt), "only what is owed is computed");
                 assert!(self.busy.insert(slot, work.attempt).is_none(), "one shard a slot");
                 assert!(self.busy.len() <= usize::from(SLOTS));
+                self.kept.insert(work.attempt.job);
             }
             Effect::CancelShard { slot } => assert!(self.busy.contains_key(&slot)),
             Effect::CloseSession { .. } => {
@@ -146,7 +203,17 @@ impl Witness {
             Effect::Exit { .. } => {
                 self.exited = true;
             }
-            Effect::SendBulk { .. }
+            Effect::SendWork(AgentWork::Fetch { job, input, offset }) => {
+                assert!(self.announced.contains_key(&JobId(job)), "only a job that is known asks");
+                let number = job[0] - 1;
+                let (_, bytes) = matrices(number).inputs()[input as usize];
+                self.asked.push((JobId(job), input, offset, bytes));
+            }
+            Effect::StorePiece { fetch, .. } => self.storing.push(fetch),
+            Effect::DropJob { job } => assert!(self.kept.remove(&job), "nothing is kept for {job}"),
+            Effect::DropInput { .. }
+            | Effect::AnnounceUnusable { .. }
+            | Effect::SendBulk { .. }
             | Effect::SendControl(_)
             | Effect::RememberHub
             | Effect::AnnounceRetry { .. } => {}
@@ -154,7 +221,7 @@ impl Witness {
     }
 
     fn answered(&mut self, job: JobId, index: u64, epoch: u64) {
-        assert!(self.announced.contains(&job), "nothing is said of a forgotten job");
+        assert!(self.announced.contains_key(&job), "nothing is said of a forgotten job");
         let attempt = Attempt { job, index: ShardIndex(index), epoch: Epoch(epoch) };
         assert!(self.owed.remove(&attempt), "{attempt:?} was answered twice or never asked for");
     }
@@ -162,6 +229,7 @@ impl Witness {
     fn lose(&mut self) {
         self.in_session = false;
         self.announced.clear();
+        self.asked.clear();
         self.owed.clear();
         self.tell(Event::SessionLost { random: Random(u64::MAX / 3) });
     }
@@ -180,6 +248,8 @@ impl Witness {
     fn finish(&mut self) {
         for _ in 0..50 {
             if self.in_session && !self.exited {
+                self.make(Move::Piece { which: 0 });
+                self.make(Move::Store { taken: true });
                 self.make(Move::End { slot: 0, bytes: 10, fails: false });
             }
             if self.in_session && !self.exited {
@@ -191,20 +261,26 @@ impl Witness {
     fn make(&mut self, next: Move) {
         match next {
             Move::Announce { .. } | Move::Assign { .. } | Move::AssignWrong { .. } if !self.in_session => {}
-            Move::Announce { job: number, kernel_known, inline, task_valid }
-                if self.announced.insert(job(number)) =>
+            Move::Announce { job: number, kernel_known, matrix, inline, task_valid }
+                if !self.announced.contains_key(&job(number)) =>
             {
-                let kernel = if kernel_known { "monte_carlo" } else { "oracle" }.to_string();
-                let task = inline.then(|| task(task_valid));
-                self.tell(Event::JobAnnounced { job: job(number), kernel, task });
+                self.announced.insert(job(number), matrix);
+                let kernel = match (kernel_known, matrix) {
+                    (false, _) => "oracle",
+                    (true, false) => "monte_carlo",
+                    (true, true) => "gemm",
+                };
+                let task = inline.then(|| task(number, matrix, task_valid));
+                self.tell(Event::JobAnnounced { job: job(number), kernel: kernel.to_string(), task });
             }
             Move::Announce { .. } => {}
             Move::Task { job: number, valid } => {
-                self.tell(Event::TaskArrived { job: job(number), task: task(valid) })
+                let matrix = self.announced.get(&job(number)).copied().unwrap_or(valid);
+                self.tell(Event::TaskArrived { job: job(number), task: task(number, matrix, valid) })
             }
             Move::Assign { job: number, count } => {
                 let room = CREDIT as usize - self.owed.len().min(CREDIT as usize);
-                if self.announced.contains(&job(number)) && room > 0 {
+                if self.announced.contains_key(&job(number)) && room > 0 {
                     self.assign(job(number), count.min(room as u8));
                 }
             }
@@ -214,6 +290,27 @@ impl Witness {
                 self.owed.retain(|owed| owed.job != job(number));
                 self.tell(Event::JobForgotten { job: job(number) });
             }
+            Move::Pass { job: number } if self.announced.contains_key(&job(number)) => {
+                self.tell(Event::PassSet { job: job(number), pass: vec![1; 9] });
+            }
+            Move::Piece { which } if !self.asked.is_empty() => {
+                let (job, input, offset, bytes) = self.asked.remove(usize::from(which) % self.asked.len());
+                let piece = vec![0; limits::INPUT_PIECE_BYTES.min(bytes - offset) as usize];
+                self.tell(Event::PieceArrived { job, input, offset, piece });
+                assert!(self.in_session || self.exited, "what was asked for is no breach");
+            }
+            Move::Unavailable { which } if !self.asked.is_empty() => {
+                let (job, input, ..) = self.asked.remove(usize::from(which) % self.asked.len());
+                self.tell(Event::InputUnavailable { job, input });
+                assert!(self.in_session || self.exited, "what was asked for is no breach");
+            }
+            Move::Store { taken } if !self.storing.is_empty() => {
+                let fetch = self.storing.remove(0);
+                let event =
+                    if taken { Event::PieceStored { fetch } } else { Event::InputRejected { fetch } };
+                self.tell(event);
+            }
+            Move::Pass { .. } | Move::Piece { .. } | Move::Unavailable { .. } | Move::Store { .. } => {}
             Move::End { slot, bytes, fails } => {
                 let Some(slot) = self.busy.keys().nth(usize::from(slot) % self.busy.len().max(1)).copied()
                 else {
@@ -260,11 +357,16 @@ proptest! {
             }
         }
         witness.finish();
+        if witness.exited {
+            prop_assert!(witness.kept.is_empty(), "{:?} are kept after the end", witness.kept);
+        }
         if witness.in_session && !witness.exited {
             // What is still owed waits for a task that has not come: it comes now.
             let waiting: BTreeSet<JobId> = witness.owed.iter().map(|owed| owed.job).collect();
             for job in waiting {
-                witness.tell(Event::TaskArrived { job, task: task(true) });
+                let number = job.0[0] - 1;
+                let task = task(number, witness.announced[&job], true);
+                witness.tell(Event::TaskArrived { job, task });
             }
             prop_assert!(witness.in_session);
             witness.finish();

@@ -1,0 +1,135 @@
+//! A job's task as its kernel reads it.
+//!
+//! Owns which kernels there are and what each needs in memory before a shard can start.
+
+use alloc::vec::Vec;
+
+use tessera_protocol::id::{Digest, JobId};
+use tessera_protocol::matrix::{self, Source};
+use tessera_protocol::monte_carlo;
+use tessera_protocol::wire::ShardFailure;
+
+/// The kernels an agent has.
+pub const KERNELS: [&str; 3] = ["monte_carlo", "gemm", "syrk"];
+
+/// One of [`KERNELS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kernel {
+    MonteCarlo,
+    Gemm,
+    Syrk,
+}
+
+impl Kernel {
+    pub(crate) fn named(name: &str) -> Option<Kernel> {
+        let all = [Kernel::MonteCarlo, Kernel::Gemm, Kernel::Syrk];
+        KERNELS.into_iter().zip(all).find(|(known, _)| *known == name).map(|(_, kernel)| kernel)
+    }
+}
+
+/// What every shard of a job needs.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Task {
+    /// Paths of random numbers.
+    MonteCarlo(monte_carlo::Task),
+    /// Blocks of a product of matrices.
+    Matrix(matrix::Task),
+}
+
+/// A file that tasks read, the same in whichever job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InputFile {
+    /// BLAKE3 of its bytes.
+    pub blake3: Digest,
+    /// Its length.
+    pub bytes: u64,
+}
+
+/// What a task needs in memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Operands {
+    /// The files, in the order in which the task numbers them.
+    pub(crate) files: Vec<InputFile>,
+    /// Of operands that are made and not sent.
+    pub(crate) made_bytes: u64,
+}
+
+impl Operands {
+    /// Memory for all of them. Elements take no more than the file they are in.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.files.iter().fold(self.made_bytes, |sum, file| sum.saturating_add(file.bytes))
+    }
+}
+
+impl Task {
+    pub(crate) fn decode(kernel: Kernel, bytes: &[u8]) -> Result<Task, ShardFailure> {
+        let invalid = ShardFailure::TaskInvalid;
+        if kernel == Kernel::MonteCarlo {
+            return monte_carlo::Task::decode(bytes).map(Task::MonteCarlo).map_err(|_| invalid);
+        }
+        let task = matrix::Task::decode(bytes).map_err(|_| invalid)?;
+        let fits = task.half.is_some() == (kernel == Kernel::Syrk);
+        if fits { Ok(Task::Matrix(task)) } else { Err(invalid) }
+    }
+
+    pub(crate) fn operands(&self) -> Operands {
+        let Task::Matrix(task) = self else { return Operands::default() };
+        let files = task.inputs().into_iter();
+        let files = files.map(|(blake3, bytes)| InputFile { blake3: Digest(blake3), bytes }).collect();
+        let made = [Some(&task.a), Some(&task.b), task.c.as_ref()].into_iter().flatten();
+        let mut streams = Vec::new();
+        let mut made_bytes = 0u64;
+        for operand in made {
+            if let Source::Uniform { stream } = operand.source
+                && !streams.contains(&stream)
+            {
+                streams.push(stream);
+                // A checked task's matrices are within the limits.
+                made_bytes += operand.rows * operand.cols * task.element_bytes();
+            }
+        }
+        Operands { files, made_bytes }
+    }
+}
+
+/// Why the shards of a job cannot be computed here, in words for the provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unusable {
+    /// Its matrices take more memory than there is for them.
+    TooLarge {
+        /// What they take.
+        bytes: u64,
+        /// What there is.
+        bytes_max: u64,
+    },
+    /// The hub said that it cannot send an input.
+    Unavailable {
+        /// Which.
+        input: InputFile,
+    },
+    /// A piece of an input did not come in time.
+    Late {
+        /// Which.
+        input: InputFile,
+    },
+}
+
+impl core::fmt::Display for Unusable {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Unusable::TooLarge { bytes, bytes_max } => write!(
+                f,
+                "its matrices take {bytes} bytes, and this agent keeps at most {bytes_max}: half of its memory"
+            ),
+            Unusable::Unavailable { input } => {
+                write!(f, "the hub cannot send the input {}", input.blake3)
+            }
+            Unusable::Late { input } => {
+                write!(f, "the hub did not send the input {} in time", input.blake3)
+            }
+        }
+    }
+}
+
+/// A job and why it cannot be computed here.
+pub(crate) type UnusableJob = (JobId, Unusable);

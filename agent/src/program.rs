@@ -1,0 +1,118 @@
+//! What the shards of a job share: its task, and what its kernel makes of it once.
+//!
+//! Owns the choice of kernel and every call into one. Knows no slots.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tessera_agent_core::{InputFile, ShardWork, Task};
+use tessera_kernels::isa::Isa;
+use tessera_kernels::matrix::{self, Matrix, Prepared};
+use tessera_kernels::monte_carlo;
+use tessera_protocol::id::Digest;
+use tessera_protocol::wire::ShardFailure;
+
+/// A job's task with all that its shards need.
+pub(crate) struct Program {
+    inputs: HashMap<InputFile, Arc<Matrix>>,
+    /// Made by the first shard while others wait; one that is cancelled leaves it to the next.
+    matrices: Mutex<Option<Result<Prepared, matrix::KernelError>>>,
+}
+
+/// Why a shard gave no partial.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Trouble {
+    /// It was told to stop.
+    Stopped,
+    /// The kernel knows no such pass.
+    Pass,
+    MonteCarlo(monte_carlo::KernelError),
+    Matrix(matrix::KernelError),
+}
+
+impl Trouble {
+    /// What the hub is told.
+    pub(crate) fn failure(&self) -> ShardFailure {
+        match self {
+            Trouble::Pass | Trouble::Matrix(matrix::KernelError::Task) => ShardFailure::TaskInvalid,
+            Trouble::Matrix(
+                matrix::KernelError::Input { .. } | matrix::KernelError::InputMissing { .. },
+            ) => ShardFailure::InputUnusable,
+            Trouble::Stopped | Trouble::MonteCarlo(_) | Trouble::Matrix(_) => ShardFailure::KernelFailed,
+        }
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Trouble::Stopped => f.write_str("the computation was cancelled"),
+            Trouble::Pass => f.write_str("the job asks for a pass that this agent does not know: update it"),
+            Trouble::MonteCarlo(error) => error.fmt(f),
+            Trouble::Matrix(error) => error.fmt(f),
+        }
+    }
+}
+
+impl From<monte_carlo::KernelError> for Trouble {
+    fn from(error: monte_carlo::KernelError) -> Trouble {
+        match error {
+            monte_carlo::KernelError::Cancelled => Trouble::Stopped,
+            error => Trouble::MonteCarlo(error),
+        }
+    }
+}
+
+impl From<matrix::KernelError> for Trouble {
+    fn from(error: matrix::KernelError) -> Trouble {
+        match error {
+            matrix::KernelError::Cancelled => Trouble::Stopped,
+            error => Trouble::Matrix(error),
+        }
+    }
+}
+
+impl Program {
+    /// With the inputs that the task names. Prepares nothing yet.
+    pub(crate) fn new(task: &Task, input: impl Fn(&InputFile) -> Option<Arc<Matrix>>) -> Program {
+        let named = match task {
+            Task::MonteCarlo(_) => Vec::new(),
+            Task::Matrix(task) => task.inputs(),
+        };
+        let file = |(blake3, bytes)| InputFile { blake3: Digest(blake3), bytes };
+        let inputs = named.into_iter().map(file).filter_map(|file| Some((file, input(&file)?))).collect();
+        Program { inputs, matrices: Mutex::new(None) }
+    }
+
+    /// Computes a shard's partial.
+    pub(crate) fn run(&self, work: &ShardWork, isa: Isa, stop: &dyn Fn() -> bool) -> Result<Vec<u8>, Trouble> {
+        if !work.pass.is_empty() {
+            return Err(Trouble::Pass);
+        }
+        match &*work.task {
+            Task::MonteCarlo(task) => Ok(monte_carlo::run(task, isa, work.first, work.count, stop)?.encode()),
+            Task::Matrix(task) => Ok(self.matrices(task, stop)?.run(isa, work.first, stop)?),
+        }
+    }
+
+    fn matrices(
+        &self,
+        task: &tessera_protocol::matrix::Task,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Prepared, matrix::KernelError> {
+        // A shard that panicked while it held the lock has prepared nothing.
+        let mut matrices = self.matrices.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(prepared) = &*matrices {
+            return prepared.clone();
+        }
+        let find = |blake3: &[u8; 32], bytes| {
+            self.inputs.get(&InputFile { blake3: Digest(*blake3), bytes }).cloned()
+        };
+        let prepared = Prepared::new(Arc::new(task.clone()), &find, stop);
+        if !matches!(prepared, Err(matrix::KernelError::Cancelled)) {
+            *matrices = Some(prepared.clone());
+        }
+        prepared
+    }
+}

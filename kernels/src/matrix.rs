@@ -1,0 +1,268 @@
+//! The matrix kernel: any block of a planned product to its bytes.
+//!
+//! Owns the operands of a job in memory, where they come from and how a block is taken from them. What an
+//! element is, [`gemm`](crate::gemm) says.
+//!
+//! *Shape* of a partial: the block's elements by rows, little-endian, in the task's type. Of a block on
+//! the diagonal of a symmetric update, those outside the half are +0.
+
+pub mod npy;
+mod random;
+
+use std::fmt;
+use std::sync::Arc;
+
+use tessera_protocol::matrix::{Block, Half, Operand, Source, Task};
+use tessera_protocol::spec::Dtype;
+
+use crate::gemm::{self, Element, GemmError, Product, Triangle, View};
+use crate::isa::Isa;
+
+/// A matrix in memory.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Matrix {
+    /// Of binary32.
+    F32(Dense<f32>),
+    /// Of binary64.
+    F64(Dense<f64>),
+}
+
+/// Elements by rows or by columns.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dense<T> {
+    elements: Vec<T>,
+    shape: [usize; 2],
+    fortran: bool,
+}
+
+impl<T> Dense<T> {
+    fn new(elements: Vec<T>, shape: [usize; 2], fortran: bool) -> Dense<T> {
+        assert_eq!(elements.len(), shape[0] * shape[1]);
+        Dense { elements, shape, fortran }
+    }
+}
+
+impl<T: Element> Dense<T> {
+    fn view(&self) -> Result<View<'_, T>, GemmError> {
+        let [rows, cols] = self.shape;
+        match self.fortran {
+            true => View::column_major(&self.elements, rows, cols),
+            false => View::row_major(&self.elements, rows, cols),
+        }
+    }
+}
+
+impl Matrix {
+    /// Of its elements.
+    pub fn dtype(&self) -> Dtype {
+        match self {
+            Matrix::F32(_) => Dtype::F32,
+            Matrix::F64(_) => Dtype::F64,
+        }
+    }
+
+    /// Rows and columns.
+    pub fn shape(&self) -> [u64; 2] {
+        let (Matrix::F32(Dense { shape, .. }) | Matrix::F64(Dense { shape, .. })) = self;
+        shape.map(|side| side as u64)
+    }
+
+    fn f32(&self) -> Result<View<'_, f32>, KernelError> {
+        match self {
+            Matrix::F32(dense) => Ok(dense.view()?),
+            Matrix::F64(_) => Err(KernelError::Task),
+        }
+    }
+
+    fn f64(&self) -> Result<View<'_, f64>, KernelError> {
+        match self {
+            Matrix::F64(dense) => Ok(dense.view()?),
+            Matrix::F32(_) => Err(KernelError::Task),
+        }
+    }
+}
+
+/// Why there are no operands, or a block gave no partial.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KernelError {
+    /// The caller asked to stop.
+    Cancelled,
+    /// The task has no such block, or does not fit together.
+    Task,
+    /// An input that the task names was not given.
+    InputMissing {
+        /// Which.
+        operand: &'static str,
+    },
+    /// An input is not the matrix that the task says.
+    Input {
+        /// Which.
+        operand: &'static str,
+        /// What the task says.
+        expected: (Dtype, [u64; 2]),
+        /// What it is.
+        found: (Dtype, [u64; 2]),
+    },
+    /// The product cannot be computed.
+    Gemm(GemmError),
+}
+
+impl From<GemmError> for KernelError {
+    fn from(error: GemmError) -> KernelError {
+        match error {
+            GemmError::Cancelled => KernelError::Cancelled,
+            error => KernelError::Gemm(error),
+        }
+    }
+}
+
+impl fmt::Display for KernelError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            KernelError::Cancelled => f.write_str("the computation was cancelled"),
+            KernelError::Task => f.write_str("the task has no such block, or its matrices do not fit"),
+            KernelError::InputMissing { operand } => write!(f, "the input of {operand} is not there"),
+            KernelError::Input { operand, expected, found } => {
+                let words = |(dtype, [rows, cols]): &(Dtype, [u64; 2])| {
+                    format!("{rows} x {cols} {}", dtype.word())
+                };
+                write!(
+                    f,
+                    "the input of {operand} is {} where the job says {}",
+                    words(found),
+                    words(expected)
+                )
+            }
+            KernelError::Gemm(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for KernelError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            KernelError::Gemm(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+/// Finds an input by its digest and length.
+pub type Find<'a> = dyn Fn(&[u8; 32], u64) -> Option<Arc<Matrix>> + 'a;
+
+/// A task with its operands in memory: what every block of it needs.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    task: Arc<Task>,
+    a: Arc<Matrix>,
+    b: Arc<Matrix>,
+    c: Option<Arc<Matrix>>,
+}
+
+impl Prepared {
+    /// Gathers the operands: inputs by `input`; random ones are made. `cancelled` is asked every
+    /// few milliseconds.
+    ///
+    /// *Errors*: [`KernelError::InputMissing`], [`KernelError::Input`], [`KernelError::Cancelled`].
+    pub fn new(
+        task: Arc<Task>,
+        input: &Find<'_>,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Prepared, KernelError> {
+        let gather = |name, operand| self::gather(&task, name, operand, input, cancelled);
+        let a = gather("a", &task.a)?;
+        // A symmetric update's second operand is its first one, and is so in memory.
+        let b = match task.a.source == task.b.source {
+            true => a.clone(),
+            false => gather("b", &task.b)?,
+        };
+        let c = task.c.as_ref().map(|operand| gather("c", operand)).transpose()?;
+        Ok(Prepared { task, a, b, c })
+    }
+
+    /// Computes the block at a position. `cancelled` is asked every few milliseconds.
+    ///
+    /// *Errors*: [`KernelError::Task`] past the last block, [`KernelError::Gemm`],
+    /// [`KernelError::Cancelled`].
+    pub fn run(&self, isa: Isa, block: u64, cancelled: &dyn Fn() -> bool) -> Result<Vec<u8>, KernelError> {
+        let block = self.task.block(block).ok_or(KernelError::Task)?;
+        if self.task.double {
+            let c = self.c.as_ref().map(|c| c.f64()).transpose()?;
+            let factors = [self.task.alpha, self.task.beta];
+            let out = self.block(isa, &block, factors, self.a.f64()?, self.b.f64()?, c, cancelled)?;
+            Ok(out.iter().flat_map(|value| value.to_le_bytes()).collect())
+        } else {
+            let c = self.c.as_ref().map(|c| c.f32()).transpose()?;
+            let factors = [self.task.alpha as f32, self.task.beta as f32];
+            let out = self.block(isa, &block, factors, self.a.f32()?, self.b.f32()?, c, cancelled)?;
+            Ok(out.iter().flat_map(|value| value.to_le_bytes()).collect())
+        }
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the terms of one formula")]
+    fn block<T: Element>(
+        &self,
+        isa: Isa,
+        block: &Block,
+        [alpha, beta]: [T; 2],
+        a: View<'_, T>,
+        b: View<'_, T>,
+        c: Option<View<'_, T>>,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Vec<T>, KernelError> {
+        let range = |range: &std::ops::Range<u64>| range.start as usize..range.end as usize;
+        let (rows, cols, terms) = (range(&block.rows), range(&block.cols), range(&block.terms));
+        let a = if self.task.a.transposed { a.transposed() } else { a };
+        let b = if self.task.b.transposed { b.transposed() } else { b };
+        let mut product = Product::new(alpha, a, b)?;
+        if let (Some(c), Some(operand)) = (c, &self.task.c) {
+            product = product.adding(beta, if operand.transposed { c.transposed() } else { c })?;
+        }
+        let on_diagonal = rows == cols;
+        let mut out = vec![T::ZERO; rows.len() * cols.len()];
+        let tile = product.tile(rows, cols)?;
+        match self.task.half {
+            Some(half) if on_diagonal => {
+                let triangle = match half {
+                    Half::Lower => Triangle::Lower,
+                    Half::Upper => Triangle::Upper,
+                };
+                gemm::syrk(isa, &tile, triangle, terms, &mut out, cancelled)?;
+            }
+            _ => gemm::gemm(isa, &tile, terms, &mut out, cancelled)?,
+        }
+        Ok(out)
+    }
+}
+
+fn gather(
+    task: &Task,
+    name: &'static str,
+    operand: &Operand,
+    input: &Find<'_>,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<Arc<Matrix>, KernelError> {
+    match operand.source {
+        Source::Input { blake3, bytes } => {
+            let matrix = input(&blake3, bytes).ok_or(KernelError::InputMissing { operand: name })?;
+            let expected = (task.dtype(), [operand.rows, operand.cols]);
+            let found = (matrix.dtype(), matrix.shape());
+            if found == expected {
+                Ok(matrix)
+            } else {
+                Err(KernelError::Input { operand: name, expected, found })
+            }
+        }
+        Source::Uniform { stream } => {
+            let shape = [operand.rows as usize, operand.cols as usize];
+            let count = operand.rows * operand.cols;
+            let matrix = match task.double {
+                true => random::uniform(task.key, stream, count, cancelled)
+                    .map(|entries| Matrix::F64(Dense::new(entries, shape, false))),
+                false => random::uniform(task.key, stream, count, cancelled)
+                    .map(|entries| Matrix::F32(Dense::new(entries, shape, false))),
+            };
+            matrix.map(Arc::new).ok_or(KernelError::Cancelled)
+        }
+    }
+}
