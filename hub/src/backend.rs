@@ -4,16 +4,18 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use tessera_hub_core::record::Base;
 use tessera_hub_core::{Answer, Event, NewJob, RequestId, admission, home_lane};
 use tessera_planners::{Plan, cost_max};
 use tessera_protocol::api::{AgentState, AgentView, JobState, JobView, PlanQuote, TokenIssued};
 use tessera_protocol::id::{Digest, JobId};
 use tessera_protocol::limits;
+use tessera_protocol::matrix::Task;
 use tessera_protocol::spec::{FieldError, Manifest, SpecError};
 use tessera_protocol::token::EnrolmentToken;
 use tessera_protocol::unit::{ComputeUnits, UnixMillis};
@@ -41,6 +43,8 @@ pub struct Hub {
     pub(crate) journal: Journal,
     pub(crate) reader: Reader,
     pub(crate) uploads: Uploads,
+    /// Stored since the start. *Units*: bytes.
+    pub(crate) uploaded_bytes: AtomicU64,
     pub(crate) clients: Clients,
     pub(crate) views: Arc<Views>,
     pub(crate) store: Arc<dyn Engine>,
@@ -172,9 +176,14 @@ impl Hub {
 
     /// Waits until a batch is durable.
     async fn store(&self, batch: Batch) -> Result<(), Outage> {
+        self.store_made(move || batch).await
+    }
+
+    /// The same for a large batch, which is made on the journal's thread.
+    async fn store_made(&self, make: impl FnOnce() -> Batch + Send + 'static) -> Result<(), Outage> {
         let (sender, verdict) = oneshot::channel();
-        let queued = self.journal.commit(batch, |verdict| drop(sender.send(verdict)));
-        queued.map_err(|_| Outage::Unavailable)?;
+        let request = Journal::request(make, |verdict| drop(sender.send(verdict)));
+        self.journal.retry(request).map_err(|_| Outage::Unavailable)?;
         match verdict.await {
             Ok(Verdict::Judged(Commit::Done)) => Ok(()),
             Ok(Verdict::Judged(Commit::Conflict { .. }) | Verdict::Failed(_)) => Err(Outage::StoreFailing),
@@ -193,15 +202,8 @@ impl Hub {
         let digest = document["output"]["blake3"].as_str().and_then(|text| text.parse().ok());
         let digest = digest.ok_or(ResultError::Outage(Outage::StoreFailing))?;
         let bytes = tessera_planners::npy_bytes(&task);
-        let snapshot = self.snapshot().map_err(ResultError::Outage)?;
         let (sender, pieces) = mpsc::channel(1);
-        // Ends when the client has gone, with the sender.
-        tokio::task::spawn_blocking(move || {
-            let mut give = |piece: Vec<u8>| sender.blocking_send(piece.into()).is_ok();
-            if let Err(error) = output::read(&*snapshot, job, &task, &mut give) {
-                tracing::error!(%error, %job, "a result cannot be read");
-            }
-        });
+        tokio::spawn(send_file(self.store.clone(), job, task, sender));
         Ok(OutputFile { bytes, digest, pieces })
     }
 
@@ -366,7 +368,15 @@ impl Backend for Hub {
     }
 
     fn put_piece(&self, input: Digest, piece: u64, bytes: Vec<u8>) -> Reply<'_, Result<(), Outage>> {
-        Box::pin(async move { self.store(inputs::piece_batch(input, piece, &bytes)).await })
+        Box::pin(async move {
+            if self.draining.load(Ordering::Relaxed) {
+                return Err(Outage::Draining);
+            }
+            let length = bytes.len() as u64;
+            self.store_made(move || inputs::piece_batch(input, piece, &bytes)).await?;
+            self.uploaded_bytes.fetch_add(length, Ordering::Relaxed);
+            Ok(())
+        })
     }
 
     fn end_upload(&self, input: Digest, whole: Option<u64>) -> Reply<'_, Result<(), Outage>> {
@@ -422,7 +432,27 @@ impl Backend for Hub {
         let (commits, groups) = self.journal.counts();
         let enrolled = self.views.agents();
         let away = enrolled.iter().filter(|agent| agent.state == AgentState::Away).count();
+        let (pieces_read, results_read) = self.reader.counts();
         let plain = [
+            ("tessera_uploads", "gauge", "Input files being uploaded", self.uploads.count() as u64),
+            (
+                "tessera_upload_bytes_total",
+                "counter",
+                "Bytes of input files stored",
+                self.uploaded_bytes.load(Ordering::Relaxed),
+            ),
+            (
+                "tessera_input_pieces_read_total",
+                "counter",
+                "Pieces of input files read for agents",
+                pieces_read,
+            ),
+            (
+                "tessera_results_assembled_total",
+                "counter",
+                "Results read whole for their digest",
+                results_read,
+            ),
             ("tessera_store_commits_total", "counter", "Batches made durable", commits),
             ("tessera_store_groups_total", "counter", "Waits for the disk", groups),
             (
@@ -446,7 +476,24 @@ impl Backend for Hub {
     }
 }
 
-type ReadCounter = fn(&LaneCounters) -> &std::sync::atomic::AtomicU64;
+/// Reads a result's file as its client takes it, a part at a time, so that slow clients hold no thread and
+/// little memory. Each part has a snapshot of its own: nothing changes the tiles of a finished job, and a
+/// snapshot that is kept makes the store grow.
+async fn send_file(store: Arc<dyn Engine>, job: JobId, task: Arc<Task>, sender: mpsc::Sender<Bytes>) {
+    for part in output::parts(&task) {
+        // The client has gone when there is no place any more.
+        let Ok(place) = sender.reserve().await else { return };
+        let (store, task) = (store.clone(), task.clone());
+        let read = tokio::task::spawn_blocking(move || output::read(&*store.snapshot()?, job, &task, &part));
+        match read.await {
+            Ok(Ok(bytes)) => place.send(bytes.into()),
+            Ok(Err(error)) => return tracing::error!(%error, %job, "a result cannot be read"),
+            Err(_) => return,
+        }
+    }
+}
+
+type ReadCounter = fn(&LaneCounters) -> &AtomicU64;
 
 /// The batch that makes a token usable once.
 pub fn token_batch(secret: &[u8; 32]) -> Batch {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use tessera_protocol::id::Digest;
 use tessera_protocol::limits::{INPUT_PIECE_BYTES, MATRIX_BYTES_MAX};
-use tessera_storage::{Batch, Key, Snapshot, pieces_of};
+use tessera_storage::{Batch, Family, Key, Snapshot, pieces_of};
 
 use crate::records::RecordError;
 
@@ -54,6 +54,22 @@ pub fn abandon_batch(input: Digest) -> Batch {
     batch
 }
 
+/// Inputs of which pieces are here and the whole is not: their uploads were cut off with the hub.
+///
+/// Looks at one key of each input, however many pieces it has.
+pub fn abandoned(store: &dyn Snapshot) -> Result<Vec<Digest>, RecordError> {
+    let mut found = Vec::new();
+    let mut rest = Family::Pieces.range();
+    while let Some(entry) = store.range(&rest, 1)?.pop() {
+        let Ok((Key::Piece { input, .. }, _)) = Key::decode(&entry.key) else { break };
+        if length(store, input)?.is_none() {
+            found.push(input);
+        }
+        rest.start = pieces_of(input).end;
+    }
+    Ok(found)
+}
+
 /// The inputs that are being uploaded: one upload of each at a time, since they share their pieces.
 #[derive(Clone, Debug, Default)]
 pub struct Uploads(Arc<Mutex<BTreeSet<Digest>>>);
@@ -88,6 +104,13 @@ impl Uploads {
     }
 }
 
+impl Uploads {
+    /// How many are under way.
+    pub fn count(&self) -> usize {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).len()
+    }
+}
+
 impl Drop for Upload {
     fn drop(&mut self) {
         let mut all = self.all.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -98,7 +121,11 @@ impl Drop for Upload {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tessera_storage::{Engine, Memory};
+    use tessera_storage::{Commit, Engine, Memory};
+
+    fn commit(engine: &Memory, batch: Batch) {
+        assert_eq!(engine.commit(batch).unwrap(), Commit::Done);
+    }
 
     #[test]
     fn an_input_is_here_only_once_it_is_whole() {
@@ -106,10 +133,37 @@ mod tests {
         let snapshot = || engine.snapshot().unwrap();
         engine.commit(piece_batch(input, 0, &[7; 10])).unwrap();
         assert!(piece(&*snapshot(), input, 0).unwrap().is_none());
-        engine.commit(whole_batch(input, 10)).unwrap();
+        commit(&engine, whole_batch(input, 10));
         assert_eq!(length(&*snapshot(), input).unwrap(), Some(10));
         assert_eq!(piece(&*snapshot(), input, 0).unwrap(), Some(vec![7; 10]));
         assert_eq!(piece(&*snapshot(), input, INPUT_PIECE_BYTES).unwrap(), None);
+    }
+
+    #[test]
+    fn the_largest_piece_fits_one_transaction_of_the_store() {
+        let batch = piece_batch(Digest([1; 32]), u64::MAX, &vec![0; INPUT_PIECE_BYTES as usize]);
+        batch.check().unwrap();
+    }
+
+    #[test]
+    fn pieces_of_an_upload_that_was_cut_off_with_the_hub_are_found_and_whole_inputs_are_left_alone() {
+        let engine = Memory::default();
+        for (number, whole) in [(1, true), (2, false), (3, true), (4, false)] {
+            let input = Digest([number; 32]);
+            for piece in 0..3 {
+                engine.commit(piece_batch(input, piece, &[number; 100])).unwrap();
+            }
+            if whole {
+                commit(&engine, whole_batch(input, 300));
+            }
+        }
+        let found = abandoned(&*engine.snapshot().unwrap()).unwrap();
+        assert_eq!(found, [Digest([2; 32]), Digest([4; 32])]);
+        found.into_iter().for_each(|input| commit(&engine, abandon_batch(input)));
+        let snapshot = engine.snapshot().unwrap();
+        assert!(abandoned(&*snapshot).unwrap().is_empty());
+        assert_eq!(piece(&*snapshot, Digest([3; 32]), 0).unwrap(), Some(vec![3; 100]));
+        assert_eq!(snapshot.range(&pieces_of(Digest([2; 32])), 1).unwrap(), []);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use tessera_protocol::spec::{JobSpec, Manifest};
 use tessera_protocol::tally::Tally;
 use tessera_protocol::unit::ShardRange;
 use tessera_protocol::wire::Hello;
-use tessera_storage::{Batch, Entry, Family, Key, ReadError, Snapshot, chunked, tiles_of};
+use tessera_storage::{Batch, Entry, Family, Key, ReadError, Snapshot, tiles_of};
 
 /// Version of every encoding below; a reader refuses others.
 const VERSION: u8 = 1;
@@ -215,11 +215,8 @@ fn headed(head: &[u8], tallies: &[u8]) -> Vec<u8> {
     [&(head.len() as u32).to_be_bytes()[..], head, tallies].concat()
 }
 
-/// Splits what lies under a tile's key: the plan that it is of, and its elements.
-pub fn tile_of(value: &[u8]) -> Option<(Digest, &[u8])> {
-    let (plan, elements) = value.split_first_chunk()?;
-    Some((Digest(*plan), elements))
-}
+/// What lies under a tile's key before its elements: the digest of the plan that it is of.
+pub const TILE_HEAD_BYTES: u64 = 32;
 
 /// Our own types have string keys and finite numbers, so they always are JSON.
 fn json<T: Serialize>(value: &T) -> Vec<u8> {
@@ -312,7 +309,11 @@ fn open_job(
     // Another hub version may cut the same job otherwise: then its shards are other paths, which the
     // machine finds out by the plan's digest.
     let progress = match plan.matrix() {
-        None => read_progress(store, id)?,
+        // A former version did not write the round of a job in its first one.
+        None => read_progress(store, id)?.map(|progress| match progress.plan == plan.digest() {
+            true => Progress { round: plan.round().clone(), ..progress },
+            false => progress,
+        }),
         Some(task) => Some(tiles_done(store, stored, &plan, task)?),
     };
     let base = match stored.view.extends {
@@ -337,11 +338,8 @@ fn tiles_done(
     let id = stored.view.id;
     let mut done = Ranges::default();
     for tile in 0..task.tile_count() {
-        // The first chunk says how long the whole is and which plan it is of.
-        let key = chunked::chunk_key(&Key::Tile { job: id, tile }.encode(), 0);
-        let Some(chunk) = store.get(&key)? else { continue };
-        let of = chunk.get(size_of::<u64>()..).and_then(tile_of).map(|(plan, _)| plan);
-        if of == Some(plan.digest()) {
+        let of = store.get_chunked_part(&Key::Tile { job: id, tile }.encode(), 0..TILE_HEAD_BYTES)?;
+        if of.is_some_and(|of| of == plan.digest().0) {
             done.insert(ShardRange { start: tile * task.panels(), end: (tile + 1) * task.panels() });
         }
     }
@@ -420,89 +418,5 @@ fn away(id: AgentId, stored: StoredAgent) -> AgentView {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use tessera_protocol::api::JobState;
-    use tessera_protocol::unit::{LaneIndex, Tick, UnixMillis};
-    use tessera_storage::{Commit, Engine, Memory};
-
-    fn job(paths: u64, key: Option<&str>) -> Arc<NewJob> {
-        let text = format!(
-            r#"{{"name":"n","workload":"monte_carlo","params":{{"model":"pi","paths":{paths},"shard_size":100}}}}"#
-        );
-        let manifest = JobSpec::from_json(text.as_bytes()).unwrap().check().unwrap();
-        let plan = Plan::new(&manifest, 0).unwrap();
-        let id = JobId::new(5, [paths as u8; 10]);
-        let idempotency_key = key.map(str::to_owned);
-        Arc::new(NewJob { id, manifest, plan, created: UnixMillis(5), base: None, idempotency_key })
-    }
-
-    fn view_of(job: &Arc<NewJob>) -> JobView {
-        use tessera_hub_core::home::{Fleet, Home, Judge};
-        use tessera_hub_core::verifier::Verifier;
-        let (verifier, fleet) = (Verifier::new([0; 32]), Fleet { agents: vec![0] });
-        let (lane, now, unix_origin) = (LaneIndex(0), Tick(0), UnixMillis(0));
-        let judge = Judge { verifier: &verifier, fleet: &fleet, lane, now, unix_origin };
-        Home::open(job.clone(), None, Tick(0), UnixMillis(0)).view(&judge)
-    }
-
-    fn commit(engine: &Memory, record: &Record) -> Commit {
-        engine.commit(batch_of(record)).unwrap()
-    }
-
-    #[test]
-    fn an_open_job_comes_back_with_what_of_it_was_done() {
-        let (engine, job) = (Memory::default(), job(1_000, None));
-        let view = Box::new(view_of(&job));
-        assert_eq!(
-            commit(&engine, &Record::JobAccepted { job: job.clone(), view: view.clone() }),
-            Commit::Done
-        );
-        let mut done = tessera_hub_core::ranges::Ranges::default();
-        done.insert(ShardRange { start: 2, end: 4 });
-        let tally = Arc::new(Tally { samples: 200, counts: vec![77], ..Tally::default() });
-        let progress = Progress { done, tally, view: *view, plan: job.plan.digest() };
-        let record = Record::JobProgressed { job: job.id, progress: Box::new(progress.clone()) };
-        assert_eq!(commit(&engine, &record), Commit::Done);
-        let recovered = recover(&*engine.snapshot().unwrap()).unwrap();
-        assert_eq!(recovered.open, vec![(job.clone(), Some(progress.clone()))]);
-        let other_cut = Progress { plan: Digest([1; 32]), ..progress };
-        let record = Record::JobProgressed { job: job.id, progress: Box::new(other_cut) };
-        assert_eq!(commit(&engine, &record), Commit::Done);
-        let recovered = recover(&*engine.snapshot().unwrap()).unwrap();
-        assert_eq!(recovered.open, vec![(job, None)], "progress of another cut means nothing");
-    }
-
-    #[test]
-    fn an_ended_job_keeps_its_result_and_its_tally_and_is_open_no_more() {
-        let (engine, job) = (Memory::default(), job(1_000, None));
-        let view = Box::new(view_of(&job));
-        let _ = commit(&engine, &Record::JobAccepted { job: job.clone(), view: view.clone() });
-        let tally = Arc::new(Tally { samples: 1_000, counts: vec![785], ..Tally::default() });
-        let view = Box::new(JobView { state: JobState::Done, ..*view });
-        let outcome = Outcome::Done { result: (*b"{}").into(), tally: tally.clone() };
-        let _ = commit(&engine, &Record::JobEnded { job: job.id, view: view.clone(), outcome });
-        let snapshot = engine.snapshot().unwrap();
-        let recovered = recover(&*snapshot).unwrap();
-        assert!(recovered.open.is_empty());
-        assert_eq!(recovered.views, vec![*view]);
-        assert_eq!(read_result(&*snapshot, job.id).unwrap(), Some(b"{}".to_vec()));
-        assert_eq!(read_progress(&*snapshot, job.id).unwrap().unwrap().tally, tally);
-    }
-
-    #[test]
-    fn a_second_job_under_one_idempotency_key_conflicts_with_the_first() {
-        let (engine, first, second) = (Memory::default(), job(1_000, Some("k")), job(2_000, Some("k")));
-        for (job, conflicts) in [(&first, false), (&second, true)] {
-            let record = Record::JobAccepted { job: job.clone(), view: Box::new(view_of(job)) };
-            match commit(&engine, &record) {
-                Commit::Done => assert!(!conflicts),
-                Commit::Conflict { found, .. } => {
-                    assert!(conflicts);
-                    let found = read_idempotency(&found.unwrap());
-                    assert_eq!(found, Some((first.id, first.manifest.digest())));
-                }
-            }
-        }
-    }
-}
+#[path = "records/tests.rs"]
+mod tests;

@@ -16,7 +16,7 @@ use crate::monte_carlo::philox_key;
 
 mod file;
 
-pub use file::{TileMisfit, npy_band, npy_bytes, npy_header};
+pub use file::{TileMisfit, npy_band, npy_band_lines, npy_bytes, npy_header, npy_lines};
 
 /// Side of a tile where the client named none: a shard of it with k = 2048 takes a core about 10 ms.
 const TILE_SIDE: u64 = 512;

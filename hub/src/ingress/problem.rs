@@ -54,7 +54,7 @@ pub enum Code {
     InputBusy,
     /// The body has another digest than the path.
     InputDiffers,
-    /// An upload without a length, or with too large a one.
+    /// An upload without a length, of nothing, or of too much.
     InputLength,
     /// Too many uploads are under way.
     UploadsFull,
@@ -107,6 +107,7 @@ impl Code {
         Code::IdInvalid,
         Code::DigestInvalid,
         Code::IdempotencyKeyInvalid,
+        Code::InputLength,
         Code::KeyMissing,
         Code::KeyWrong,
         Code::RouteUnknown,
@@ -122,7 +123,6 @@ impl Code {
         Code::JobFailed,
         Code::JobCancelled,
         Code::BodyTooLarge,
-        Code::InputLength,
         Code::ContentTypeUnsupported,
         Code::SpecInvalid,
         Code::InputDiffers,
@@ -195,26 +195,26 @@ impl Code {
                 "The job ended before",
                 "There is nothing to cancel; `GET /v1/jobs/{id}` says how it ended."),
             Code::OutputNone => ("output_none", S::NOT_FOUND, None,
-                "The job's result is no file",
-                "`GET /v1/jobs/{id}/result` gives the result document."),
+                "The job's result is a document and no file",
+                "Take `GET /v1/jobs/{id}/result`; only matrix jobs have a file."),
             Code::DigestInvalid => ("digest_invalid", S::BAD_REQUEST, None,
-                "This is not a digest",
-                "An input is named by the BLAKE3 of its bytes: 64 lower-case hex digits, as `b3sum` prints."),
+                "This is not a BLAKE3 digest",
+                "An input is named by the BLAKE3 of its bytes: 64 lower-case hex digits, as `b3sum` prints them."),
             Code::InputUnknown => ("input_unknown", S::NOT_FOUND, None,
-                "The input is not here",
-                "Upload it with `PUT /v1/inputs/{blake3}`."),
+                "There is no such input file",
+                "Upload it with `PUT /v1/inputs/{blake3}`, as `tessera submit` does."),
             Code::InputBusy => ("input_busy", S::CONFLICT, Some(5),
-                "The input is being uploaded by somebody else",
-                "Ask `HEAD /v1/inputs/{blake3}` until it is here, or try again."),
+                "Another client is uploading this file",
+                "Ask `HEAD /v1/inputs/{blake3}` every few seconds until it answers 200, or send it again."),
             Code::InputDiffers => ("input_differs", S::UNPROCESSABLE_ENTITY, None,
                 "The body has another digest than the path",
-                "The file changed on its way or since its digest was taken; nothing was kept. Take the digest again and upload."),
-            Code::InputLength => ("input_length", S::PAYLOAD_TOO_LARGE, None,
-                "An input must have a length, and no more than a matrix may have",
-                "Send Content-Length; a file may have 1 GiB and a header."),
+                "The file changed on its way or after its digest was taken, and nothing was kept: take the digest again and send it again."),
+            Code::InputLength => ("input_length", S::BAD_REQUEST, None,
+                "The length of the file is missing, zero or too large",
+                "Send the whole file with a Content-Length and not chunked; a matrix may have 1 GiB, and its header 64 KiB."),
             Code::UploadsFull => ("uploads_full", S::SERVICE_UNAVAILABLE, Some(5),
-                "Too many uploads are under way",
-                "Try again in a few seconds."),
+                "Too many files are being uploaded",
+                "Send it again in a few seconds; 16 are taken at once."),
             Code::JobFailed => ("job_failed", S::GONE, None,
                 "The job failed and has no result",
                 "`GET /v1/jobs/{id}` says why under `failure`; submit it again once that is mended."),
@@ -223,7 +223,7 @@ impl Code {
                 "Submit it again to compute it."),
             Code::BodyTooLarge => ("body_too_large", S::PAYLOAD_TOO_LARGE, None,
                 "The body is too large",
-                "A body may have 8 MiB; split the book over several jobs."),
+                "A body may have 8 MiB: split the book over several jobs, and send matrices as input files."),
             Code::ContentTypeUnsupported => ("content_type_unsupported", S::UNSUPPORTED_MEDIA_TYPE, None,
                 "The body must be JSON",
                 "Send `Content-Type: application/json`."),
@@ -313,12 +313,7 @@ impl IntoResponse for Refusal {
                     .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"tessera\""));
             }
             // The rest of the body is still on its way: the connection is of no more use.
-            Code::BodyTooLarge
-            | Code::BodyTimeout
-            | Code::BodyMalformed
-            | Code::InputLength
-            | Code::InputBusy
-            | Code::UploadsFull => {
+            Code::BodyTooLarge | Code::BodyTimeout | Code::BodyMalformed => {
                 headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             _ => {}

@@ -171,13 +171,8 @@ async fn result(
 ) -> Result<Response, Refusal> {
     let id = job_id(&path_text(id)?)?;
     let JobResult { bytes, digest } = door.answer(door.backend.result(id)).await?;
+    let has_it = has(&headers, digest);
     let (digest, tag) = (digest.to_string(), format!("\"{digest}\""));
-    let has_it = headers
-        .get_all(header::IF_NONE_MATCH)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|known| known.trim().trim_start_matches("W/") == tag || known.trim() == "*");
     let described = [
         (header::ETAG, tag),
         (header::HeaderName::from_static("tessera-digest"), digest),
@@ -192,9 +187,24 @@ async fn result(
     })
 }
 
-async fn output(State(door): Shared, id: Result<Path<String>, PathRejection>) -> Result<Response, Refusal> {
+/// Whether the client holds the bytes of a digest already.
+fn has(headers: &HeaderMap, digest: Digest) -> bool {
+    let tag = format!("\"{digest}\"");
+    let known = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    known
+        .flat_map(|value| value.split(','))
+        .any(|known| known.trim().trim_start_matches("W/") == tag || known.trim() == "*")
+}
+
+async fn output(
+    State(door): Shared,
+    id: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
     let id = job_id(&path_text(id)?)?;
-    Ok(files::give(door.answer(door.backend.output(id)).await?))
+    let output = door.answer(door.backend.output(id)).await?;
+    let has_it = has(&headers, output.digest);
+    Ok(files::give(output, has_it))
 }
 
 async fn put_input(
@@ -202,7 +212,7 @@ async fn put_input(
     input: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Result<Response, Refusal> {
-    files::take(&door, digest(&path_text(input)?)?, request.into_body()).await
+    Ok(files::take(door, digest(&path_text(input)?)?, request.into_body()).await)
 }
 
 async fn show_input(

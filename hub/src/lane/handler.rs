@@ -5,23 +5,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tessera_hub_core::effect::CloseReason as MachineReason;
 use tessera_hub_core::lane::Config;
 use tessera_hub_core::{BatchId, Effect, Event, Lane, LaneMessage, Record, SessionId as Session};
-use tessera_protocol::id::{AgentId, Digest, JobId};
+use tessera_protocol::id::{AgentId, JobId};
 use tessera_protocol::matrix::Task;
 use tessera_protocol::unit::{LaneIndex, Tick};
-use tessera_protocol::wire::{BulkHeader, Hello, HubControl, Refusal};
+use tessera_protocol::wire::{self, BulkHeader, Hello, HubControl, Refusal};
 use tessera_storage::{Batch, Commit};
 
 use super::agents::{self, Heard, Standing, Standings};
 use super::frames::Frames;
+use super::pieces::{Piece, Pieces, TooMany};
 use crate::clients::{Clients, ToClients};
 use crate::inputs;
 use crate::journal::{Failed, Journal, Refused, Verdict};
 use crate::output;
 use crate::quic::{CloseCode, SessionEvent, SessionId, Sessions};
-use crate::reader::{Read, Reader};
+use crate::reader::{Length, Read, Reader};
 use crate::records::{self, RecordError};
 use crate::runtime::{LaneHandler, Mailbox, Mailboxes, PushError};
 
@@ -48,12 +50,10 @@ pub enum Input {
     },
     /// The reader read a piece of an input, or could not.
     Piece {
-        /// The session that asked.
-        session: u64,
-        /// What it asked for.
-        header: BulkHeader,
-        /// The bytes.
-        bytes: Option<Vec<u8>>,
+        /// Which.
+        piece: Piece,
+        /// Its header and bytes, as they are sent.
+        payload: Option<Bytes>,
     },
     /// The store judged an enrolment.
     Enrolled {
@@ -104,6 +104,7 @@ pub struct Handler {
     /// What full queues gave back, each in order.
     to_journal: VecDeque<Refused>,
     to_reader: VecDeque<Read>,
+    pieces: Pieces,
     to_lanes: BTreeMap<u16, VecDeque<Input>>,
     to_clients: VecDeque<ToClients>,
     /// Agents that were told why they may not work, and when their sessions end at the latest.
@@ -136,6 +137,7 @@ impl Handler {
             counters,
             to_journal: VecDeque::new(),
             to_reader: VecDeque::new(),
+            pieces: Pieces::default(),
             to_lanes: BTreeMap::new(),
             to_clients: VecDeque::new(),
             refused: VecDeque::new(),
@@ -166,7 +168,7 @@ impl Handler {
             Effect::SendJob { session, job, kernel, task } => self.frames.job(session, job, kernel, &task),
             Effect::SendPass { session, job, pass } => self.frames.pass(session, job, &pass),
             Effect::SendInput { session, job, input, blake3, offset } => {
-                self.send_input(session, job, input, blake3, offset);
+                self.send_piece(session, Piece { job, input, blake3, offset }, io);
             }
             Effect::Assemble { job, task } => self.assemble(job, task),
             Effect::Assign { session, job, assignment } => {
@@ -224,23 +226,38 @@ impl Handler {
         self.to_journal.extend(refused);
     }
 
-    fn send_input(&mut self, session: Session, job: JobId, input: u32, blake3: Digest, offset: u64) {
-        let me = self.me.clone();
-        let header = BulkHeader::Input { job: job.0, input, offset };
-        self.read(Box::new(move |store| {
-            let piece =
-                store.map_err(RecordError::from).and_then(|store| inputs::piece(&*store, blake3, offset));
-            let bytes = piece.unwrap_or_else(|error| {
-                tracing::error!(%error, input = %blake3, "an input cannot be read");
-                None
-            });
-            deliver(&me, Input::Piece { session: session.0, header, bytes });
-        }));
+    fn send_piece(&mut self, session: Session, piece: Piece, io: &mut Sessions) {
+        match self.pieces.ask(session, piece) {
+            Ok(()) => self.read_pieces(),
+            Err(TooMany) => {
+                tracing::warn!(session = session.0, "an agent asks for pieces that it does not wait for");
+                let words = "more pieces of inputs asked for than may be on their way";
+                io.close(SessionId::from_bits(session.0), CloseCode::TOO_MUCH, words);
+            }
+        }
+    }
+
+    fn read_pieces(&mut self) {
+        while let Some(piece) = self.pieces.next() {
+            let me = self.me.clone();
+            self.read(Read::new(Length::Piece, move |store| {
+                let Piece { job, input, blake3, offset } = piece;
+                let bytes =
+                    store.map_err(RecordError::from).and_then(|store| inputs::piece(&*store, blake3, offset));
+                let bytes = bytes.unwrap_or_else(|error| {
+                    tracing::error!(%error, input = %blake3, "an input cannot be read");
+                    None
+                });
+                let header = BulkHeader::Input { job: job.0, input, offset };
+                let payload = bytes.map(|bytes| wire::bulk(&header, &bytes).into());
+                deliver(&me, Input::Piece { piece, payload });
+            }));
+        }
     }
 
     fn assemble(&mut self, job: JobId, task: Arc<Task>) {
         let me = self.me.clone();
-        self.read(Box::new(move |store| {
+        self.read(Read::new(Length::Whole, move |store| {
             let output =
                 store.map_err(RecordError::from).and_then(|store| output::digest(&*store, job, &task));
             let output = output.inspect_err(|error| tracing::error!(%error, "a result cannot be read")).ok();
@@ -396,11 +413,11 @@ impl LaneHandler for Handler {
             Input::Event(event) => self.step(now, *event, io),
             Input::Known { session, verdict } => self.known(now, Session(session), &verdict, io),
             Input::Enrolled { session, verdict } => self.enrolled(now, Session(session), &verdict, io),
-            Input::Piece { session, header, bytes } => {
-                let session = Session(session);
-                if self.standings.contains_key(&session) {
-                    self.frames.input(session, &header, bytes);
+            Input::Piece { piece, payload } => {
+                for session in self.pieces.read(&piece) {
+                    self.frames.piece(session, &piece, payload.clone());
                 }
+                self.read_pieces();
             }
         }
     }
@@ -424,6 +441,7 @@ impl LaneHandler for Handler {
             }
             SessionEvent::Closed { reason, .. } => {
                 self.frames.drop_session(session);
+                self.pieces.drop_session(session);
                 if let Some(Standing::Working) = self.standings.remove(&session) {
                     tracing::debug!(session = session.0, %reason, "session closed");
                     self.step(now, Event::SessionClosed { session }, io);

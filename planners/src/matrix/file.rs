@@ -5,6 +5,7 @@
 
 use alloc::format;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use tessera_protocol::matrix::Task;
 use tessera_protocol::spec::Dtype;
@@ -46,18 +47,32 @@ pub fn npy_band(
     row: u64,
     tiles: impl IntoIterator<Item = impl AsRef<[u8]>>,
 ) -> Result<Vec<u8>, TileMisfit> {
-    let [rows, cols, _] = task.shape();
+    npy_lines(task, row, 0..npy_band_lines(task, row), tiles)
+}
+
+/// Rows of the result in one row of tiles.
+pub fn npy_band_lines(task: &Task, row: u64) -> u64 {
+    task.tile[0].min(task.shape()[0] - row * task.tile[0])
+}
+
+/// Some of the rows of [`npy_band`], counted from its first: `tiles` are the elements of these rows only.
+pub fn npy_lines(
+    task: &Task,
+    row: u64,
+    lines: Range<u64>,
+    tiles: impl IntoIterator<Item = impl AsRef<[u8]>>,
+) -> Result<Vec<u8>, TileMisfit> {
     let element = task.element_bytes();
-    let height = task.tile[0].min(rows - row * task.tile[0]);
-    let row_bytes = (cols * element) as usize;
+    let row_bytes = (task.shape()[1] * element) as usize;
+    let height = lines.end.checked_sub(lines.start).ok_or(TileMisfit)?;
     let mut bytes = alloc::vec![0; height as usize * row_bytes];
     for (tile, elements) in task.tiles_of_row(row).0.zip(tiles) {
         let block = task.block(tile * task.panels()).ok_or(TileMisfit)?;
         let elements = elements.as_ref();
-        if elements.len() as u64 != block.elements() * element {
+        let width = ((block.cols.end - block.cols.start) * element) as usize;
+        if elements.len() != height as usize * width {
             return Err(TileMisfit);
         }
-        let width = ((block.cols.end - block.cols.start) * element) as usize;
         let left = (block.cols.start * element) as usize;
         for (line, elements) in bytes.chunks_exact_mut(row_bytes).zip(elements.chunks_exact(width)) {
             line[left..left + width].copy_from_slice(elements);
