@@ -26,10 +26,12 @@ pub enum Program {
     MonteCarlo,
     /// `ptx/gemm.ptx`.
     Gemm,
+    /// `ptx/baseline.ptx`: what a Monte Carlo with CUDA's own libraries does, to be measured against. Not reproducible.
+    Baseline,
 }
 
 impl Program {
-    /// All of them.
+    /// Those whose bits are promised.
     pub const ALL: [Program; 2] = [Program::MonteCarlo, Program::Gemm];
 
     /// The PTX, as `kernels/cuda/build-ptx` made it.
@@ -37,7 +39,17 @@ impl Program {
         match self {
             Program::MonteCarlo => include_str!("../ptx/monte_carlo.ptx"),
             Program::Gemm => include_str!("../ptx/gemm.ptx"),
+            Program::Baseline => include_str!("../ptx/baseline.ptx"),
         }
+    }
+
+    /// Names of its kernels.
+    pub fn kernels(self) -> impl Iterator<Item = &'static str> {
+        self.ptx()
+            .split(".visible .entry ")
+            .skip(1)
+            .filter_map(|entry| entry.split_once('('))
+            .map(|(name, _)| name)
     }
 }
 

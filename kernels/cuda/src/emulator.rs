@@ -64,7 +64,8 @@ impl Backend for Emulator {
     }
 
     fn launch(&mut self, _: Stream, launch: &Launch<'_>) -> Result<(), CudaError> {
-        let module = &self.modules[launch.program as usize];
+        let module = self.modules.get(launch.program as usize);
+        let module = module.ok_or(CudaError::Unsupported { what: "what is not reproducible" })?;
         Ok(self.machine.launch(module, launch.kernel, launch.blocks, launch.threads, launch.arguments)?)
     }
 

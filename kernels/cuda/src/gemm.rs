@@ -205,22 +205,17 @@ pub fn gemm_cut<T: Element, B: Backend>(
     let addend = scope.allocate(tile_bytes)?;
     let mut work =
         Work { product, k, depth: cut.depth, chunks, results, addend, bytes: Vec::new(), brought: 0 };
-    let mut done: Option<(Tile, u64)> = None;
+    let mut output = Output { out, cols, waiting: None };
     let starts =
         (0..rows).step_by(cut.tile).flat_map(|row| (0..cols).step_by(cut.tile).map(move |col| [row, col]));
     for (number, [row, col]) in starts.enumerate() {
         let tile =
             Tile { rows: row..(row + cut.tile).clamp(0, rows), cols: col..(col + cut.tile).clamp(0, cols) };
         let result = work.results[number % 2];
-        work.tile(scope.backend, &tile, result, cancelled)?;
-        // The next tile's first chunk is under way before anybody waits for this one's result.
-        if let Some((before, result)) = done.replace((tile, result)) {
-            take(scope.backend, &before, result, cols, out)?;
-        }
+        work.tile(scope.backend, &tile, result, &mut output, cancelled)?;
+        output.waiting = Some((tile, result));
     }
-    if let Some((last, result)) = done {
-        take(scope.backend, &last, result, cols, out)?;
-    }
+    output.settle(scope.backend)?;
     match out.iter().position(|value| !value.finite()) {
         Some(place) => Err(CudaError::NotFinite { row: place / cols, col: place % cols }),
         None => Ok(()),
@@ -283,11 +278,14 @@ impl<T: Element> Work<'_, T> {
         backend: &mut B,
         tile: &Tile,
         result: u64,
+        before: &mut Output<'_, T>,
         cancelled: &dyn Fn() -> bool,
     ) -> Result<(), CudaError> {
         let shape = [tile.rows.len(), tile.cols.len()];
         let elements = shape[0] * shape[1];
-        backend.clear(Stream::First, result, elements * T::BYTES)?;
+        if self.k.is_empty() {
+            backend.clear(Stream::First, result, elements * T::BYTES)?;
+        }
         let starts: Vec<usize> = self.k.clone().step_by(self.depth).collect();
         let mut next = match starts.first() {
             Some(first) => Some(self.bring(backend, tile, *first)?),
@@ -305,7 +303,10 @@ impl<T: Element> Work<'_, T> {
             if let Some(start) = starts.get(number + 1) {
                 next = Some(self.bring(backend, tile, *start)?);
             }
+            // While this tile is computed, the one before it comes back.
+            before.settle(backend)?;
         }
+        before.settle(backend)?;
         self.finish(backend, tile, result, elements)?;
         backend.follow(Stream::Second, Stream::First)
     }
@@ -373,19 +374,23 @@ impl<T: Element> Work<'_, T> {
     }
 }
 
-/// Brings a tile back and puts it in its place.
-fn take<T: Element, B: Backend>(
-    backend: &mut B,
-    tile: &Tile,
-    result: u64,
+/// The whole result, and the tile of it that is still on the device.
+struct Output<'a, T> {
+    out: &'a mut [T],
     cols: usize,
-    out: &mut [T],
-) -> Result<(), CudaError> {
-    let mut bytes = vec![0; tile.rows.len() * tile.cols.len() * T::BYTES];
-    backend.download(Stream::Second, result, &mut bytes)?;
-    for (row, bytes) in tile.rows.clone().zip(bytes.chunks_exact(tile.cols.len() * T::BYTES)) {
-        let line = &mut out[row * cols + tile.cols.start..row * cols + tile.cols.end];
-        line.iter_mut().zip(T::take(bytes)).for_each(|(out, value)| *out = value);
+    waiting: Option<(Tile, u64)>,
+}
+
+impl<T: Element> Output<'_, T> {
+    /// Brings the waiting tile back, if there is one, and puts it in its place.
+    fn settle<B: Backend>(&mut self, backend: &mut B) -> Result<(), CudaError> {
+        let Some((tile, result)) = self.waiting.take() else { return Ok(()) };
+        let mut bytes = vec![0; tile.rows.len() * tile.cols.len() * T::BYTES];
+        backend.download(Stream::Second, result, &mut bytes)?;
+        for (row, bytes) in tile.rows.clone().zip(bytes.chunks_exact(tile.cols.len() * T::BYTES)) {
+            let line = &mut self.out[row * self.cols..][tile.cols.clone()];
+            line.iter_mut().zip(T::take(bytes)).for_each(|(out, value)| *out = value);
+        }
+        Ok(())
     }
-    Ok(())
 }

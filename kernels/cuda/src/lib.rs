@@ -5,12 +5,15 @@
 //! computed where, and what has no kernel here is [`CudaError::Unsupported`].
 
 pub mod backend;
+mod device;
+mod driver;
 mod emulator;
 mod error;
 pub mod gemm;
 pub mod interpreter;
 mod monte_carlo;
 
+pub use device::{Device, DeviceInfo, NoGpu, discover};
 pub use emulator::Emulator;
 pub use error::CudaError;
 pub use monte_carlo::monte_carlo;
