@@ -2,6 +2,8 @@
 
 #include "cuda.h"
 
+typedef unsigned long long u64;
+
 namespace monte_carlo {
 #include "monte_carlo.cu"
 }

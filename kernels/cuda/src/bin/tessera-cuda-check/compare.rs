@@ -28,17 +28,22 @@ impl Digests {
     }
 }
 
-/// Every workload, with enough paths and elements to fill a large device.
-pub(crate) fn all(device: &mut Device) -> Result<Vec<Digests>, CudaError> {
+/// Every workload, with enough paths and elements to fill a large device, or with a thousandth of the paths.
+pub(crate) fn all(device: &mut Device, quick: bool) -> Result<Vec<Digests>, CudaError> {
     let call = book(&[&[1.0]], vec![contract(0, 0, Payoff::EuropeanCall)]);
-    let mut digests = vec![
-        tally(device, "pi", &PI, (1 << 32) - 12_345, 1 << 26)?,
-        tally(device, "one call", &call, 3, 20_000_001)?,
-        tally(device, "every payoff", &every_payoff(), 4_711, 2_000_000)?,
-        tally(device, "wild", &wild(), 5, 1_000_000)?,
-        tally(device, "overflowing", &overflowing(), 0, 1_000_000)?,
-    ];
-    for shape in [[700, 333, 513], [129, 1000, 65]] {
+    let mut digests = Vec::new();
+    for (name, task, first, paths) in [
+        ("pi", &PI, (1 << 32) - 12_345, 67_000_001),
+        ("one call", &call, 3, 20_000_001),
+        ("every payoff", &every_payoff(), 4_711, 2_000_000),
+        ("wild", &wild(), 5, 1_000_000),
+        ("overflowing", &overflowing(), 0, 1_000_000),
+    ] {
+        digests.push(tally(device, name, task, first, if quick { paths / 1000 } else { paths })?);
+    }
+    // The first two are cut along k and into tiles.
+    let shapes = [[40, 9001, 50], [4200, 5, 70], [129, 333, 65], [1100, 1001, 900]];
+    for shape in shapes.into_iter().take(if quick { 3 } else { 4 }) {
         digests.push(product_f64(device, shape)?);
         digests.push(product_f32(device, shape)?);
     }
