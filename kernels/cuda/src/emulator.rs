@@ -33,6 +33,12 @@ impl Emulator {
         Emulator { scratch_bytes, ..self }
     }
 
+    /// The same with the last block and thread first, which changes no bit either.
+    pub fn turned_around(mut self) -> Emulator {
+        self.machine.turn_around();
+        self
+    }
+
     /// Instructions executed so far.
     pub fn executed(&self) -> u64 {
         self.machine.executed()

@@ -3,7 +3,8 @@
 //! Owns parsing ([`Module`]), the lint and the execution of grids. It knows the instructions that our kernels are made
 //! of and refuses every other, above all floating-point arithmetic that is not rounded to nearest once.
 //!
-//! *Order*: blocks one after another; the threads of a block one after another, each up to its next barrier. Addresses
+//! *Order*: blocks one after another; the threads of a block one after another, each up to its next barrier; or all of
+//! them the other way round. Addresses
 //! are checked: an access outside a buffer, or not aligned, is an error, as is a barrier that not all threads reach.
 
 mod execute;

@@ -26,6 +26,13 @@ fn the_memory_that_batches_are_cut_by_changes_no_bit() {
 }
 
 #[test]
+fn the_order_of_threads_and_blocks_changes_no_bit() {
+    let mut emulator = Emulator::new().unwrap().turned_around();
+    assert_same_tallies(&mut emulator, 500);
+    assert_same_products::<f32, _>(&mut emulator);
+}
+
+#[test]
 fn products_of_doubles_have_the_bits_of_their_definition() {
     assert_same_products::<f64, _>(&mut Emulator::new().unwrap());
 }

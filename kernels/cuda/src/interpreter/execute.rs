@@ -13,6 +13,8 @@ pub struct Machine {
     memory: Memory,
     /// Instructions executed by all launches.
     executed: u64,
+    /// The last block and thread first.
+    backwards: bool,
 }
 
 /// Where a thread goes on, or that it has ended.
@@ -43,6 +45,17 @@ impl Machine {
         self.executed
     }
 
+    /// Runs the last block and thread first from now on. A kernel that lacks a barrier gives other bytes then.
+    pub fn turn_around(&mut self) {
+        self.backwards = !self.backwards;
+    }
+
+    /// The numbers below `count`, in the order in which their owners run.
+    fn order(&self, count: u32) -> impl Iterator<Item = u32> + use<> {
+        let backwards = self.backwards;
+        (0..count).map(move |number| if backwards { count - 1 - number } else { number })
+    }
+
     /// Runs a grid of blocks of threads, all in one or two dimensions.
     pub fn launch(
         &mut self,
@@ -54,8 +67,8 @@ impl Machine {
     ) -> Result<(), PtxError> {
         let kernel = module.kernel(name)?;
         let mut template = template(kernel, name, arguments)?;
-        for y in 0..blocks[1] {
-            for x in 0..blocks[0] {
+        for y in self.order(blocks[1]) {
+            for x in self.order(blocks[0]) {
                 for (register, special) in &kernel.specials {
                     let value = match special {
                         Special::Thread(_) => continue,
@@ -85,7 +98,7 @@ impl Machine {
         if !kernel.has_barriers {
             // Threads that never wait share one set of registers, which stays in the cache.
             let mut registers = vec![0; kernel.registers];
-            for thread in 0..threads {
+            for thread in self.order(threads) {
                 fill(&mut registers, thread);
                 self.thread(kernel, 0, &mut registers, &mut shared)?;
             }
@@ -97,7 +110,9 @@ impl Machine {
         }
         let mut stops = vec![Stop::Barrier { next: 0 }; threads as usize];
         loop {
-            for (registers, stop) in files.chunks_exact_mut(kernel.registers).zip(&mut stops) {
+            for thread in self.order(threads) {
+                let stop = &mut stops[thread as usize];
+                let registers = &mut files[thread as usize * kernel.registers..][..kernel.registers];
                 if let Stop::Barrier { next } = *stop {
                     *stop = self.thread(kernel, next, registers, &mut shared)?;
                 }
