@@ -105,6 +105,16 @@ impl<'a, T: Element> Product<'a, T> {
         Ok(Product { a, b: self.b.tile(0..self.depth(), cols)?, addend, ..self })
     }
 
+    /// `alpha`, `A` and `B`.
+    pub fn factors(&self) -> (T, View<'a, T>, View<'a, T>) {
+        (self.alpha, self.a, self.b)
+    }
+
+    /// `beta` and `C`, where `C` is read.
+    pub fn addend(&self) -> Option<(T, View<'a, T>)> {
+        self.addend
+    }
+
     /// Rows of the result.
     pub fn rows(&self) -> usize {
         self.a.rows()

@@ -5,6 +5,7 @@
 //! computed where, and what has no kernel here is [`CudaError::Unsupported`].
 
 pub mod backend;
+mod block;
 mod device;
 mod driver;
 mod emulator;
@@ -13,6 +14,7 @@ pub mod gemm;
 pub mod interpreter;
 mod monte_carlo;
 
+pub use block::block;
 pub use device::{Device, DeviceInfo, NoGpu, discover};
 pub use emulator::Emulator;
 pub use error::CudaError;

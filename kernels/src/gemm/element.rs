@@ -29,6 +29,8 @@ pub trait Element: sealed::Sealed + Copy + PartialEq + std::fmt::Debug + Send + 
     fn widened(self) -> f64;
     /// The sum, rounded.
     fn plus(self, other: Self) -> Self;
+    /// Appends its bytes, little-endian.
+    fn put(self, bytes: &mut Vec<u8>);
 }
 
 pub(super) mod sealed {
@@ -74,6 +76,9 @@ macro_rules! element {
             }
             fn plus(self, other: Self) -> Self {
                 self + other
+            }
+            fn put(self, bytes: &mut Vec<u8>) {
+                bytes.extend_from_slice(&self.to_le_bytes());
             }
         }
 

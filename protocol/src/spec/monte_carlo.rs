@@ -27,6 +27,13 @@ pub struct MonteCarloParams {
     pub quantiles: Quantiles,
 }
 
+impl MonteCarloParams {
+    /// So many paths of a book, and everything else as it is when nothing is said.
+    pub fn of_book(model: ModelName, paths: u64, book: Vec<ContractSpec>) -> MonteCarloParams {
+        MonteCarloParams { model, paths, shard_size: None, book, stop: None, quantiles: Quantiles::default() }
+    }
+}
+
 /// When a job may stop before all its paths are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
