@@ -442,12 +442,7 @@ fn job_of(book: Vec<ContractSpec>) -> JobSpec {
         project: "default".to_owned(),
         workload: Workload::MonteCarlo,
         seed: 0,
-        params: Params::MonteCarlo(MonteCarloParams {
-            model: ModelName::Gbm,
-            paths: 1,
-            shard_size: None,
-            book,
-        }),
+        params: Params::MonteCarlo(MonteCarloParams::of_book(ModelName::Gbm, 1, book)),
         inputs: Vec::new(),
         verify: VerifyClass::default(),
         priority: Priority::default(),

@@ -18,12 +18,13 @@ use tessera_protocol::spec::{JobSpec, Params};
 mod args;
 mod attend;
 mod failure;
+mod kernels;
 mod matrices;
 mod progress;
 mod run;
 
 pub(crate) use args::Args;
-use args::{AgentCommand, Command, Connection, JobCommand, Submit};
+use args::{AgentCommand, Command, Connection, JobCommand, KernelsCommand, Submit};
 use attend::{Finished, attend};
 use failure::Failure;
 use progress::Progress;
@@ -42,6 +43,8 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         }
         Command::Job { connection, command } => job(&connect(&connection)?, command),
         Command::Agent { connection, command } => agent(&connect(&connection)?, &command),
+        Command::Kernels { command: KernelsCommand::Bench { json } } => kernels::bench(json),
+        Command::Kernels { command: KernelsCommand::Matrix { json } } => kernels::matrix(json),
     }
 }
 

@@ -33,6 +33,24 @@ impl Style {
     }
 }
 
+/// Rows under a header; columns after the first `left` ones align right.
+pub fn columns(header: &[&str], left: usize, rows: Vec<Vec<String>>) -> String {
+    lines(&table(header, left, rows))
+}
+
+/// A speed with three digits and the prefix that fits, as in `1.23 Gpaths/s`.
+pub fn rate(per_second: f64, unit: &str) -> String {
+    let (scale, prefix) = match per_second {
+        speed if speed >= 1e9 => (1e9, "G"),
+        speed if speed >= 1e6 => (1e6, "M"),
+        speed if speed >= 1e3 => (1e3, "k"),
+        _ => (1.0, ""),
+    };
+    let value = per_second / scale;
+    let decimals = if value >= 100.0 { 0 } else if value >= 10.0 { 1 } else { 2 };
+    format!("{value:.decimals$} {prefix}{unit}")
+}
+
 /// A table without borders: a header, a rule, rows. Columns after the first `left` ones align right.
 fn table(header: &[&str], left: usize, rows: Vec<Vec<String>>) -> Table {
     let mut table = Table::new();

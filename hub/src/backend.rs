@@ -4,31 +4,36 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use tessera_hub_core::record::Base;
 use tessera_hub_core::{Answer, Event, NewJob, RequestId, admission, home_lane};
-use tessera_planners::Plan;
+use tessera_planners::{Plan, cost_max};
 use tessera_protocol::api::{AgentState, AgentView, JobState, JobView, PlanQuote, TokenIssued};
 use tessera_protocol::id::{Digest, JobId};
 use tessera_protocol::limits;
+use tessera_protocol::matrix::Task;
 use tessera_protocol::spec::{FieldError, Manifest, SpecError};
 use tessera_protocol::token::EnrolmentToken;
 use tessera_protocol::unit::{ComputeUnits, UnixMillis};
 use tessera_storage::{Batch, Commit, Engine, Key, Snapshot};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clients::Clients;
 use crate::ingress::Views;
 use crate::ingress::backend::{
     Backend, CancelError, ExtendError, Extension, Health, JobFilter, JobResult, LookupError, Outage,
-    PlanError, Reply, ResultError, Submission, SubmitError, Submitted, TokenError,
+    OutputFile, PlanError, Reply, ResultError, Submission, SubmitError, Submitted, TokenError,
 };
 use crate::ingress::keys::KeyHash;
+use crate::inputs::{self, Upload, UploadRefused, Uploads};
 use crate::journal::{Journal, Verdict};
 use crate::lane::{Input, LaneCounters};
+use crate::output;
+use crate::reader::Reader;
 use crate::records::{self, RecordError};
 use crate::runtime::Mailboxes;
 
@@ -36,6 +41,10 @@ use crate::runtime::Mailboxes;
 pub struct Hub {
     pub(crate) lanes: Mailboxes<Input>,
     pub(crate) journal: Journal,
+    pub(crate) reader: Reader,
+    pub(crate) uploads: Uploads,
+    /// Stored since the start. *Units*: bytes.
+    pub(crate) uploaded_bytes: AtomicU64,
     pub(crate) clients: Clients,
     pub(crate) views: Arc<Views>,
     pub(crate) store: Arc<dyn Engine>,
@@ -98,6 +107,7 @@ impl Hub {
         };
         let (manifest, plan) = planned(manifest, first).await.map_err(SubmitError::Outage)?;
         let plan = plan.map_err(SubmitError::NotPlannable)?;
+        self.check_inputs(&manifest, &plan).await?;
         if self.views.open_jobs(&project) >= limits::OPEN_JOBS_PER_PROJECT_MAX {
             return Err(SubmitError::OpenJobsFull { project, max: limits::OPEN_JOBS_PER_PROJECT_MAX });
         }
@@ -126,6 +136,75 @@ impl Hub {
             Answer::Stopping => Err(SubmitError::Outage(Outage::Draining)),
             Answer::Cancelled(_) | Answer::NotOpen => Err(SubmitError::Outage(Outage::Unavailable)),
         }
+    }
+
+    /// Every file that the plan reads must be here before the job is.
+    async fn check_inputs(&self, manifest: &Manifest, plan: &Plan) -> Result<(), SubmitError> {
+        let wanted: Vec<(Digest, u64)> = plan
+            .matrix()
+            .map(|task| task.inputs().into_iter().map(|(blake3, bytes)| (Digest(blake3), bytes)).collect())
+            .unwrap_or_default();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let asked = wanted.clone();
+        let found = self.read(move |store| {
+            asked.iter().map(|(input, _)| inputs::length(store, *input)).collect::<Result<Vec<_>, _>>()
+        });
+        let found = found.await.map_err(SubmitError::Outage)?;
+        let mut fields = Vec::new();
+        for ((input, bytes), found) in wanted.into_iter().zip(found) {
+            let declared = manifest.spec().inputs.iter().position(|declared| declared.blake3 == input);
+            let field = format!("inputs[{}]", declared.unwrap_or_default());
+            match found {
+                Some(found) if found == bytes => {}
+                Some(found) => fields.push(FieldError {
+                    field: field + ".bytes",
+                    value: bytes.to_string(),
+                    allowed: format!("the file of this digest has {found} bytes"),
+                }),
+                None => fields.push(FieldError {
+                    field: field + ".blake3",
+                    value: input.to_string(),
+                    allowed: "the file is not here: upload it with `PUT /v1/inputs/{blake3}`, as `tessera submit` does"
+                        .to_owned(),
+                }),
+            }
+        }
+        if fields.is_empty() { Ok(()) } else { Err(SubmitError::NotPlannable(SpecError { fields })) }
+    }
+
+    /// Waits until a batch is durable.
+    async fn store(&self, batch: Batch) -> Result<(), Outage> {
+        self.store_made(move || batch).await
+    }
+
+    /// The same for a large batch, which is made on the journal's thread.
+    async fn store_made(&self, make: impl FnOnce() -> Batch + Send + 'static) -> Result<(), Outage> {
+        let (sender, verdict) = oneshot::channel();
+        let request = Journal::request(make, |verdict| drop(sender.send(verdict)));
+        self.journal.retry(request).map_err(|_| Outage::Unavailable)?;
+        match verdict.await {
+            Ok(Verdict::Judged(Commit::Done)) => Ok(()),
+            Ok(Verdict::Judged(Commit::Conflict { .. }) | Verdict::Failed(_)) => Err(Outage::StoreFailing),
+            Err(_) => Err(Outage::Unavailable),
+        }
+    }
+
+    async fn file(&self, job: JobId) -> Result<OutputFile, ResultError> {
+        let document = self.document(job).await?;
+        let manifest = self.read(move |store| records::read_manifest(store, job)).await;
+        let plan = Plan::new(&manifest.map_err(ResultError::Outage)?, 0);
+        let Some(task) = plan.ok().and_then(|plan| plan.matrix().cloned()) else {
+            return Err(ResultError::NoFile(job));
+        };
+        let document: serde_json::Value = serde_json::from_slice(&document.bytes).unwrap_or_default();
+        let digest = document["output"]["blake3"].as_str().and_then(|text| text.parse().ok());
+        let digest = digest.ok_or(ResultError::Outage(Outage::StoreFailing))?;
+        let bytes = tessera_planners::npy_bytes(&task);
+        let (sender, pieces) = mpsc::channel(1);
+        tokio::spawn(send_file(self.store.clone(), job, task, sender));
+        Ok(OutputFile { bytes, digest, pieces })
     }
 
     async fn view(&self, job: JobId) -> Result<Arc<JobView>, LookupError> {
@@ -183,9 +262,10 @@ impl Hub {
         let manifest = manifest
             .with_paths(paths)
             .map_err(|error| ExtendError::Submit(SubmitError::NotPlannable(error)))?;
-        let whole = progress.filter(|progress| progress.tally.samples == view.paths);
-        let Some(progress) = whole else { return Err(out(Outage::StoreFailing)) };
-        let base = Base { job, tally: Arc::unwrap_or_clone(progress.tally) };
+        let Some(tally) = progress.and_then(|progress| progress.tally) else {
+            return Err(out(Outage::StoreFailing));
+        };
+        let base = Base { job, tally: Arc::unwrap_or_clone(tally) };
         let key = idempotency_key.map(|key| key.as_str().to_owned());
         self.accept(manifest, Some(base), key).await.map_err(ExtendError::Submit)
     }
@@ -218,19 +298,9 @@ impl Hub {
         let out = TokenError::Outage;
         let mut secret = [0; 32];
         getrandom::fill(&mut secret).map_err(|_| out(Outage::Unavailable))?;
-        let (sender, verdict) = oneshot::channel();
-        let queued = self.journal.commit(token_batch(&secret), |verdict| drop(sender.send(verdict)));
-        queued.map_err(|_| out(Outage::Unavailable))?;
-        match verdict.await {
-            Ok(Verdict::Judged(Commit::Done)) => {
-                let token = EnrolmentToken { hub_key: self.hub_key, secret }.to_string();
-                Ok(TokenIssued { token, hub: self.quic.to_string() })
-            }
-            Ok(Verdict::Judged(Commit::Conflict { .. }) | Verdict::Failed(_)) => {
-                Err(out(Outage::StoreFailing))
-            }
-            Err(_) => Err(out(Outage::Unavailable)),
-        }
+        self.store(token_batch(&secret)).await.map_err(out)?;
+        let token = EnrolmentToken { hub_key: self.hub_key, secret }.to_string();
+        Ok(TokenIssued { token, hub: self.quic.to_string() })
     }
 }
 
@@ -258,7 +328,7 @@ impl Backend for Hub {
                 paths: manifest.spec().params.paths(),
                 shard_size: plan.shard_size(),
                 shards: plan.shards(),
-                cost: plan.cost(),
+                cost: cost_max(&manifest, 0).unwrap_or(plan.cost()),
             })
         })
     }
@@ -285,6 +355,38 @@ impl Backend for Hub {
         Box::pin(self.document(job))
     }
 
+    fn output(&self, job: JobId) -> Reply<'_, Result<OutputFile, ResultError>> {
+        Box::pin(self.file(job))
+    }
+
+    fn input(&self, input: Digest) -> Reply<'_, Result<Option<u64>, Outage>> {
+        Box::pin(self.read(move |store| inputs::length(store, input)))
+    }
+
+    fn begin_upload(&self, input: Digest) -> Result<Upload, UploadRefused> {
+        self.uploads.begin(input)
+    }
+
+    fn put_piece(&self, input: Digest, piece: u64, bytes: Vec<u8>) -> Reply<'_, Result<(), Outage>> {
+        Box::pin(async move {
+            if self.draining.load(Ordering::Relaxed) {
+                return Err(Outage::Draining);
+            }
+            let length = bytes.len() as u64;
+            self.store_made(move || inputs::piece_batch(input, piece, &bytes)).await?;
+            self.uploaded_bytes.fetch_add(length, Ordering::Relaxed);
+            Ok(())
+        })
+    }
+
+    fn end_upload(&self, input: Digest, whole: Option<u64>) -> Reply<'_, Result<(), Outage>> {
+        let batch = match whole {
+            Some(bytes) => inputs::whole_batch(input, bytes),
+            None => inputs::abandon_batch(input),
+        };
+        Box::pin(self.store(batch))
+    }
+
     fn agents(&self) -> Vec<Arc<AgentView>> {
         self.views.agents()
     }
@@ -309,7 +411,7 @@ impl Backend for Hub {
 
     fn metrics(&self) -> String {
         let mut text = String::new();
-        let counters: [(&str, &str, &str, Reader); 5] = [
+        let counters: [(&str, &str, &str, ReadCounter); 5] = [
             ("tessera_lane_steps_total", "counter", "Steps of the lane's machine", |c| &c.steps),
             ("tessera_shards_assigned_total", "counter", "Attempts handed to agents", |c| &c.assigned),
             ("tessera_result_frames_total", "counter", "Work frames received from agents", |c| &c.results),
@@ -330,7 +432,27 @@ impl Backend for Hub {
         let (commits, groups) = self.journal.counts();
         let enrolled = self.views.agents();
         let away = enrolled.iter().filter(|agent| agent.state == AgentState::Away).count();
+        let (pieces_read, results_read) = self.reader.counts();
         let plain = [
+            ("tessera_uploads", "gauge", "Input files being uploaded", self.uploads.count() as u64),
+            (
+                "tessera_upload_bytes_total",
+                "counter",
+                "Bytes of input files stored",
+                self.uploaded_bytes.load(Ordering::Relaxed),
+            ),
+            (
+                "tessera_input_pieces_read_total",
+                "counter",
+                "Pieces of input files read for agents",
+                pieces_read,
+            ),
+            (
+                "tessera_results_assembled_total",
+                "counter",
+                "Results read whole for their digest",
+                results_read,
+            ),
             ("tessera_store_commits_total", "counter", "Batches made durable", commits),
             ("tessera_store_groups_total", "counter", "Waits for the disk", groups),
             (
@@ -354,7 +476,24 @@ impl Backend for Hub {
     }
 }
 
-type Reader = fn(&LaneCounters) -> &std::sync::atomic::AtomicU64;
+/// Reads a result's file as its client takes it, a part at a time, so that slow clients hold no thread and
+/// little memory. Each part has a snapshot of its own: nothing changes the tiles of a finished job, and a
+/// snapshot that is kept makes the store grow.
+async fn send_file(store: Arc<dyn Engine>, job: JobId, task: Arc<Task>, sender: mpsc::Sender<Bytes>) {
+    for part in output::parts(&task) {
+        // The client has gone when there is no place any more.
+        let Ok(place) = sender.reserve().await else { return };
+        let (store, task) = (store.clone(), task.clone());
+        let read = tokio::task::spawn_blocking(move || output::read(&*store.snapshot()?, job, &task, &part));
+        match read.await {
+            Ok(Ok(bytes)) => place.send(bytes.into()),
+            Ok(Err(error)) => return tracing::error!(%error, %job, "a result cannot be read"),
+            Err(_) => return,
+        }
+    }
+}
+
+type ReadCounter = fn(&LaneCounters) -> &AtomicU64;
 
 /// The batch that makes a token usable once.
 pub fn token_batch(secret: &[u8; 32]) -> Batch {

@@ -7,16 +7,17 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use tessera_hub_core::ranges::Ranges;
 use tessera_hub_core::record::Base;
 use tessera_hub_core::{NewJob, Outcome, Progress, Record};
-use tessera_planners::Plan;
+use tessera_planners::{Plan, Round};
 use tessera_protocol::api::{AgentState, AgentView, JobView};
 use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::spec::{JobSpec, Manifest};
 use tessera_protocol::tally::Tally;
 use tessera_protocol::unit::ShardRange;
 use tessera_protocol::wire::Hello;
-use tessera_storage::{Batch, Entry, Family, Key, ReadError, Snapshot};
+use tessera_storage::{Batch, Entry, Family, Key, ReadError, Snapshot, tiles_of};
 
 /// Version of every encoding below; a reader refuses others.
 const VERSION: u8 = 1;
@@ -45,7 +46,7 @@ struct StoredAgent {
     agent_version: String,
 }
 
-/// Under `progress/`, before the tally's bytes.
+/// Under `progress/`, before the bytes of the tallies.
 #[derive(Serialize, Deserialize)]
 struct StoredProgress {
     version: u8,
@@ -54,6 +55,12 @@ struct StoredProgress {
     plan: Option<Digest>,
     /// Start and end of each range of shards that are done.
     done: Vec<(u64, u64)>,
+    /// The round that the plan is of.
+    #[serde(default)]
+    round: Option<Round>,
+    /// Lengths of the tallies of complete passes, which lie before the running one.
+    #[serde(default)]
+    earlier: Vec<usize>,
 }
 
 /// Why the store's bytes are not the records they should be.
@@ -127,16 +134,26 @@ pub fn batch_of(record: &Record) -> Batch {
         Record::JobProgressed { job, progress } => {
             batch.put_chunked(&Key::Progress(*job).encode(), &progress_bytes(progress));
         }
+        Record::TileReduced { job, plan, tile, bytes } => {
+            let value = [&plan.0, &bytes[..]].concat();
+            batch.put_chunked(&Key::Tile { job: *job, tile: *tile }.encode(), &value);
+        }
         Record::JobEnded { job, view, outcome } => {
             // A view's first sample and key were written at acceptance and are not needed again.
             batch.put(Key::Job(*job), stored_job(0, None, view));
             match outcome {
                 Outcome::Done { result, tally } => {
                     batch.put_chunked(&Key::Result(*job).encode(), result);
-                    batch.put_chunked(&Key::Progress(*job).encode(), &ended_bytes(view, tally));
+                    match tally {
+                        Some(tally) => {
+                            batch.put_chunked(&Key::Progress(*job).encode(), &ended_bytes(view, tally))
+                        }
+                        None => batch.delete_chunked(&Key::Progress(*job).encode()),
+                    };
                 }
                 Outcome::Failed | Outcome::Cancelled => {
                     batch.delete_chunked(&Key::Progress(*job).encode());
+                    batch.delete_range(tiles_of(*job));
                 }
             }
         }
@@ -169,13 +186,17 @@ fn stored_job(first: u64, idempotency_key: Option<String>, view: &JobView) -> Ve
 
 fn progress_bytes(progress: &Progress) -> Vec<u8> {
     let done = progress.done.iter().map(|range| (range.start, range.end)).collect();
+    let earlier: Vec<Vec<u8>> = progress.earlier.iter().map(|tally| tally.encode()).collect();
     let head = json(&StoredProgress {
         version: VERSION,
         view: progress.view.clone(),
         plan: Some(progress.plan),
         done,
+        round: Some(progress.round.clone()),
+        earlier: earlier.iter().map(Vec::len).collect(),
     });
-    headed(&head, &progress.tally)
+    let running = progress.tally.as_ref().map(|tally| tally.encode()).unwrap_or_default();
+    headed(&head, &[earlier.concat(), running].concat())
 }
 
 fn ended_bytes(view: &JobView, tally: &Tally) -> Vec<u8> {
@@ -184,13 +205,18 @@ fn ended_bytes(view: &JobView, tally: &Tally) -> Vec<u8> {
         view: view.clone(),
         plan: None,
         done: vec![(0, view.shards)],
+        round: None,
+        earlier: Vec::new(),
     });
-    headed(&head, tally)
+    headed(&head, &tally.encode())
 }
 
-fn headed(head: &[u8], tally: &Tally) -> Vec<u8> {
-    [&(head.len() as u32).to_be_bytes()[..], head, &tally.encode()].concat()
+fn headed(head: &[u8], tallies: &[u8]) -> Vec<u8> {
+    [&(head.len() as u32).to_be_bytes()[..], head, tallies].concat()
 }
+
+/// What lies under a tile's key before its elements: the digest of the plan that it is of.
+pub const TILE_HEAD_BYTES: u64 = 32;
 
 /// Our own types have string keys and finite numbers, so they always are JSON.
 fn json<T: Serialize>(value: &T) -> Vec<u8> {
@@ -280,18 +306,47 @@ fn open_job(
     let manifest = read_manifest(store, id)?;
     let plan = Plan::new(&manifest, stored.first)
         .map_err(|_| RecordError::Malformed { what: "plan", of: id.to_string() })?;
-    // Another hub version may cut the same job otherwise: then its shards are other paths.
-    let progress = read_progress(store, id)?.filter(|progress| progress.plan == plan.digest());
+    // Another hub version may cut the same job otherwise: then its shards are other paths, which the
+    // machine finds out by the plan's digest.
+    let progress = match plan.matrix() {
+        // A former version did not write the round of a job in its first one.
+        None => read_progress(store, id)?.map(|progress| match progress.plan == plan.digest() {
+            true => Progress { round: plan.round().clone(), ..progress },
+            false => progress,
+        }),
+        Some(task) => Some(tiles_done(store, stored, &plan, task)?),
+    };
     let base = match stored.view.extends {
         Some(parent) => {
             let missing = || RecordError::Missing { what: "tally", of: parent.to_string() };
-            let tally = read_progress(store, parent)?.ok_or_else(missing)?.tally;
-            Some(Base { job: parent, tally: Arc::unwrap_or_clone(tally) })
+            let tally = read_progress(store, parent)?.and_then(|progress| progress.tally);
+            Some(Base { job: parent, tally: Arc::unwrap_or_clone(tally.ok_or_else(missing)?) })
         }
         None => None,
     };
     let (created, idempotency_key) = (stored.view.created_ms, stored.idempotency_key.clone());
     Ok((Arc::new(NewJob { id, manifest, plan, created, base, idempotency_key }), progress))
+}
+
+/// What of a matrix job is done: the blocks of the tiles that are here and of its plan.
+fn tiles_done(
+    store: &dyn Snapshot,
+    stored: &StoredJob,
+    plan: &Plan,
+    task: &tessera_protocol::matrix::Task,
+) -> Result<Progress, RecordError> {
+    let id = stored.view.id;
+    let mut done = Ranges::default();
+    for tile in 0..task.tile_count() {
+        let of = store.get_chunked_part(&Key::Tile { job: id, tile }.encode(), 0..TILE_HEAD_BYTES)?;
+        if of.is_some_and(|of| of == plan.digest().0) {
+            done.insert(ShardRange { start: tile * task.panels(), end: (tile + 1) * task.panels() });
+        }
+    }
+    let view = read_progress(store, id)?.map_or_else(|| stored.view.clone(), |progress| progress.view);
+    let view = JobView { shards_done: done.count(), ..view };
+    let (plan, round) = (plan.digest(), plan.round().clone());
+    Ok(Progress { done, tally: None, earlier: Vec::new(), view, plan, round })
 }
 
 /// The view of one job, however old.
@@ -322,16 +377,26 @@ pub fn read_progress(store: &dyn Snapshot, id: JobId) -> Result<Option<Progress>
     let Some(bytes) = store.get_chunked(&Key::Progress(id).encode())? else { return Ok(None) };
     let malformed = || RecordError::Malformed { what: "progress", of: id.to_string() };
     let (length, rest) = bytes.split_first_chunk().ok_or_else(malformed)?;
-    let (head, tally) = rest.split_at_checked(u32::from_be_bytes(*length) as usize).ok_or_else(malformed)?;
+    let (head, mut tallies) =
+        rest.split_at_checked(u32::from_be_bytes(*length) as usize).ok_or_else(malformed)?;
     let head: StoredProgress = serde_json::from_slice(head).map_err(|_| malformed())?;
     let ascending = head.done.windows(2).all(|pair| pair[0].1 < pair[1].0);
     if head.version != VERSION || !ascending || head.done.iter().any(|(start, end)| start >= end) {
         return Err(malformed());
     }
-    let mut done = tessera_hub_core::ranges::Ranges::default();
+    let mut done = Ranges::default();
     head.done.iter().for_each(|(start, end)| done.insert(ShardRange { start: *start, end: *end }));
-    let tally = Arc::new(Tally::decode(tally).map_err(|_| malformed())?);
-    Ok(Some(Progress { done, tally, view: head.view, plan: head.plan.unwrap_or(Digest([0; 32])) }))
+    let decode = |bytes: &[u8]| Tally::decode(bytes).map(Arc::new).map_err(|_| malformed());
+    let mut earlier = Vec::new();
+    for bytes in head.earlier {
+        let (tally, rest) = tallies.split_at_checked(bytes).ok_or_else(malformed)?;
+        earlier.push(decode(tally)?);
+        tallies = rest;
+    }
+    let tally = if tallies.is_empty() { None } else { Some(decode(tallies)?) };
+    let round = head.round.unwrap_or_else(|| Round { end: head.view.paths, ..Round::default() });
+    let plan = head.plan.unwrap_or(Digest([0; 32]));
+    Ok(Some(Progress { done, tally, earlier, view: head.view, plan, round }))
 }
 
 fn away(id: AgentId, stored: StoredAgent) -> AgentView {
@@ -345,6 +410,7 @@ fn away(id: AgentId, stored: StoredAgent) -> AgentView {
         isa: stored.isa,
         arch: stored.arch,
         memory_bytes: stored.memory_bytes,
+        gpus: Vec::new(),
         in_flight: 0,
         completed: 0,
         mismatches: 0,
@@ -352,89 +418,5 @@ fn away(id: AgentId, stored: StoredAgent) -> AgentView {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use tessera_protocol::api::JobState;
-    use tessera_protocol::unit::{LaneIndex, Tick, UnixMillis};
-    use tessera_storage::{Commit, Engine, Memory};
-
-    fn job(paths: u64, key: Option<&str>) -> Arc<NewJob> {
-        let text = format!(
-            r#"{{"name":"n","workload":"monte_carlo","params":{{"model":"pi","paths":{paths},"shard_size":100}}}}"#
-        );
-        let manifest = JobSpec::from_json(text.as_bytes()).unwrap().check().unwrap();
-        let plan = Plan::new(&manifest, 0).unwrap();
-        let id = JobId::new(5, [paths as u8; 10]);
-        let idempotency_key = key.map(str::to_owned);
-        Arc::new(NewJob { id, manifest, plan, created: UnixMillis(5), base: None, idempotency_key })
-    }
-
-    fn view_of(job: &Arc<NewJob>) -> JobView {
-        use tessera_hub_core::home::{Fleet, Home, Judge};
-        use tessera_hub_core::verifier::Verifier;
-        let (verifier, fleet) = (Verifier::new([0; 32]), Fleet { agents: vec![0] });
-        let (lane, now, unix_origin) = (LaneIndex(0), Tick(0), UnixMillis(0));
-        let judge = Judge { verifier: &verifier, fleet: &fleet, lane, now, unix_origin };
-        Home::open(job.clone(), None, Tick(0), UnixMillis(0)).view(&judge)
-    }
-
-    fn commit(engine: &Memory, record: &Record) -> Commit {
-        engine.commit(batch_of(record)).unwrap()
-    }
-
-    #[test]
-    fn an_open_job_comes_back_with_what_of_it_was_done() {
-        let (engine, job) = (Memory::default(), job(1_000, None));
-        let view = Box::new(view_of(&job));
-        assert_eq!(
-            commit(&engine, &Record::JobAccepted { job: job.clone(), view: view.clone() }),
-            Commit::Done
-        );
-        let mut done = tessera_hub_core::ranges::Ranges::default();
-        done.insert(ShardRange { start: 2, end: 4 });
-        let tally = Arc::new(Tally { samples: 200, counts: vec![77], ..Tally::default() });
-        let progress = Progress { done, tally, view: *view, plan: job.plan.digest() };
-        let record = Record::JobProgressed { job: job.id, progress: Box::new(progress.clone()) };
-        assert_eq!(commit(&engine, &record), Commit::Done);
-        let recovered = recover(&*engine.snapshot().unwrap()).unwrap();
-        assert_eq!(recovered.open, vec![(job.clone(), Some(progress.clone()))]);
-        let other_cut = Progress { plan: Digest([1; 32]), ..progress };
-        let record = Record::JobProgressed { job: job.id, progress: Box::new(other_cut) };
-        assert_eq!(commit(&engine, &record), Commit::Done);
-        let recovered = recover(&*engine.snapshot().unwrap()).unwrap();
-        assert_eq!(recovered.open, vec![(job, None)], "progress of another cut means nothing");
-    }
-
-    #[test]
-    fn an_ended_job_keeps_its_result_and_its_tally_and_is_open_no_more() {
-        let (engine, job) = (Memory::default(), job(1_000, None));
-        let view = Box::new(view_of(&job));
-        let _ = commit(&engine, &Record::JobAccepted { job: job.clone(), view: view.clone() });
-        let tally = Arc::new(Tally { samples: 1_000, counts: vec![785], ..Tally::default() });
-        let view = Box::new(JobView { state: JobState::Done, ..*view });
-        let outcome = Outcome::Done { result: (*b"{}").into(), tally: tally.clone() };
-        let _ = commit(&engine, &Record::JobEnded { job: job.id, view: view.clone(), outcome });
-        let snapshot = engine.snapshot().unwrap();
-        let recovered = recover(&*snapshot).unwrap();
-        assert!(recovered.open.is_empty());
-        assert_eq!(recovered.views, vec![*view]);
-        assert_eq!(read_result(&*snapshot, job.id).unwrap(), Some(b"{}".to_vec()));
-        assert_eq!(read_progress(&*snapshot, job.id).unwrap().unwrap().tally, tally);
-    }
-
-    #[test]
-    fn a_second_job_under_one_idempotency_key_conflicts_with_the_first() {
-        let (engine, first, second) = (Memory::default(), job(1_000, Some("k")), job(2_000, Some("k")));
-        for (job, conflicts) in [(&first, false), (&second, true)] {
-            let record = Record::JobAccepted { job: job.clone(), view: Box::new(view_of(job)) };
-            match commit(&engine, &record) {
-                Commit::Done => assert!(!conflicts),
-                Commit::Conflict { found, .. } => {
-                    assert!(conflicts);
-                    let found = read_idempotency(&found.unwrap());
-                    assert_eq!(found, Some((first.id, first.manifest.digest())));
-                }
-            }
-        }
-    }
-}
+#[path = "records/tests.rs"]
+mod tests;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -25,9 +25,11 @@ use crate::clients::Clients;
 use crate::config::HubConfig;
 use crate::ingress::keys::{ApiKey, KeyHash};
 use crate::ingress::{self, ServerHandle, Views};
+use crate::inputs::{self, Uploads};
 use crate::journal::Journal;
 use crate::lane::{Handler, HandlerConfig, Input, LaneCounters};
 use crate::quic::{Identity, IdentityError, LaneSockets, SteeringError, SteeringPreference};
+use crate::reader::Reader;
 use crate::records::{self, RecordError, Recovered};
 use crate::runtime::{LaneConfig, LaneError, Lanes, PushError, SpawnError, spawn_lanes};
 
@@ -154,6 +156,7 @@ pub fn serve(config: &HubConfig) -> Result<(), ServeError> {
         .map_err(|source| ServeError::Quic { address: config.quic, source })?;
     let snapshot = || store.snapshot().map_err(|error| ServeError::Read(error.into()));
     let secrets = secrets(&*store, &*snapshot()?)?;
+    remove_abandoned(&*store, &*snapshot()?)?;
     let recovered = records::recover(&*snapshot()?).map_err(ServeError::Read)?;
     let first_key = secrets.first_api_key.as_ref().map(ApiKey::reveal);
     let token = secrets.token.to_string();
@@ -172,6 +175,7 @@ fn start(
 ) -> Result<Running, ServeError> {
     let views = Arc::new(Views::default());
     let (journal, journal_thread) = Journal::start(store.clone()).map_err(ServeError::Thread)?;
+    let (reader, reader_threads) = Reader::start(store.clone()).map_err(ServeError::Thread)?;
     let (clients, clients_thread) = Clients::start(views.clone()).map_err(ServeError::Thread)?;
     let counters: Vec<Arc<LaneCounters>> = (0..config.lanes).map(|_| Arc::default()).collect();
     let quic = sockets.address();
@@ -179,13 +183,14 @@ fn start(
     let unix_origin = UnixMillis(unix_ms());
     let origin = Instant::now();
     let make_handler = {
-        let (journal, clients, counters) = (journal.clone(), clients.clone(), counters.clone());
+        let (journal, reader) = (journal.clone(), reader.clone());
+        let (clients, counters) = (clients.clone(), counters.clone());
         let (lanes, sampling_key) = (config.lanes, secrets.sampling_key);
         move |lane: LaneIndex, peers| {
             let machine = MachineConfig { lane, lanes, sampling_key, unix_origin };
             let config = HandlerConfig { machine, origin };
             let counters = counters[lane.as_usize()].clone();
-            Handler::new(config, journal.clone(), clients.clone(), peers, counters)
+            Handler::new(config, journal.clone(), reader.clone(), clients.clone(), peers, counters)
         }
     };
     let lanes = spawn_lanes(LaneConfig::default(), sockets, &secrets.identity, make_handler)
@@ -194,6 +199,9 @@ fn start(
     let hub = Arc::new(Hub {
         lanes: lanes.mailboxes(),
         journal,
+        reader,
+        uploads: Uploads::default(),
+        uploaded_bytes: AtomicU64::new(0),
         clients,
         views,
         store,
@@ -204,8 +212,9 @@ fn start(
         draining: AtomicBool::new(false),
     });
     resume(&hub, recovered);
+    let threads = [journal_thread, clients_thread].into_iter().chain(reader_threads).collect();
     let http = ingress::serve(http, hub.clone(), ingress::Limits::default()).map_err(ServeError::Thread)?;
-    Ok(Running { hub, lanes, http, threads: vec![journal_thread, clients_thread] })
+    Ok(Running { hub, lanes, http, threads })
 }
 
 /// Gives views and open jobs back to whom they belong.
@@ -247,6 +256,7 @@ fn wait(running: Running) -> Result<(), ServeError> {
     let outcome = lanes.join();
     http.join();
     hub.clients.stop();
+    hub.reader.stop();
     hub.journal.stop();
     for thread in threads {
         if thread.join().is_err() {
@@ -257,6 +267,18 @@ fn wait(running: Running) -> Result<(), ServeError> {
     let _ = watcher.join();
     tracing::info!("stopped");
     outcome.map_err(ServeError::Lane)
+}
+
+/// Removes what uploads left that were under way when the hub was killed.
+fn remove_abandoned(store: &dyn Engine, snapshot: &dyn Snapshot) -> Result<(), ServeError> {
+    for input in inputs::abandoned(snapshot).map_err(ServeError::Read)? {
+        tracing::info!(%input, "removing the pieces of an upload that was cut off");
+        match store.commit(inputs::abandon_batch(input)).map_err(ServeError::Write)? {
+            // It expects nothing, so it conflicts with nothing.
+            Commit::Done | Commit::Conflict { .. } => {}
+        }
+    }
+    Ok(())
 }
 
 fn secrets(store: &dyn Engine, snapshot: &dyn Snapshot) -> Result<Secrets, ServeError> {

@@ -6,6 +6,8 @@ mod client;
 mod codes;
 #[path = "http/fake.rs"]
 mod fake;
+#[path = "http/files.rs"]
+mod files;
 #[path = "http/jobs.rs"]
 mod jobs;
 #[path = "http/load.rs"]

@@ -26,6 +26,8 @@ mod element;
 pub mod freivalds;
 mod microkernel;
 mod packing;
+#[cfg(target_arch = "x86_64")]
+mod transpose;
 mod vector;
 mod view;
 
@@ -101,6 +103,16 @@ impl<'a, T: Element> Product<'a, T> {
         };
         let a = self.a.tile(rows, 0..self.depth())?;
         Ok(Product { a, b: self.b.tile(0..self.depth(), cols)?, addend, ..self })
+    }
+
+    /// `alpha`, `A` and `B`.
+    pub fn factors(&self) -> (T, View<'a, T>, View<'a, T>) {
+        (self.alpha, self.a, self.b)
+    }
+
+    /// `beta` and `C`, where `C` is read.
+    pub fn addend(&self) -> Option<(T, View<'a, T>)> {
+        self.addend
     }
 
     /// Rows of the result.
@@ -257,6 +269,9 @@ fn together<T: Element>(
     if finite { Ok(()) } else { Err(not_finite(out, product.cols())) }
 }
 
+/// Columns of the widest micro-kernel's tile; its rows divide it too.
+const TILE_COLS_MAX: usize = 48;
+
 /// Two pieces a thread, so that one that is held up does not hold up all, as square as can be: a piece
 /// packs its rows and columns, so their sum is what it pays beside the arithmetic.
 fn pieces([rows, cols]: [usize; 2], threads: usize) -> (Vec<Range<usize>>, Vec<Range<usize>>) {
@@ -265,8 +280,9 @@ fn pieces([rows, cols]: [usize; 2], threads: usize) -> (Vec<Range<usize>>, Vec<R
     let cost = |[down, across]: &[usize; 2]| rows / down + cols / across;
     let [down, across] = grids.min_by_key(cost).unwrap_or([1, 1]);
     let cut = |all: usize, parts: usize| {
-        // Whole tiles of every micro-kernel but the last.
-        let share = all.div_ceil(parts).next_multiple_of(48);
+        // Whole tiles, so that only the last piece has an edge.
+        let share =
+            all.div_ceil(parts).div_ceil(TILE_COLS_MAX).saturating_sub(1) * TILE_COLS_MAX + TILE_COLS_MAX;
         let starts = (0..all).step_by(share);
         starts.map(|start| start..if all - start < share { all } else { start + share }).collect()
     };

@@ -9,5 +9,6 @@ pub mod gemm;
 pub mod isa;
 pub mod matrix;
 pub mod monte_carlo;
+pub mod peak;
 pub mod philox;
 pub mod sums;

@@ -10,6 +10,7 @@ pub mod npy;
 mod random;
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use tessera_protocol::matrix::{Block, Half, Operand, Source, Task};
@@ -174,59 +175,99 @@ impl Prepared {
         Ok(Prepared { task, a, b, c })
     }
 
+    /// The task.
+    pub fn task(&self) -> &Arc<Task> {
+        &self.task
+    }
+
     /// Computes the block at a position. `cancelled` is asked every few milliseconds.
     ///
     /// *Errors*: [`KernelError::Task`] past the last block, [`KernelError::Gemm`],
     /// [`KernelError::Cancelled`].
     pub fn run(&self, isa: Isa, block: u64, cancelled: &dyn Fn() -> bool) -> Result<Vec<u8>, KernelError> {
+        match self.block(block)? {
+            BlockTerms::F32(terms) => terms.run(isa, cancelled),
+            BlockTerms::F64(terms) => terms.run(isa, cancelled),
+        }
+    }
+
+    /// What the block at a position is made of.
+    ///
+    /// *Errors*: [`KernelError::Task`] past the last block.
+    pub fn block(&self, block: u64) -> Result<BlockTerms<'_>, KernelError> {
         let block = self.task.block(block).ok_or(KernelError::Task)?;
         if self.task.double {
             let c = self.c.as_ref().map(|c| c.f64()).transpose()?;
             let factors = [self.task.alpha, self.task.beta];
-            let out = self.block(isa, &block, factors, self.a.f64()?, self.b.f64()?, c, cancelled)?;
-            Ok(out.iter().flat_map(|value| value.to_le_bytes()).collect())
+            self.terms(&block, factors, self.a.f64()?, self.b.f64()?, c).map(BlockTerms::F64)
         } else {
             let c = self.c.as_ref().map(|c| c.f32()).transpose()?;
             let factors = [self.task.alpha as f32, self.task.beta as f32];
-            let out = self.block(isa, &block, factors, self.a.f32()?, self.b.f32()?, c, cancelled)?;
-            Ok(out.iter().flat_map(|value| value.to_le_bytes()).collect())
+            self.terms(&block, factors, self.a.f32()?, self.b.f32()?, c).map(BlockTerms::F32)
         }
     }
 
-    #[allow(clippy::too_many_arguments, reason = "the terms of one formula")]
-    fn block<T: Element>(
+    fn terms<'a, T: Element>(
         &self,
-        isa: Isa,
         block: &Block,
         [alpha, beta]: [T; 2],
-        a: View<'_, T>,
-        b: View<'_, T>,
-        c: Option<View<'_, T>>,
-        cancelled: &dyn Fn() -> bool,
-    ) -> Result<Vec<T>, KernelError> {
-        let range = |range: &std::ops::Range<u64>| range.start as usize..range.end as usize;
-        let (rows, cols, terms) = (range(&block.rows), range(&block.cols), range(&block.terms));
+        a: View<'a, T>,
+        b: View<'a, T>,
+        c: Option<View<'a, T>>,
+    ) -> Result<Terms<'a, T>, KernelError> {
+        let range = |range: &Range<u64>| range.start as usize..range.end as usize;
+        let (rows, cols) = (range(&block.rows), range(&block.cols));
         let a = if self.task.a.transposed { a.transposed() } else { a };
         let b = if self.task.b.transposed { b.transposed() } else { b };
         let mut product = Product::new(alpha, a, b)?;
         if let (Some(c), Some(operand)) = (c, &self.task.c) {
             product = product.adding(beta, if operand.transposed { c.transposed() } else { c })?;
         }
-        let on_diagonal = rows == cols;
-        let mut out = vec![T::ZERO; rows.len() * cols.len()];
-        let tile = product.tile(rows, cols)?;
-        match self.task.half {
-            Some(half) if on_diagonal => {
-                let triangle = match half {
-                    Half::Lower => Triangle::Lower,
-                    Half::Upper => Triangle::Upper,
-                };
-                gemm::syrk(isa, &tile, triangle, terms, &mut out, cancelled)?;
-            }
-            _ => gemm::gemm(isa, &tile, terms, &mut out, cancelled)?,
-        }
-        Ok(out)
+        let half = match self.task.half.filter(|_| rows == cols) {
+            Some(Half::Lower) => Some(Triangle::Lower),
+            Some(Half::Upper) => Some(Triangle::Upper),
+            None => None,
+        };
+        Ok(Terms { product: product.tile(rows, cols)?, half, k: range(&block.terms) })
     }
+}
+
+/// What one block is made of, by the type of its elements.
+#[derive(Clone, Debug)]
+pub enum BlockTerms<'a> {
+    /// Of binary32.
+    F32(Terms<'a, f32>),
+    /// Of binary64.
+    F64(Terms<'a, f64>),
+}
+
+/// What one block is made of.
+#[derive(Clone, Debug)]
+pub struct Terms<'a, T> {
+    /// The tile's product.
+    pub product: Product<'a, T>,
+    /// The half that is computed of a tile on the diagonal; the rest is +0.
+    pub half: Option<Triangle>,
+    /// The panel.
+    pub k: Range<usize>,
+}
+
+impl<T: Element> Terms<'_, T> {
+    fn run(self, isa: Isa, cancelled: &dyn Fn() -> bool) -> Result<Vec<u8>, KernelError> {
+        let mut out = vec![T::ZERO; self.product.rows() * self.product.cols()];
+        match self.half {
+            Some(half) => gemm::syrk(isa, &self.product, half, self.k, &mut out, cancelled)?,
+            None => gemm::gemm(isa, &self.product, self.k, &mut out, cancelled)?,
+        }
+        Ok(to_bytes(&out))
+    }
+}
+
+/// A block's partial from its elements.
+pub fn to_bytes<T: Element>(elements: &[T]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(size_of_val(elements));
+    elements.iter().for_each(|element| element.put(&mut bytes));
+    bytes
 }
 
 fn gather(

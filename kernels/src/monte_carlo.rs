@@ -6,7 +6,8 @@
 //!
 //! *Shape* of the tally: for π no sums and one count, the points inside. For a book, four sums a contract
 //! (`Σx, Σx², Σd, Σd²` of the discounted payoff `x` and its delta `d`) and then the book's `ΣV, ΣV²`;
-//! [`HISTOGRAM_BINS`] counts a contract; and the bins of `V` by [`tessera_protocol::bins`].
+//! [`HISTOGRAM_BINS`] counts a contract; and the bins of `V` by [`tessera_protocol::bins`]. A refining
+//! pass has the tally that [`Refine`] tells of instead.
 
 mod book;
 mod contract;
@@ -14,10 +15,11 @@ mod histogram;
 mod path;
 mod pi;
 mod program;
+mod refine;
 
 use std::fmt;
 
-use tessera_protocol::monte_carlo::{Model, Task};
+use tessera_protocol::monte_carlo::{Model, Refine, Task};
 use tessera_protocol::tally::Tally;
 
 use crate::isa::{Isa, floating_point_is_standard};
@@ -46,6 +48,10 @@ pub enum KernelError {
     },
     /// The book's value, or its square, left the range of doubles.
     BookNotFinite,
+    /// A refining pass asks for values that π does not have.
+    NothingToRefine,
+    /// The values in the pass's ranges fall into more bins than a tally holds.
+    TooManyBins,
 }
 
 impl fmt::Display for KernelError {
@@ -68,6 +74,12 @@ impl fmt::Display for KernelError {
             KernelError::BookNotFinite => f.write_str(
                 "the book has values, or squares of them, too large for a double: check its quantities",
             ),
+            KernelError::NothingToRefine => {
+                f.write_str("the pass asks for values that the model does not have")
+            }
+            KernelError::TooManyBins => {
+                f.write_str("the values in the pass's ranges fall into more bins than a tally holds")
+            }
         }
     }
 }
@@ -97,6 +109,18 @@ pub fn run(
     run_with(task, isa, first_path, paths, Detail::Full, cancelled)
 }
 
+/// [`run`] in any pass over the paths: counts the book's values as a refining pass wants them.
+pub fn run_pass(
+    task: &Task,
+    refine: Option<&Refine>,
+    isa: Isa,
+    first_path: u64,
+    paths: u64,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<Tally, KernelError> {
+    run_blocks(task, (Detail::Full, refine), isa, first_path, paths, cancelled)
+}
+
 /// [`run`] with a choice of detail.
 pub fn run_with(
     task: &Task,
@@ -106,15 +130,27 @@ pub fn run_with(
     detail: Detail,
     cancelled: &dyn Fn() -> bool,
 ) -> Result<Tally, KernelError> {
+    run_blocks(task, (detail, None), isa, first_path, paths, cancelled)
+}
+
+fn run_blocks(
+    task: &Task,
+    (detail, refine): (Detail, Option<&Refine>),
+    isa: Isa,
+    first_path: u64,
+    paths: u64,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<Tally, KernelError> {
     if !floating_point_is_standard() {
         return Err(KernelError::FloatingPointMode);
     }
     first_path.checked_add(paths).ok_or(KernelError::Range)?;
     let blocks = path::Blocks::new(first_path, paths);
     let mut poll = Poll { cancelled, work_left: 0 };
-    match &task.model {
-        Model::Pi => pi::run(task.key, isa, blocks, &mut poll),
-        Model::Gbm(market) => book::run(market, task.key, isa, blocks, detail, &mut poll),
+    match (&task.model, refine) {
+        (Model::Pi, None) => pi::run(task.key, isa, blocks, &mut poll),
+        (Model::Pi, Some(_)) => Err(KernelError::NothingToRefine),
+        (Model::Gbm(market), refine) => book::run(market, task.key, isa, blocks, (detail, refine), &mut poll),
     }
 }
 

@@ -5,7 +5,7 @@
 use core::fmt;
 
 use tessera_protocol::monte_carlo::{Model, Task};
-use tessera_protocol::spec::{ContractKind, Manifest, ModelName, MonitoringSpec};
+use tessera_protocol::spec::{ContractKind, Manifest, ModelName, MonitoringSpec, StopSpec};
 use tessera_protocol::unit::ShardIndex;
 
 use crate::Plan;
@@ -87,7 +87,7 @@ pub fn audit(manifest: &Manifest, first: u64, plan: &Plan) -> Result<(), AuditEr
         expected_first += shard.count;
         cost += u128::from(shard.cost.0);
     }
-    let paths = manifest.spec().params.paths();
+    let paths = end(manifest);
     match (
         expected_first == paths,
         cost == u128::from(plan.cost().0) && cost == u128::from(paths - first) * weight,
@@ -96,6 +96,15 @@ pub fn audit(manifest: &Manifest, first: u64, plan: &Plan) -> Result<(), AuditEr
         (true, false) => Err(AuditError::Cost),
         (true, true) => Ok(()),
     }
+}
+
+/// Where a job's first round ends: at all paths, or where it may first be found to have enough.
+fn end(manifest: &Manifest) -> u64 {
+    let params = manifest.spec().params.monte_carlo();
+    let stop = params.and_then(|params| params.stop.as_ref());
+    let whole = params.map_or(0, |params| params.paths);
+    let blocks = |stop: &StopSpec| stop.min_paths.unwrap_or(65_536).div_ceil(4096);
+    stop.map_or(whole, |stop| whole.min(blocks(stop) * 4096))
 }
 
 /// Draws and evaluations of one path, counted from the book as the client wrote it.

@@ -12,5 +12,8 @@ pub mod monte_carlo;
 pub mod plan;
 pub mod round;
 
-pub use plan::{FinishError, Next, Part, Plan, PlanError, Shard, finish_matrix, next};
+pub use matrix::{
+    Fold, SumNotFinite, TileMisfit, npy_band, npy_band_lines, npy_bytes, npy_header, npy_lines,
+};
+pub use plan::{FinishError, Next, Part, Plan, PlanError, Shard, cost_max, finish_matrix, next};
 pub use round::{Pass, Round};

@@ -1,5 +1,6 @@
 //! Planning and finishing matrix jobs.
 
+use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -12,6 +13,10 @@ use tessera_protocol::spec::{Dtype, Input, JobSpec, MatrixSpec, Params};
 
 use crate::FinishError;
 use crate::monte_carlo::philox_key;
+
+mod file;
+
+pub use file::{TileMisfit, npy_band, npy_band_lines, npy_bytes, npy_header, npy_lines};
 
 /// Side of a tile where the client named none: a shard of it with k = 2048 takes a core about 10 ms.
 const TILE_SIDE: u64 = 512;
@@ -146,4 +151,69 @@ pub(crate) fn finish(kernel: &str, task: &Task, output: Digest, bytes: u64) -> R
     let result =
         MatrixResult { workload: kernel, dtype: task.dtype(), shape: [m, n], terms: k, triangle, output };
     canonical::to_vec(&result).map_err(|_| FinishError::NotCanonical)
+}
+
+/// A sum of panels that is infinite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SumNotFinite;
+
+/// Adds a panel of a tile to the sum of those before it, element by element, each rounded once.
+///
+/// *Shape*: both hold the tile's elements by rows, little-endian.
+fn add_panel(sum: &mut [u8], panel: &[u8], dtype: Dtype) -> Result<(), SumNotFinite> {
+    assert_eq!(sum.len(), panel.len(), "panels of one tile are of one size");
+    let mut finite = true;
+    match dtype {
+        Dtype::F32 => {
+            for (sum, panel) in sum.as_chunks_mut().0.iter_mut().zip(panel.as_chunks().0) {
+                let total = f32::from_le_bytes(*sum) + f32::from_le_bytes(*panel);
+                finite &= total.is_finite();
+                *sum = total.to_le_bytes();
+            }
+        }
+        Dtype::F64 => {
+            for (sum, panel) in sum.as_chunks_mut().0.iter_mut().zip(panel.as_chunks().0) {
+                let total = f64::from_le_bytes(*sum) + f64::from_le_bytes(*panel);
+                finite &= total.is_finite();
+                *sum = total.to_le_bytes();
+            }
+        }
+    }
+    if finite { Ok(()) } else { Err(SumNotFinite) }
+}
+
+/// A tile of which not all panels are in: they are added in ascending order, whatever order they came in.
+#[derive(Clone, Debug, Default)]
+pub struct Fold {
+    /// The sum of the panels before `next`.
+    sum: Vec<u8>,
+    next: u64,
+    /// Panels that came before their turn.
+    early: BTreeMap<u64, Vec<u8>>,
+}
+
+impl Fold {
+    /// Takes a panel; each comes once. Gives the tile when all `panels` are in.
+    pub fn absorb(
+        &mut self,
+        panel: u64,
+        bytes: Vec<u8>,
+        panels: u64,
+        dtype: Dtype,
+    ) -> Result<Option<Vec<u8>>, SumNotFinite> {
+        self.early.insert(panel, bytes);
+        while let Some(bytes) = self.early.remove(&self.next) {
+            match self.next {
+                0 => self.sum = bytes,
+                _ => add_panel(&mut self.sum, &bytes, dtype)?,
+            }
+            self.next += 1;
+        }
+        Ok((self.next == panels).then(|| core::mem::take(&mut self.sum)))
+    }
+
+    /// The panel that would be added next.
+    pub fn next(&self) -> u64 {
+        self.next
+    }
 }

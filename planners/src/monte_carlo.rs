@@ -6,13 +6,15 @@ use alloc::vec::Vec;
 use tessera_protocol::limits;
 use tessera_protocol::monte_carlo::{Contract, Driver, Market, Model, Monitoring, Payoff, Task};
 use tessera_protocol::spec::{ContractKind, ContractSpec, ModelName, MonitoringSpec, MonteCarloParams};
-use tessera_protocol::tally::Tally;
 
-use crate::{FinishError, Pass, Plan, Round};
+use crate::Pass;
 
+mod quantiles;
 mod result;
+mod rounds;
 
 pub(crate) use result::{finish, fits, shape};
+pub(crate) use rounds::{first_round, next_round, samples_max};
 
 /// Names the derivation of a Philox key from a seed; a new derivation takes a new name.
 const KEY_CONTEXT: &str = "tessera 2026-11-21 philox4x32-10 key from job seed";
@@ -34,7 +36,7 @@ pub fn philox_key(seed: u64) -> [u32; 2] {
 }
 
 /// What every agent needs to compute any range of the job's paths.
-pub(crate) fn task(seed: u64, params: &MonteCarloParams, _pass: &Pass) -> Task {
+pub(crate) fn task(seed: u64, params: &MonteCarloParams) -> Task {
     let model = match params.model {
         ModelName::Pi => Model::Pi,
         ModelName::Gbm => Model::Gbm(market(&params.book)),
@@ -42,18 +44,12 @@ pub(crate) fn task(seed: u64, params: &MonteCarloParams, _pass: &Pass) -> Task {
     Task { key: philox_key(seed), model }
 }
 
-/// The paths of a job from `first` on.
-pub(crate) fn first_round(params: &MonteCarloParams, first: u64) -> Round {
-    Round { first, end: params.paths, ..Round::default() }
-}
-
-/// What remains to be done after a round.
-pub(crate) fn next_round(
-    _params: &MonteCarloParams,
-    _plan: &Plan,
-    _tallies: &[&Tally],
-) -> Result<Option<Round>, FinishError> {
-    Ok(None)
+/// What agents are told of a pass; nothing of the one that every job starts with.
+pub(crate) fn pass_bytes(pass: &Pass) -> Vec<u8> {
+    match pass {
+        Pass::Sample => Vec::new(),
+        Pass::Refine(refine) => refine.encode(),
+    }
 }
 
 /// What one path costs: its random draws and its payoff evaluations.

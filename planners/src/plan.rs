@@ -21,6 +21,7 @@ use crate::{matrix as matrix_plan, monte_carlo};
 pub struct Plan {
     kernel: &'static str,
     task: Arc<[u8]>,
+    pass: Arc<[u8]>,
     round: Round,
     cut: Cut,
     cost: ComputeUnits,
@@ -62,6 +63,8 @@ pub enum PlanError {
         /// Paths asked for.
         want: u64,
     },
+    /// A job that stops by itself decides how many paths it takes; one that adds to it may not have a stop.
+    StopsByItself,
     /// The parameters do not make a task: the manifest was not checked, or today's limits are other ones.
     NoTask,
 }
@@ -75,6 +78,9 @@ impl fmt::Display for PlanError {
             PlanError::NothingToAdd { have, want } => {
                 write!(f, "paths = {want}: must be more than the {have} that are computed already")
             }
+            PlanError::StopsByItself => f.write_str(
+                "params.stop: must be absent where paths are added to those that are computed already",
+            ),
             PlanError::NoTask => f.write_str("the job's parameters lie outside what this version computes"),
         }
     }
@@ -95,6 +101,8 @@ struct PlanForm<'a> {
     round: u32,
     #[serde(skip_serializing_if = "is_zero")]
     shards_before: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pass: Option<Digest>,
 }
 
 fn is_zero<T: PartialEq + Default>(value: &T) -> bool {
@@ -103,11 +111,14 @@ fn is_zero<T: PartialEq + Default>(value: &T) -> bool {
 
 impl Plan {
     /// Plans the first round of a job's paths from `first` on: zero for a whole job, the finished paths
-    /// to extend one.
+    /// to extend one by exactly what is missing.
     pub fn new(manifest: &Manifest, first: u64) -> Result<Plan, PlanError> {
         let round = match &manifest.spec().params {
             Params::MonteCarlo(params) if first >= params.paths => {
                 return Err(PlanError::NothingToAdd { have: first, want: params.paths });
+            }
+            Params::MonteCarlo(params) if first > 0 && params.stop.is_some() => {
+                return Err(PlanError::StopsByItself);
             }
             Params::MonteCarlo(params) => monte_carlo::first_round(params, first),
             Params::Gemm(_) | Params::Syrk(_) => Round::default(),
@@ -120,7 +131,7 @@ impl Plan {
         let spec = manifest.spec();
         let (round, task, cut, cost) = match &spec.params {
             Params::MonteCarlo(params) => {
-                let task = monte_carlo::task(spec.seed, params, &round.pass);
+                let task = monte_carlo::task(spec.seed, params);
                 let unit_cost = monte_carlo::unit_cost(&task);
                 let samples = round.end.saturating_sub(round.first);
                 let cost = samples.checked_mul(unit_cost).ok_or(PlanError::CostOverflow)?;
@@ -138,6 +149,7 @@ impl Plan {
         let mut plan = Plan {
             kernel: spec.workload.kernel(),
             task: task.into(),
+            pass: monte_carlo::pass_bytes(&round.pass).into(),
             round,
             cut,
             cost: ComputeUnits(cost),
@@ -163,6 +175,7 @@ impl Plan {
             unit_cost,
             round: self.round.number,
             shards_before: self.round.shards_before,
+            pass: (!self.pass.is_empty()).then(|| Digest::of(&self.pass)),
         };
         // Every number is below 2^53 by the limits on paths, contracts and matrices.
         canonical::to_vec(&form).unwrap_or_default()
@@ -246,6 +259,11 @@ impl Plan {
         &self.task
     }
 
+    /// What every agent needs besides the task for the pass that the round is part of; empty for the first.
+    pub fn pass(&self) -> &Arc<[u8]> {
+        &self.pass
+    }
+
     /// The matrix product that it cuts; nothing for samples.
     pub fn matrix(&self) -> Option<&Arc<matrix::Task>> {
         match &self.cut {
@@ -322,6 +340,20 @@ impl fmt::Display for FinishError {
 
 impl core::error::Error for FinishError {}
 
+/// The most that a job's paths from `first` on can cost in all its rounds, checks not counted.
+pub fn cost_max(manifest: &Manifest, first: u64) -> Result<ComputeUnits, PlanError> {
+    match &manifest.spec().params {
+        Params::MonteCarlo(params) => {
+            let unit_cost = monte_carlo::unit_cost(&monte_carlo::task(manifest.spec().seed, params));
+            monte_carlo::samples_max(params, first)
+                .and_then(|samples| samples.checked_mul(unit_cost))
+                .map(ComputeUnits)
+                .ok_or(PlanError::CostOverflow)
+        }
+        Params::Gemm(_) | Params::Syrk(_) => Plan::new(manifest, first).map(|plan| plan.cost()),
+    }
+}
+
 /// What comes after a round whose shards are all reduced.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Next {
@@ -342,7 +374,7 @@ pub fn next(manifest: &Manifest, plan: &Plan, tallies: &[&Tally]) -> Result<Next
         Some(Ok(plan)) => Ok(Next::Round(plan)),
         // A later round is never dearer than the whole job, which was planned.
         Some(Err(_)) => Err(FinishError::NotCanonical),
-        None => monte_carlo::finish(params, tallies).map(Next::Finished),
+        None => monte_carlo::finish(params, plan, tallies).map(Next::Finished),
     }
 }
 

@@ -4,9 +4,8 @@
 //! shard size or number of agents can show. What a round is goes into the job's record: a restart plans
 //! it again as it was.
 
-use alloc::vec::Vec;
-
 use serde::{Deserialize, Serialize};
+use tessera_protocol::monte_carlo::Refine;
 
 /// One round of a job.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,12 +29,7 @@ pub enum Pass {
     /// Everything is tallied.
     #[default]
     Sample,
-    /// The samples are made again, and those among the book's values whose keys start like one of these
-    /// are counted by more of their bits.
-    Refine {
-        /// Leading bits of an ordered 64-bit key that are known.
-        known_bits: u32,
-        /// The known bits of each key looked for. *Order*: ascending, none twice.
-        prefixes: Vec<u64>,
-    },
+    /// The samples are made again, and those of the book's values that lie in given ranges are counted more
+    /// finely.
+    Refine(Refine),
 }

@@ -180,12 +180,28 @@ pub struct AgentView {
     pub arch: String,
     /// Memory it offers. *Units*: bytes.
     pub memory_bytes: u64,
+    /// GPUs that compute some of its shards.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gpus: Vec<GpuView>,
     /// Shards in flight.
     pub in_flight: u32,
     /// Shards it finished, since this hub started.
     pub completed: u64,
     /// Shards on which another agent contradicted it and was believed.
     pub mismatches: u64,
+}
+
+/// A GPU of an agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GpuView {
+    /// As its driver calls it.
+    pub name: String,
+    /// Its memory. *Units*: bytes.
+    pub memory_bytes: u64,
+    /// Major and minor, as in `9.0`.
+    pub compute_capability: String,
+    /// The CUDA version that its driver speaks.
+    pub driver: String,
 }
 
 /// The agents of a hub, by id.

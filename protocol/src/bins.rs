@@ -1,7 +1,8 @@
 //! A relative grid over all doubles: the bins of a sparse histogram whose scale nobody knows beforehand.
 //!
 //! Owns the map between values and bin numbers. A bin is the value rounded to 13 significant bits, so
-//! a quantile read from it is off by at most one part in 8192; numbers ascend with values.
+//! a quantile read from it is off by at most one part in 8192; numbers ascend with values. Owns the keys of
+//! values too, which keep every bit.
 
 /// Bits of a double's significand that a bin keeps, the implicit one aside.
 const FRACTION_BITS: u32 = 12;
@@ -28,6 +29,20 @@ pub const fn bin_value(bin: u32) -> Option<f64> {
     }
     let magnitude = f64::from_bits((distance as u64) << DROPPED_BITS);
     Some(if bin < ZERO_BIN { -magnitude } else { magnitude })
+}
+
+/// A value's place among all doubles: keys ascend with values, and both zeros have the same.
+#[inline(always)]
+pub const fn key_of(value: f64) -> u64 {
+    // Minus zero plus zero is zero; nothing else changes.
+    let bits = (value + 0.0).to_bits();
+    if bits >> 63 == 1 { !bits } else { bits | 1 << 63 }
+}
+
+/// The value of a key.
+#[inline(always)]
+pub const fn value_of(key: u64) -> f64 {
+    f64::from_bits(if key >> 63 == 1 { key & (u64::MAX >> 1) } else { !key })
 }
 
 #[cfg(test)]
@@ -67,5 +82,24 @@ mod tests {
         assert_eq!(bin_value(bin_of(0.0)), Some(0.0));
         assert!(bin_value(bin_of(f64::INFINITY)).is_some_and(f64::is_finite));
         assert_eq!(bin_of(f64::NEG_INFINITY), bin_of(f64::MIN));
+    }
+
+    #[test]
+    fn keys_ascend_with_values_and_give_them_back() {
+        let values = [
+            f64::MIN,
+            -1.5,
+            -1.0,
+            -f64::MIN_POSITIVE,
+            -5e-324,
+            0.0,
+            5e-324,
+            1.0,
+            1.0 + f64::EPSILON,
+            f64::MAX,
+        ];
+        assert!(values.is_sorted_by(|a, b| key_of(*a) < key_of(*b)));
+        assert!(values.iter().all(|value| value_of(key_of(*value)) == *value));
+        assert_eq!(key_of(-0.0), key_of(0.0));
     }
 }

@@ -91,16 +91,16 @@ impl ExactSum {
     /// Adds a double. *Errors*: [`NotFinite`]; the sum is then unchanged.
     #[inline]
     pub fn add(&mut self, value: f64) -> Result<(), NotFinite> {
-        let bits = value.to_bits();
-        let biased = (bits >> 52) as i32 & 0x7ff;
-        let fraction = bits & FRACTION;
-        if biased == 0x7ff {
-            return Err(NotFinite);
-        }
-        let (mantissa, exponent) =
-            if biased == 0 { (fraction, -1074) } else { (fraction | IMPLICIT, biased - 1075) };
-        let signed = if value.is_sign_negative() { -(mantissa as i64) } else { mantissa as i64 };
-        self.add_scaled(i128::from(signed), exponent);
+        let (integer, exponent) = parts(value)?;
+        self.add_scaled(i128::from(integer), exponent);
+        Ok(())
+    }
+
+    /// Adds a double so many times. *Errors*: [`NotFinite`]; the sum is then unchanged.
+    pub fn add_times(&mut self, value: f64, times: u64) -> Result<(), NotFinite> {
+        let (integer, exponent) = parts(value)?;
+        // 53 bits times 64 bits leave room in an i128.
+        self.add_scaled(i128::from(integer) * i128::from(times), exponent);
         Ok(())
     }
 
@@ -216,6 +216,21 @@ impl ExactSum {
     fn magnitude(&self) -> (bool, [u64; LIMBS]) {
         if self.is_negative() { (true, negated(&self.limbs)) } else { (false, self.limbs) }
     }
+}
+
+/// The double as `integer * 2^exponent`.
+#[inline(always)]
+fn parts(value: f64) -> Result<(i64, i32), NotFinite> {
+    let bits = value.to_bits();
+    let biased = (bits >> 52) as i32 & 0x7ff;
+    let fraction = bits & FRACTION;
+    if biased == 0x7ff {
+        return Err(NotFinite);
+    }
+    let (mantissa, exponent) =
+        if biased == 0 { (fraction, -1074) } else { (fraction | IMPLICIT, biased - 1075) };
+    let signed = if value.is_sign_negative() { -(mantissa as i64) } else { mantissa as i64 };
+    Ok((signed, exponent))
 }
 
 /// The unbiased sample variance `(n·Σx² − (Σx)²) / (n(n−1))`.

@@ -18,6 +18,9 @@ pub const SHARDS_MAX: u64 = 1_000_000_000;
 pub const CONTRACTS_MAX: usize = 5_000;
 /// Most bins of a tally: 64 powers of two, both signs, 4,096 bins each.
 pub const TALLY_BINS_MAX: usize = 1 << 19;
+/// Most ranges of values that one pass counts more finely: one to each quantile of a result. With 16 bits
+/// of each, the bins of a tally hold them all, whatever the values.
+pub const REFINED_RANGES_MAX: usize = 8;
 /// Most sums of a tally: those of the largest book.
 pub const TALLY_SUMS_MAX: usize =
     CONTRACTS_MAX * crate::monte_carlo::SUMS_PER_CONTRACT + crate::monte_carlo::SUMS_PER_BOOK;
@@ -82,3 +85,4 @@ const _: () = assert!(LEASE_MS >= 3 * HEARTBEAT_MS);
 const _: () = assert!(SLOTS_MAX as usize * CREDIT_PER_SLOT as usize <= BATCH_ITEMS_MAX);
 const _: () = assert!(BATCH_ITEMS_MAX * 32 < CONTROL_FRAME_BYTES_MAX);
 const _: () = assert!(PATHS_MAX <= SEED_MAX);
+const _: () = assert!(REFINED_RANGES_MAX << 16 <= TALLY_BINS_MAX);

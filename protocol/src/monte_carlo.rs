@@ -12,6 +12,10 @@ use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::limits;
 
+mod refine;
+
+pub use refine::{KeyRange, Refine, SUMMED_RANGES_MAX};
+
 /// A planned Monte Carlo computation, the same for every range of its paths.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub struct Task {
@@ -153,6 +157,8 @@ pub enum TaskError {
         /// Position of the driver or contract.
         at: usize,
     },
+    /// Ranges of values that cannot be counted.
+    Ranges,
 }
 
 impl fmt::Display for TaskError {
@@ -168,6 +174,7 @@ impl fmt::Display for TaskError {
             TaskError::Dates { at } => {
                 write!(f, "driver or contract {at} of the task has dates that are out of range or order")
             }
+            TaskError::Ranges => f.write_str("the ranges of values to count are out of order or bounds"),
         }
     }
 }

@@ -20,7 +20,7 @@ mod monte_carlo;
 
 pub use contract::{ContractKind, ContractSpec, MonitoringSpec};
 pub use matrix::{Dtype, GemmParams, MatrixSpec, RandomEntries, SyrkParams, Triangle};
-pub use monte_carlo::{ModelName, MonteCarloParams};
+pub use monte_carlo::{ModelName, MonteCarloParams, Quantiles, StopSpec};
 
 /// A job as its client wrote it, defaults filled in.
 ///
@@ -252,11 +252,14 @@ impl Manifest {
         Ok(Manifest { spec, digest: Digest::of(&bytes) })
     }
 
-    /// The same computation over another number of paths.
+    /// The same computation over another number of paths: exactly so many, whatever made it stop before.
     pub fn with_paths(&self, paths: u64) -> Result<Manifest, SpecError> {
         let mut spec = self.spec.clone();
         match &mut spec.params {
-            Params::MonteCarlo(params) => params.paths = paths,
+            Params::MonteCarlo(params) => {
+                params.paths = paths;
+                params.stop = None;
+            }
             Params::Gemm(_) | Params::Syrk(_) => {
                 let allowed = "only Monte Carlo jobs have paths and can be extended";
                 return Err(one_error("params.paths", allowed));

@@ -31,7 +31,7 @@ pub enum AgentControl {
     },
     /// Finish what is in flight, send nothing more: the agent is about to leave.
     Leaving,
-    /// The GPUs that compute some of its shards; sent once, after the hello, where there are any. At most
+    /// The GPUs that compute some of its shards; sent once, after the welcome, where there are any. At most
     /// [`limits::GPUS_MAX`].
     Devices(Vec<Gpu>),
 }

@@ -4,6 +4,8 @@
 //! length of the whole value as a big-endian `u64`. No other key may extend `key`. It sits above the
 //! engines and may not touch one.
 
+use std::ops::Range;
+
 use crate::engine::{Entry, KeyRange, ReadError};
 use crate::limits::CHUNK_BYTES;
 
@@ -47,4 +49,34 @@ pub(crate) fn join(key: &[u8], chunks: &[Entry]) -> Result<Option<Vec<u8>>, Read
     let mut value = head.to_vec();
     rest.iter().for_each(|chunk| value.extend_from_slice(&chunk.value));
     Ok(Some(value))
+}
+
+/// Where the chunks lie that hold the bytes `part` of the value under `key`. *Shape*: `part` is not empty.
+pub(crate) fn range_of_part(key: &[u8], part: &Range<u64>) -> KeyRange {
+    let chunk = |byte: u64| u32::try_from(byte / CHUNK_BYTES as u64).unwrap_or(u32::MAX - 1);
+    KeyRange::new(chunk_key(key, chunk(part.start)), chunk_key(key, chunk(part.end - 1) + 1))
+}
+
+/// The bytes `part` of the value under `key` from `chunks`, read from [`range_of_part`].
+pub(crate) fn join_part(
+    key: &[u8],
+    chunks: &[Entry],
+    part: &Range<u64>,
+) -> Result<Option<Vec<u8>>, ReadError> {
+    if chunks.is_empty() {
+        return Ok(None);
+    }
+    let first = range_of_part(key, part).start;
+    let torn = |found_bytes| ReadError::TornValue { key: key.to_vec(), stated_bytes: part.end, found_bytes };
+    let index = part.start / CHUNK_BYTES as u64;
+    let in_sequence = (index as u32..).zip(chunks).all(|(index, chunk)| chunk.key == chunk_key(key, index));
+    if !in_sequence {
+        return Err(torn(0));
+    }
+    let head_bytes = if first == chunk_key(key, 0) { LENGTH_BYTES } else { 0 };
+    let held: Vec<u8> = chunks.iter().flat_map(|chunk| &chunk.value).copied().skip(head_bytes).collect();
+    let start = (part.start % CHUNK_BYTES as u64) as usize;
+    let found_bytes = part.start - start as u64 + held.len() as u64;
+    let bytes = held.get(start..start + (part.end - part.start) as usize).ok_or_else(|| torn(found_bytes))?;
+    Ok(Some(bytes.to_vec()))
 }

@@ -278,8 +278,20 @@ fn chunked_values_are_whole(engine: &dyn Engine) {
         done(engine, batch_of(|batch| batch.put_chunked(b"t/v", &value)));
         assert_eq!(read(engine).get_chunked(b"t/v").expect("a large value is read"), Some(value));
     }
+    let value = pattern(3 * edge + 7);
+    done(engine, batch_of(|batch| batch.put_chunked(b"t/v", &value)));
+    let end = value.len() as u64;
+    let of_edge = edge as u64;
+    for part in [0..1, 0..end, 5..of_edge, of_edge - 1..of_edge + 1, of_edge..2 * of_edge, end - 7..end] {
+        let found = read(engine).get_chunked_part(b"t/v", part.clone()).expect("a part is read");
+        assert_eq!(found.as_deref(), Some(&value[part.start as usize..part.end as usize]), "{part:?}");
+    }
+    read(engine).get_chunked_part(b"t/v", end - 1..end + 1).expect_err("a part past the end is noticed");
+    assert_eq!(read(engine).get_chunked_part(b"t/none", 0..1).expect("nothing is read"), None);
     done(engine, batch_of(|batch| batch.put_chunked(b"t/v", &pattern(3 * edge))));
     done(engine, batch_of(|batch| batch.delete(crate::chunked::chunk_key(b"t/v", 1))));
+    read(engine).get_chunked_part(b"t/v", 0..3 * of_edge).expect_err("a missing chunk is noticed");
+    read(engine).get_chunked_part(b"t/v", of_edge..3 * of_edge).expect_err("a missing chunk is noticed");
     let torn = read(engine).get_chunked(b"t/v").expect_err("a missing chunk is noticed");
     assert!(matches!(torn, ReadError::TornValue { stated_bytes, .. } if stated_bytes == 3 * edge as u64));
     done(engine, batch_of(|batch| batch.delete_chunked(b"t/v")));

@@ -7,6 +7,7 @@ use crate::batch::{Batch, LimitError, Quoted};
 use crate::{chunked, limits};
 use std::error::Error;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// A store of ordered keys. Many threads may use it at once; commits happen one after another.
@@ -56,6 +57,15 @@ pub trait Snapshot: Send {
     /// *Errors*: [`ReadError::TornValue`] if chunks are missing or too many; see [`ReadError`].
     fn get_chunked(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
         chunked::join(key, &self.range(&chunked::range_of(key), usize::MAX)?)
+    }
+
+    /// The bytes `part` of the value that [`Batch::put_chunked`] put under `key`, read without the rest of it.
+    /// *Shape*: `part` is not empty and lies within the value.
+    ///
+    /// *Errors*: [`ReadError::TornValue`] if the value ends before `part` does; see [`ReadError`].
+    fn get_chunked_part(&self, key: &[u8], part: Range<u64>) -> Result<Option<Vec<u8>>, ReadError> {
+        let chunks = self.range(&chunked::range_of_part(key, &part), usize::MAX)?;
+        chunked::join_part(key, &chunks, &part)
     }
 
     /// Shows every entry of `range` to `visit`, holding few in memory. *Order*: ascending by key.

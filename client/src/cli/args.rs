@@ -94,12 +94,33 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: JobCommand,
     },
+    /// Measure and prove the kernels of this machine; needs no hub
+    Kernels {
+        #[command(subcommand)]
+        command: KernelsCommand,
+    },
     /// Look at agents and enrol them
     Agent {
         #[command(flatten)]
         connection: Connection,
         #[command(subcommand)]
         command: AgentCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KernelsCommand {
+    /// Measure each kernel on each instruction set of this machine, and its share of the peak
+    Bench {
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Compute small jobs on every path, in every cut and order, and compare their bytes
+    Matrix {
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
     },
 }
 

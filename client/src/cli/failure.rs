@@ -5,12 +5,15 @@ use std::io;
 use std::path::PathBuf;
 
 use tessera_client::api::{HubError, HubUrlError};
+use tessera_client::compute::ComputeError;
 use tessera_client::config::ConfigError;
 use tessera_client::local::LocalError;
 use tessera_client::render;
 use tessera_client::spec_file::SpecFileError;
+use tessera_kernels::gemm::GemmError;
 use tessera_protocol::api::{JobState, JobView};
 use tessera_protocol::id::JobId;
+use tessera_protocol::spec::SpecError;
 
 /// Why a command failed.
 #[derive(Debug)]
@@ -40,6 +43,15 @@ pub(crate) enum Failure {
     },
     /// The operating system gives no random bytes.
     Random(getrandom::Error),
+    /// A job could not be computed here.
+    Compute(ComputeError),
+    /// A job that this program contains is wrong: a bug of ours.
+    BuiltIn(SpecError),
+    /// Two computations of one job gave different bytes.
+    KernelsDisagree {
+        /// Which job.
+        workload: &'static str,
+    },
     /// Signals cannot be heard, or a thread not started.
     System(io::Error),
     /// A person stopped a command that was watching this job.
@@ -57,10 +69,15 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
+    pub(crate) fn gemm(error: GemmError) -> Failure {
+        Failure::Compute(ComputeError::Matrix(error.into()))
+    }
+
     /// As the help page lists them.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Failure::JobNotDone(_) | Failure::Document(_) | Failure::Write { .. } => 1,
+            Failure::Compute(_) | Failure::BuiltIn(_) | Failure::KernelsDisagree { .. } => 1,
             Failure::Spec(_) | Failure::ShardSize | Failure::Config(_) | Failure::Url(_) => 2,
             Failure::Hub(HubError::NotSendable { .. } | HubError::InputUnreadable { .. }) => 2,
             Failure::Hub(HubError::Refused(problem)) if is_about_input(problem.status) => 2,
@@ -98,6 +115,12 @@ impl fmt::Display for Failure {
                 write!(f, "this version cannot show the document: {error}\nhint: --json prints it as it is")
             }
             Failure::Write { path, source } => write!(f, "cannot write {}: {source}", path.display()),
+            Failure::Compute(error) => error.fmt(f),
+            Failure::BuiltIn(error) => write!(f, "a job of this program is wrong: {error}"),
+            Failure::KernelsDisagree { workload } => write!(
+                f,
+                "two computations of `{workload}` gave different bytes: please report this with the output of --json"
+            ),
             Failure::Random(error) => write!(f, "the operating system gives no random bytes: {error}"),
             Failure::System(error) => write!(f, "the operating system refuses: {error}"),
             Failure::StoppedWatching { job: None, .. } => {
@@ -137,6 +160,7 @@ from! {
     SpecFileError => Spec,
     ConfigError => Config,
     HubUrlError => Url,
+    ComputeError => Compute,
     HubError => Hub,
     LocalError => Local,
     serde_json::Error => Document,

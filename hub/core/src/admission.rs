@@ -3,7 +3,7 @@
 use core::fmt;
 
 use serde::{Deserialize, Serialize};
-use tessera_planners::Plan;
+use tessera_planners::{Plan, cost_max};
 use tessera_protocol::spec::Manifest;
 
 /// Why a job is refused although its specification is right.
@@ -36,10 +36,13 @@ impl fmt::Display for AdmissionError {
 
 impl core::error::Error for AdmissionError {}
 
-/// Judges a plan against its manifest's limits.
+/// Judges a job against its manifest's limits, by the most that all its rounds can cost.
 pub fn admit(manifest: &Manifest, plan: &Plan) -> Result<(), AdmissionError> {
     match manifest.spec().limits.cost_cap {
-        Some(cap) if plan.cost().0 > cap => Err(AdmissionError::CostCap { cost: plan.cost().0, cap }),
-        Some(_) | None => Ok(()),
+        Some(cap) => {
+            let most = cost_max(manifest, plan.first()).map_or(u64::MAX, |cost| cost.0);
+            if most > cap { Err(AdmissionError::CostCap { cost: most, cap }) } else { Ok(()) }
+        }
+        None => Ok(()),
     }
 }

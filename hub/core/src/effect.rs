@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 
 use tessera_protocol::api::{AgentView, JobView};
 use tessera_protocol::id::{AgentId, Digest, JobId};
+use tessera_protocol::matrix;
 use tessera_protocol::unit::LaneIndex;
 use tessera_protocol::wire::{Assignment, Welcome};
 
@@ -54,6 +55,36 @@ pub enum Effect {
         kernel: &'static str,
         /// The kernel's task.
         task: Arc<[u8]>,
+    },
+    /// Tell an agent what is done with the samples of a job's shards from here on.
+    SendPass {
+        /// Its session.
+        session: SessionId,
+        /// The job, of which it was told.
+        job: JobId,
+        /// The kernel's pass.
+        pass: Arc<[u8]>,
+    },
+    /// Send an agent a piece of an input of a job it was told of, or tell it that there is none.
+    SendInput {
+        /// Its session.
+        session: SessionId,
+        /// The job.
+        job: JobId,
+        /// The input's position in the task.
+        input: u32,
+        /// BLAKE3 of the whole input.
+        blake3: Digest,
+        /// Where the piece starts.
+        offset: u64,
+    },
+    /// Read the tiles of a job whose tiles are all durable, in the order of its result file, and answer
+    /// with `Assembled`.
+    Assemble {
+        /// The job.
+        job: JobId,
+        /// How the result is cut.
+        task: Arc<matrix::Task>,
     },
     /// Give an agent a shard of a job it was told of.
     Assign {

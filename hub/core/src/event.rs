@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::unit::{Epoch, LaneIndex, ShardIndex};
-use tessera_protocol::wire::{Held, Hello, ShardFailure};
+use tessera_protocol::wire::{Gpu, Held, Hello, ShardFailure};
 
 use crate::{BatchId, LaneMessage, NewJob, Progress, RequestId, SessionId};
 
@@ -65,6 +65,13 @@ pub enum Event {
         /// What it offers.
         hello: Box<Hello>,
     },
+    /// An agent computes some of its shards on these.
+    DevicesOffered {
+        /// Its session.
+        session: SessionId,
+        /// The GPUs.
+        gpus: Vec<Gpu>,
+    },
     /// An agent said it is alive and what it holds.
     HeartbeatArrived {
         /// Its session.
@@ -103,6 +110,24 @@ pub enum Event {
         epoch: Epoch,
         /// The bytes.
         partial: Vec<u8>,
+    },
+    /// An agent wants a piece of an input of a job.
+    InputWanted {
+        /// Its session.
+        session: SessionId,
+        /// The job.
+        job: JobId,
+        /// The input's position in the task.
+        input: u32,
+        /// Where the piece starts.
+        offset: u64,
+    },
+    /// The tiles of a job were read in the order of its result file.
+    Assembled {
+        /// The job.
+        job: JobId,
+        /// BLAKE3 and length of that file; nothing when the store could not be read.
+        output: Option<(Digest, u64)>,
     },
     /// An agent could not compute a shard.
     ShardFailed {

@@ -9,16 +9,20 @@ use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use tessera_planners::{Next, Plan};
 use tessera_protocol::api::{JobFailure, JobState, JobView};
 use tessera_protocol::id::Digest;
-use tessera_protocol::unit::{LaneIndex, ShardIndex, ShardRange, Tick, UnixMillis};
+use tessera_protocol::tally::Tally;
+use tessera_protocol::unit::{ComputeUnits, LaneIndex, ShardIndex, ShardRange, Tick, UnixMillis};
 
+use crate::Effect;
 use crate::effect::Outbox;
 use crate::message::{Claim, Errand, FailureCause, LaneMessage, Work};
 use crate::planted::{Planted, Planting};
 use crate::ranges::Ranges;
 use crate::reducer::Reducer;
 use crate::verifier::{Doubt, Partial, Verdict, Verified, Verifier};
+use crate::write::Write;
 use crate::{NewJob, Outcome, Progress, RequestId};
 
 /// How many agents take work on each lane, as this lane last heard.
@@ -53,36 +57,12 @@ enum Stage {
     Ending { ending: Ending, write: Write },
 }
 
-/// Where a write stands that must succeed in the end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Write {
-    /// Nothing is to be written, or nothing was tried.
-    Idle,
-    /// On its way to the store.
-    Under,
-    /// The store refused it then.
-    Failed(Tick),
-}
-
-impl Write {
-    /// Whether it may be tried now: a full disk does not empty within a turn.
-    fn may_start(self, now: Tick) -> bool {
-        match self {
-            Write::Idle => true,
-            Write::Under => false,
-            Write::Failed(at) => now >= at.after_ms(RETRY_MS),
-        }
-    }
-
-    fn ended(succeeded: bool, now: Tick) -> Write {
-        if succeeded { Write::Idle } else { Write::Failed(now) }
-    }
-}
-
 /// Shards waiting for a second answer, whose partials are held, above which nothing new is granted.
 pub const DOUBTS_MAX: usize = 4_096;
-/// How long a refused write waits. *Units*: milliseconds.
-pub const RETRY_MS: u64 = 1_000;
+/// Partials that may be held however large they are.
+const DOUBTS_MIN: usize = 8;
+/// Bytes of held partials above which nothing new is granted, however few they are.
+const DOUBT_BYTES_MAX: usize = 256 << 20;
 
 #[derive(Clone, Debug, Default)]
 struct Counters {
@@ -97,6 +77,10 @@ struct Counters {
 #[derive(Debug)]
 pub struct Home {
     job: Arc<NewJob>,
+    /// Of the round that is being computed.
+    plan: Plan,
+    /// What the rounds so far cost.
+    cost: ComputeUnits,
     stage: Stage,
     /// Not granted to any lane.
     todo: Ranges,
@@ -113,6 +97,8 @@ pub struct Home {
     /// What of the progress is not durable yet.
     unsaved: bool,
     saving: Write,
+    /// Reading the tiles of a matrix in the order of its file.
+    assembling: Write,
     /// Whether clients do not see how it looks.
     pub(crate) unseen: bool,
     planting: Planting,
@@ -124,10 +110,14 @@ impl Home {
         let limit_ms = job.manifest.spec().limits.deadline_s.map(|seconds| seconds.saturating_mul(1000));
         let deadline = limit_ms
             .map(|limit| Tick((job.created.0.saturating_add(limit)).saturating_sub(unix_origin.0)).max(now));
-        let mut todo = Ranges::of(ShardRange { start: 0, end: job.plan.shards() });
+        let recovered = progress.and_then(|progress| {
+            let plan = Plan::of_round(&job.manifest, progress.round.clone()).ok()?;
+            (plan.digest() == progress.plan).then_some((progress, plan))
+        });
         let mut counters = Counters::default();
-        let reducer = match progress {
-            Some(progress) => {
+        let (plan, cost, todo, reducer) = match recovered {
+            Some((progress, plan)) => {
+                let mut todo = Ranges::of(ShardRange { start: 0, end: plan.indices().end });
                 progress.done.iter().for_each(|range| todo.remove(range));
                 counters = Counters {
                     attempts: progress.view.attempts,
@@ -136,14 +126,19 @@ impl Home {
                     checks_skipped: progress.view.checks_skipped,
                     lanes: progress.view.lanes.clone(),
                 };
-                Reducer::resume(progress.done, Some(progress.tally))
+                let reducer = Reducer::resume(&plan, progress.done, progress.earlier, progress.tally);
+                (plan, progress.view.cost, todo, reducer)
             }
             None => {
-                Reducer::resume(Ranges::default(), job.base.as_ref().map(|base| Arc::new(base.tally.clone())))
+                let base = job.base.as_ref().map(|base| Arc::new(base.tally.clone()));
+                let reducer = Reducer::resume(&job.plan, Ranges::default(), Vec::new(), base);
+                (job.plan.clone(), job.plan.cost(), Ranges::of(job.plan.indices()), reducer)
             }
         };
         Home {
             job,
+            plan,
+            cost,
             stage: Stage::Open,
             todo,
             doubts: BTreeMap::new(),
@@ -156,33 +151,116 @@ impl Home {
             cancelling: Vec::new(),
             unsaved: false,
             saving: Write::Idle,
+            assembling: Write::Idle,
             unseen: true,
             planting: Planting::default(),
         }
     }
 
-    /// Finishes a recovered job of which nothing is left to compute.
-    pub fn finish_if_complete(&mut self, judge: &Judge<'_>) {
-        if !self.is_ending() && self.reducer.done().count() == self.job.plan.shards() {
-            self.finish(judge);
+    /// Goes on when every shard of the round is reduced: to the next round, or to the end.
+    pub fn go_on_if_complete(&mut self, judge: &Judge<'_>, out: &mut Outbox) {
+        if self.is_ending() || self.reducer.done().count() != self.plan.indices().end {
+            return;
         }
+        match self.reducer.stitcher() {
+            None => self.next_round(judge, out),
+            Some(stitcher)
+                if (stitcher.is_written() || self.planting.is(Planted::AssembleEarly))
+                    && self.assembling.may_start(judge.now) =>
+            {
+                self.assembling = Write::Under;
+                out.push(Effect::Assemble { job: self.job.id, task: stitcher.task().clone() });
+            }
+            Some(_) => {}
+        }
+    }
+
+    fn next_round(&mut self, judge: &Judge<'_>, out: &mut Outbox) {
+        let tallies: Vec<&Tally> = self.reducer.tallies().map(|tally| &**tally).collect();
+        match tessera_planners::next(&self.job.manifest, &self.plan, &tallies) {
+            Ok(Next::Finished(document)) => {
+                let tally = self.reducer.tallies().next().cloned();
+                self.finish(document, tally, judge);
+            }
+            Ok(Next::Round(plan)) => {
+                let same_pass = plan.round().pass == self.plan.round().pass;
+                if !same_pass {
+                    self.reducer.begin_pass();
+                }
+                self.todo.insert(plan.indices());
+                self.cost.0 = self.cost.0.saturating_add(plan.cost().0);
+                self.plan = plan;
+                self.starved.clear();
+                (self.unsaved, self.unseen) = (true, true);
+                let work = self.work(judge.lane);
+                out.tell_all(&LaneMessage::JobOpened { job: self.job.id, work });
+            }
+            Err(error) => self.fail(JobFailure::NotReducible { cause: error.to_string() }, judge),
+        }
+    }
+
+    fn finish(&mut self, document: Vec<u8>, tally: Option<Arc<Tally>>, judge: &Judge<'_>) {
+        let digest = Some(Digest::of(&document));
+        let view = JobView { digest, ..self.ended_view(JobState::Done, judge) };
+        self.end(Outcome::Done { result: document.into(), tally }, view);
+    }
+
+    /// The tiles were read in the order of the result's file, or could not be.
+    pub fn assembled(&mut self, output: Option<(Digest, u64)>, judge: &Judge<'_>) {
+        self.assembling = Write::ended(output.is_some(), judge.now);
+        self.unseen = true;
+        let Some((digest, bytes)) = output.filter(|_| !self.is_ending()) else { return };
+        match tessera_planners::finish_matrix(&self.plan, digest, bytes) {
+            Ok(document) => self.finish(document, None, judge),
+            Err(error) => self.fail(JobFailure::NotReducible { cause: error.to_string() }, judge),
+        }
+    }
+
+    /// Finished tiles that are to be written now, and the plan they are of.
+    pub fn tiles_to_write(&mut self, now: Tick) -> Option<(Digest, Vec<(u64, Arc<[u8]>)>)> {
+        let tiles = self.reducer.stitcher_mut()?.to_write(now);
+        (!tiles.is_empty()).then(|| (self.plan.digest(), tiles))
+    }
+
+    /// Whether tiles are finished and not durable.
+    pub fn has_unwritten_tiles(&self) -> bool {
+        self.reducer.stitcher().is_some_and(|stitcher| !stitcher.is_written())
+    }
+
+    /// A write of a tile succeeded or failed.
+    pub fn tile_written(&mut self, tile: u64, succeeded: bool, judge: &Judge<'_>, out: &mut Outbox) {
+        if let Some(stitcher) = self.reducer.stitcher_mut() {
+            let was_full = stitcher.is_full();
+            stitcher.written(tile, succeeded, judge.now);
+            if was_full && !stitcher.is_full() {
+                self.wake(out);
+            }
+        }
+        self.unseen = true;
+        self.go_on_if_complete(judge, out);
     }
 
     pub(crate) fn plant(&mut self, planting: Planting) {
         self.planting = planting;
+        if let Some(stitcher) = self.reducer.stitcher_mut() {
+            stitcher.planting = planting;
+        }
         if planting.is(Planted::ForgetProgress) {
-            self.todo = Ranges::of(ShardRange { start: 0, end: self.job.plan.shards() });
-            self.reducer = Reducer::resume(Ranges::default(), self.reducer.tally().cloned());
+            self.todo = Ranges::of(self.plan.indices());
+            let (done, earlier) = (self.reducer.done().clone(), self.reducer.earlier().to_vec());
+            let mut before = done;
+            before.remove(self.plan.indices());
+            self.reducer = Reducer::resume(&self.plan, before, earlier, self.reducer.tally().cloned());
         }
     }
 
     /// What lanes need to run it.
     pub fn work(&self, home: LaneIndex) -> Work {
         Work {
-            plan: self.job.plan.clone(),
+            plan: self.plan.clone(),
             priority: self.job.manifest.spec().priority,
             home,
-            partial_bytes_max: tessera_planners::shape(&self.job.manifest).encoded_bytes_max(),
+            partial_bytes_max: self.plan.partial_bytes_max(&self.job.manifest),
         }
     }
 
@@ -190,7 +268,7 @@ impl Home {
     pub fn wanted(&mut self, lane: LaneIndex, count: u64, out: &mut Outbox, lanes: u16) {
         let share = if lanes > 1 { self.todo.count().div_ceil(2 * u64::from(lanes)) } else { count };
         let range = match self.stage {
-            Stage::Open if self.doubts.len() < DOUBTS_MAX => self.todo.take_first(count.min(share)),
+            Stage::Open if !self.is_full() => self.todo.take_first(count.min(share)),
             Stage::Open | Stage::Ending { .. } => ShardRange::default(),
         };
         if range.is_empty() {
@@ -198,6 +276,18 @@ impl Home {
         }
         self.unseen = true;
         out.tell(lane, LaneMessage::RangeGranted { job: self.job.id, range });
+    }
+
+    /// Whether so much is held that nothing new is granted.
+    fn is_full(&self) -> bool {
+        let tiles = self.reducer.stitcher().is_some_and(|stitcher| stitcher.is_full());
+        tiles || self.doubts.len() >= self.doubts_max()
+    }
+
+    /// Partials that may be held for a second answer.
+    fn doubts_max(&self) -> usize {
+        let partial = self.plan.partial_bytes_max(&self.job.manifest).max(1);
+        (DOUBT_BYTES_MAX / partial).clamp(DOUBTS_MIN, DOUBTS_MAX)
     }
 
     /// A lane gives shards back.
@@ -221,7 +311,7 @@ impl Home {
 
     fn claim(&mut self, from: LaneIndex, claim: Claim, judge: &Judge<'_>, out: &mut Outbox) {
         let (index, agent) = (claim.index, claim.agent);
-        let (manifest, plan) = (&self.job.manifest, &self.job.plan);
+        let (manifest, plan) = (&self.job.manifest, &self.plan);
         let verdict = match self.doubts.get_mut(&index) {
             None => judge.verifier.judge(self.job.id, manifest, plan, claim),
             Some(doubt) => judge.verifier.judge_again(manifest, plan, doubt, claim),
@@ -319,7 +409,7 @@ impl Home {
             self.todo.insert(ShardRange::one(errand.index));
             return self.wake(out);
         };
-        match judge.verifier.waive(&self.job.manifest, &self.job.plan, doubt) {
+        match judge.verifier.waive(&self.job.manifest, &self.plan, doubt) {
             Some(partial) => {
                 self.doubts.remove(&errand.index);
                 self.counters.checks_skipped += 1;
@@ -353,24 +443,10 @@ impl Home {
         }
         self.counters.lanes[lane] += 1;
         (self.unsaved, self.unseen) = (true, true);
-        if self.doubts.len() < DOUBTS_MAX / 2 && !self.todo.is_empty() {
+        if self.doubts.len() < self.doubts_max() / 2 && !self.todo.is_empty() {
             self.wake(out);
         }
-        self.finish_if_complete(judge);
-    }
-
-    fn finish(&mut self, judge: &Judge<'_>) {
-        let Some(tally) = self.reducer.tally().cloned() else {
-            return;
-        };
-        match tessera_planners::finish(&self.job.manifest, &tally) {
-            Ok(document) => {
-                let digest = Some(Digest::of(&document));
-                let view = JobView { digest, ..self.ended_view(JobState::Done, judge) };
-                self.end(Outcome::Done { result: document.into(), tally }, view);
-            }
-            Err(error) => self.fail(JobFailure::NotReducible { cause: error.to_string() }, judge),
-        }
+        self.go_on_if_complete(judge, out);
     }
 
     fn fail(&mut self, failure: JobFailure, judge: &Judge<'_>) {
@@ -399,6 +475,9 @@ impl Home {
         // 3. The errand comes back from lane 0 and is stuck.
         if !self.planting.is(Planted::WakeStuckErrandsOnChangeOnly) {
             self.place_stuck(judge, out);
+        }
+        if self.assembling.is_refused() {
+            self.go_on_if_complete(judge, out);
         }
     }
 
@@ -433,13 +512,16 @@ impl Home {
 
     /// The progress that is to be written now, if there is any.
     pub fn progress_to_write(&mut self, judge: &Judge<'_>) -> Option<Progress> {
-        let tally = self.reducer.tally()?.clone();
         if !self.unsaved || !self.saving.may_start(judge.now) || self.is_ending() {
             return None;
         }
         (self.unsaved, self.saving) = (false, Write::Under);
-        let plan = self.job.plan.digest();
-        Some(Progress { done: self.reducer.done().clone(), tally, view: self.view(judge), plan })
+        let (earlier, tally) = (self.reducer.earlier().to_vec(), self.reducer.tally().cloned());
+        // Of a matrix it is the tiles in the store that are done.
+        let tiles = self.plan.matrix().is_some();
+        let done = if tiles { Ranges::default() } else { self.reducer.done().clone() };
+        let (plan, round) = (self.plan.digest(), self.plan.round().clone());
+        Some(Progress { done, tally, earlier, view: self.view(judge), plan, round })
     }
 
     /// A write of its progress succeeded or failed.
@@ -472,12 +554,12 @@ impl Home {
 
     /// Whether something is not durable that should be.
     pub fn is_unsaved(&self) -> bool {
-        self.unsaved || self.saving == Write::Under || self.is_ending()
+        self.unsaved || self.saving == Write::Under || self.is_ending() || self.has_unwritten_tiles()
     }
 
     /// Whether a timer concerns it.
     pub fn is_watched(&self) -> bool {
-        self.deadline.is_some() || !self.stuck.is_empty()
+        self.deadline.is_some() || !self.stuck.is_empty() || self.assembling.is_refused()
     }
 
     fn ended_view(&self, state: JobState, judge: &Judge<'_>) -> JobView {
@@ -488,7 +570,7 @@ impl Home {
     /// How it looks.
     pub fn view(&self, judge: &Judge<'_>) -> JobView {
         let spec = self.job.manifest.spec();
-        let started = self.counters.attempts > 0 || self.todo.count() < self.job.plan.shards();
+        let started = self.counters.attempts > 0 || self.todo.count() < self.plan.indices().end;
         JobView {
             id: self.job.id,
             name: spec.name.clone(),
@@ -501,8 +583,8 @@ impl Home {
             ended_ms: None,
             paths: spec.params.paths(),
             extends: self.job.base.as_ref().map(|base| base.job),
-            cost: self.job.plan.cost(),
-            shards: self.job.plan.shards(),
+            cost: self.cost,
+            shards: self.plan.indices().end,
             shards_done: self.reducer.done().count(),
             attempts: self.counters.attempts,
             checks: self.counters.checks,
@@ -516,12 +598,12 @@ impl Home {
     }
 
     fn waiting(&self, fleet: &Fleet) -> Option<String> {
-        let refused = |write: &Write| matches!(write, Write::Failed(_));
-        let ending_refused = matches!(&self.stage, Stage::Ending { write, .. } if refused(write));
-        if refused(&self.saving) || ending_refused {
+        let ending_refused = matches!(&self.stage, Stage::Ending { write, .. } if write.is_refused());
+        let tile_refused = self.reducer.stitcher().is_some_and(|stitcher| stitcher.is_refused());
+        if self.saving.is_refused() || self.assembling.is_refused() || ending_refused || tile_refused {
             return Some("the hub's store refuses writes; it is tried again every second".to_string());
         }
-        if self.is_ending() {
+        if self.is_ending() || self.assembling == Write::Under {
             return Some("its end is being written".to_string());
         }
         if fleet.total() == 0 {
@@ -552,7 +634,7 @@ impl Home {
         for range in self.reducer.done().iter() {
             assert!(!self.todo.overlaps(range), "{range:?} is done and to do");
         }
-        assert!(self.todo.count() + self.reducer.done().count() <= self.job.plan.shards());
+        assert!(self.todo.count() + self.reducer.done().count() <= self.plan.indices().end);
     }
 }
 
@@ -577,6 +659,9 @@ fn describe(cause: FailureCause) -> String {
         FailureCause::Reported(ShardFailure::KernelUnknown) => "the agent has no such kernel",
         FailureCause::Reported(ShardFailure::TaskInvalid) => "the agent could not read the task",
         FailureCause::Reported(ShardFailure::KernelFailed) => "the kernel stopped with an error",
+        FailureCause::Reported(ShardFailure::InputUnusable) => {
+            "an input file is not what the job says, or did not come: the agent's log says which"
+        }
         FailureCause::DigestMismatch => "the bytes did not have the digest that came with them",
         FailureCause::NotAPartial => "the bytes were not a partial of this shard",
     }

@@ -42,6 +42,7 @@ pub struct Config {
 enum Writing {
     Acceptance { request: RequestId, job: Arc<NewJob> },
     Progress { job: JobId },
+    Tile { job: JobId, tile: u64 },
     Ending { job: JobId },
 }
 
@@ -55,6 +56,8 @@ pub struct Lane {
     homes: BTreeMap<JobId, Home>,
     /// Homes that something happened to: what timers look at, however many jobs just wait.
     attention: BTreeSet<JobId>,
+    /// Homes with finished tiles that are not durable.
+    stitching: BTreeSet<JobId>,
     /// Homes whose end is decided and not written.
     ending: BTreeSet<JobId>,
     scheduler: Scheduler,
@@ -77,6 +80,7 @@ impl Lane {
             fleet: Fleet { agents: alloc::vec![0; usize::from(config.lanes)] },
             homes: BTreeMap::new(),
             attention: BTreeSet::new(),
+            stitching: BTreeSet::new(),
             ending: BTreeSet::new(),
             scheduler: Scheduler::new(config.lane),
             writing: BTreeMap::new(),
@@ -125,6 +129,7 @@ impl Lane {
                 self.scheduler.admit(session, agent, hello, self.now, &mut self.out);
                 self.scheduler.publish(&mut self.out);
             }
+            Event::DevicesOffered { session, gpus } => self.scheduler.devices(session, gpus),
             Event::HeartbeatArrived { session, holding } => {
                 self.scheduler.heartbeat(session, &holding, self.now);
             }
@@ -135,6 +140,12 @@ impl Lane {
             }
             Event::PartialArrived { session, job, index, epoch, partial } => {
                 self.scheduler.delivered(session, job, (index, epoch), partial, self.now, &mut self.out);
+            }
+            Event::InputWanted { session, job, input, offset } => {
+                self.scheduler.input_wanted(session, job, input, offset, self.now, &mut self.out);
+            }
+            Event::Assembled { job, output } => {
+                self.at_home(job, |home, judge, _| home.assembled(output, judge));
             }
             Event::ShardFailed { session, job, index, epoch, failure } => {
                 let cause = FailureCause::Reported(failure);
@@ -240,6 +251,9 @@ impl Lane {
             Some(Writing::Progress { job }) => {
                 self.at_home(job, |home, judge, _| home.progress_written(true, judge.now));
             }
+            Some(Writing::Tile { job, tile }) => {
+                self.at_home(job, |home, judge, out| home.tile_written(tile, true, judge, out));
+            }
             Some(Writing::Ending { job }) => self.ended(job),
             None => {}
         }
@@ -268,6 +282,9 @@ impl Lane {
             Some(Writing::Progress { job }) => {
                 self.at_home(job, |home, judge, _| home.progress_written(false, judge.now));
             }
+            Some(Writing::Tile { job, tile }) => {
+                self.at_home(job, |home, judge, out| home.tile_written(tile, false, judge, out));
+            }
             Some(Writing::Ending { job }) => self.at_home(job, |home, judge, out| {
                 match too_large {
                     true => home.ending_impossible(judge),
@@ -289,7 +306,7 @@ impl Lane {
         home.plant(self.planting);
         self.out.tell_all(&LaneMessage::JobOpened { job: id, work: home.work(self.config.lane) });
         self.homes.insert(id, home);
-        self.at_home(id, |home, judge, _| home.finish_if_complete(judge));
+        self.at_home(id, |home, judge, out| home.go_on_if_complete(judge, out));
     }
 
     /// Lets a home act, and looks after what follows.
@@ -298,6 +315,9 @@ impl Lane {
         let judge = judge(&self.verifier, &self.fleet, &self.config, self.now);
         act(home, &judge, &mut self.out);
         self.attention.insert(job);
+        if home.has_unwritten_tiles() {
+            self.stitching.insert(job);
+        }
         if home.is_ending() {
             self.ending.insert(job);
         }
@@ -365,12 +385,27 @@ impl Lane {
             while let Some(message) = self.out.take_own() {
                 self.hear(self.config.lane, message);
             }
+            self.write_tiles();
             self.write_endings();
             self.scheduler.place(self.now, &mut self.out);
             self.scheduler.ask(&mut self.out);
             self.scheduler.report(&mut self.out);
             if !self.out.has_own() {
                 break;
+            }
+        }
+    }
+
+    /// Finished tiles go to the store as they come: it is the store that holds them.
+    fn write_tiles(&mut self) {
+        let now = self.now;
+        for job in core::mem::take(&mut self.stitching) {
+            let Some((plan, tiles)) = self.homes.get_mut(&job).and_then(|home| home.tiles_to_write(now))
+            else {
+                continue;
+            };
+            for (tile, bytes) in tiles {
+                self.persist(Writing::Tile { job, tile }, Record::TileReduced { job, plan, tile, bytes });
             }
         }
     }

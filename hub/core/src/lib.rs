@@ -18,7 +18,9 @@ pub mod ranges;
 pub mod record;
 pub mod reducer;
 pub mod scheduler;
+pub mod stitcher;
 pub mod verifier;
+pub mod write;
 
 pub use effect::{Answer, Drain, Effect};
 pub use event::{Event, ShardAnswer};

@@ -25,11 +25,15 @@ pub enum Planted {
     ForgetLapsedCredit,
     /// After a check that came back as garbage, the agent under check may confirm itself.
     AskTheFirstAgain,
+    /// The panels of a tile are added as they arrive.
+    FoldAsTheyCome,
+    /// A matrix is read from the store before its last tile is there.
+    AssembleEarly,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Planted; 11] = [
+    pub const ALL: [Planted; 13] = [
         Planted::SpeakBeforePersist,
         Planted::ForgetLostShards,
         Planted::KeepLapsedLeases,
@@ -41,6 +45,8 @@ impl Planted {
         Planted::WakeStuckErrandsOnChangeOnly,
         Planted::ForgetLapsedCredit,
         Planted::AskTheFirstAgain,
+        Planted::FoldAsTheyCome,
+        Planted::AssembleEarly,
     ];
 }
 

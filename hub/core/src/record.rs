@@ -3,8 +3,9 @@
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
-use tessera_planners::Plan;
+use tessera_planners::{Plan, Round};
 use tessera_protocol::api::JobView;
 use tessera_protocol::id::{Digest, JobId};
 use tessera_protocol::spec::Manifest;
@@ -44,12 +45,16 @@ pub struct Base {
 pub struct Progress {
     /// The shards.
     pub done: Ranges,
-    /// What they add up to, the base included.
-    pub tally: Arc<Tally>,
+    /// What those of the pass add up to, the base included; nothing where results are tiles.
+    pub tally: Option<Arc<Tally>>,
+    /// The tallies of complete passes.
+    pub earlier: Vec<Arc<Tally>>,
     /// Counters of the view at that moment.
     pub view: JobView,
-    /// The plan that the shards are of.
+    /// The plan that the last shards are of.
     pub plan: Digest,
+    /// The round it plans.
+    pub round: Round,
 }
 
 /// How a job ended.
@@ -59,8 +64,8 @@ pub enum Outcome {
     Done {
         /// The result document.
         result: Arc<[u8]>,
-        /// The tally it was made from, for extension.
-        tally: Arc<Tally>,
+        /// The tally of its samples, for extension; nothing where the result is tiles.
+        tally: Option<Arc<Tally>>,
     },
     /// Without one; the view says why.
     Failed,
@@ -84,6 +89,17 @@ pub enum Record {
         job: JobId,
         /// What is done.
         progress: Box<Progress>,
+    },
+    /// A tile of its result is finished.
+    TileReduced {
+        /// The job.
+        job: JobId,
+        /// The plan that the tile is of.
+        plan: Digest,
+        /// The tile's position.
+        tile: u64,
+        /// Its elements by rows, little-endian.
+        bytes: Arc<[u8]>,
     },
     /// It ended; nothing about it changes any more.
     JobEnded {

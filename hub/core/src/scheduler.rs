@@ -6,10 +6,10 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
-use tessera_protocol::id::{AgentId, JobId};
+use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::limits;
 use tessera_protocol::unit::{Epoch, LaneIndex, ShardIndex, ShardRange, Tick};
-use tessera_protocol::wire::{Held, Hello, Welcome};
+use tessera_protocol::wire::{Gpu, Held, Hello, Welcome};
 
 use crate::effect::{CloseReason, Outbox};
 use crate::message::{Errand, LaneMessage, Work};
@@ -87,11 +87,12 @@ impl Scheduler {
             session,
             hello,
             credit,
+            gpus: Vec::new(),
             leaving: false,
             heard: now,
             attempts: BTreeMap::new(),
             lapsed: BTreeSet::new(),
-            told: BTreeSet::new(),
+            told: BTreeMap::new(),
             completed: 0,
             mismatches: 0,
         };
@@ -152,6 +153,14 @@ impl Scheduler {
             self.unseen.insert(id);
             self.standing(out);
             self.release_if_deserted(out);
+        }
+    }
+
+    /// An agent says which GPUs it has.
+    pub fn devices(&mut self, session: SessionId, gpus: Vec<Gpu>) {
+        if let Some((id, agent)) = agent_of(&self.sessions, &mut self.agents, session) {
+            agent.gpus = gpus;
+            self.unseen.insert(id);
         }
     }
 
@@ -236,8 +245,12 @@ impl Scheduler {
 
     // --- jobs -----------------------------------------------------------------------------------
 
-    /// A job has shards to give.
+    /// A job has shards to give, or a new round of them.
     pub fn open(&mut self, job: JobId, work: Work) {
+        if let Some(lane_job) = self.jobs.get_mut(&job) {
+            lane_job.work = work;
+            return self.work_appeared(job);
+        }
         let lane_job = LaneJob {
             work,
             pending: Ranges::default(),
@@ -262,7 +275,7 @@ impl Scheduler {
         }
         self.unreported.remove(&job);
         self.unasked[closed.queue()].retain(|asked| *asked != job);
-        let told = self.agents.iter().filter(|(_, agent)| agent.told.contains(&job));
+        let told = self.agents.iter().filter(|(_, agent)| agent.told.contains_key(&job));
         for (id, session) in told.map(|(id, agent)| (*id, agent.session)).collect::<Vec<_>>() {
             self.change(id, |agent| {
                 agent.told.remove(&job);
@@ -309,6 +322,27 @@ impl Scheduler {
             lane_job.errands.push_back(errand);
             self.enqueue(job);
             self.release_if_deserted(out);
+        }
+    }
+
+    /// An agent wants a piece of an input: it may have those of jobs it was told of.
+    pub fn input_wanted(
+        &mut self,
+        session: SessionId,
+        job: JobId,
+        input: u32,
+        offset: u64,
+        now: Tick,
+        out: &mut Outbox,
+    ) {
+        let Some(id) = self.hear(session, now) else { return };
+        let told = self.agents.get(&id).is_some_and(|agent| agent.told.contains_key(&job));
+        let task = self.jobs.get(&job).filter(|_| told).and_then(|lane_job| lane_job.work.plan.matrix());
+        let found = task.and_then(|task| task.inputs().get(input as usize).copied());
+        // A job that just closed is forgotten on its own frame; nothing else has such an input.
+        let Some((blake3, bytes)) = found else { return };
+        if offset < bytes && offset.is_multiple_of(limits::INPUT_PIECE_BYTES) {
+            out.push(Effect::SendInput { session, job, input, blake3: Digest(blake3), offset });
         }
     }
 

@@ -2,10 +2,9 @@
 
 use alloc::vec::Vec;
 
-use tessera_planners::Plan;
+use tessera_planners::{Part, Plan};
 use tessera_protocol::id::{AgentId, JobId};
 use tessera_protocol::spec::{Manifest, VerifyClass};
-use tessera_protocol::tally::Tally;
 use tessera_protocol::unit::ShardIndex;
 
 use crate::message::Claim;
@@ -27,8 +26,8 @@ impl<T> Verified<T> {
 pub struct Partial {
     /// The shard.
     pub index: ShardIndex,
-    /// What it adds up to.
-    pub tally: Tally,
+    /// What it holds.
+    pub part: Part,
 }
 
 /// Claims about one shard that is being checked, first to last; no two by the same agent.
@@ -86,7 +85,8 @@ impl Verifier {
         let Some(partial) = decode(manifest, plan, &claim) else {
             return Verdict::NotAPartial;
         };
-        if self.samples(job, manifest.spec().verify, claim.index, plan.shards()) {
+        let (index, round) = (ShardIndex(claim.index.0 - plan.indices().start), plan.shards());
+        if self.samples(job, manifest.spec().verify, index, round) {
             return Verdict::Check(Doubt { claims: alloc::vec![claim] });
         }
         Verdict::Accepted(Verified(partial))
@@ -145,9 +145,8 @@ impl Doubt {
 
 /// A claim that has the shape of its shard's partial.
 fn decode(manifest: &Manifest, plan: &Plan, claim: &Claim) -> Option<Partial> {
-    let shard = plan.shard(claim.index)?;
-    let tally = Tally::decode_shaped(&claim.partial, &tessera_planners::shape(manifest)).ok()?;
-    tessera_planners::fits(manifest, shard.count, &tally).then_some(Partial { index: claim.index, tally })
+    let part = plan.read_partial(manifest, claim.index, &claim.partial)?;
+    Some(Partial { index: claim.index, part })
 }
 
 #[cfg(test)]

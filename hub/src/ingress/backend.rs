@@ -8,13 +8,15 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tessera_protocol::api::{AgentView, JobFailure, JobState, JobView, PlanQuote, TokenIssued};
 use tessera_protocol::id::{Digest, JobId};
 use tessera_protocol::spec::{Manifest, SpecError};
 use tessera_protocol::unit::ComputeUnits;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::keys::KeyHash;
+use crate::inputs::{Upload, UploadRefused};
 
 /// An answer that comes later.
 ///
@@ -51,6 +53,23 @@ pub trait Backend: Send + Sync + 'static {
 
     /// The result document of a finished job, byte for byte.
     fn result(&self, job: JobId) -> Reply<'_, Result<JobResult, ResultError>>;
+
+    /// The file that a finished matrix job's result is, read as it is asked for.
+    fn output(&self, job: JobId) -> Reply<'_, Result<OutputFile, ResultError>>;
+
+    /// The length of an input file, if it is here whole.
+    fn input(&self, input: Digest) -> Reply<'_, Result<Option<u64>, Outage>>;
+
+    /// Begins to take an input file in.
+    fn begin_upload(&self, input: Digest) -> Result<Upload, UploadRefused>;
+
+    /// Takes one piece in, of [`limits::INPUT_PIECE_BYTES`] unless it is the last. *Order*: ascending from zero.
+    ///
+    /// [`limits::INPUT_PIECE_BYTES`]: tessera_protocol::limits::INPUT_PIECE_BYTES
+    fn put_piece(&self, input: Digest, piece: u64, bytes: Vec<u8>) -> Reply<'_, Result<(), Outage>>;
+
+    /// Makes the file usable, or removes what came of it; its answer means that it is durable.
+    fn end_upload(&self, input: Digest, whole: Option<u64>) -> Reply<'_, Result<(), Outage>>;
 
     /// Every enrolled agent. *Order*: by id.
     fn agents(&self) -> Vec<Arc<AgentView>>;
@@ -139,6 +158,17 @@ pub struct JobResult {
     pub bytes: Arc<[u8]>,
     /// Their BLAKE3 digest.
     pub digest: Digest,
+}
+
+/// A result that is a file.
+#[derive(Debug)]
+pub struct OutputFile {
+    /// Its length. *Units*: bytes.
+    pub bytes: u64,
+    /// BLAKE3 of it.
+    pub digest: Digest,
+    /// Its bytes in order; ends early when the store cannot be read.
+    pub pieces: mpsc::Receiver<Bytes>,
 }
 
 /// How the hub does.
@@ -269,6 +299,8 @@ pub enum ResultError {
     },
     /// Never: the job was cancelled.
     Cancelled(JobId),
+    /// Its result is a document and no file.
+    NoFile(JobId),
     /// The hub cannot.
     Outage(Outage),
 }
@@ -364,6 +396,7 @@ impl fmt::Display for ResultError {
                 write!(f, "{job} failed: {}", because(failure))
             }
             ResultError::Cancelled(job) => write!(f, "{job} was cancelled"),
+            ResultError::NoFile(job) => write!(f, "the result of {job} is a document and no file"),
             ResultError::Outage(outage) => write!(f, "{outage}"),
         }
     }

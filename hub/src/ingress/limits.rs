@@ -18,8 +18,11 @@ pub struct Limits {
     pub small_body_bytes_max: usize,
     /// How long a connection may take to send a whole request head, and may idle between requests.
     pub head_time_max: Duration,
-    /// How long a body may take to arrive: 8 MiB at 2.2 Mbit/s.
+    /// How long a body may take to arrive: 8 MiB at 2.2 Mbit/s. Of an upload, how long nothing may come.
     pub body_time_max: Duration,
+    /// How long a piece of an upload may take to arrive, so that a client which sends a byte now and then
+    /// keeps no place from others: 4 MiB at 0.3 Mbit/s.
+    pub piece_time_max: Duration,
     /// How long a client may take nothing of an answer that waits for it.
     pub stall_time_max: Duration,
     /// How long the hub may take to answer.
@@ -45,6 +48,7 @@ impl Default for Limits {
             small_body_bytes_max: 64 << 10,
             head_time_max: Duration::from_secs(15),
             body_time_max: Duration::from_secs(30),
+            piece_time_max: Duration::from_secs(120),
             stall_time_max: Duration::from_secs(60),
             answer_time_max: Duration::from_secs(30),
             linger_time_max: Duration::from_secs(5),

@@ -40,6 +40,7 @@ impl Counts {
             Method::GET => "GET",
             Method::HEAD => "HEAD",
             Method::POST => "POST",
+            Method::PUT => "PUT",
             _ => "other",
         };
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);

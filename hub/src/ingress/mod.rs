@@ -8,6 +8,7 @@ mod body;
 mod connection;
 mod door;
 mod events;
+mod files;
 pub mod keys;
 mod limits;
 mod metrics;

@@ -44,6 +44,20 @@ pub enum Code {
     JobNotDone,
     /// The job ended before.
     JobEnded,
+    /// The job's result is no file.
+    OutputNone,
+    /// The digest in the path is none.
+    DigestInvalid,
+    /// The input is not here.
+    InputUnknown,
+    /// Somebody else is uploading the same input.
+    InputBusy,
+    /// The body has another digest than the path.
+    InputDiffers,
+    /// An upload without a length, of nothing, or of too much.
+    InputLength,
+    /// Too many uploads are under way.
+    UploadsFull,
     /// The job failed and has no result.
     JobFailed,
     /// The job was cancelled and has no result.
@@ -86,26 +100,32 @@ pub(super) struct Row {
 
 impl Code {
     /// Every code, by status.
-    pub const ALL: [Code; 28] = [
+    pub const ALL: [Code; 35] = [
         Code::JsonMalformed,
         Code::BodyMalformed,
         Code::QueryInvalid,
         Code::IdInvalid,
+        Code::DigestInvalid,
         Code::IdempotencyKeyInvalid,
+        Code::InputLength,
         Code::KeyMissing,
         Code::KeyWrong,
         Code::RouteUnknown,
         Code::JobUnknown,
+        Code::OutputNone,
+        Code::InputUnknown,
         Code::MethodNotAllowed,
         Code::BodyTimeout,
         Code::IdempotencyKeyReused,
         Code::JobNotDone,
         Code::JobEnded,
+        Code::InputBusy,
         Code::JobFailed,
         Code::JobCancelled,
         Code::BodyTooLarge,
         Code::ContentTypeUnsupported,
         Code::SpecInvalid,
+        Code::InputDiffers,
         Code::CostCapExceeded,
         Code::PathsNotMore,
         Code::OpenJobsFull,
@@ -114,6 +134,7 @@ impl Code {
         Code::StoreFailing,
         Code::HubUnavailable,
         Code::StreamsFull,
+        Code::UploadsFull,
         Code::AnswerTimeout,
     ];
 
@@ -173,6 +194,27 @@ impl Code {
             Code::JobEnded => ("job_ended", S::CONFLICT, None,
                 "The job ended before",
                 "There is nothing to cancel; `GET /v1/jobs/{id}` says how it ended."),
+            Code::OutputNone => ("output_none", S::NOT_FOUND, None,
+                "The job's result is a document and no file",
+                "Take `GET /v1/jobs/{id}/result`; only matrix jobs have a file."),
+            Code::DigestInvalid => ("digest_invalid", S::BAD_REQUEST, None,
+                "This is not a BLAKE3 digest",
+                "An input is named by the BLAKE3 of its bytes: 64 lower-case hex digits, as `b3sum` prints them."),
+            Code::InputUnknown => ("input_unknown", S::NOT_FOUND, None,
+                "There is no such input file",
+                "Upload it with `PUT /v1/inputs/{blake3}`, as `tessera submit` does."),
+            Code::InputBusy => ("input_busy", S::CONFLICT, Some(5),
+                "Another client is uploading this file",
+                "Ask `HEAD /v1/inputs/{blake3}` every few seconds until it answers 200, or send it again."),
+            Code::InputDiffers => ("input_differs", S::UNPROCESSABLE_ENTITY, None,
+                "The body has another digest than the path",
+                "The file changed on its way or after its digest was taken, and nothing was kept: take the digest again and send it again."),
+            Code::InputLength => ("input_length", S::BAD_REQUEST, None,
+                "The length of the file is missing, zero or too large",
+                "Send the whole file with a Content-Length and not chunked; a matrix may have 1 GiB, and its header 64 KiB."),
+            Code::UploadsFull => ("uploads_full", S::SERVICE_UNAVAILABLE, Some(5),
+                "Too many files are being uploaded",
+                "Send it again in a few seconds; 16 are taken at once."),
             Code::JobFailed => ("job_failed", S::GONE, None,
                 "The job failed and has no result",
                 "`GET /v1/jobs/{id}` says why under `failure`; submit it again once that is mended."),
@@ -181,7 +223,7 @@ impl Code {
                 "Submit it again to compute it."),
             Code::BodyTooLarge => ("body_too_large", S::PAYLOAD_TOO_LARGE, None,
                 "The body is too large",
-                "A body may have 8 MiB; split the book over several jobs."),
+                "A body may have 8 MiB: split the book over several jobs, and send matrices as input files."),
             Code::ContentTypeUnsupported => ("content_type_unsupported", S::UNSUPPORTED_MEDIA_TYPE, None,
                 "The body must be JSON",
                 "Send `Content-Type: application/json`."),
@@ -359,6 +401,7 @@ impl From<ResultError> for Refusal {
             ResultError::NotDone { .. } => Code::JobNotDone,
             ResultError::Failed { .. } => Code::JobFailed,
             ResultError::Cancelled(_) => Code::JobCancelled,
+            ResultError::NoFile(_) => Code::OutputNone,
         };
         Refusal::new(code, error.to_string())
     }

@@ -6,11 +6,11 @@ use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use axum::{Json, Router, middleware};
 use serde::{Deserialize, Serialize};
 use tessera_protocol::api::{AgentView, ExtendRequest, JobState, JobView, PlanQuote};
-use tessera_protocol::id::JobId;
+use tessera_protocol::id::{Digest, JobId};
 use tessera_protocol::spec::Manifest;
 
 use super::backend::{
@@ -19,6 +19,7 @@ use super::backend::{
 use super::body;
 use super::door::{self, Door};
 use super::events::{self, Feed};
+use super::files;
 use super::limits::{LIST_DEFAULT, LIST_MAX};
 use super::problem::{Code, Refusal};
 
@@ -38,7 +39,9 @@ pub(super) fn router(door: Arc<Door>) -> Router {
         .route("/v1/jobs:plan", post(plan))
         .route("/v1/jobs/{id}", get(show).post(act))
         .route("/v1/jobs/{id}/result", get(result))
+        .route("/v1/jobs/{id}/output", get(output))
         .route("/v1/jobs/{id}/events", get(watch))
+        .route("/v1/inputs/{blake3}", put(put_input).get(show_input))
         .route("/v1/agents", get(agents))
         .route("/v1/agent-tokens", post(issue_token))
         .fallback(route_unknown)
@@ -168,13 +171,8 @@ async fn result(
 ) -> Result<Response, Refusal> {
     let id = job_id(&path_text(id)?)?;
     let JobResult { bytes, digest } = door.answer(door.backend.result(id)).await?;
+    let has_it = has(&headers, digest);
     let (digest, tag) = (digest.to_string(), format!("\"{digest}\""));
-    let has_it = headers
-        .get_all(header::IF_NONE_MATCH)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|known| known.trim().trim_start_matches("W/") == tag || known.trim() == "*");
     let described = [
         (header::ETAG, tag),
         (header::HeaderName::from_static("tessera-digest"), digest),
@@ -187,6 +185,41 @@ async fn result(
             (described, kind, bytes::Bytes::from_owner(bytes)).into_response()
         }
     })
+}
+
+/// Whether the client holds the bytes of a digest already.
+fn has(headers: &HeaderMap, digest: Digest) -> bool {
+    let tag = format!("\"{digest}\"");
+    let known = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    known
+        .flat_map(|value| value.split(','))
+        .any(|known| known.trim().trim_start_matches("W/") == tag || known.trim() == "*")
+}
+
+async fn output(
+    State(door): Shared,
+    id: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    let id = job_id(&path_text(id)?)?;
+    let output = door.answer(door.backend.output(id)).await?;
+    let has_it = has(&headers, output.digest);
+    Ok(files::give(output, has_it))
+}
+
+async fn put_input(
+    State(door): Shared,
+    input: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    Ok(files::take(door, digest(&path_text(input)?)?, request.into_body()).await)
+}
+
+async fn show_input(
+    State(door): Shared,
+    input: Result<Path<String>, PathRejection>,
+) -> Result<Response, Refusal> {
+    files::look(&door, digest(&path_text(input)?)?).await
 }
 
 async fn watch(State(door): Shared, id: Result<Path<String>, PathRejection>) -> Result<Response, Refusal> {
@@ -259,6 +292,10 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Refusa
 
 fn path_text(id: Result<Path<String>, PathRejection>) -> Result<String, Refusal> {
     id.map(|Path(id)| id).map_err(|error| Refusal::new(Code::IdInvalid, error.body_text()))
+}
+
+fn digest(text: &str) -> Result<Digest, Refusal> {
+    text.parse().map_err(|error| Refusal::new(Code::DigestInvalid, format!("`{text}` is {error}")))
 }
 
 fn job_id(text: &str) -> Result<JobId, Refusal> {

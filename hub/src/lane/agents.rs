@@ -8,7 +8,7 @@ use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::spec::Workload;
 use tessera_protocol::unit::{Epoch, ShardIndex};
 use tessera_protocol::wire::{
-    self, AgentControl, AgentWork, BulkHeader, FrameError, Hello, Message, Refusal, ShardResult,
+    self, AgentControl, AgentWork, BulkHeader, FrameError, Gpu, Hello, Message, Refusal, ShardResult,
 };
 use tessera_protocol::{limits, wire::Held};
 use tessera_storage::{Batch, Commit, Key};
@@ -81,8 +81,21 @@ pub(super) fn control(standings: &mut Standings, session: Session, frame: &Bytes
             Heard::Event(heartbeat(session, holding))
         }
         (AgentControl::Leaving, Some(Standing::Working)) => Heard::Event(Event::AgentLeaving { session }),
-        (AgentControl::Heartbeat { .. } | AgentControl::Leaving, _) => Heard::Broken(Breach::HelloMissing),
+        (AgentControl::Devices(gpus), Some(Standing::Working)) if gpus.iter().all(is_device) => {
+            Heard::Event(Event::DevicesOffered { session, gpus })
+        }
+        (AgentControl::Heartbeat { .. } | AgentControl::Leaving | AgentControl::Devices(_), _) => {
+            Heard::Broken(Breach::HelloMissing)
+        }
     }
+}
+
+fn is_device(gpu: &Gpu) -> bool {
+    [&gpu.name, &gpu.driver].iter().all(|text| is_short(text))
+}
+
+fn is_short(text: &str) -> bool {
+    text.len() <= limits::NAME_BYTES_MAX && !text.chars().any(char::is_control)
 }
 
 fn heartbeat(session: Session, holding: Vec<Held>) -> Event {
@@ -99,6 +112,9 @@ pub(super) fn work(session: Session, frame: &Bytes) -> Heard {
             let (index, epoch) = (ShardIndex(index), Epoch(epoch));
             Heard::Event(Event::ShardFailed { session, job: JobId(job), index, epoch, failure })
         }
+        Ok(AgentWork::Fetch { job, input, offset }) => {
+            Heard::Event(Event::InputWanted { session, job: JobId(job), input, offset })
+        }
         Err(error) => Heard::Broken(Breach::Frame(error)),
     }
 }
@@ -109,7 +125,9 @@ pub(super) fn bulk(session: Session, bytes: &Bytes) -> Heard {
             let (index, epoch, partial) = (ShardIndex(index), Epoch(epoch), payload.to_vec());
             Heard::Event(Event::PartialArrived { session, job: JobId(job), index, epoch, partial })
         }
-        Ok((BulkHeader::Task { .. }, _)) => Heard::Broken(Breach::Frame(FrameError::Malformed)),
+        Ok((BulkHeader::Task { .. } | BulkHeader::Input { .. }, _)) => {
+            Heard::Broken(Breach::Frame(FrameError::Malformed))
+        }
         Err(error) => Heard::Broken(Breach::Frame(error)),
     }
 }
@@ -121,11 +139,10 @@ fn answer(result: ShardResult) -> ShardAnswer {
 
 fn is_valid(hello: &Hello) -> bool {
     let texts = [&hello.name, &hello.version, &hello.isa, &hello.arch];
-    let short = |text: &&String| text.len() <= limits::NAME_BYTES_MAX && !text.chars().any(char::is_control);
     (1..=limits::SLOTS_MAX).contains(&hello.slots)
-        && texts.iter().all(short)
+        && texts.iter().all(|text| is_short(text))
         && hello.kernels.len() <= limits::INPUTS_MAX
-        && hello.kernels.iter().all(|kernel| short(&kernel))
+        && hello.kernels.iter().all(|kernel| is_short(kernel))
         // An agent that can run nothing would only hold shards up.
         && hello.kernels.iter().any(|kernel| kernel == Workload::MonteCarlo.kernel())
 }

@@ -9,6 +9,7 @@ use tessera_protocol::id::JobId;
 use tessera_protocol::limits;
 use tessera_protocol::wire::{self, Assignment, BulkHeader, HubControl, HubWork, Message};
 
+use super::pieces::Piece;
 use crate::quic::{SendError, SessionId, Sessions};
 
 /// One thing to send.
@@ -17,6 +18,7 @@ enum Outgoing {
     Control(Vec<u8>),
     Work(Vec<u8>),
     Bulk(Bytes),
+    Piece(Bytes),
 }
 
 /// Frames that may wait for one session; its agent does not read them, and it is given up beyond.
@@ -52,6 +54,24 @@ impl Frames {
             });
             let bytes = bytes.clone();
             self.push(session, Outgoing::Bulk(bytes));
+        }
+    }
+
+    pub(super) fn pass(&mut self, session: Session, job: JobId, pass: &[u8]) {
+        self.flush(session);
+        let body = self.body(&HubWork::Pass { job: job.0, pass: pass.to_vec() });
+        self.push(session, Outgoing::Work(body));
+    }
+
+    /// A piece of an input as a bulk payload, or the word that there is none.
+    pub(super) fn piece(&mut self, session: Session, piece: &Piece, payload: Option<Bytes>) {
+        match payload {
+            Some(payload) => self.push(session, Outgoing::Piece(payload)),
+            None => {
+                self.flush(session);
+                let body = self.body(&HubWork::InputUnavailable { job: piece.job.0, input: piece.input });
+                self.push(session, Outgoing::Work(body));
+            }
         }
     }
 
@@ -96,10 +116,16 @@ impl Frames {
                 let sent = match next {
                     Outgoing::Control(body) => io.send_control(to, body),
                     Outgoing::Work(body) => io.send_work(to, body),
-                    Outgoing::Bulk(bytes) => io.send_bulk(to, bytes.clone()),
+                    Outgoing::Bulk(bytes) | Outgoing::Piece(bytes) => io.send_bulk(to, bytes.clone()),
                 };
                 match sent {
                     Ok(()) => drop(queue.pop_front()),
+                    // An agent asks for the next piece when it has the one before: so many that do not fit
+                    // were never read.
+                    Err(SendError::Full) if matches!(next, Outgoing::Piece(_)) => {
+                        given_up.push(*session);
+                        return false;
+                    }
                     Err(SendError::Full) => return true,
                     Err(SendError::Closed) => return false,
                     Err(error @ (SendError::NotAccepted | SendError::Size { .. })) => {

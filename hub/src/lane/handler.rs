@@ -5,20 +5,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tessera_hub_core::effect::CloseReason as MachineReason;
 use tessera_hub_core::lane::Config;
 use tessera_hub_core::{BatchId, Effect, Event, Lane, LaneMessage, Record, SessionId as Session};
 use tessera_protocol::id::{AgentId, JobId};
+use tessera_protocol::matrix::Task;
 use tessera_protocol::unit::{LaneIndex, Tick};
-use tessera_protocol::wire::{Hello, HubControl, Refusal};
+use tessera_protocol::wire::{self, BulkHeader, Hello, HubControl, Refusal};
 use tessera_storage::{Batch, Commit};
 
 use super::agents::{self, Heard, Standing, Standings};
 use super::frames::Frames;
+use super::pieces::{Piece, Pieces, TooMany};
 use crate::clients::{Clients, ToClients};
+use crate::inputs;
 use crate::journal::{Failed, Journal, Refused, Verdict};
+use crate::output;
 use crate::quic::{CloseCode, SessionEvent, SessionId, Sessions};
-use crate::records;
+use crate::reader::{Length, Read, Reader};
+use crate::records::{self, RecordError};
 use crate::runtime::{LaneHandler, Mailbox, Mailboxes, PushError};
 
 /// How long a stopping lane waits for shards in flight.
@@ -41,6 +47,13 @@ pub enum Input {
         session: u64,
         /// What the store says.
         verdict: Verdict,
+    },
+    /// The reader read a piece of an input, or could not.
+    Piece {
+        /// Which.
+        piece: Piece,
+        /// Its header and bytes, as they are sent.
+        payload: Option<Bytes>,
     },
     /// The store judged an enrolment.
     Enrolled {
@@ -83,12 +96,15 @@ pub struct Handler {
     standings: Standings,
     frames: Frames,
     journal: Journal,
+    reader: Reader,
     clients: Clients,
     peers: Mailboxes<Input>,
     me: Mailbox<Input>,
     counters: Arc<LaneCounters>,
     /// What full queues gave back, each in order.
     to_journal: VecDeque<Refused>,
+    to_reader: VecDeque<Read>,
+    pieces: Pieces,
     to_lanes: BTreeMap<u16, VecDeque<Input>>,
     to_clients: VecDeque<ToClients>,
     /// Agents that were told why they may not work, and when their sessions end at the latest.
@@ -101,6 +117,7 @@ impl Handler {
     pub fn new(
         config: HandlerConfig,
         journal: Journal,
+        reader: Reader,
         clients: Clients,
         peers: Mailboxes<Input>,
         counters: Arc<LaneCounters>,
@@ -113,11 +130,14 @@ impl Handler {
             standings: Standings::new(),
             frames: Frames::default(),
             journal,
+            reader,
             clients,
             me: peers.get(lane),
             peers,
             counters,
             to_journal: VecDeque::new(),
+            to_reader: VecDeque::new(),
+            pieces: Pieces::default(),
             to_lanes: BTreeMap::new(),
             to_clients: VecDeque::new(),
             refused: VecDeque::new(),
@@ -146,6 +166,11 @@ impl Handler {
                 self.frames.control(session, &HubControl::Welcome(welcome));
             }
             Effect::SendJob { session, job, kernel, task } => self.frames.job(session, job, kernel, &task),
+            Effect::SendPass { session, job, pass } => self.frames.pass(session, job, &pass),
+            Effect::SendInput { session, job, input, blake3, offset } => {
+                self.send_piece(session, Piece { job, input, blake3, offset }, io);
+            }
+            Effect::Assemble { job, task } => self.assemble(job, task),
             Effect::Assign { session, job, assignment } => {
                 self.counters.assigned.fetch_add(1, Ordering::Relaxed);
                 self.frames.assign(session, job, assignment);
@@ -201,6 +226,50 @@ impl Handler {
         self.to_journal.extend(refused);
     }
 
+    fn send_piece(&mut self, session: Session, piece: Piece, io: &mut Sessions) {
+        match self.pieces.ask(session, piece) {
+            Ok(()) => self.read_pieces(),
+            Err(TooMany) => {
+                tracing::warn!(session = session.0, "an agent asks for pieces that it does not wait for");
+                let words = "more pieces of inputs asked for than may be on their way";
+                io.close(SessionId::from_bits(session.0), CloseCode::TOO_MUCH, words);
+            }
+        }
+    }
+
+    fn read_pieces(&mut self) {
+        while let Some(piece) = self.pieces.next() {
+            let me = self.me.clone();
+            self.read(Read::new(Length::Piece, move |store| {
+                let Piece { job, input, blake3, offset } = piece;
+                let bytes =
+                    store.map_err(RecordError::from).and_then(|store| inputs::piece(&*store, blake3, offset));
+                let bytes = bytes.unwrap_or_else(|error| {
+                    tracing::error!(%error, input = %blake3, "an input cannot be read");
+                    None
+                });
+                let header = BulkHeader::Input { job: job.0, input, offset };
+                let payload = bytes.map(|bytes| wire::bulk(&header, &bytes).into());
+                deliver(&me, Input::Piece { piece, payload });
+            }));
+        }
+    }
+
+    fn assemble(&mut self, job: JobId, task: Arc<Task>) {
+        let me = self.me.clone();
+        self.read(Read::new(Length::Whole, move |store| {
+            let output =
+                store.map_err(RecordError::from).and_then(|store| output::digest(&*store, job, &task));
+            let output = output.inspect_err(|error| tracing::error!(%error, "a result cannot be read")).ok();
+            deliver(&me, Input::Event(Box::new(Event::Assembled { job, output })));
+        }));
+    }
+
+    fn read(&mut self, read: Read) {
+        let refused = if self.to_reader.is_empty() { self.reader.offer(read).err() } else { Some(read) };
+        self.to_reader.extend(refused);
+    }
+
     fn tell_lane(&mut self, lane: LaneIndex, message: LaneMessage) {
         let input = Input::Event(Box::new(Event::LaneSpoke { from: self.lane, message }));
         match self.to_lanes.get_mut(&lane.0) {
@@ -225,6 +294,12 @@ impl Handler {
         while let Some(refused) = self.to_journal.pop_front() {
             if let Err(refused) = self.journal.retry(refused) {
                 self.to_journal.push_front(refused);
+                break;
+            }
+        }
+        while let Some(read) = self.to_reader.pop_front() {
+            if let Err(read) = self.reader.offer(read) {
+                self.to_reader.push_front(read);
                 break;
             }
         }
@@ -338,6 +413,12 @@ impl LaneHandler for Handler {
             Input::Event(event) => self.step(now, *event, io),
             Input::Known { session, verdict } => self.known(now, Session(session), &verdict, io),
             Input::Enrolled { session, verdict } => self.enrolled(now, Session(session), &verdict, io),
+            Input::Piece { piece, payload } => {
+                for session in self.pieces.read(&piece) {
+                    self.frames.piece(session, &piece, payload.clone());
+                }
+                self.read_pieces();
+            }
         }
     }
 
@@ -360,6 +441,7 @@ impl LaneHandler for Handler {
             }
             SessionEvent::Closed { reason, .. } => {
                 self.frames.drop_session(session);
+                self.pieces.drop_session(session);
                 if let Some(Standing::Working) = self.standings.remove(&session) {
                     tracing::debug!(session = session.0, %reason, "session closed");
                     self.step(now, Event::SessionClosed { session }, io);
@@ -384,6 +466,7 @@ impl LaneHandler for Handler {
         let farewell = self.refused.front().map(|(due, ..)| *due);
         let timer = self.machine.next_timer().map(|due| self.origin + Duration::from_millis(due.0));
         let stuck = !self.to_journal.is_empty()
+            || !self.to_reader.is_empty()
             || !self.to_lanes.is_empty()
             || !self.to_clients.is_empty()
             || self.frames.is_waiting();

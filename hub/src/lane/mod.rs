@@ -4,5 +4,7 @@
 mod agents;
 mod frames;
 mod handler;
+mod pieces;
 
 pub use handler::{Handler, HandlerConfig, Input, LaneCounters};
+pub use pieces::Piece;

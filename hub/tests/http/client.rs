@@ -55,6 +55,10 @@ impl Connection {
         self.stream.get_mut().write_all(text.as_bytes()).unwrap();
     }
 
+    pub(crate) fn send_bytes(&mut self, bytes: &[u8]) {
+        self.stream.get_mut().write_all(bytes).unwrap();
+    }
+
     /// Reads the status line and the headers.
     pub(crate) fn read_head(&mut self) -> Answer {
         let line = self.read_line();

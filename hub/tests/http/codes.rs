@@ -18,11 +18,11 @@ const NOBODY: &str = "job_00000000000000000000000000000000";
 
 /// Which codes were seen.
 #[derive(Default)]
-struct Seen(BTreeMap<String, u16>);
+pub(crate) struct Seen(BTreeMap<String, u16>);
 
 impl Seen {
     #[track_caller]
-    fn expect(&mut self, answer: Answer, status: u16, code: &str) -> Problem {
+    pub(crate) fn expect(&mut self, answer: Answer, status: u16, code: &str) -> Problem {
         assert_eq!((answer.status, answer.code().as_str()), (status, code), "{answer:?}");
         self.0.insert(code.to_owned(), status);
         serde_json::from_slice(&answer.body).unwrap()
@@ -38,6 +38,7 @@ fn every_problem_code_is_reached_and_says_what_to_do() {
     wrong_jobs(&mut seen);
     full_and_out(&mut seen);
     slow(&mut seen);
+    crate::files::wrong_files(&mut seen);
     let all: BTreeMap<String, u16> =
         Code::ALL.iter().map(|code| (code.word().to_owned(), code.status())).collect();
     assert_eq!(seen.0, all);

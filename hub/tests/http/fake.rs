@@ -9,11 +9,12 @@ use std::time::Duration;
 use tessera_hub::ingress::backend::*;
 use tessera_hub::ingress::keys::{ApiKey, KeyHash};
 use tessera_hub::ingress::{Backend, Limits, ServerHandle, Views, serve};
+use tessera_hub::inputs::{Upload, UploadRefused, Uploads};
 use tessera_protocol::api::*;
 use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::spec::{FieldError, SpecError};
 use tessera_protocol::unit::{ComputeUnits, UnixMillis};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::client::{Answer, Connection, head};
 
@@ -21,6 +22,8 @@ use crate::client::{Answer, Connection, head};
 pub(crate) const OPEN_JOBS_MAX: usize = 3;
 /// Tokens that the fake allows.
 pub(crate) const TOKENS_MAX: u64 = 2;
+/// A part of a result file, as the fake reads it.
+pub(crate) const PART_BYTES: usize = 1 << 20;
 /// A seed for which the fake has no plan.
 pub(crate) const SEED_WITHOUT_PLAN: u64 = 666;
 
@@ -32,7 +35,15 @@ pub(crate) struct Fake {
     pub(crate) outage: Mutex<Option<Outage>>,
     /// How long it thinks before it answers a submission.
     pub(crate) pause: Mutex<Duration>,
+    /// From this piece of an upload on, the store fails.
+    pub(crate) pieces_stored_max: Mutex<Option<u64>>,
+    /// Parts of result files that clients had room for.
+    pub(crate) parts_given: Arc<AtomicU64>,
     results: Mutex<BTreeMap<JobId, Arc<[u8]>>>,
+    files: Mutex<BTreeMap<JobId, Arc<[u8]>>>,
+    uploads: Uploads,
+    pieces: Mutex<BTreeMap<(Digest, u64), Vec<u8>>>,
+    inputs: Mutex<BTreeMap<Digest, u64>>,
     idempotent: Mutex<BTreeMap<IdempotencyKey, (Digest, JobId)>>,
     jobs: AtomicU64,
     tokens: AtomicU64,
@@ -45,7 +56,13 @@ impl Fake {
             key: ApiKey::generate().unwrap(),
             outage: Mutex::default(),
             pause: Mutex::default(),
+            pieces_stored_max: Mutex::default(),
+            parts_given: Arc::default(),
             results: Mutex::default(),
+            files: Mutex::default(),
+            uploads: Uploads::default(),
+            pieces: Mutex::default(),
+            inputs: Mutex::default(),
             idempotent: Mutex::default(),
             jobs: AtomicU64::new(0),
             tokens: AtomicU64::new(0),
@@ -67,6 +84,32 @@ impl Fake {
             view.digest = Some(Digest::of(result));
             view.ended_ms = Some(UnixMillis(view.created_ms.0 + 5));
         });
+    }
+
+    /// Finishes a job whose result is a file.
+    pub(crate) fn finish_with_file(&self, job: JobId, file: &[u8]) {
+        self.files.lock().unwrap().insert(job, file.into());
+        self.finish(job, b"{}");
+    }
+
+    /// The bytes of an input that is here whole.
+    pub(crate) fn input_bytes(&self, input: Digest) -> Option<Vec<u8>> {
+        let bytes = *self.inputs.lock().unwrap().get(&input)?;
+        let pieces = self.pieces.lock().unwrap();
+        let all: Vec<u8> =
+            pieces.range((input, 0)..=(input, u64::MAX)).flat_map(|(_, piece)| piece).copied().collect();
+        assert_eq!(all.len() as u64, bytes, "the length that was kept");
+        Some(all)
+    }
+
+    /// Pieces of an input that are here, whole or not.
+    pub(crate) fn pieces_kept(&self, input: Digest) -> usize {
+        self.pieces.lock().unwrap().range((input, 0)..=(input, u64::MAX)).count()
+    }
+
+    /// Uploads that have a place.
+    pub(crate) fn uploads(&self) -> usize {
+        self.uploads.count()
     }
 
     fn up(&self) -> Result<(), Outage> {
@@ -228,6 +271,54 @@ impl Backend for Fake {
         })
     }
 
+    fn output(&self, job: JobId) -> Reply<'_, Result<OutputFile, ResultError>> {
+        Box::pin(async move {
+            self.result(job).await?;
+            let file = self.files.lock().unwrap().get(&job).cloned().ok_or(ResultError::NoFile(job))?;
+            let (bytes, digest) = (file.len() as u64, Digest::of(&file));
+            let (sender, pieces) = mpsc::channel(1);
+            let given = self.parts_given.clone();
+            tokio::spawn(async move {
+                for part in file.chunks(PART_BYTES) {
+                    let Ok(place) = sender.reserve().await else { return };
+                    given.fetch_add(1, Ordering::Relaxed);
+                    place.send(part.to_vec().into());
+                }
+            });
+            Ok(OutputFile { bytes, digest, pieces })
+        })
+    }
+
+    fn input(&self, input: Digest) -> Reply<'_, Result<Option<u64>, Outage>> {
+        Box::pin(async move { self.up().map(|()| self.inputs.lock().unwrap().get(&input).copied()) })
+    }
+
+    fn begin_upload(&self, input: Digest) -> Result<Upload, UploadRefused> {
+        self.uploads.begin(input)
+    }
+
+    fn put_piece(&self, input: Digest, piece: u64, bytes: Vec<u8>) -> Reply<'_, Result<(), Outage>> {
+        Box::pin(async move {
+            if self.pieces_stored_max.lock().unwrap().is_some_and(|max| piece >= max) {
+                return Err(Outage::StoreFailing);
+            }
+            self.pieces.lock().unwrap().insert((input, piece), bytes);
+            Ok(())
+        })
+    }
+
+    fn end_upload(&self, input: Digest, whole: Option<u64>) -> Reply<'_, Result<(), Outage>> {
+        Box::pin(async move {
+            // As in a hub, it takes a moment until it is durable.
+            tokio::task::yield_now().await;
+            match whole {
+                Some(bytes) => drop(self.inputs.lock().unwrap().insert(input, bytes)),
+                None => self.pieces.lock().unwrap().retain(|(of, _), _| *of != input),
+            }
+            Ok(())
+        })
+    }
+
     fn agents(&self) -> Vec<Arc<AgentView>> {
         self.views.agents()
     }
@@ -267,6 +358,12 @@ pub(crate) fn agent(number: u8) -> AgentView {
         isa: "avx2".into(),
         arch: "x86_64".into(),
         memory_bytes: 1 << 33,
+        gpus: vec![GpuView {
+            name: "NVIDIA H100".into(),
+            memory_bytes: 80 << 30,
+            compute_capability: "9.0".into(),
+            driver: "12.4".into(),
+        }],
         in_flight: 2,
         completed: 10,
         mismatches: 0,
@@ -323,6 +420,13 @@ impl Hub {
     pub(crate) fn post_with(&self, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
         let mut connection = self.connect();
         connection.send(&(self.head("POST", path, headers, Some(body.len())) + body));
+        connection.read_answer()
+    }
+
+    pub(crate) fn put(&self, path: &str, body: &[u8]) -> Answer {
+        let mut connection = self.connect();
+        connection.send(&self.head("PUT", path, &[], Some(body.len())));
+        connection.send_bytes(body);
         connection.read_answer()
     }
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tessera_hub::ingress::{Code, Limits};
 use tessera_protocol::api::*;
 use tessera_protocol::id::{Digest, JobId};
-use tessera_protocol::spec::{FieldError, JobSpec};
+use tessera_protocol::spec::{FieldError, JobSpec, Workload};
 use tessera_protocol::unit::UnixMillis;
 
 use crate::fake::{Hub, agent};
@@ -40,6 +40,7 @@ fn judge(document: &Value, schema: &Value, value: &Value, at: &str) -> Result<()
         Some("null") if value.is_null() => Ok(()),
         Some("string") if value.is_string() => Ok(()),
         Some("number") if value.is_number() => Ok(()),
+        Some("boolean") if value.is_boolean() => Ok(()),
         Some("integer") => match value.as_u64() {
             Some(value) if schema["minimum"].as_u64().is_none_or(|minimum| value >= minimum) => Ok(()),
             _ => wrong(),
@@ -98,7 +99,11 @@ fn the_published_schemas_name_the_fields_that_are_served() {
     compare(&document, "JobList", &hub.get("/v1/jobs").json(), &json!({"jobs": []}));
     hub.fake.views.publish_agent(agent(1));
     let agents = hub.get("/v1/agents").json();
-    compare(&document, "AgentView", &agents["agents"][0], &agents["agents"][0]);
+    let mut without_gpus = agents["agents"][0].clone();
+    without_gpus.as_object_mut().unwrap().remove("gpus");
+    compare(&document, "AgentView", &agents["agents"][0], &without_gpus);
+    let gpu = &agents["agents"][0]["gpus"][0];
+    compare(&document, "GpuView", gpu, gpu);
     compare(&document, "AgentList", &agents, &agents);
     for (name, value) in [
         ("PlanQuote", hub.post("/v1/jobs:plan", PI).json()),
@@ -163,6 +168,57 @@ fn the_published_job_specification_is_the_one_that_is_read() {
     }
 }
 
+/// A matrix job with every field that its parameters may have.
+fn full_product(workload: &str) -> Value {
+    let file = json!({"input": "c.npy", "rows": 64, "cols": 64});
+    let random = json!({"random": "uniform", "rows": 64, "cols": 64});
+    let params = match workload {
+        "gemm" => json!({
+            "dtype": "f64", "alpha": 2.0, "beta": 0.5, "a": random, "b": random, "c": file,
+            "transpose_a": true, "transpose_b": true, "tile": [16, 32], "k_panel": 16,
+        }),
+        _ => json!({
+            "dtype": "f32", "alpha": 2.0, "beta": 0.5, "a": random, "c": file,
+            "transpose": true, "triangle": "upper", "tile": 16, "k_panel": 16,
+        }),
+    };
+    let elements = if workload == "gemm" { 64 * 64 * 8 } else { 64 * 64 * 4 };
+    json!({
+        "name": "product", "workload": workload, "params": params,
+        "inputs": [{"name": "c.npy", "blake3": "11".repeat(32), "bytes": elements + 128}],
+    })
+}
+
+#[test]
+fn the_published_parameters_of_products_are_those_that_are_read() {
+    let document = published();
+    for (workload, name, most_least) in [("gemm", "GemmParams", 3), ("syrk", "SyrkParams", 2)] {
+        let full = full_product(workload);
+        judge(&document, schema(&document, "JobSpec"), &full, "JobSpec").unwrap();
+        JobSpec::from_json(full.to_string().as_bytes()).unwrap().check().unwrap();
+        let schema = schema(&document, name);
+        let required = schema["required"].as_array().unwrap();
+        assert_eq!((required.len(), &schema["additionalProperties"]), (most_least, &json!(false)));
+        let mut least = full["params"].clone();
+        least.as_object_mut().unwrap().retain(|field, _| required.contains(&json!(field)));
+        compare(&document, name, &full["params"], &least);
+        for field in names(&schema["properties"]) {
+            let mut less = full.clone();
+            less["params"].as_object_mut().unwrap().remove(field);
+            let reads = JobSpec::from_json(less.to_string().as_bytes()).is_ok();
+            assert_eq!(reads, !required.contains(&json!(field)), "{name}.{field} left out");
+        }
+    }
+    let (file, random) = (&full_product("gemm")["params"]["c"], &full_product("gemm")["params"]["a"]);
+    let properties = names(&schema(&document, "MatrixSpec")["properties"]);
+    assert_eq!(properties, names(file).union(&names(random)).copied().collect());
+    for other in ["monte_carlo", "syrk"] {
+        let mut mixed = full_product("gemm");
+        mixed["workload"] = json!(other);
+        assert!(JobSpec::from_json(mixed.to_string().as_bytes()).is_err(), "{other} has other parameters");
+    }
+}
+
 #[test]
 fn the_published_words_are_the_words_of_the_api() {
     let document = published();
@@ -171,6 +227,9 @@ fn the_published_words_are_the_words_of_the_api() {
     };
     let codes = words(&schema(&document, "Problem")["properties"]["code"]);
     assert_eq!(codes, Code::ALL.iter().map(|code| code.word().to_owned()).collect());
+    let workloads = [Workload::MonteCarlo, Workload::Gemm, Workload::Syrk];
+    let workloads = workloads.iter().map(|workload| workload.kernel().to_owned()).collect();
+    assert_eq!(words(&schema(&document, "JobSpec")["properties"]["workload"]), workloads);
     let states = [JobState::Queued, JobState::Running, JobState::Done, JobState::Failed, JobState::Cancelled];
     let states = states.iter().map(|state| json!(state).as_str().unwrap().to_owned()).collect();
     assert_eq!(words(schema(&document, "JobState")), states);
@@ -186,11 +245,17 @@ fn every_published_path_is_served_and_every_reference_leads_somewhere() {
     let hub = Hub::start(Limits::default());
     let document = published();
     let id = hub.submit(PI);
-    hub.fake.finish(id, b"{}");
+    hub.fake.finish_with_file(id, b"file");
+    let input = Digest::of(b"input");
+    assert_eq!(hub.put(&format!("/v1/inputs/{input}"), b"input").status, 201);
     for (path, methods) in document["paths"].as_object().unwrap() {
         for method in names(methods) {
-            let path = path.replace("{id}", &id.to_string());
-            let answer = if method == "get" { hub.get(&path) } else { hub.post(&path, PI) };
+            let path = path.replace("{id}", &id.to_string()).replace("{blake3}", &input.to_string());
+            let answer = match method {
+                "get" => hub.get(&path),
+                "put" => hub.put(&path, b"input"),
+                _ => hub.post(&path, PI),
+            };
             let status = answer.status;
             assert!(![404, 405].contains(&status), "{method} {path}: {status}");
             let described = &methods[method]["responses"];

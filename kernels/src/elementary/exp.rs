@@ -5,6 +5,7 @@
 
 use super::log::{LN_2_HIGH, LN_2_LOW};
 use super::polynomial;
+use super::slice::elementary;
 
 /// [`exp_core`] takes arguments up to this size: the result and its factors stay normal.
 pub(crate) const EXP_CORE_BOUND: f64 = 700.0;
@@ -13,7 +14,7 @@ const OVERFLOW: f64 = 709.782_712_893_384;
 const UNDERFLOW: f64 = -745.133_219_101_941_2;
 
 /// Adding and subtracting it rounds to a whole number, which the low bits of the sum then hold.
-const ROUNDER: f64 = 6_755_399_441_055_744.0;
+pub(super) const ROUNDER: f64 = 6_755_399_441_055_744.0;
 
 const Q: [f64; 10] = [
     0.5000000000000001,
@@ -28,11 +29,20 @@ const Q: [f64; 10] = [
     2.510038549551032e-08,
 ];
 
-/// The exponential of any double. Largest error measured 1.09 ulp, 1.04 where the result is subnormal.
-pub fn exp(x: f64) -> f64 {
-    if x.abs() <= EXP_CORE_BOUND {
-        exp_core(x)
-    } else if x > OVERFLOW {
+elementary! {
+    /// The exponential of any double. Largest error measured 1.09 ulp, 1.04 where the result is subnormal.
+    exp, exp_slice(x) = core, rare
+}
+
+#[inline(always)]
+fn core(x: f64) -> f64 {
+    let value = exp_core(x);
+    if x.abs() <= EXP_CORE_BOUND { value } else { f64::NAN }
+}
+
+#[cold]
+fn rare(x: f64) -> f64 {
+    if x > OVERFLOW {
         f64::INFINITY
     } else if x < UNDERFLOW {
         0.0
@@ -80,6 +90,6 @@ fn mantissa(r: f64) -> f64 {
     1.0 + (r * r).mul_add(polynomial::<2, 10>(r, &Q), r)
 }
 
-fn power_of_two(exponent: i64) -> f64 {
+pub(super) fn power_of_two(exponent: i64) -> f64 {
     f64::from_bits(((exponent + 1023) as u64) << 52)
 }

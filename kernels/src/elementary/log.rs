@@ -5,6 +5,7 @@
 //! Sun's fdlibm; the polynomial is our own Chebyshev fit, error 4.6e-18).
 
 use super::polynomial;
+use super::slice::elementary;
 
 /// ln 2 to 32 bits, so that `k` times it is exact; then the rest.
 pub(super) const LN_2_HIGH: f64 = f64::from_bits(0x3fe6_2e42_fee0_0000);
@@ -17,7 +18,7 @@ const FRACTION: u64 = (1 << 52) - 1;
 const TWO_TO_52: u64 = 0x4330_0000_0000_0000;
 
 /// `(log m − 2s) / s³` in powers of `s²`, for `s²` up to 0.02944.
-const R: [f64; 7] = [
+pub(super) const R: [f64; 7] = [
     0.666666666666667,
     0.39999999999899444,
     0.2857142862600327,
@@ -27,13 +28,22 @@ const R: [f64; 7] = [
     0.14616585424888623,
 ];
 
-/// The natural logarithm of any double. Largest error measured 0.81 ulp.
-///
-/// Zero gives minus infinity, a negative number or NaN gives NaN.
-pub fn log(x: f64) -> f64 {
-    if (f64::MIN_POSITIVE..f64::INFINITY).contains(&x) {
-        log_core(x, 0.0)
-    } else if x == 0.0 {
+elementary! {
+    /// The natural logarithm of any double. Largest error measured 0.81 ulp.
+    ///
+    /// Zero gives minus infinity, a negative number or NaN gives NaN.
+    log, log_slice(x) = core, rare
+}
+
+#[inline(always)]
+fn core(x: f64) -> f64 {
+    let value = log_core(x, 0.0);
+    if (f64::MIN_POSITIVE..f64::INFINITY).contains(&x) { value } else { f64::NAN }
+}
+
+#[cold]
+fn rare(x: f64) -> f64 {
+    if x == 0.0 {
         f64::NEG_INFINITY
     } else if x > 0.0 && x < f64::INFINITY {
         const RAISE: f64 = (1u64 << 54) as f64;

@@ -15,7 +15,7 @@ use crate::isa::{Isa, floating_point_is_standard};
 /// Bytes of one row of a packed panel of `A`: eight rows are half of a first-level cache of 32 KiB.
 const DEPTH_BYTES: usize = 3072;
 /// Bytes of the packed block of `B`: half of a second-level cache of 1 MiB.
-const INNER_BYTES: usize = 1 << 19;
+const INNER_BYTES: usize = 655360;
 /// Rows of the packed block of `A`: 6 MiB, a share of the last cache; more rows pack `B` less often.
 const OUTER_ROWS: usize = 3072;
 
@@ -163,9 +163,14 @@ fn even_share(all: usize, most: usize, step: usize) -> usize {
     (if share == 0 { 1 } else { share }).next_multiple_of(step)
 }
 
+/// Written without a division, of which one for each tile would be felt.
 fn shares(all: Range<usize>, share: usize) -> impl Iterator<Item = Range<usize>> {
-    let end = all.end;
-    all.step_by(share).map(move |start| start..if end - start < share { end } else { start + share })
+    let mut next = all.start;
+    std::iter::from_fn(move || {
+        let start = next;
+        next = if all.end - start < share { all.end } else { start + share };
+        (start < all.end).then_some(start..next)
+    })
 }
 
 struct Work<'a, T> {
@@ -211,7 +216,7 @@ impl<T: Element> Work<'_, T> {
     fn tile(&mut self, rows: Range<usize>, cols: Range<usize>, k: Range<usize>, [a, b]: [usize; 2]) {
         let kernel = self.kernel;
         let resume = k.start != self.block.k.start;
-        let whole = rows.len() == kernel.rows && cols.len() % kernel.lanes == 0;
+        let whole = rows.len() == kernel.rows && cols.len() & (kernel.lanes() - 1) == 0;
         let stride = if whole { self.block.out.stride } else { kernel.cols };
         let edge = self.edge.slots(kernel.rows * kernel.cols);
         if !whole {
@@ -237,7 +242,7 @@ impl<T: Element> Work<'_, T> {
                 b: self.packed_b.as_ptr().add(b),
                 out,
                 stride,
-                vectors: cols.len().div_ceil(kernel.lanes),
+                vectors: (cols.len() + kernel.lanes() - 1) >> kernel.lanes_log2,
                 resume,
             });
         }

@@ -11,11 +11,17 @@ use super::vector::Vector;
 pub struct Microkernel<T> {
     /// Rows of a tile: the width of a packed panel of `A`.
     pub(super) rows: usize,
-    /// Lanes of one register.
-    pub(super) lanes: usize,
+    /// Lanes of one register, a power of two: a shift where a division would take as long as ten steps.
+    pub(super) lanes_log2: u32,
     /// Columns of a tile: the width of a packed panel of `B`.
     pub(super) cols: usize,
     pub(super) run: unsafe fn(Step<T>),
+}
+
+impl<T> Microkernel<T> {
+    pub(super) fn lanes(&self) -> usize {
+        1 << self.lanes_log2
+    }
 }
 
 /// One call of a micro-kernel.
@@ -55,18 +61,18 @@ pub(super) unsafe fn tile<V: Vector, const ROWS: usize, const VECTORS: usize>(
                     *sum = V::load(place);
                 }
                 // The tile to the right comes next: its accumulators are fetched while this one computes.
-                prefetch(place.wrapping_add(VECTORS * V::LANES));
+                prefetch::<true, _>(place.wrapping_add(VECTORS * V::LANES));
             }
         }
         for _ in 0..depth / UNROLLED {
             for _ in 0..UNROLLED {
-                fuse::<V, ROWS, VECTORS>(&mut sums, a, b);
+                fuse::<V, ROWS, VECTORS>(&mut sums, a, b, ROWS * depth);
                 a = a.add(ROWS);
                 b = b.add(cols);
             }
         }
         for _ in 0..depth % UNROLLED {
-            fuse::<V, ROWS, VECTORS>(&mut sums, a, b);
+            fuse::<V, ROWS, VECTORS>(&mut sums, a, b, ROWS * depth);
             a = a.add(ROWS);
             b = b.add(cols);
         }
@@ -81,22 +87,25 @@ pub(super) unsafe fn tile<V: Vector, const ROWS: usize, const VECTORS: usize>(
 const UNROLLED: usize = 4;
 
 /// # Safety
-/// As of [`tile`]: one `k` of both panels can be read.
+/// As of [`tile`]: one `k` of both panels can be read. `next` elements on lies the next panel of `A`.
 #[inline(always)]
 unsafe fn fuse<V: Vector, const ROWS: usize, const VECTORS: usize>(
     sums: &mut [[V; VECTORS]; ROWS],
     a: *const V::Element,
     b: *const V::Element,
+    next: usize,
 ) {
     // SAFETY: promised by the caller; a prefetch may point anywhere.
     unsafe {
         let mut columns = [V::splat(V::Element::ZERO); VECTORS];
         for (vector, column) in columns.iter_mut().enumerate() {
             *column = V::load(b.add(vector * V::LANES));
-            if vector * size_of::<V>() % LINE_BYTES == 0 {
-                prefetch(b.wrapping_add(AHEAD * VECTORS * V::LANES + vector * V::LANES));
+            if (vector * size_of::<V>()).is_multiple_of(LINE_BYTES) {
+                prefetch::<true, _>(b.wrapping_add(AHEAD * VECTORS * V::LANES + vector * V::LANES));
             }
         }
+        // The next panel of A is still in the last cache when its turn comes.
+        prefetch::<false, _>(a.wrapping_add(next));
         for (row, sums) in sums.iter_mut().enumerate() {
             let element = V::splat(*a.add(row));
             for (sum, column) in sums.iter_mut().zip(columns) {
@@ -110,13 +119,18 @@ unsafe fn fuse<V: Vector, const ROWS: usize, const VECTORS: usize>(
 const AHEAD: usize = 8;
 const LINE_BYTES: usize = 64;
 
+/// Brings a line near: to the first-level cache, or to the second if it is needed later.
 #[inline(always)]
-fn prefetch<T>(place: *const T) {
+fn prefetch<const FIRST_LEVEL: bool, T>(place: *const T) {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: SSE is in every x86-64, and a prefetch reads nothing.
+    // SAFETY: SSE is in every x86-64, and a prefetch may point anywhere.
     unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(place.cast());
+        use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
+        if FIRST_LEVEL {
+            _mm_prefetch::<_MM_HINT_T0>(place.cast());
+        } else {
+            _mm_prefetch::<_MM_HINT_T1>(place.cast());
+        }
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = place;
@@ -137,7 +151,7 @@ macro_rules! microkernel {
                 _ => unreachable!("a tile has no so many registers"),
             }
         }
-        Microkernel { rows: $rows, lanes: LANES, cols: COLS, run }
+        Microkernel { rows: $rows, lanes_log2: LANES.ilog2(), cols: COLS, run }
     }};
 }
 pub(super) use microkernel;

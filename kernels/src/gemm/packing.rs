@@ -7,6 +7,7 @@
 use std::mem::MaybeUninit;
 
 use super::{Element, View};
+use crate::isa::Isa;
 
 /// One cache line: panels start on one.
 #[derive(Clone, Copy)]
@@ -45,7 +46,7 @@ impl<T: Element> Buffer<T> {
 ///
 /// *Shape*: `slots` holds `rows.next_multiple_of(width) × cols`: panel after panel.
 #[inline(always)]
-pub(super) fn pack<T: Element>(slots: &mut [MaybeUninit<T>], source: View<'_, T>, width: usize) {
+pub(super) fn pack<T: Element>(isa: Isa, slots: &mut [MaybeUninit<T>], source: View<'_, T>, width: usize) {
     let depth = source.cols();
     if source.row_stride() == 1 {
         return copy(slots, source, width);
@@ -59,7 +60,7 @@ pub(super) fn pack<T: Element>(slots: &mut [MaybeUninit<T>], source: View<'_, T>
         let (from, lane_stride, depth_stride) =
             (source.from(first, 0), source.row_stride(), source.col_stride());
         if depth_stride == 1 {
-            transpose(slots, from, lane_stride, [lanes, width, depth]);
+            transpose(isa, slots, from, lane_stride, [lanes, width, depth]);
         } else {
             for (k, slots) in slots.chunks_exact_mut(width).enumerate() {
                 for (lane, slot) in slots[..lanes].iter_mut().enumerate() {
@@ -93,41 +94,33 @@ fn copy<T: Element>(slots: &mut [MaybeUninit<T>], source: View<'_, T>, width: us
     }
 }
 
-/// Side of the squares that are transposed in registers.
-const SQUARE: usize = 8;
-
 /// Lanes lie along the source's lines, `stride` apart.
 #[inline(always)]
 fn transpose<T: Element>(
+    isa: Isa,
     slots: &mut [MaybeUninit<T>],
     from: &[T],
     stride: usize,
     [lanes, width, depth]: [usize; 3],
 ) {
-    let mut lane = 0;
-    while lane < lanes {
-        let mut k = 0;
-        if lane + SQUARE <= lanes {
-            while k + SQUARE <= depth {
-                let mut square = [[T::ZERO; SQUARE]; SQUARE];
-                for (offset, line) in square.iter_mut().enumerate() {
-                    line.copy_from_slice(&from[(lane + offset) * stride + k..][..SQUARE]);
-                }
-                for offset in 0..SQUARE {
-                    let slots = &mut slots[(k + offset) * width + lane..][..SQUARE];
-                    for (slot, line) in slots.iter_mut().zip(&square) {
-                        slot.write(line[offset]);
-                    }
-                }
-                k += SQUARE;
+    let squares = depth / SIDE * SIDE;
+    for first in (0..lanes).step_by(SIDE) {
+        let last = if lanes - first < SIDE { lanes } else { first + SIDE };
+        let mut done = 0;
+        if last - first == SIDE && squares > 0 {
+            let lines = &from[first * stride..][..(SIDE - 1) * stride + squares];
+            let columns = &mut slots[first..][..(squares - 1) * width + SIDE];
+            if T::transpose(isa, lines, stride, columns, width, squares) {
+                done = squares;
             }
         }
-        let last = if lane + SQUARE <= lanes { lane + SQUARE } else { lanes };
-        for k in k..depth {
-            for lane in lane..last {
+        for k in done..depth {
+            for lane in first..last {
                 slots[k * width + lane].write(from[lane * stride + k]);
             }
         }
-        lane = last;
     }
 }
+
+/// Side of the squares that are transposed in registers.
+pub(super) const SIDE: usize = 4;

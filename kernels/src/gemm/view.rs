@@ -55,6 +55,16 @@ impl<'a, T: Element> View<'a, T> {
         View::new(data, [rows, cols], [1, rows])
     }
 
+    /// What it looks at, from its first element on.
+    pub fn data(&self) -> &'a [T] {
+        self.data
+    }
+
+    /// From row to row and from column to column. *Units*: elements.
+    pub fn strides(&self) -> [usize; 2] {
+        [self.row_stride, self.col_stride]
+    }
+
     /// How many rows.
     pub fn rows(&self) -> usize {
         self.rows

@@ -5,13 +5,14 @@
 
 use std::ops::Range;
 
-use tessera_protocol::monte_carlo::{HISTOGRAM_BINS, Market, SUMS_PER_BOOK, SUMS_PER_CONTRACT};
+use tessera_protocol::monte_carlo::{HISTOGRAM_BINS, Market, Refine, SUMS_PER_BOOK, SUMS_PER_CONTRACT};
 use tessera_protocol::tally::Tally;
 
 use super::contract::{Outcome, advance, fix, hold, scale, settle, watch};
 use super::histogram::{PayoffHistogram, ValueHistogram};
 use super::path::{Block, Blocks, Lanes, normals};
 use super::program::{Action, Program, Style, Terms, Visit};
+use super::refine::Refined;
 use super::{Detail, KernelError, Poll};
 use crate::isa::Isa;
 use crate::philox::Schedule;
@@ -20,23 +21,23 @@ use crate::sums::Moments;
 /// Vector passes that a date's normals, or a visit of a contract and its tallies, amount to, for [`Poll`].
 const PASSES_PER_VISIT: usize = 4;
 
-/// Tallies a book over the blocks.
+/// Tallies a book over the blocks; when it refines, only its value.
 pub(super) fn run(
     market: &Market,
     key: [u32; 2],
     isa: Isa,
     blocks: Blocks,
-    detail: Detail,
+    (detail, refine): (Detail, Option<&Refine>),
     poll: &mut Poll<'_>,
 ) -> Result<Tally, KernelError> {
     let program = Program::new(market)?;
     let schedule = Schedule::new(key);
     let mut scratch = Scratch::new(&program);
-    let mut results = Results::new(&program, detail);
+    let mut results = Results::new(&program, detail, refine);
     let samples = blocks.paths();
     for block in blocks {
         simulate(&program, &schedule, isa, &block, &mut scratch, &mut results, poll)?;
-        if detail == Detail::Full {
+        if detail == Detail::Full || refine.is_some() {
             results.tally_book(isa, &program, &block.wanted, &mut scratch, poll)?;
         }
     }
@@ -148,6 +149,8 @@ fn settle_visit(
 /// Everything that is being added up.
 struct Results {
     detail: Detail,
+    /// What the book's values are counted in, when nothing else is wanted.
+    refined: Option<Refined>,
     contracts: Vec<ContractResults>,
     value: Moments,
     values: ValueHistogram,
@@ -160,7 +163,7 @@ struct ContractResults {
 }
 
 impl Results {
-    fn new(program: &Program, detail: Detail) -> Self {
+    fn new(program: &Program, detail: Detail, refine: Option<&Refine>) -> Self {
         let contract = || ContractResults {
             price: Moments::default(),
             delta: Moments::default(),
@@ -168,6 +171,7 @@ impl Results {
         };
         Results {
             detail,
+            refined: refine.map(Refined::new),
             contracts: std::iter::repeat_with(contract).take(program.contracts.len()).collect(),
             value: Moments::default(),
             values: ValueHistogram::new(),
@@ -183,6 +187,9 @@ impl Results {
         delta: &[f64],
         discounted: &[f64],
     ) -> Result<(), KernelError> {
+        if self.refined.is_some() {
+            return Ok(());
+        }
         let not_finite = |_| KernelError::NotFinite { contract };
         let results = &mut self.contracts[contract];
         results.price.add(isa, discounted).map_err(not_finite)?;
@@ -207,12 +214,18 @@ impl Results {
             hold(isa, terms.quantity, &scratch.discounted[position].0[wanted.clone()], value);
         }
         poll.tick(value.len() * (program.contracts.len() + PASSES_PER_VISIT))?;
+        if let Some(refined) = &mut self.refined {
+            return refined.record(isa, value);
+        }
         self.value.add(isa, value).map_err(|_| KernelError::BookNotFinite)?;
         self.values.record(isa, value, program.anchor);
         Ok(())
     }
 
     fn into_tally(self, samples: u64) -> Tally {
+        if let Some(refined) = self.refined {
+            return refined.into_tally(samples);
+        }
         let mut tally = Tally { samples, ..Tally::default() };
         tally.sums.reserve(SUMS_PER_CONTRACT * self.contracts.len() + SUMS_PER_BOOK);
         for contract in self.contracts {

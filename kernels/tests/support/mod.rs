@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 #![allow(clippy::disallowed_methods, reason = "the reference is meant to share nothing with the kernels")]
 
+pub(crate) mod arguments;
+
 use tessera_protocol::monte_carlo::{Contract, Driver, Market, Model, Payoff, Task};
 
 /// SplitMix64, so that a failing case is a seed.

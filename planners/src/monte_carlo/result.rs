@@ -12,16 +12,16 @@ use tessera_protocol::monte_carlo::{
     HISTOGRAM_BINS, HISTOGRAM_BINS_PER_SCALE, HISTOGRAM_LINEAR_BINS, SUMS_PER_BOOK, SUMS_PER_CONTRACT,
 };
 use tessera_protocol::spec::{
-    ContractKind, ContractSpec, ModelName, MonitoringSpec, MonteCarloParams, Workload,
+    ContractKind, ContractSpec, ModelName, MonitoringSpec, MonteCarloParams, Quantiles, Workload,
 };
 use tessera_protocol::tally::{Shape, Tally, TallyError};
 
-use crate::{FinishError, Pass};
+use super::quantiles::{self, ProfitAndLoss, Search, search};
+use super::rounds::{Stopped, stopped};
+use crate::{FinishError, Pass, Plan};
 
 /// Half the width of a 95 % interval in standard errors: the normal quantile at 0.975.
 const Z_95: f64 = 1.959_963_984_540_054;
-/// Probabilities of the profit-and-loss quantiles, in hundredths.
-const QUANTILES: [u64; 7] = [1, 5, 25, 50, 75, 95, 99];
 
 #[derive(Serialize)]
 struct BookResult<'a> {
@@ -30,6 +30,8 @@ struct BookResult<'a> {
     paths: u64,
     contracts: Vec<ContractResult<'a>>,
     book: BookValue,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stopped: Option<Stopped>,
 }
 
 #[derive(Serialize)]
@@ -64,23 +66,6 @@ struct BookValue {
     pnl: ProfitAndLoss,
 }
 
-/// Discounted value of the book on a path less its mean over all paths; ranked by the value less the
-/// planner's anchor, rounded to 13 significant bits.
-#[derive(Serialize)]
-struct ProfitAndLoss {
-    var95: f64,
-    es95: f64,
-    var99: f64,
-    es99: f64,
-    quantiles: Vec<Quantile>,
-}
-
-#[derive(Serialize)]
-struct Quantile {
-    p: f64,
-    value: f64,
-}
-
 #[derive(Serialize)]
 struct PiResult {
     workload: Workload,
@@ -90,10 +75,15 @@ struct PiResult {
     pi: f64,
     standard_error: f64,
     ci95: [f64; 2],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stopped: Option<Stopped>,
 }
 
-/// The sums, counts and bins of the model.
-pub(crate) fn shape(params: &MonteCarloParams, _pass: &Pass) -> Shape {
+/// The sums, counts and bins of the model in a pass.
+pub(crate) fn shape(params: &MonteCarloParams, pass: &Pass) -> Shape {
+    if let Pass::Refine(refine) = pass {
+        return quantiles::shape(refine);
+    }
     let contracts = params.book.len();
     match params.model {
         ModelName::Pi => Shape { sums: 0, counts: 1, bins_max: 0 },
@@ -105,8 +95,12 @@ pub(crate) fn shape(params: &MonteCarloParams, _pass: &Pass) -> Shape {
     }
 }
 
-/// Whether a tally has the model's shape and counts every sample once.
+/// Whether a tally has the model's shape in a pass and counts every sample once (of a refining pass, at
+/// most once).
 pub(crate) fn fits(params: &MonteCarloParams, pass: &Pass, tally: &Tally) -> bool {
+    if let Pass::Refine(refine) = pass {
+        return quantiles::fits(refine, tally);
+    }
     let shape = shape(params, pass);
     let shaped = tally.sums.len() == shape.sums
         && tally.counts.len() == shape.counts
@@ -128,50 +122,79 @@ fn total(counts: &[u64]) -> u128 {
     counts.iter().map(|count| u128::from(*count)).sum()
 }
 
-/// The result document of a job whose samples have all been tallied.
-pub(crate) fn finish(params: &MonteCarloParams, tallies: &[&Tally]) -> Result<Vec<u8>, FinishError> {
+/// The result document of a job after its last round.
+pub(crate) fn finish(
+    params: &MonteCarloParams,
+    plan: &Plan,
+    tallies: &[&Tally],
+) -> Result<Vec<u8>, FinishError> {
     let tally = tallies.first().ok_or(FinishError::Shape(TallyError::Shape))?;
-    if tally.samples != params.paths {
-        return Err(FinishError::Samples { found: tally.samples, wanted: params.paths });
+    if tally.samples != plan.end() {
+        return Err(FinishError::Samples { found: tally.samples, wanted: plan.end() });
     }
     if !fits(params, &Pass::Sample, tally) {
         return Err(FinishError::Shape(TallyError::Shape));
     }
+    let estimate = estimate(params, tally)?;
+    let stopped = stopped(params, plan, tallies, estimate);
     let document = match params.model {
-        ModelName::Pi => canonical::to_vec(&pi(tally)),
-        ModelName::Gbm => canonical::to_vec(&book(params, tally)?),
+        ModelName::Pi => canonical::to_vec(&pi(tally, estimate, stopped)),
+        ModelName::Gbm => canonical::to_vec(&book(params, tallies, estimate, stopped)?),
     };
     document.map_err(|_| FinishError::NotCanonical)
 }
 
-fn pi(tally: &Tally) -> PiResult {
-    let inside = tally.counts.first().copied().unwrap_or_default();
-    let paths = tally.samples as f64;
-    let share = inside as f64 / paths;
-    let pi = 4.0 * share;
-    let standard_error = 4.0 * libm::sqrt(share * (1.0 - share) / paths);
+/// The number that a job is about, π or the book's value, and its standard error: what a stop looks at.
+/// The tally must fit the sampling pass.
+pub(super) fn estimate(params: &MonteCarloParams, tally: &Tally) -> Result<(f64, f64), FinishError> {
+    match params.model {
+        ModelName::Pi => {
+            let inside = tally.counts.first().copied().unwrap_or_default();
+            let paths = tally.samples as f64;
+            let share = inside as f64 / paths;
+            Ok((4.0 * share, 4.0 * libm::sqrt(share * (1.0 - share) / paths)))
+        }
+        ModelName::Gbm => {
+            let of_book = &tally.sums[params.book.len() * SUMS_PER_CONTRACT..];
+            mean_and_error(tally.samples, &of_book[0], &of_book[1])
+        }
+    }
+}
+
+fn pi(tally: &Tally, (pi, standard_error): (f64, f64), stopped: Option<Stopped>) -> PiResult {
     PiResult {
         workload: Workload::MonteCarlo,
         model: ModelName::Pi,
         paths: tally.samples,
-        inside,
+        inside: tally.counts.first().copied().unwrap_or_default(),
         pi,
         standard_error,
         ci95: interval(pi, standard_error),
+        stopped,
     }
 }
 
-fn book<'a>(params: &'a MonteCarloParams, tally: &Tally) -> Result<BookResult<'a>, FinishError> {
-    let contracts = &params.book;
-    let (of_contracts, of_book) = tally.sums.split_at(contracts.len() * SUMS_PER_CONTRACT);
+fn book<'a>(
+    params: &'a MonteCarloParams,
+    tallies: &[&Tally],
+    (value, standard_error): (f64, f64),
+    stopped: Option<Stopped>,
+) -> Result<BookResult<'a>, FinishError> {
+    let (contracts, tally) = (&params.book, tallies[0]);
     let rows = contracts
         .iter()
-        .zip(of_contracts.chunks_exact(SUMS_PER_CONTRACT))
+        .zip(tally.sums.chunks_exact(SUMS_PER_CONTRACT))
         .zip(tally.counts.chunks_exact(HISTOGRAM_BINS))
         .map(|((contract, sums), counts)| contract_result(contract, tally.samples, sums, counts))
         .collect::<Result<_, _>>()?;
-    let (value, standard_error) = mean_and_error(tally.samples, &of_book[0], &of_book[1])?;
-    let pnl = profit_and_loss(&tally.bins, tally.samples, value - super::anchor(contracts))?;
+    let anchor = super::anchor(contracts);
+    let pnl = match params.quantiles {
+        Quantiles::Binned => ProfitAndLoss::binned(tally, value - anchor)?,
+        Quantiles::Exact => match search(anchor, tallies)? {
+            Search::Found(ranking) => ProfitAndLoss::exact(&ranking, value),
+            Search::Round(_) => return Err(FinishError::Shape(TallyError::Shape)),
+        },
+    };
     let book = BookValue { value, standard_error, ci95: interval(value, standard_error), pnl };
     Ok(BookResult {
         workload: Workload::MonteCarlo,
@@ -179,6 +202,7 @@ fn book<'a>(params: &'a MonteCarloParams, tally: &Tally) -> Result<BookResult<'a
         paths: tally.samples,
         contracts: rows,
         book,
+        stopped,
     })
 }
 
@@ -241,99 +265,4 @@ fn mean_and_error(
 
 fn interval(mean: f64, standard_error: f64) -> [f64; 2] {
     [mean - Z_95 * standard_error, mean + Z_95 * standard_error]
-}
-
-/// *Order*: `mean` is that of the binned values, so the book's less its anchor.
-fn profit_and_loss(counted: &[(u32, u64)], samples: u64, mean: f64) -> Result<ProfitAndLoss, FinishError> {
-    let values: Vec<(f64, u64)> = counted
-        .iter()
-        .map(|(bin, count)| bins::bin_value(*bin).map(|value| (value, *count)))
-        .collect::<Option<_>>()
-        .ok_or(FinishError::Shape(TallyError::Malformed))?;
-    let var = |hundredths| mean - smallest(&values, rank(samples, hundredths));
-    let es = |hundredths| mean - mean_of_smallest(&values, rank(samples, hundredths));
-    Ok(ProfitAndLoss {
-        var95: var(5),
-        es95: es(5),
-        var99: var(1),
-        es99: es(1),
-        quantiles: QUANTILES
-            .iter()
-            .map(|p| Quantile { p: *p as f64 / 100.0, value: smallest(&values, rank(samples, *p)) - mean })
-            .collect(),
-    })
-}
-
-/// `ceil(samples * hundredths / 100)`, at least one.
-fn rank(samples: u64, hundredths: u64) -> u64 {
-    (u128::from(samples) * u128::from(hundredths)).div_ceil(100).max(1) as u64
-}
-
-/// The `rank`-th smallest value, from one.
-fn smallest(values: &[(f64, u64)], rank: u64) -> f64 {
-    let mut seen = 0;
-    for (value, count) in values {
-        seen += count;
-        if seen >= rank {
-            return *value;
-        }
-    }
-    f64::NAN
-}
-
-/// The mean of the `rank` smallest values, summed exactly.
-fn mean_of_smallest(values: &[(f64, u64)], rank: u64) -> f64 {
-    let mut left = rank;
-    let mut sum = ExactSum::default();
-    for (value, count) in values {
-        let taken = left.min(*count);
-        // A bin's value has 13 significant bits, so with a count below 2^40 the product is exact; above,
-        // it is rounded the same way everywhere.
-        if sum.add(*value * taken as f64).is_err() {
-            return f64::NAN;
-        }
-        left -= taken;
-        if left == 0 {
-            break;
-        }
-    }
-    sum.to_f64() / rank as f64
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use alloc::vec;
-
-    #[test]
-    fn order_statistics_of_a_counted_list_are_those_of_the_list() {
-        let values = vec![(-3.0, 2), (-1.0, 1), (0.0, 4), (2.5, 93)];
-        assert_eq!(smallest(&values, 1), -3.0);
-        assert_eq!(smallest(&values, 2), -3.0);
-        assert_eq!(smallest(&values, 3), -1.0);
-        assert_eq!(smallest(&values, 8), 2.5);
-        assert_eq!(mean_of_smallest(&values, 3), -7.0 / 3.0);
-        assert_eq!(rank(100, 5), 5);
-        assert_eq!(rank(101, 5), 6);
-        assert_eq!(rank(1, 1), 1);
-    }
-
-    #[test]
-    fn value_at_risk_is_a_loss_against_the_mean_and_the_shortfall_is_no_smaller() {
-        let counted: Vec<(u32, u64)> = (0..1000).map(|step| (bins::bin_of(f64::from(step) + 1.0), 1)).fold(
-            Vec::new(),
-            |mut all: Vec<(u32, u64)>, (bin, count)| {
-                match all.last_mut() {
-                    Some(last) if last.0 == bin => last.1 += count,
-                    _ => all.push((bin, count)),
-                }
-                all
-            },
-        );
-        let pnl = profit_and_loss(&counted, 1000, 500.5).unwrap();
-        assert_eq!(pnl.var95, 450.5);
-        assert_eq!(pnl.es95, 475.0);
-        assert_eq!(pnl.var99, 490.5);
-        assert!(pnl.es99 >= pnl.var99 && pnl.es95 >= pnl.var95);
-    }
 }

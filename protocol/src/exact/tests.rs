@@ -289,3 +289,17 @@ fn the_variance_of_extreme_scales_neither_overflows_nor_vanishes_on_the_way() {
     let alike = [0.1, 0.1, 0.1];
     assert!(sample_variance(3, &sum_of(&alike), &squares(&alike)) >= 0.0);
 }
+
+#[test]
+fn a_double_added_many_times_at_once_is_as_if_one_by_one() {
+    for value in [0.1, -3.7e300, 5e-324, -0.0] {
+        let (mut at_once, mut one_by_one) = (ExactSum::new(), ExactSum::new());
+        at_once.add_times(value, 1000).unwrap();
+        (0..1000).for_each(|_| one_by_one.add(value).unwrap());
+        assert_eq!(at_once, one_by_one, "{value}");
+    }
+    let mut sum = ExactSum::new();
+    sum.add_times(f64::MAX, u64::MAX).unwrap();
+    sum.add_times(-f64::MAX, u64::MAX).unwrap();
+    assert!(sum.is_zero() && sum.add_times(f64::NAN, 0).is_err());
+}

@@ -10,6 +10,7 @@ use crate::limits;
 
 mod matrix;
 mod monte_carlo;
+mod stop;
 
 /// Characters of a wrong value that an error repeats.
 const VALUE_CHARS_MAX: usize = 160;
@@ -24,7 +25,10 @@ pub(super) fn fields(spec: &JobSpec) -> Vec<FieldError> {
         found.add("workload", spec.workload.kernel(), "the parameters are of another workload");
     }
     match &spec.params {
-        Params::MonteCarlo(params) => found.monte_carlo(params),
+        Params::MonteCarlo(params) => {
+            found.monte_carlo(params);
+            found.stop(params);
+        }
         Params::Gemm(params) => found.gemm(params, &spec.inputs),
         Params::Syrk(params) => found.syrk(params, &spec.inputs),
     }

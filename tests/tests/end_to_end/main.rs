@@ -1,7 +1,9 @@
 //! The promise, with the real programs over real QUIC on loopback: the same bytes, whatever happens.
 
+mod matrices;
 mod programs;
 mod refusals;
+mod rounds;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,7 +12,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tessera_kernels::isa::Isa;
 use tessera_kernels::monte_carlo;
-use tessera_planners::Plan;
+use tessera_planners::{Next, Plan};
 use tessera_protocol::id::Digest;
 use tessera_protocol::monte_carlo::Task;
 use tessera_protocol::spec::Manifest;
@@ -36,7 +38,10 @@ fn reference(job: &Path) -> String {
     let plan = Plan::new(&manifest, 0).expect("the test's job can be planned");
     let task = Task::decode(plan.task()).expect("planners write tasks");
     let tally = monte_carlo::run(&task, Isa::detect(), 0, plan.end(), &|| false).expect("the kernel runs");
-    Digest::of(&tessera_planners::finish(&manifest, &tally).expect("whole")).to_string()
+    match tessera_planners::next(&manifest, &plan, &[&tally]).expect("whole") {
+        Next::Finished(document) => Digest::of(&document).to_string(),
+        Next::Round(_) => panic!("one round is all"),
+    }
 }
 
 fn shard_sum(job: &Value) -> u64 {

@@ -2,12 +2,13 @@
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use tessera_protocol::api::{AgentState, AgentView};
+use tessera_protocol::api::{AgentState, AgentView, GpuView};
 use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::unit::{Epoch, LaneIndex, ShardIndex, Tick};
-use tessera_protocol::wire::Hello;
+use tessera_protocol::wire::{Gpu, Hello};
 
 use crate::SessionId;
 use crate::message::Errand;
@@ -17,6 +18,7 @@ use crate::message::Errand;
 pub(super) struct Agent {
     pub(super) session: SessionId,
     pub(super) hello: Box<Hello>,
+    pub(super) gpus: Vec<Gpu>,
     pub(super) credit: u32,
     pub(super) leaving: bool,
     pub(super) heard: Tick,
@@ -24,7 +26,8 @@ pub(super) struct Agent {
     /// Attempts whose lease ran out and that it may hold all the same: they take credit until it
     /// answers them or sends a heartbeat that does not name them.
     pub(super) lapsed: BTreeSet<(JobId, ShardIndex, Epoch)>,
-    pub(super) told: BTreeSet<JobId>,
+    /// The jobs it was told of, and the pass of each it was last told.
+    pub(super) told: BTreeMap<JobId, Arc<[u8]>>,
     pub(super) completed: u64,
     pub(super) mismatches: u64,
 }
@@ -74,8 +77,19 @@ pub(super) fn view_of(lane: LaneIndex, id: AgentId, agent: &Agent) -> AgentView 
         isa: agent.hello.isa.clone(),
         arch: agent.hello.arch.clone(),
         memory_bytes: agent.hello.memory_bytes,
+        gpus: agent.gpus.iter().map(gpu_view).collect(),
         in_flight: agent.attempts.len() as u32,
         completed: agent.completed,
         mismatches: agent.mismatches,
+    }
+}
+
+fn gpu_view(gpu: &Gpu) -> GpuView {
+    let [major, minor] = gpu.compute_capability;
+    GpuView {
+        name: gpu.name.clone(),
+        memory_bytes: gpu.memory_bytes,
+        compute_capability: alloc::format!("{major}.{minor}"),
+        driver: gpu.driver.clone(),
     }
 }

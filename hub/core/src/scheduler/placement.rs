@@ -1,5 +1,6 @@
 //! Placement: free credit meets waiting shards.
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use tessera_protocol::id::{AgentId, JobId};
@@ -138,9 +139,14 @@ impl Scheduler {
         self.epoch.0 += 1;
         lane_job.attempts += 1;
         let session = agent.session;
-        if agent.told.insert(job) {
-            let (kernel, task) = (lane_job.work.plan.kernel(), lane_job.work.plan.task().clone());
-            out.push(Effect::SendJob { session, job, kernel, task });
+        let plan = &lane_job.work.plan;
+        let told = agent.told.entry(job).or_insert_with(|| {
+            out.push(Effect::SendJob { session, job, kernel: plan.kernel(), task: plan.task().clone() });
+            Arc::default()
+        });
+        if *told != *plan.pass() {
+            *told = plan.pass().clone();
+            out.push(Effect::SendPass { session, job, pass: told.clone() });
         }
         let assignment =
             Assignment { index: index.0, epoch: self.epoch.0, first: shard.first, count: shard.count };

@@ -1,0 +1,373 @@
+//! A whole job computed by this process: no hub, no agents, the same bytes.
+//!
+//! Owns the order in which shards are computed and merged here; that it cannot show is what `tessera kernels
+//! matrix` demonstrates. Plans and merges with the same functions as a hub, computes with the same kernels as
+//! an agent.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use tessera_cuda::{CudaError, Emulator};
+use tessera_kernels::isa::Isa;
+use tessera_kernels::{matrix, monte_carlo};
+use tessera_planners::{
+    FinishError, Fold, Next, Plan, PlanError, TileMisfit, finish_matrix, next, npy_band, npy_header,
+};
+use tessera_protocol::id::Digest;
+use tessera_protocol::matrix::Task as MatrixTask;
+use tessera_protocol::monte_carlo::{Refine, Task as PathsTask};
+use tessera_protocol::spec::Manifest;
+use tessera_protocol::tally::{Tally, TallyError};
+use tessera_protocol::unit::ShardIndex;
+
+/// What computes a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Path {
+    /// This processor with one of its instruction sets.
+    Processor(Isa),
+    /// The PTX that GPUs load, in the interpreter.
+    Ptx,
+}
+
+impl Path {
+    /// Every path that this machine can take.
+    pub fn available() -> Vec<Path> {
+        Isa::available().into_iter().map(Path::Processor).chain([Path::Ptx]).collect()
+    }
+
+    /// `plain`, `avx2`, `avx512` or `ptx`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Path::Processor(isa) => isa.name(),
+            Path::Ptx => "ptx",
+        }
+    }
+}
+
+/// In which order the shards of a round are begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// As they are numbered.
+    Ascending,
+    /// The last one first.
+    Descending,
+    /// Mixed up, always in the same way.
+    Shuffled,
+}
+
+impl Order {
+    /// All of them.
+    pub const ALL: [Order; 3] = [Order::Ascending, Order::Descending, Order::Shuffled];
+
+    /// `ascending`, `descending` or `shuffled`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Order::Ascending => "ascending",
+            Order::Descending => "descending",
+            Order::Shuffled => "shuffled",
+        }
+    }
+
+    /// Which of `shards` comes at a position.
+    fn at(self, position: u64, shards: u64) -> u64 {
+        match self {
+            Order::Ascending => position,
+            Order::Descending => shards - 1 - position,
+            Order::Shuffled => {
+                // A stride that shares no divisor with the count visits each once.
+                let coprime = |stride: &u64| gcd(*stride, shards) == 1;
+                let stride = (shards * 5 / 8 + 1..).find(coprime).unwrap_or(1);
+                (u128::from(position) * u128::from(stride) % u128::from(shards)) as u64
+            }
+        }
+    }
+}
+
+fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+/// How a job is computed here. None of it can show in the bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// On what.
+    pub path: Path,
+    /// Threads that each take shards, as agents do.
+    pub agents: usize,
+    /// In which order.
+    pub order: Order,
+}
+
+/// Finds the bytes of an input file.
+pub type FindInput<'a> = dyn Fn(Digest) -> Result<Arc<matrix::Matrix>, ComputeError> + Sync + 'a;
+
+/// Hears of progress: shards done and shards known.
+pub type OnProgress<'a> = dyn Fn(u64, u64) + Sync + 'a;
+
+/// Why a job gave no result.
+#[derive(Debug)]
+pub enum ComputeError {
+    /// There is no plan.
+    Plan(PlanError),
+    /// The plan's task is not one that this version computes.
+    Task,
+    /// The Monte Carlo kernel stopped.
+    Paths(monte_carlo::KernelError),
+    /// The matrix kernel stopped.
+    Matrix(matrix::KernelError),
+    /// The device, or its emulation, stopped.
+    Device(CudaError),
+    /// The path has no kernel for this job.
+    Unsupported {
+        /// What it lacks.
+        what: String,
+    },
+    /// An input file is not what the job says.
+    Input {
+        /// Which.
+        input: Digest,
+        /// Why.
+        cause: String,
+    },
+    /// Two tallies do not merge.
+    Tally(TallyError),
+    /// The tallies are no result.
+    Finish(FinishError),
+    /// A sum of panels left the finite numbers.
+    NotFinite,
+    /// Somebody asked to stop.
+    Interrupted,
+}
+
+impl fmt::Display for ComputeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ComputeError::Plan(error) => error.fmt(f),
+            ComputeError::Task => f.write_str("the plan's task is of another version"),
+            ComputeError::Paths(error) => error.fmt(f),
+            ComputeError::Matrix(error) => error.fmt(f),
+            ComputeError::Device(error) => error.fmt(f),
+            ComputeError::Unsupported { what } => write!(f, "this path has no kernel for {what}"),
+            ComputeError::Input { input, cause } => write!(f, "input {input}: {cause}"),
+            ComputeError::Tally(error) => error.fmt(f),
+            ComputeError::Finish(error) => error.fmt(f),
+            ComputeError::NotFinite => f.write_str("an element of the result is too large for its type"),
+            ComputeError::Interrupted => f.write_str("interrupted"),
+        }
+    }
+}
+
+impl std::error::Error for ComputeError {}
+
+impl From<TileMisfit> for ComputeError {
+    fn from(TileMisfit: TileMisfit) -> ComputeError {
+        ComputeError::Task
+    }
+}
+
+/// Computes a job to its result document, and gives the bytes of its result file, where it has one, to
+/// `file` piece by piece.
+pub fn compute(
+    manifest: &Manifest,
+    setting: &Setting,
+    input: &FindInput<'_>,
+    file: &mut dyn FnMut(&[u8]),
+    progress: &OnProgress<'_>,
+    stop: &AtomicBool,
+) -> Result<Vec<u8>, ComputeError> {
+    let run = Run { setting, progress, stop };
+    let mut plan = Plan::new(manifest, 0).map_err(ComputeError::Plan)?;
+    if let Some(task) = plan.matrix().cloned() {
+        return run.matrix(&plan, &task, input, file);
+    }
+    let mut passes: Vec<Tally> = Vec::new();
+    let mut running: Option<Tally> = None;
+    loop {
+        let round = run.paths(&plan)?;
+        let tally = match running.take() {
+            None => round,
+            Some(mut tally) => {
+                tally.merge(&round).map_err(ComputeError::Tally)?;
+                tally
+            }
+        };
+        let tallies: Vec<&Tally> = passes.iter().chain([&tally]).collect();
+        match next(manifest, &plan, &tallies).map_err(ComputeError::Finish)? {
+            Next::Finished(document) => return Ok(document),
+            Next::Round(following) if following.round().pass == plan.round().pass => {
+                (plan, running) = (following, Some(tally));
+            }
+            Next::Round(following) => {
+                passes.push(tally);
+                plan = following;
+            }
+        }
+    }
+}
+
+struct Run<'a> {
+    setting: &'a Setting,
+    progress: &'a OnProgress<'a>,
+    stop: &'a AtomicBool,
+}
+
+impl Run<'_> {
+    fn paths(&self, plan: &Plan) -> Result<Tally, ComputeError> {
+        let task = PathsTask::decode(plan.task()).map_err(|_| ComputeError::Task)?;
+        let refine = Refine::of_pass(plan.pass()).map_err(|_| ComputeError::Task)?;
+        let merged: Mutex<Option<Tally>> = Mutex::new(None);
+        self.each_shard(
+            plan,
+            || self.device(),
+            |device, index| {
+                let shard = plan.shard(index).ok_or(ComputeError::Task)?;
+                let cancelled = || self.stop.load(Ordering::Relaxed);
+                let tally = match (self.setting.path, device) {
+                    (Path::Processor(isa), _) => {
+                        let (first, count) = (shard.first, shard.count);
+                        monte_carlo::run_pass(&task, refine.as_ref(), isa, first, count, &cancelled)
+                            .map_err(ComputeError::Paths)?
+                    }
+                    (Path::Ptx, Some(_)) if refine.is_some() => {
+                        return Err(ComputeError::Unsupported { what: "exact quantiles".to_owned() });
+                    }
+                    (Path::Ptx, Some(emulator)) => {
+                        tessera_cuda::monte_carlo(emulator, &task, shard.first, shard.count, &cancelled)?
+                    }
+                    (Path::Ptx, None) => return Err(ComputeError::Task),
+                };
+                let mut merged = merged.lock().map_err(|_| ComputeError::Task)?;
+                match &mut *merged {
+                    None => *merged = Some(tally),
+                    Some(merged) => merged.merge(&tally).map_err(ComputeError::Tally)?,
+                }
+                Ok(())
+            },
+        )?;
+        merged.into_inner().ok().flatten().ok_or(ComputeError::Task)
+    }
+
+    fn matrix(
+        &self,
+        plan: &Plan,
+        task: &Arc<MatrixTask>,
+        input: &FindInput<'_>,
+        file: &mut dyn FnMut(&[u8]),
+    ) -> Result<Vec<u8>, ComputeError> {
+        let cancelled = || self.stop.load(Ordering::Relaxed);
+        let mut inputs = BTreeMap::new();
+        for (blake3, _) in task.inputs() {
+            inputs.insert(blake3, input(Digest(blake3))?);
+        }
+        let find = |blake3: &[u8; 32], _| inputs.get(blake3).cloned();
+        let prepared = matrix::Prepared::new(task.clone(), &find, &cancelled).map_err(ComputeError::Matrix)?;
+        let stitched: Mutex<(BTreeMap<u64, Fold>, BTreeMap<u64, Vec<u8>>)> = Mutex::default();
+        self.each_shard(
+            plan,
+            || self.device(),
+            |device, index| {
+                let bytes = match (self.setting.path, device) {
+                    (Path::Processor(isa), _) => {
+                        prepared.run(isa, index.0, &cancelled).map_err(ComputeError::Matrix)?
+                    }
+                    (Path::Ptx, Some(emulator)) => {
+                        tessera_cuda::block(emulator, &prepared, index.0, &cancelled)?
+                    }
+                    (Path::Ptx, None) => return Err(ComputeError::Task),
+                };
+                let (tile, panel) = (index.0 / task.panels(), index.0 % task.panels());
+                let mut stitched = stitched.lock().map_err(|_| ComputeError::Task)?;
+                let (folding, tiles) = &mut *stitched;
+                let fold = folding.entry(tile).or_default();
+                let whole = fold.absorb(panel, bytes, task.panels(), task.dtype());
+                if let Some(whole) = whole.map_err(|_| ComputeError::NotFinite)? {
+                    folding.remove(&tile);
+                    tiles.insert(tile, whole);
+                }
+                Ok(())
+            },
+        )?;
+        let (_, tiles) = stitched.into_inner().map_err(|_| ComputeError::Task)?;
+        let [rows, cols, _] = task.shape();
+        let (mut hasher, mut bytes) = (blake3::Hasher::new(), 0);
+        let mut give = |piece: &[u8]| {
+            hasher.update(piece);
+            bytes += piece.len() as u64;
+            file(piece);
+        };
+        give(&npy_header(rows, cols, task.dtype()));
+        for row in 0..task.tiles()[0] {
+            let of_row = task.tiles_of_row(row).0.map(|tile| tiles.get(&tile).map_or(&[][..], Vec::as_slice));
+            give(&npy_band(task, row, of_row)?);
+        }
+        let digest = Digest(*hasher.finalize().as_bytes());
+        finish_matrix(plan, digest, bytes).map_err(ComputeError::Finish)
+    }
+
+    fn device(&self) -> Result<Option<Emulator>, ComputeError> {
+        match self.setting.path {
+            Path::Processor(_) => Ok(None),
+            Path::Ptx => Emulator::new().map(Some).map_err(|error| ComputeError::Device(error.into())),
+        }
+    }
+
+    /// Computes every shard of a plan on as many threads as there are agents; each takes the next one.
+    fn each_shard<D>(
+        &self,
+        plan: &Plan,
+        device: impl Fn() -> Result<D, ComputeError> + Sync,
+        shard: impl Fn(&mut D, ShardIndex) -> Result<(), ComputeError> + Sync,
+    ) -> Result<(), ComputeError> {
+        let (shards, first) = (plan.shards(), plan.indices().start);
+        let (begun, done) = (AtomicU64::new(0), AtomicU64::new(first));
+        let work = || {
+            let mut device = device()?;
+            loop {
+                let position = begun.fetch_add(1, Ordering::Relaxed);
+                if position >= shards {
+                    return Ok(());
+                }
+                if self.stop.load(Ordering::Relaxed) {
+                    return Err(ComputeError::Interrupted);
+                }
+                let index = first + self.setting.order.at(position, shards);
+                shard(&mut device, ShardIndex(index))
+                    .inspect_err(|_| begun.store(shards, Ordering::Relaxed))?;
+                (self.progress)(done.fetch_add(1, Ordering::Relaxed) + 1, first + shards);
+            }
+        };
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..self.setting.agents.max(1)).map(|_| scope.spawn(work)).collect();
+            let ended = threads.into_iter().map(|thread| thread.join().unwrap_or(Err(ComputeError::Task)));
+            ended.collect()
+        })
+    }
+}
+
+impl From<CudaError> for ComputeError {
+    fn from(error: CudaError) -> ComputeError {
+        match error {
+            CudaError::Unsupported { what } => ComputeError::Unsupported { what: what.to_owned() },
+            error => ComputeError::Device(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_order_begins_each_shard_once() {
+        for shards in [1, 2, 3, 7, 8, 64, 1000] {
+            for order in Order::ALL {
+                let mut seen: Vec<u64> = (0..shards).map(|position| order.at(position, shards)).collect();
+                seen.sort_unstable();
+                assert!(seen.into_iter().eq(0..shards), "{order:?} of {shards}");
+            }
+        }
+    }
+}

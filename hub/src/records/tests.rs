@@ -1,0 +1,305 @@
+//! Records through a store and back.
+
+use super::*;
+use tessera_hub_core::home::{Fleet, Home, Judge};
+use tessera_hub_core::lane::Config;
+use tessera_hub_core::verifier::Verifier;
+use tessera_hub_core::{Effect, Event, Lane};
+use tessera_planners::Pass;
+use tessera_protocol::api::JobState;
+use tessera_protocol::unit::{LaneIndex, Tick, UnixMillis};
+use tessera_storage::{Commit, Engine, Memory};
+
+fn new_job(text: &str, first: u64, key: Option<&str>) -> Arc<NewJob> {
+    let manifest = JobSpec::from_json(text.as_bytes()).unwrap().check().unwrap();
+    let plan = Plan::new(&manifest, first).unwrap();
+    let id = JobId::new(5, manifest.digest().0[..10].try_into().unwrap());
+    let idempotency_key = key.map(str::to_owned);
+    Arc::new(NewJob { id, manifest, plan, created: UnixMillis(5), base: None, idempotency_key })
+}
+
+fn job(paths: u64, key: Option<&str>) -> Arc<NewJob> {
+    let text = format!(
+        r#"{{"name":"n","workload":"monte_carlo","params":{{"model":"pi","paths":{paths},"shard_size":100}}}}"#
+    );
+    new_job(&text, 0, key)
+}
+
+/// 3 × 3 tiles of 3 panels.
+fn product() -> Arc<NewJob> {
+    let matrix = r#"{"random":"uniform","rows":40,"cols":40}"#;
+    let text = format!(
+        r#"{{"name":"p","workload":"gemm","params":{{"dtype":"f64","a":{matrix},"b":{matrix},"tile":[16,16],"k_panel":16}}}}"#
+    );
+    new_job(&text, 0, None)
+}
+
+fn view_of(job: &Arc<NewJob>) -> JobView {
+    let (verifier, fleet) = (Verifier::new([0; 32]), Fleet { agents: vec![0] });
+    let (lane, now, unix_origin) = (LaneIndex(0), Tick(0), UnixMillis(0));
+    let judge = Judge { verifier: &verifier, fleet: &fleet, lane, now, unix_origin };
+    Home::open(job.clone(), None, Tick(0), UnixMillis(0)).view(&judge)
+}
+
+#[track_caller]
+fn write(engine: &Memory, batch: Batch) {
+    assert_eq!(engine.commit(batch).unwrap(), Commit::Done);
+}
+
+#[track_caller]
+fn commit(engine: &Memory, record: &Record) {
+    write(engine, batch_of(record));
+}
+
+fn accept(engine: &Memory, job: &Arc<NewJob>) -> Box<JobView> {
+    let view = Box::new(view_of(job));
+    commit(engine, &Record::JobAccepted { job: job.clone(), view: view.clone() });
+    view
+}
+
+fn write_tile(engine: &Memory, job: &NewJob, plan: Digest, tile: u64) {
+    let bytes = vec![tile as u8; 8 * 16 * 16].into();
+    commit(engine, &Record::TileReduced { job: job.id, plan, tile, bytes });
+}
+
+fn tiles_left(engine: &Memory, job: JobId) -> usize {
+    engine.snapshot().unwrap().range(&tiles_of(job), usize::MAX).unwrap().len()
+}
+
+fn range(start: u64, end: u64) -> Ranges {
+    let mut done = Ranges::default();
+    done.insert(ShardRange { start, end });
+    done
+}
+
+fn tally(samples: u64, hits: u64) -> Arc<Tally> {
+    Arc::new(Tally { samples, counts: vec![hits], ..Tally::default() })
+}
+
+fn recovered(engine: &Memory) -> Recovered {
+    recover(&*engine.snapshot().unwrap()).unwrap()
+}
+
+/// The progress of the only open job.
+fn recovered_progress(engine: &Memory) -> Option<Progress> {
+    let mut open = recovered(engine).open;
+    assert_eq!(open.len(), 1);
+    open.pop().unwrap().1
+}
+
+#[test]
+fn an_open_job_comes_back_with_what_of_it_was_done() {
+    let (engine, job) = (Memory::default(), job(1_000, None));
+    let view = accept(&engine, &job);
+    let progress = Progress {
+        done: range(2, 4),
+        tally: Some(tally(200, 77)),
+        earlier: Vec::new(),
+        view: *view,
+        plan: job.plan.digest(),
+        round: job.plan.round().clone(),
+    };
+    commit(&engine, &Record::JobProgressed { job: job.id, progress: Box::new(progress.clone()) });
+    assert_eq!(recovered(&engine).open, vec![(job, Some(progress))]);
+}
+
+#[test]
+fn progress_of_a_later_pass_comes_back_with_the_tallies_of_those_before() {
+    let (engine, job) = (Memory::default(), job(1_000, None));
+    let view = accept(&engine, &job);
+    let round = Round { number: 2, shards_before: 7, first: 0, end: 1_000, pass: Pass::default() };
+    let progress = Progress {
+        done: range(0, 9),
+        tally: Some(tally(300, 5)),
+        earlier: vec![tally(1_000, 785), Arc::default()],
+        view: *view,
+        plan: Digest([3; 32]),
+        round,
+    };
+    commit(&engine, &Record::JobProgressed { job: job.id, progress: Box::new(progress.clone()) });
+    let found = read_progress(&*engine.snapshot().unwrap(), job.id).unwrap();
+    assert_eq!(found, Some(progress.clone()));
+    let between = Progress { tally: None, ..progress };
+    commit(&engine, &Record::JobProgressed { job: job.id, progress: Box::new(between.clone()) });
+    let found = read_progress(&*engine.snapshot().unwrap(), job.id).unwrap();
+    assert_eq!(found, Some(between), "nothing of the running pass is in");
+}
+
+#[test]
+fn progress_of_another_cut_means_nothing() {
+    let (engine, job) = (Memory::default(), job(1_000, None));
+    let view = accept(&engine, &job);
+    let progress = Progress {
+        done: range(2, 4),
+        tally: Some(tally(200, 77)),
+        earlier: Vec::new(),
+        view: *view,
+        plan: Digest([1; 32]),
+        round: job.plan.round().clone(),
+    };
+    commit(&engine, &Record::JobProgressed { job: job.id, progress: Box::new(progress) });
+    let home = Home::open(job, recovered_progress(&engine), Tick(0), UnixMillis(0));
+    let (verifier, fleet) = (Verifier::new([0; 32]), Fleet { agents: vec![0] });
+    let (lane, now, unix_origin) = (LaneIndex(0), Tick(0), UnixMillis(0));
+    let judge = Judge { verifier: &verifier, fleet: &fleet, lane, now, unix_origin };
+    assert_eq!(home.view(&judge).shards_done, 0);
+}
+
+/// What the version before rounds wrote under `progress/` for [`job`] of 1,000 paths, two of whose ten shards
+/// were done.
+const FORMER_HEAD: &str = r#"{"version":1,"view":{"id":"job_0000000000050000000000000000000f","name":"n","project":"default","state":"running","manifest_digest":"MANIFEST","verify":"standard","priority":"batch","created_ms":5,"ended_ms":null,"paths":1000,"extends":null,"cost":1000,"shards":10,"shards_done":2,"attempts":2,"checks":0,"mismatches":0,"checks_skipped":0,"lanes":[2],"digest":null,"failure":null,"waiting":null},"plan":"PLAN","done":[[2,4]]}"#;
+/// 200 samples, 77 hits.
+const FORMER_TALLY: [u8; 6] = [0xc8, 0x01, 0, 1, 0, 77];
+
+#[test]
+fn progress_that_the_former_version_wrote_still_counts() {
+    let (engine, job) = (Memory::default(), job(1_000, None));
+    accept(&engine, &job);
+    let head = FORMER_HEAD
+        .replace("PLAN", &job.plan.digest().to_string())
+        .replace("MANIFEST", &job.manifest.digest().to_string());
+    let bytes = [&(head.len() as u32).to_be_bytes()[..], head.as_bytes(), &FORMER_TALLY].concat();
+    let mut batch = Batch::new();
+    batch.put_chunked(&Key::Progress(job.id).encode(), &bytes);
+    write(&engine, batch);
+    let progress = recovered_progress(&engine).unwrap();
+    assert_eq!((&progress.done, &progress.round), (&range(2, 4), job.plan.round()));
+    assert_eq!((progress.tally, progress.earlier), (Some(tally(200, 77)), Vec::new()));
+}
+
+#[test]
+fn progress_that_the_former_version_wrote_of_an_extension_still_counts() {
+    let (engine, parent) = (Memory::default(), job(1_000, None));
+    let view = accept(&engine, &parent);
+    let outcome = Outcome::Done { result: (*b"{}").into(), tally: Some(tally(1_000, 785)) };
+    let view = Box::new(JobView { state: JobState::Done, ..*view });
+    commit(&engine, &Record::JobEnded { job: parent.id, view, outcome });
+    let text =
+        r#"{"name":"n","workload":"monte_carlo","params":{"model":"pi","paths":3000,"shard_size":100}}"#;
+    let base = Base { job: parent.id, tally: Arc::unwrap_or_clone(tally(1_000, 785)) };
+    let child = new_job(text, 1_000, None);
+    let child = Arc::new(NewJob { base: Some(base), ..Arc::unwrap_or_clone(child) });
+    accept(&engine, &child);
+    let head = FORMER_HEAD
+        .replace("PLAN", &child.plan.digest().to_string())
+        .replace("MANIFEST", &child.manifest.digest().to_string())
+        .replace("\"paths\":1000", "\"paths\":3000");
+    let bytes = [&(head.len() as u32).to_be_bytes()[..], head.as_bytes(), &FORMER_TALLY].concat();
+    let mut batch = Batch::new();
+    batch.put_chunked(&Key::Progress(child.id).encode(), &bytes);
+    write(&engine, batch);
+    assert_eq!(recovered_progress(&engine).unwrap().round, *child.plan.round());
+}
+
+#[test]
+fn an_ended_job_keeps_its_result_and_its_tally_and_is_open_no_more() {
+    let (engine, job) = (Memory::default(), job(1_000, None));
+    let view = accept(&engine, &job);
+    let tally = tally(1_000, 785);
+    let view = Box::new(JobView { state: JobState::Done, ..*view });
+    let outcome = Outcome::Done { result: (*b"{}").into(), tally: Some(tally.clone()) };
+    commit(&engine, &Record::JobEnded { job: job.id, view: view.clone(), outcome });
+    let snapshot = engine.snapshot().unwrap();
+    let recovered = recover(&*snapshot).unwrap();
+    assert!(recovered.open.is_empty());
+    assert_eq!(recovered.views, vec![*view]);
+    assert_eq!(read_result(&*snapshot, job.id).unwrap(), Some(b"{}".to_vec()));
+    assert_eq!(read_progress(&*snapshot, job.id).unwrap().unwrap().tally, Some(tally));
+}
+
+#[test]
+fn a_matrix_job_comes_back_with_the_tiles_that_are_here() {
+    let (engine, job) = (Memory::default(), product());
+    let view = accept(&engine, &job);
+    assert!(recovered_progress(&engine).unwrap().done.is_empty());
+    for tile in [0, 1, 5] {
+        write_tile(&engine, &job, job.plan.digest(), tile);
+    }
+    let progress = recovered_progress(&engine).unwrap();
+    let mut done = range(0, 6);
+    done.insert(ShardRange { start: 15, end: 18 });
+    assert_eq!((&progress.done, progress.view.shards_done), (&done, 9), "three panels to a tile");
+    assert_eq!((progress.plan, &progress.tally, progress.earlier), (job.plan.digest(), &None, Vec::new()));
+    // Counters come from the progress record, and what is done from the tiles alone.
+    let counted = JobView { attempts: 11, shards_done: 27, ..*view };
+    let record = Progress {
+        done: Ranges::default(),
+        tally: None,
+        earlier: Vec::new(),
+        view: counted,
+        plan: job.plan.digest(),
+        round: job.plan.round().clone(),
+    };
+    commit(&engine, &Record::JobProgressed { job: job.id, progress: Box::new(record) });
+    let progress = recovered_progress(&engine).unwrap();
+    assert_eq!((&progress.done, progress.view.shards_done, progress.view.attempts), (&done, 9, 11));
+    let recovered = recovered(&engine);
+    assert_eq!(recovered.views[0], progress.view, "clients see what is really done");
+}
+
+#[test]
+fn a_matrix_job_all_of_whose_tiles_are_here_only_needs_its_file_read() {
+    let (engine, job) = (Memory::default(), product());
+    accept(&engine, &job);
+    (0..9).for_each(|tile| write_tile(&engine, &job, job.plan.digest(), tile));
+    let config = Config { lane: LaneIndex(0), lanes: 1, sampling_key: [0; 32], unix_origin: UnixMillis(0) };
+    let mut lane = Lane::new(config);
+    let progress = recovered_progress(&engine).map(Box::new);
+    let event = Event::JobRecovered { job: job.clone(), progress };
+    let assembles = lane
+        .step(Tick(0), event)
+        .any(|effect| matches!(effect, Effect::Assemble { job: of, .. } if of == job.id));
+    assert!(assembles);
+}
+
+#[test]
+fn tiles_of_another_cut_are_computed_again() {
+    let (engine, job) = (Memory::default(), product());
+    accept(&engine, &job);
+    write_tile(&engine, &job, Digest([9; 32]), 0);
+    write_tile(&engine, &job, job.plan.digest(), 1);
+    assert_eq!(recovered_progress(&engine).unwrap().done, range(3, 6));
+    write_tile(&engine, &job, job.plan.digest(), 0);
+    assert_eq!(recovered_progress(&engine).unwrap().done, range(0, 6), "the newer tile takes the place");
+}
+
+#[test]
+fn the_tiles_of_a_job_stay_with_its_result_and_go_with_a_job_that_has_none() {
+    let (engine, job) = (Memory::default(), product());
+    let view = accept(&engine, &job);
+    let other = JobId([0xee; 16]);
+    let bytes = vec![1; 2_048].into();
+    commit(&engine, &Record::TileReduced { job: other, plan: Digest([1; 32]), tile: 0, bytes });
+    (0..9).for_each(|tile| write_tile(&engine, &job, job.plan.digest(), tile));
+    let outcome = Outcome::Done { result: (*b"{}").into(), tally: None };
+    let done = Box::new(JobView { state: JobState::Done, ..*view });
+    commit(&engine, &Record::JobEnded { job: job.id, view: done.clone(), outcome });
+    assert_eq!(tiles_left(&engine, job.id), 9);
+    assert_eq!(read_progress(&*engine.snapshot().unwrap(), job.id).unwrap(), None);
+    for outcome in [Outcome::Cancelled, Outcome::Failed] {
+        write_tile(&engine, &job, job.plan.digest(), 0);
+        commit(&engine, &Record::JobEnded { job: job.id, view: done.clone(), outcome });
+        assert_eq!((tiles_left(&engine, job.id), tiles_left(&engine, other)), (0, 1));
+    }
+}
+
+#[test]
+fn the_largest_tile_fits_one_transaction_of_the_store() {
+    let side = tessera_protocol::limits::TILE_SIDE_MAX as usize;
+    let bytes = vec![1; side * side * 8].into();
+    let record = Record::TileReduced { job: JobId([1; 16]), plan: Digest([2; 32]), tile: u64::MAX, bytes };
+    batch_of(&record).check().unwrap();
+}
+
+#[test]
+fn a_second_job_under_one_idempotency_key_conflicts_with_the_first() {
+    let (engine, first, second) = (Memory::default(), job(1_000, Some("k")), job(2_000, Some("k")));
+    accept(&engine, &first);
+    let record = Record::JobAccepted { job: second.clone(), view: Box::new(view_of(&second)) };
+    match engine.commit(batch_of(&record)).unwrap() {
+        Commit::Done => panic!("two jobs under one key"),
+        Commit::Conflict { found, .. } => {
+            assert_eq!(read_idempotency(&found.unwrap()), Some((first.id, first.manifest.digest())));
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! The same work on device and processor.
+//!
+//! Owns the digests and what they are of: a tally's canonical bytes or the error's words, a product's elements.
+
+use serde_json::json;
+use tessera_cuda::gemm::{Matrix, Product};
+use tessera_cuda::{CudaError, Device};
+use tessera_kernels::isa::Isa;
+use tessera_protocol::monte_carlo::{Payoff, Task};
+
+use crate::workloads::{PI, book, contract, every_payoff, noise, overflowing, wild};
+
+/// One workload's two digests.
+pub(crate) struct Digests {
+    pub(crate) name: String,
+    pub(crate) processor: String,
+    pub(crate) device: String,
+}
+
+impl Digests {
+    /// Whether both are the same.
+    pub(crate) fn agree(&self) -> bool {
+        self.processor == self.device
+    }
+
+    pub(crate) fn json(&self) -> serde_json::Value {
+        json!({ "name": self.name, "processor": self.processor, "device": self.device })
+    }
+}
+
+/// Every workload, with enough paths and elements to fill a large device, or with a thousandth of the paths.
+pub(crate) fn all(device: &mut Device, quick: bool) -> Result<Vec<Digests>, CudaError> {
+    let call = book(&[&[1.0]], vec![contract(0, 0, Payoff::EuropeanCall)]);
+    let mut digests = Vec::new();
+    for (name, task, first, paths) in [
+        ("pi", &PI, (1 << 32) - 12_345, 67_000_001),
+        ("one call", &call, 3, 20_000_001),
+        ("every payoff", &every_payoff(), 4_711, 2_000_000),
+        ("wild", &wild(), 5, 1_000_000),
+        ("overflowing", &overflowing(), 0, 1_000_000),
+    ] {
+        digests.push(tally(device, name, task, first, if quick { paths / 1000 } else { paths })?);
+    }
+    // The first two are cut along k and into tiles.
+    let shapes = [[40, 9001, 50], [4200, 5, 70], [129, 333, 65], [1100, 1001, 900]];
+    for shape in shapes.into_iter().take(if quick { 3 } else { 4 }) {
+        digests.push(product_f64(device, shape)?);
+        digests.push(product_f32(device, shape)?);
+    }
+    Ok(digests)
+}
+
+fn tally(device: &mut Device, name: &str, task: &Task, first: u64, paths: u64) -> Result<Digests, CudaError> {
+    let expected = tessera_kernels::monte_carlo::run(task, Isa::detect(), first, paths, &|| false);
+    let found = device.monte_carlo(task, first, paths, &|| false);
+    let processor = expected.map_or_else(|error| error.to_string().into_bytes(), |tally| tally.encode());
+    let device = match found {
+        Ok(tally) => tally.encode(),
+        Err(CudaError::Kernel(error)) => error.to_string().into_bytes(),
+        Err(error) => return Err(error),
+    };
+    Ok(Digests {
+        name: format!("{name}, {paths} paths"),
+        processor: digest(&processor),
+        device: digest(&device),
+    })
+}
+
+/// Short enough for a table, long enough to tell.
+fn digest(bytes: &[u8]) -> String {
+    blake3::hash(bytes).to_hex()[..16].to_owned()
+}
+
+macro_rules! product {
+    ($name:ident, $type:ident) => {
+        /// A product with addend against its definition.
+        fn $name(device: &mut Device, [rows, depth, cols]: [usize; 3]) -> Result<Digests, CudaError> {
+            let numbers = |seed: usize, count: usize| -> Vec<$type> {
+                (0..count).map(|i| noise(seed + i) as $type).collect()
+            };
+            let (a, b, c) =
+                (numbers(0, rows * depth), numbers(1 << 20, depth * cols), numbers(1 << 21, rows * cols));
+            let (alpha, beta): ($type, $type) = (-0.3, 1.7);
+            let product = Product {
+                alpha,
+                a: Matrix::row_major(&a, rows, depth)?,
+                b: Matrix::new(&b, [depth, cols], [1, depth])?,
+                addend: Some((beta, Matrix::row_major(&c, rows, cols)?)),
+            };
+            let mut found = vec![0.0; rows * cols];
+            device.gemm(&product, 0..depth, &mut found, &|| false)?;
+            let element = |place: usize| {
+                let (left, right) =
+                    (&a[place / cols * depth..][..depth], &b[place % cols * depth..][..depth]);
+                let acc = left.iter().zip(right).fold(0.0, |acc: $type, (a, b)| a.mul_add(*b, acc));
+                alpha.mul_add(acc, beta * c[place])
+            };
+            let bytes = |values: &[$type]| -> Vec<u8> {
+                values.iter().flat_map(|value| value.to_le_bytes()).collect()
+            };
+            let expected: Vec<$type> = (0..rows * cols).map(element).collect();
+            let name = format!("product {}, {rows}x{depth}x{cols}", stringify!($type));
+            Ok(Digests { name, processor: digest(&bytes(&expected)), device: digest(&bytes(&found)) })
+        }
+    };
+}
+product!(product_f64, f64);
+product!(product_f32, f32);
