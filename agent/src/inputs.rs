@@ -179,7 +179,9 @@ mod tests {
         let bytes = fixture("c.npy");
         let other = InputFile { blake3: Digest([1; 32]), ..input(&bytes) };
         assert_eq!(send(&mut Inputs::default(), 1, other, &bytes), rejected);
-        for name in ["big_endian.npy", "nan.npy", "objects.npy", "vector.npy", "truncated.npy", "trailing.npy"] {
+        for name in
+            ["big_endian.npy", "nan.npy", "objects.npy", "vector.npy", "truncated.npy", "trailing.npy"]
+        {
             let bytes = fixture(name);
             let mut inputs = Inputs::default();
             assert_eq!(send(&mut inputs, 1, input(&bytes), &bytes), rejected, "{name}");

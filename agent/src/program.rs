@@ -36,9 +36,9 @@ impl Trouble {
     pub(crate) fn failure(&self) -> ShardFailure {
         match self {
             Trouble::Pass | Trouble::Matrix(matrix::KernelError::Task) => ShardFailure::TaskInvalid,
-            Trouble::Matrix(
-                matrix::KernelError::Input { .. } | matrix::KernelError::InputMissing { .. },
-            ) => ShardFailure::InputUnusable,
+            Trouble::Matrix(matrix::KernelError::Input { .. } | matrix::KernelError::InputMissing { .. }) => {
+                ShardFailure::InputUnusable
+            }
             Trouble::Stopped | Trouble::MonteCarlo(_) | Trouble::Matrix(_) => ShardFailure::KernelFailed,
         }
     }
@@ -86,7 +86,12 @@ impl Program {
     }
 
     /// Computes a shard's partial.
-    pub(crate) fn run(&self, work: &ShardWork, isa: Isa, stop: &dyn Fn() -> bool) -> Result<Vec<u8>, Trouble> {
+    pub(crate) fn run(
+        &self,
+        work: &ShardWork,
+        isa: Isa,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Vec<u8>, Trouble> {
         if !work.pass.is_empty() {
             return Err(Trouble::Pass);
         }

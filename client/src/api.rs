@@ -4,14 +4,16 @@
 //! Every call is safe to repeat: those that make something carry an idempotency key, and a connection that
 //! drops is tried again with the same key.
 
-use std::io::Read;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tessera_protocol::api::{AgentList, ExtendRequest, JobList, JobView, PlanQuote, Problem, TokenIssued};
 use tessera_protocol::id::{Digest, JobId};
-use tessera_protocol::spec::JobSpec;
+use tessera_protocol::spec::{Input, JobSpec};
 use ureq::http::{Method, Request, Response, StatusCode};
 
 mod error;
@@ -26,6 +28,8 @@ const REPLY_BYTES_MAX: u64 = 64 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long one call may take, except watching. A hub commits a job within a second when healthy.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// Slowest upload that is waited for. *Units*: bytes a second.
+const UPLOAD_RATE_MIN: u64 = 50_000;
 /// How often a call is repeated after a connection that was open has dropped.
 const DROPPED_RETRIES: u32 = 3;
 /// How an error of the standard library begins when a name has no address. It has no kind of its own.
@@ -122,6 +126,42 @@ impl Hub {
             }
             _ => Ok(reply),
         }
+    }
+
+    /// Whether the hub has a file.
+    pub fn has_input(&self, blake3: Digest) -> Result<bool, HubError> {
+        let path = format!("/v1/inputs/{blake3}");
+        match self.call(&path, || self.send(Method::HEAD, &path, &[], None)) {
+            Ok(_) => Ok(true),
+            Err(HubError::BadReply { problem: ReplyProblem::Status(404), .. }) => Ok(false),
+            Err(HubError::Refused(problem)) if problem.status == 404 => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Gives the hub a file; `tell` hears how many bytes have left. The hub compares them with the digest.
+    pub fn put_input(&self, input: &Input, path: &Path, tell: &dyn Fn(u64)) -> Result<(), HubError> {
+        let target = format!("/v1/inputs/{}", input.blake3);
+        self.call(&target, || self.send_file(&target, input, path, tell)).map(drop)
+    }
+
+    /// The file that is the result of a finished matrix job, as it comes; nothing of it is compared.
+    pub fn output(&self, id: JobId) -> Result<impl Read + use<>, HubError> {
+        let path = format!("/v1/jobs/{id}/output");
+        let request = self.request(Method::GET, &path, None)?;
+        let request = request.body(()).map_err(|source| self.unreachable(source.into()))?;
+        let request =
+            self.agent.configure_request(request).timeout_per_read(Some(events::SILENCE_MAX)).build();
+        let response = self.agent.run(request).map_err(|source| self.unreachable(source))?;
+        match response.status() {
+            StatusCode::OK => Ok(response.into_body().into_reader()),
+            status => Err(self.refusal(&path, status, &self.body(&path, response)?)),
+        }
+    }
+
+    /// What a connection that ended is called.
+    pub fn dropped(&self, source: io::Error) -> HubError {
+        HubError::Dropped { url: self.url.clone(), source: ureq::Error::Io(source) }
     }
 
     /// Stops a job.
@@ -248,6 +288,29 @@ impl Hub {
         Ok((status, self.body(path, response)?))
     }
 
+    fn send_file(
+        &self,
+        target: &str,
+        input: &Input,
+        path: &Path,
+        tell: &dyn Fn(u64),
+    ) -> Result<(StatusCode, Vec<u8>), HubError> {
+        let unreadable = |source| HubError::InputUnreadable { path: path.to_owned(), source };
+        let file = File::open(path).map_err(unreadable)?;
+        let mut counted = Counted { file: file.take(input.bytes), sent: 0, tell };
+        let request = self.request(Method::PUT, target, None)?.header("Content-Length", input.bytes);
+        let request = request.header("Content-Type", "application/octet-stream");
+        let request = request
+            .body(ureq::SendBody::from_reader(&mut counted))
+            .map_err(|source| self.unreachable(source.into()))?;
+        let sending = CALL_TIMEOUT + Duration::from_secs(input.bytes / UPLOAD_RATE_MIN);
+        let request = self.agent.configure_request(request);
+        let request = request.timeout_send_body(Some(sending)).timeout_recv_response(Some(CALL_TIMEOUT));
+        let response = self.agent.run(request.build()).map_err(|source| self.unreachable(source))?;
+        let status = response.status();
+        Ok((status, self.body(target, response)?))
+    }
+
     fn request(
         &self,
         method: Method,
@@ -315,6 +378,22 @@ impl Hub {
             ureq::Error::Http(source) => HubError::NotSendable { source },
             source => HubError::Dropped { url, source },
         }
+    }
+}
+
+/// A file on its way out.
+struct Counted<'a> {
+    file: io::Take<File>,
+    sent: u64,
+    tell: &'a dyn Fn(u64),
+}
+
+impl Read for Counted<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read(buffer)?;
+        self.sent += read as u64;
+        (self.tell)(self.sent);
+        Ok(read)
     }
 }
 

@@ -10,8 +10,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 use tessera_client::api::{Hub, IdempotencyKey};
 use tessera_client::config::{self, Config};
-use tessera_client::render::{self, Style};
-use tessera_client::spec_file;
+use tessera_client::render::{self, MatrixResult, Style};
+use tessera_client::spec_file::{self, LocalInput};
 use tessera_protocol::api::{JobState, JobView};
 use tessera_protocol::spec::{JobSpec, Params};
 
@@ -19,6 +19,7 @@ mod args;
 mod attend;
 mod failure;
 mod kernels;
+mod matrices;
 mod progress;
 mod run;
 
@@ -34,8 +35,10 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         Command::Run(command) => run::run(&command),
         Command::Submit(command) => submit(&connect(&command.connection)?, &command),
         Command::Plan { connection, file, json } => {
-            let spec = spec_file::load(&file)?;
-            let quote = connect(&connection)?.plan(&spec)?;
+            let (spec, files) = load(&file, None)?;
+            let hub = connect(&connection)?;
+            matrices::upload(&hub, &files, &|line| eprintln!("{line}"))?;
+            let quote = hub.plan(&spec)?;
             show(json, &quote, || render::quote(&quote, spec.limits.cost_cap))
         }
         Command::Job { connection, command } => job(&connect(&connection)?, command),
@@ -79,11 +82,12 @@ fn connect(connection: &Connection) -> Result<Hub, Failure> {
 }
 
 fn submit(hub: &Hub, command: &Submit) -> Result<(), Failure> {
-    let spec = load(&command.file, command.shard_size)?;
+    let (spec, files) = load(&command.file, command.shard_size)?;
     let key = match &command.idempotency_key {
         Some(key) => IdempotencyKey::chosen(key),
         None => IdempotencyKey::random()?,
     };
+    matrices::upload(hub, &files, &|line| eprintln!("{line}"))?;
     if !command.wait {
         let view = hub.submit(&spec, &key)?;
         return show(command.json, &view, || {
@@ -115,11 +119,32 @@ fn job(hub: &Hub, command: JobCommand) -> Result<(), Failure> {
         JobCommand::Result { id, json, output } => {
             let view = hub.job(id)?;
             let document = hub.result(&view)?;
-            match output {
-                Some(path) if path != Path::new("-") => write_file(&path, &document),
-                Some(_) => print(&document),
-                None if json => print(&document),
-                None => print(render::result(&document, style())?.as_bytes()),
+            match (MatrixResult::read(&document), output) {
+                (Some(result), Some(path)) => {
+                    matrices::save(hub, id, &result.output, &path)?;
+                    if path == Path::new("-") {
+                        return Ok(());
+                    }
+                    match json {
+                        true => print(&document),
+                        false => print(
+                            format!("{}written to {}\n", matrix(&result, &view, None), path.display())
+                                .as_bytes(),
+                        ),
+                    }
+                }
+                (Some(result), None) if !json => print(
+                    format!(
+                        "{}hint: `tessera job result {id} --output {}` fetches the file\n",
+                        matrix(&result, &view, None),
+                        result.output.name
+                    )
+                    .as_bytes(),
+                ),
+                (None, Some(path)) if path != Path::new("-") => write_file(&path, &document),
+                (None, Some(_)) => print(&document),
+                (_, None) if json => print(&document),
+                (_, None) => print(render::result(&document, style())?.as_bytes()),
             }
         }
         JobCommand::Extend { id, paths, wait, json } => {
@@ -135,15 +160,15 @@ fn job(hub: &Hub, command: JobCommand) -> Result<(), Failure> {
 }
 
 /// Loads a job file, with another cut into shards where the command line asks for one.
-fn load(file: &Path, shard_size: Option<u64>) -> Result<JobSpec, Failure> {
-    let mut spec = spec_file::load(file)?;
+fn load(file: &Path, shard_size: Option<u64>) -> Result<(JobSpec, Vec<LocalInput>), Failure> {
+    let (mut spec, files) = spec_file::load_with_files(file)?;
     if shard_size.is_some() {
         match &mut spec.params {
             Params::MonteCarlo(params) => params.shard_size = shard_size,
-            Params::Gemm(_) | Params::Syrk(_) => {}
+            Params::Gemm(_) | Params::Syrk(_) => return Err(Failure::ShardSize),
         }
     }
-    Ok(spec)
+    Ok((spec, files))
 }
 
 /// Follows a job of a hub that this command does not supervise.
@@ -154,6 +179,12 @@ fn attend_alone(
     let interrupted = attend::interrupts()?;
     let (happenings, inbox) = attend::channel();
     attend(hub, begin, happenings, &inbox, &interrupted, &mut Progress::new(), &mut |_| Ok(()))
+}
+
+/// A matrix job's result as text.
+fn matrix(result: &MatrixResult, view: &JobView, elapsed_ms: Option<u64>) -> String {
+    let of_view = view.ended_ms.map(|ended| ended.0.saturating_sub(view.created_ms.0));
+    result.text(style(), elapsed_ms.or(of_view))
 }
 
 /// How many agents and lanes a local run had, and how long it took.
@@ -172,7 +203,11 @@ fn report(finished: &Finished, json: bool, setting: Option<&Setting>) -> Result<
     } else if let Some(bytes) = &finished.document {
         let agents = setting.map(|setting| u64::from(setting.agents));
         let elapsed = setting.map(|setting| setting.elapsed_ms);
-        let text = render::result(bytes, style())? + "\n" + &render::summary(view, agents, elapsed);
+        let result = match MatrixResult::read(bytes) {
+            Some(result) => matrix(&result, view, elapsed),
+            None => render::result(bytes, style())?,
+        };
+        let text = result + "\n" + &render::summary(view, agents, elapsed);
         print(text.as_bytes())?;
     } else {
         print(render::job(view, style()).as_bytes())?;

@@ -9,5 +9,6 @@ pub mod book_csv;
 pub mod compute;
 pub mod config;
 pub mod local;
+pub mod matrix_file;
 pub mod render;
 pub mod spec_file;

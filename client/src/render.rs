@@ -5,10 +5,12 @@
 use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 
 mod lists;
+mod matrix;
 mod number;
 mod result;
 
 pub use lists::{agents, failure, job, jobs, quote, summary};
+pub use matrix::{MatrixOutput, MatrixResult};
 pub use number::{duration, grouped};
 pub use result::result;
 

@@ -1,7 +1,7 @@
 //! A job specification as a file: TOML for people, JSON for programs, one schema.
 //!
-//! Owns how a file becomes a [`JobSpec`]: the path that stands for a book is replaced by its rows, and every
-//! error says where in which file it is. What a field may hold is the protocol's business.
+//! Owns how a file becomes a [`JobSpec`]: the path that stands for a book is replaced by its rows, those that
+//! stand for matrices by what is in them, and every error says where in which file it is. What a field may hold is the protocol's business.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -15,6 +15,12 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::book_csv::{self, BOOK_BYTES_MAX, BookError};
+
+mod matrices;
+#[cfg(test)]
+mod matrix_tests;
+
+pub use matrices::LocalInput;
 
 /// Largest job file. *Units*: bytes. The job must fit a request body.
 pub const FILE_BYTES_MAX: usize = BODY_BYTES_MAX;
@@ -170,8 +176,13 @@ impl std::error::Error for SpecFileError {
 /// Reads the bytes of the file that `params.book` names, at most [`BOOK_BYTES_MAX`] and one more.
 pub type ReadBook<'a> = dyn FnMut(&str) -> io::Result<Vec<u8>> + 'a;
 
-/// Reads a job file, and the book it names relative to it, and checks every field.
+/// Reads a job file, and what it names relative to it, and checks every field.
 pub fn load(path: &Path) -> Result<JobSpec, SpecFileError> {
+    load_with_files(path).map(|(spec, _)| spec)
+}
+
+/// As [`load`], with the files that the job reads where it is computed.
+pub fn load_with_files(path: &Path) -> Result<(JobSpec, Vec<LocalInput>), SpecFileError> {
     let file = path.display().to_string();
     let is = |extension: &str| path.extension().is_some_and(|found| found.eq_ignore_ascii_case(extension));
     if !is("toml") && !is("json") {
@@ -185,10 +196,10 @@ pub fn load(path: &Path) -> Result<JobSpec, SpecFileError> {
     let folder = path.parent().unwrap_or(Path::new(""));
     let mut read_book = |book: &str| read_at_most(&folder.join(book), BOOK_BYTES_MAX);
     if is("json") {
-        return parse_json(&bytes, &file, &mut read_book);
+        return json(&bytes, &file, Some(folder), &mut read_book);
     }
     match std::str::from_utf8(&bytes) {
-        Ok(text) => parse_toml(text, &file, &mut read_book),
+        Ok(text) => toml(text, &file, Some(folder), &mut read_book),
         Err(error) => Err(SpecFileError::NotUtf8 {
             line: 1 + bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count(),
             file,
@@ -202,11 +213,20 @@ fn read_at_most(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Reads a job from TOML text. `file` is what messages call it.
+/// Reads a job from TOML text. `file` is what messages call it. Reads no matrices.
 pub fn parse_toml(text: &str, file: &str, read_book: &mut ReadBook<'_>) -> Result<JobSpec, SpecFileError> {
+    toml(text, file, None, read_book).map(|(spec, _)| spec)
+}
+
+fn toml(
+    text: &str,
+    file: &str,
+    folder: Option<&Path>,
+    read_book: &mut ReadBook<'_>,
+) -> Result<(JobSpec, Vec<LocalInput>), SpecFileError> {
     let document =
         DeTable::parse(text).map_err(|source| SpecFileError::Toml { file: file.to_owned(), source })?;
-    let source = Source { file, toml: Some((text, document.get_ref())) };
+    let source = Source { file, folder, toml: Some((text, document.get_ref())) };
     let mut findings = Vec::new();
     let value = json_of_table(document.get_ref(), "", &mut findings);
     if !findings.is_empty() {
@@ -215,26 +235,43 @@ pub fn parse_toml(text: &str, file: &str, read_book: &mut ReadBook<'_>) -> Resul
     source.job(value, read_book)
 }
 
-/// Reads a job from JSON bytes. `file` is what messages call it.
+/// Reads a job from JSON bytes. `file` is what messages call it. Reads no matrices.
 pub fn parse_json(bytes: &[u8], file: &str, read_book: &mut ReadBook<'_>) -> Result<JobSpec, SpecFileError> {
-    let source = Source { file, toml: None };
+    json(bytes, file, None, read_book).map(|(spec, _)| spec)
+}
+
+fn json(
+    bytes: &[u8],
+    file: &str,
+    folder: Option<&Path>,
+    read_book: &mut ReadBook<'_>,
+) -> Result<(JobSpec, Vec<LocalInput>), SpecFileError> {
+    let source = Source { file, folder, toml: None };
     let value: Value = serde_json::from_slice(bytes)
         .map_err(|source| SpecFileError::Json { file: file.to_owned(), source })?;
-    match value.pointer("/params/book") {
-        Some(Value::String(_)) => source.job(value, read_book),
-        // Read from the text once more, so that messages carry its lines.
-        _ => source.checked(JobSpec::from_json(bytes).map_err(|error| source.fields(error))?),
+    let book = matches!(value.pointer("/params/book"), Some(Value::String(_)));
+    if book || value.pointer("/params/a").is_some() {
+        return source.job(value, read_book);
     }
+    // Read from the text once more, so that messages carry its lines.
+    let spec = source.checked(JobSpec::from_json(bytes).map_err(|error| source.fields(error))?)?;
+    Ok((spec, Vec::new()))
 }
 
 /// What is being read, for messages.
 struct Source<'a> {
     file: &'a str,
+    /// Where the matrices are that it names; nothing where none are read.
+    folder: Option<&'a Path>,
     toml: Option<(&'a str, &'a DeTable<'a>)>,
 }
 
 impl Source<'_> {
-    fn job(&self, mut value: Value, read_book: &mut ReadBook<'_>) -> Result<JobSpec, SpecFileError> {
+    fn job(
+        &self,
+        mut value: Value,
+        read_book: &mut ReadBook<'_>,
+    ) -> Result<(JobSpec, Vec<LocalInput>), SpecFileError> {
         let input = match value.pointer_mut("/params/book") {
             Some(book) => match book.as_str().map(str::to_owned) {
                 Some(path) => {
@@ -246,11 +283,16 @@ impl Source<'_> {
             },
             None => None,
         };
+        let files = match self.folder {
+            Some(folder) => matrices::fill(&mut value, folder)
+                .map_err(|findings| self.fields(SpecError { fields: findings }))?,
+            None => Vec::new(),
+        };
         let mut spec = JobSpec::from_value(&value).map_err(|error| self.fields(error))?;
-        if let Some(input) = input {
+        for input in input.into_iter().chain(files.iter().map(|file| file.input.clone())) {
             self.declare(&mut spec, input)?;
         }
-        self.checked(spec)
+        Ok((self.checked(spec)?, files))
     }
 
     fn book(&self, path: &str, read_book: &mut ReadBook<'_>) -> Result<(Value, Input), SpecFileError> {

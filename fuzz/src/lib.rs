@@ -3,9 +3,10 @@
 //!
 //! With a nightly toolchain and `cargo install cargo-fuzz`:
 //! `cargo +nightly fuzz run wire --features libfuzzer -- -max_total_time=60`
-//! (likewise `spec` and `book_csv`). Without, `tests/mutations.rs` mutates seeds for a while.
+//! (likewise `spec`, `book_csv` and `npy`). Without, `tests/mutations.rs` mutates seeds for a while.
 
 use tessera_client::book_csv as csv;
+use tessera_kernels::matrix::npy::Reader;
 use tessera_planners::{Plan, audit};
 use tessera_protocol::monte_carlo::Task;
 use tessera_protocol::spec::JobSpec;
@@ -60,4 +61,22 @@ pub fn spec(data: &[u8]) {
 /// Books as CSV.
 pub fn book_csv(data: &[u8]) {
     let _ = csv::parse(data);
+}
+
+/// Matrices as `.npy` files. The first byte is the length of a piece. What a client takes after looking
+/// through it is what an agent keeps of it, whatever the pieces.
+pub fn npy(data: &[u8]) {
+    let Some((piece, file)) = data.split_first() else { return };
+    let mut agent = Reader::keeping(file.len() as u64);
+    let pushed = file.chunks(usize::from(*piece).max(1)).try_for_each(|piece| agent.push(piece));
+    let kept = pushed.and_then(|()| agent.matrix());
+    let mut client = Reader::surveying(file.len() as u64);
+    let found = client.push(file).and_then(|()| client.survey());
+    match (kept, found) {
+        (Ok(matrix), Ok(header)) => {
+            assert_eq!((matrix.dtype(), matrix.shape()), (header.dtype, [header.rows, header.cols]));
+        }
+        (Err(of_agent), Err(of_client)) => assert_eq!(of_agent.to_string(), of_client.to_string()),
+        (kept, found) => panic!("an agent says {kept:?}, a client {found:?}"),
+    }
 }

@@ -81,3 +81,16 @@ fn specifications_from_outside_never_panic() {
 fn books_from_outside_never_panic() {
     run(tessera_fuzz::book_csv, &[example("book.csv")]);
 }
+
+#[test]
+fn matrices_from_outside_never_panic_and_agents_take_what_clients_took() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../kernels/tests/npy");
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .expect("a folder")
+        .map(|file| file.expect("a file").path())
+        .filter(|path| path.extension().is_some_and(|end| end == "npy"))
+        .collect();
+    files.sort();
+    let seed = |path| [&[7][..], &std::fs::read(path).expect("a file")].concat();
+    run(tessera_fuzz::npy, &files.into_iter().map(seed).collect::<Vec<_>>());
+}

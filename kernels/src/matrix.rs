@@ -124,15 +124,9 @@ impl fmt::Display for KernelError {
             KernelError::Task => f.write_str("the task has no such block, or its matrices do not fit"),
             KernelError::InputMissing { operand } => write!(f, "the input of {operand} is not there"),
             KernelError::Input { operand, expected, found } => {
-                let words = |(dtype, [rows, cols]): &(Dtype, [u64; 2])| {
-                    format!("{rows} x {cols} {}", dtype.word())
-                };
-                write!(
-                    f,
-                    "the input of {operand} is {} where the job says {}",
-                    words(found),
-                    words(expected)
-                )
+                let words =
+                    |(dtype, [rows, cols]): &(Dtype, [u64; 2])| format!("{rows} x {cols} {}", dtype.word());
+                write!(f, "the input of {operand} is {} where the job says {}", words(found), words(expected))
             }
             KernelError::Gemm(error) => error.fmt(f),
         }

@@ -57,8 +57,7 @@ fn by_definition(task: &Task, index: u64) -> Vec<u8> {
                 Some(Half::Lower) => j > i,
                 Some(Half::Upper) => j < i,
             };
-            let terms =
-                block.terms.clone().map(|k| [entry(task, &task.a, i, k), entry(task, &task.b, k, j)]);
+            let terms = block.terms.clone().map(|k| [entry(task, &task.a, i, k), entry(task, &task.b, k, j)]);
             let addend = task.c.as_ref().filter(|_| block.panel == 0).map(|c| entry(task, c, i, j));
             if task.double {
                 let sum = terms.fold(0.0, |sum, [a, b]| a.mul_add(b, sum));
@@ -113,7 +112,8 @@ fn blocks_on_the_diagonal_of_a_symmetric_update_hold_one_half_and_zeros() {
             let a = if transposed { uniform(1, 21, 40, true) } else { uniform(1, 40, 21, false) };
             let b = Operand { transposed: !transposed, ..a.clone() };
             let c = Some(uniform(3, 40, 40, false));
-            let task = Task { a, b, c, half: Some(half), tile: [16, 16], k_panel: 20, ..product(1, 1, 1, true) };
+            let task =
+                Task { a, b, c, half: Some(half), tile: [16, 16], k_panel: 20, ..product(1, 1, 1, true) };
             let prepared = prepared(&task);
             for index in 0..task.blocks() {
                 let expected = by_definition(&task, index);
@@ -158,9 +158,6 @@ fn inputs_in_c_and_fortran_order_give_the_same_bytes_and_others_are_refused() {
 #[test]
 fn a_block_stops_when_told_to() {
     let task = product(64, 64, 64, true);
-    assert!(matches!(
-        Prepared::new(Arc::new(task.clone()), &none, &|| true),
-        Err(KernelError::Cancelled)
-    ));
+    assert!(matches!(Prepared::new(Arc::new(task.clone()), &none, &|| true), Err(KernelError::Cancelled)));
     assert_eq!(prepared(&task).run(Isa::detect(), 0, &|| true), Err(KernelError::Cancelled));
 }

@@ -57,10 +57,7 @@ fn what_is_no_matrix_of_a_job_is_refused_with_what_to_do() {
         ),
         ("vector.npy", "an array of 1 dimensions: a matrix has 2; see numpy.reshape"),
         ("cube.npy", "an array of 3 dimensions: a matrix has 2; see numpy.reshape"),
-        (
-            "empty.npy",
-            "0 x 3 elements: sides are 1 to 131072, and a matrix has at most 1073741824 bytes",
-        ),
+        ("empty.npy", "0 x 3 elements: sides are 1 to 131072, and a matrix has at most 1073741824 bytes"),
         (
             "absurd.npy",
             "1099511627776 x 8 elements: sides are 1 to 131072, and a matrix has at most 1073741824 bytes",
@@ -88,7 +85,8 @@ fn headers_made_to_exhaust_the_reader_are_refused_before_it_sees_them() {
     let deep = with(1, &[b'('; 60_000]);
     let overflowing =
         with(1, b"{'descr': '<f8', 'fortran_order': False, 'shape': (9999999999, 9999999999), }");
-    let hexadecimal = with(1, b"{'descr': '<f8', 'fortran_order': False, 'shape': (0xffffffffff, 0xfffffff), }");
+    let hexadecimal =
+        with(1, b"{'descr': '<f8', 'fortran_order': False, 'shape': (0xffffffffff, 0xfffffff), }");
     let mut long = with(2, b"");
     long[8..12].copy_from_slice(&u32::MAX.to_le_bytes());
     for bytes in [deep, overflowing, hexadecimal, long] {

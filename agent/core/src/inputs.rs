@@ -42,7 +42,9 @@ struct File {
 /// What the fetch waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Awaits {
-    Piece { until: Tick },
+    Piece {
+        until: Tick,
+    },
     /// The shell looks at the piece.
     Store,
     /// Nothing: the hub cannot send it to the job in whose name it was asked for.
@@ -184,7 +186,7 @@ impl Inputs {
             file.state = State::Kept;
         }
         self.fetch = None;
-        self.fetch_next(now)
+        self.fetch_next(now).into_iter().collect()
     }
 
     /// The shell found that the bytes are of no use: whose they were, unless nobody's any more.
@@ -196,11 +198,7 @@ impl Inputs {
     }
 
     /// The hub cannot send what was asked for: whose it was, unless nobody's any more.
-    pub(crate) fn unavailable(
-        &mut self,
-        job: JobId,
-        input: u32,
-    ) -> Result<Option<UnusableJob>, Violation> {
+    pub(crate) fn unavailable(&mut self, job: JobId, input: u32) -> Result<Option<UnusableJob>, Violation> {
         match &mut self.fetch {
             Some(fetch) if (fetch.job, fetch.input) == (job, input) && fetch.awaits != Awaits::Store => {
                 fetch.awaits = Awaits::Refused;

@@ -36,9 +36,15 @@ struct Prepared {
 #[derive(Debug)]
 enum Stage {
     /// Its task is on the way; its shards wait here.
-    Awaiting { kernel: Kernel, waiting: Vec<Queued> },
+    Awaiting {
+        kernel: Kernel,
+        waiting: Vec<Queued>,
+    },
     /// Its operands are not all in memory; its shards wait here.
-    Gathering { prepared: Prepared, waiting: Vec<Queued> },
+    Gathering {
+        prepared: Prepared,
+        waiting: Vec<Queued>,
+    },
     Ready(Prepared),
     /// No shard of it can run here.
     Unable(ShardFailure),

@@ -138,10 +138,16 @@ impl fmt::Display for Violation {
             }
             Violation::TaskTwice { job } => write!(f, "the hub sent the task of {job} twice"),
             Violation::PieceUnasked { job, input, offset } => {
-                write!(f, "the hub sent input {input} of {job} from byte {offset} on, which was not asked for")
+                write!(
+                    f,
+                    "the hub sent input {input} of {job} from byte {offset} on, which was not asked for"
+                )
             }
             Violation::PieceSize { job, input, bytes, expected } => {
-                write!(f, "the hub sent {bytes} bytes of input {input} of {job} where {expected} were asked for")
+                write!(
+                    f,
+                    "the hub sent {bytes} bytes of input {input} of {job} where {expected} were asked for"
+                )
             }
             Violation::InputUnasked { job, input } => {
                 write!(f, "the hub spoke of input {input} of {job}, which was not asked for")

@@ -77,8 +77,7 @@ async fn inputs_that_cannot_be_used_fail_their_shards_and_the_session_lives_on()
     let hub = Hub::start(&identity);
     let agent = Running::start(hub.address(), data.path(), Some(identity.token()), 1);
     let mut session = hub.welcomed(4).await;
-    let failed =
-        AgentWork::Failed { job: JOB, index: 0, epoch: 7, failure: ShardFailure::InputUnusable };
+    let failed = AgentWork::Failed { job: JOB, index: 0, epoch: 7, failure: ShardFailure::InputUnusable };
     let right = fixture("c.npy");
     let other = [&right[..right.len() - 1], &[0x40]].concat();
     for (named, sent) in [

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 
 use tessera_protocol::api::Problem;
 use tessera_protocol::id::{Digest, JobId};
@@ -88,6 +89,13 @@ pub enum HubError {
         /// What came.
         found: Digest,
     },
+    /// A file that was to be uploaded cannot be read any more.
+    InputUnreadable {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// The request cannot be written, as when a key holds a control character.
     NotSendable {
         /// What is wrong with it.
@@ -167,6 +175,13 @@ impl fmt::Display for HubError {
                 "the result of {job} arrived with digest {found}, but the job says {expected}\nhint: fetch it again; if \
                  it stays so, the hub's storage is damaged"
             ),
+            HubError::InputUnreadable { path, source } => {
+                write!(
+                    f,
+                    "cannot read {}: {source}\nhint: it was there when the job was read",
+                    path.display()
+                )
+            }
             HubError::NotSendable { source } => write!(
                 f,
                 "the request cannot be sent: {source}\nhint: an API key or idempotency key may hold visible ASCII only"
@@ -179,6 +194,7 @@ impl fmt::Display for HubError {
 /// are used where its code is not known here.
 fn hint(problem: &Problem) -> &str {
     match problem.code.as_str() {
+        "input_digest" => "the file changed while it was uploaded: submit the job again",
         "job_unknown" => "`tessera job list` lists the jobs of this hub",
         "job_not_done" => "`tessera job watch JOB` follows it until it is done",
         "job_ended" => "there is nothing to cancel; `tessera job show JOB` says how it ended",
@@ -219,6 +235,7 @@ impl std::error::Error for HubError {
             HubError::NoHub { source, .. } => Some(source),
             HubError::Dropped { source, .. } => Some(source),
             HubError::NotSendable { source } => Some(source),
+            HubError::InputUnreadable { source, .. } => Some(source),
             HubError::BadReply { problem: ReplyProblem::NotTheDocument(source), .. } => Some(source),
             _ => None,
         }

@@ -143,7 +143,7 @@ pub(crate) struct Run {
     /// Folder that keeps the hub's and the agents' data [default: a temporary one]
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
-    /// Write the exact bytes of the result document to a file as well
+    /// Write the exact bytes of the result document to a file as well; of a matrix job, the matrix (.npy)
     #[arg(long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
     /// Print one JSON document
@@ -210,7 +210,8 @@ pub(crate) enum JobCommand {
         /// Print the result document itself
         #[arg(long)]
         json: bool,
-        /// Write the exact bytes of the result document to a file, or `-` for standard output
+        /// Write the exact bytes of the result document to a file, or `-` for standard output; of a matrix job,
+        /// the matrix (.npy)
         #[arg(long, short, value_name = "FILE")]
         output: Option<PathBuf>,
     },

@@ -25,6 +25,8 @@ pub(crate) enum Happening {
     Changed(Box<JobView>),
     /// The hub stopped answering, or answers again.
     HubAnswers(bool),
+    /// A line for the person who waits.
+    Said(String),
     /// Something happened to a child process.
     Notice(Notice),
     /// The job has ended, or cannot be followed.
@@ -85,6 +87,7 @@ pub(crate) fn attend(
                     false => "the hub does not answer; trying again",
                 });
             }
+            Ok(Happening::Said(line)) => progress.say(&line),
             Ok(Happening::Notice(notice)) => {
                 progress.say(&notice.to_string());
                 on_notice(notice)?;

@@ -20,6 +20,8 @@ use tessera_protocol::spec::SpecError;
 pub(crate) enum Failure {
     /// The job file is wrong.
     Spec(SpecFileError),
+    /// `--shard-size` was given for a job that is not cut by paths.
+    ShardSize,
     /// The configuration or key file is wrong.
     Config(ConfigError),
     /// The hub's URL is wrong.
@@ -76,8 +78,8 @@ impl Failure {
         match self {
             Failure::JobNotDone(_) | Failure::Document(_) | Failure::Write { .. } => 1,
             Failure::Compute(_) | Failure::BuiltIn(_) | Failure::KernelsDisagree { .. } => 1,
-            Failure::Spec(_) | Failure::Config(_) | Failure::Url(_) => 2,
-            Failure::Hub(HubError::NotSendable { .. }) => 2,
+            Failure::Spec(_) | Failure::ShardSize | Failure::Config(_) | Failure::Url(_) => 2,
+            Failure::Hub(HubError::NotSendable { .. } | HubError::InputUnreadable { .. }) => 2,
             Failure::Hub(HubError::Refused(problem)) if is_about_input(problem.status) => 2,
             Failure::Hub(_) | Failure::Local(_) | Failure::Random(_) | Failure::System(_) => 3,
             Failure::StoppedWatching { .. } | Failure::StoppedRun { .. } => 130,
@@ -96,6 +98,10 @@ impl fmt::Display for Failure {
             Failure::Spec(error) => error.fmt(f),
             Failure::Config(error) => error.fmt(f),
             Failure::Url(error) => error.fmt(f),
+            Failure::ShardSize => f.write_str(
+                "--shard-size counts paths, and a matrix job has none\nhint: `params.tile` in the job file says how many rows \
+                 and columns a shard has",
+            ),
             Failure::Hub(error) => error.fmt(f),
             Failure::Local(error) => error.fmt(f),
             Failure::JobNotDone(view) => match view.state {

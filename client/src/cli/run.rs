@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 
 use tessera_client::api::IdempotencyKey;
 use tessera_client::local::{Local, LocalError, LocalPlan, Member, Notice, Programs};
+use tessera_client::render::MatrixResult;
 use tessera_protocol::api::{AgentList, AgentState};
 
 use super::args::Run;
 use super::attend::{self, Happening, attend};
+use super::matrices::{save, upload};
 use super::{Failure, Progress, Setting, load, report, write_file};
 
 /// How long the job waits for agents that were just started.
@@ -18,7 +20,7 @@ const AGENTS_PATIENCE: Duration = Duration::from_secs(5);
 const AGENTS_POLL: Duration = Duration::from_millis(10);
 
 pub(super) fn run(command: &Run) -> Result<(), Failure> {
-    let spec = load(&command.file, command.shard_size)?;
+    let (spec, files) = load(&command.file, command.shard_size)?;
     let programs = Programs::in_folder(&program_folder()?)?;
     let key = IdempotencyKey::random()?;
     let interrupted = attend::interrupts()?;
@@ -70,7 +72,12 @@ pub(super) fn run(command: &Run) -> Result<(), Failure> {
     pids.announce(&inbox, &mut on_notice)?;
     await_agents(local.hub(), command.agents, &interrupted);
     let since = Instant::now();
-    let begin = move |hub: &tessera_client::api::Hub| hub.submit(&spec, &key);
+    let teller = happenings.clone();
+    let begin = move |hub: &tessera_client::api::Hub| {
+        // Nobody listens any more when the command was interrupted.
+        upload(hub, &files, &|line| drop(teller.send(Happening::Said(line))))?;
+        hub.submit(&spec, &key)
+    };
     let finished =
         attend(local.hub(), begin, happenings, &inbox, &interrupted, &mut progress, &mut on_notice);
     progress.finish();
@@ -79,11 +86,14 @@ pub(super) fn run(command: &Run) -> Result<(), Failure> {
     }
     let finished = finished.map_err(stopped)?;
     let elapsed_ms = since.elapsed().as_millis() as u64;
+    if let (Some(path), Some(document)) = (&command.output, &finished.document) {
+        match MatrixResult::read(document) {
+            Some(result) => save(local.hub(), finished.view.id, &result.output, path)?,
+            None => write_file(path, document)?,
+        }
+    }
     drop(local);
 
-    if let (Some(path), Some(document)) = (&command.output, &finished.document) {
-        write_file(path, document)?;
-    }
     let setting = Setting { agents: command.agents, lanes: command.lanes, elapsed_ms };
     report(&finished, command.json, Some(&setting))
 }
@@ -141,7 +151,13 @@ impl Pids {
                     eprintln!("{notice}");
                     on_notice(notice)?;
                 }
-                Ok(Happening::Changed(_) | Happening::HubAnswers(_) | Happening::Ended(_)) | Err(_) => break,
+                Ok(
+                    Happening::Changed(_)
+                    | Happening::HubAnswers(_)
+                    | Happening::Said(_)
+                    | Happening::Ended(_),
+                )
+                | Err(_) => break,
             }
         }
         eprintln!("process ids: {}", self.known.join(", "));

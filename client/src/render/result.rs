@@ -81,6 +81,9 @@ struct Quantile {
 ///
 /// *Errors*: it is not a document of a model that this client knows.
 pub fn result(document: &[u8], style: Style) -> Result<String, serde_json::Error> {
+    if let Some(matrix) = super::MatrixResult::read(document) {
+        return Ok(matrix.text(style, None));
+    }
     Ok(match serde_json::from_slice(document)? {
         Document::Pi(result) => pi(&result, style),
         Document::Gbm(result) => contracts(&result, style) + "\n" + &book(&result, style),

@@ -106,9 +106,9 @@ impl fmt::Display for NpyError {
             }
             NpyError::Header { source } => write!(f, "its .npy header cannot be read: {source}"),
             NpyError::HeaderTooLarge => f.write_str("its .npy header is larger than that of any matrix"),
-            NpyError::Objects => f.write_str(
-                "an array of Python objects: convert it with `.astype('<f8')` before saving it",
-            ),
+            NpyError::Objects => {
+                f.write_str("an array of Python objects: convert it with `.astype('<f8')` before saving it")
+            }
             NpyError::BigEndian { descr } => write!(
                 f,
                 "big-endian elements ({descr}): convert them with `.astype('<{}')` before saving",

@@ -79,7 +79,9 @@ fn send(machine: &mut Machine, number: u8, input: u32, serial: u64) -> Vec<Effec
 /// Which shards a step answered with a failure.
 fn unusable(effects: &[Effect]) -> Vec<u64> {
     let failed = |effect: &Effect| match effect {
-        Effect::SendWork(AgentWork::Failed { index, failure: ShardFailure::InputUnusable, .. }) => Some(*index),
+        Effect::SendWork(AgentWork::Failed { index, failure: ShardFailure::InputUnusable, .. }) => {
+            Some(*index)
+        }
         _ => None,
     };
     effects.iter().filter_map(failed).collect()
@@ -104,7 +106,8 @@ fn a_job_starts_when_every_piece_of_every_input_has_come_one_after_another() {
     // Another job that reads the same files starts at once.
     at(&mut machine, 0, announce(2, B, A));
     assert_eq!(at(&mut machine, 0, assign(2, 7)), []);
-    let ended = Event::ShardEnded { slot: SlotIndex(0), outcome: Outcome::Failed(ShardFailure::KernelFailed) };
+    let ended =
+        Event::ShardEnded { slot: SlotIndex(0), outcome: Outcome::Failed(ShardFailure::KernelFailed) };
     assert_eq!(started(&at(&mut machine, 1, ended.clone())), [2]);
     assert_eq!(started(&at(&mut machine, 1, ended)), [7]);
 }
@@ -221,7 +224,7 @@ fn shards_carry_the_pass_that_was_set_before_they_were_assigned() {
         };
         effects.iter().filter_map(pass).collect()
     };
-    assert_eq!(passes(&at(&mut machine, 0, assign(1, 0))), [vec![]]);
+    assert_eq!(passes(&at(&mut machine, 0, assign(1, 0))), [Vec::<u8>::new()]);
     at(&mut machine, 0, Event::PassSet { job: job(1), pass: vec![4, 2] });
     assert_eq!(passes(&at(&mut machine, 0, assign(1, 1))), [vec![4, 2]]);
     let unknown = at(&mut machine, 0, Event::PassSet { job: job(9), pass: vec![1] });

@@ -306,8 +306,7 @@ impl Witness {
             }
             Move::Store { taken } if !self.storing.is_empty() => {
                 let fetch = self.storing.remove(0);
-                let event =
-                    if taken { Event::PieceStored { fetch } } else { Event::InputRejected { fetch } };
+                let event = if taken { Event::PieceStored { fetch } } else { Event::InputRejected { fetch } };
                 self.tell(event);
             }
             Move::Pass { .. } | Move::Piece { .. } | Move::Unavailable { .. } | Move::Store { .. } => {}

@@ -346,7 +346,7 @@ fn an_agent_that_leaves_finishes_what_it_holds() {
     assert_eq!(until, Tick(30 + LINGER_MS));
     let effects = at(&mut machine, until.0, Event::TimePassed);
     let close = Effect::CloseSession { reason: Closing::Left };
-    assert_eq!(effects, [close, Effect::Exit { reason: Exit::Stopped }]);
+    assert_eq!(effects, [Effect::DropJob { job: JOB }, close, Effect::Exit { reason: Exit::Stopped }]);
 }
 
 #[test]
@@ -378,7 +378,8 @@ fn when_the_hub_stops_the_agent_finishes_leaves_and_comes_back() {
     at(&mut machine, 1, Event::HubDrained);
     at(&mut machine, 2, done(0, 10));
     let effects = at(&mut machine, 2 + LINGER_MS, Event::TimePassed);
-    assert_eq!(effects, [Effect::CloseSession { reason: Closing::Drained }]);
+    let close = Effect::CloseSession { reason: Closing::Drained };
+    assert_eq!(effects, [Effect::DropJob { job: JOB }, close]);
     let effects = at(&mut machine, 400, Event::SessionLost { random: Random(1 << 63) });
     assert_eq!(effects, [Effect::AnnounceRetry { delay_ms: 125 }]);
 }

@@ -1,0 +1,104 @@
+//! Files of matrix jobs: those that go to the hub before the job, the one that comes back after it.
+
+use std::cell::Cell;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use tessera_client::api::{Hub, HubError};
+use tessera_client::render::{MatrixOutput, grouped};
+use tessera_client::spec_file::LocalInput;
+use tessera_protocol::id::{Digest, JobId};
+
+use super::{Failure, print};
+
+/// Least time between two lines about one file.
+const LINE_INTERVAL: Duration = Duration::from_secs(2);
+/// Copied at once. *Units*: bytes.
+const PIECE_BYTES: usize = 1 << 20;
+
+/// Sends the files that the hub has not, saying how far it is.
+pub(super) fn upload(hub: &Hub, files: &[LocalInput], say: &dyn Fn(String)) -> Result<(), HubError> {
+    for LocalInput { path, input } in files {
+        if hub.has_input(input.blake3)? {
+            continue;
+        }
+        let size = grouped(input.bytes);
+        say(format!("uploading {} ({size} bytes)", input.name));
+        let last = Cell::new(Instant::now());
+        let tell = |sent: u64| {
+            if last.get().elapsed() >= LINE_INTERVAL {
+                last.set(Instant::now());
+                say(format!("{}: {} of {size} bytes uploaded", input.name, grouped(sent)));
+            }
+        };
+        hub.put_input(input, path, &tell)?;
+    }
+    Ok(())
+}
+
+/// Writes a job's matrix to a file, or to standard output for `-`. Its digest is compared before the file
+/// has its name.
+pub(super) fn save(hub: &Hub, job: JobId, output: &MatrixOutput, path: &Path) -> Result<(), Failure> {
+    let failed = |source| Failure::Write { path: path.to_owned(), source };
+    let to_stdout = path == Path::new("-");
+    let folder = match path.parent() {
+        Some(folder) if !to_stdout && !folder.as_os_str().is_empty() => folder.to_owned(),
+        _ if to_stdout => std::env::temp_dir(),
+        _ => ".".into(),
+    };
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+    let mut reader = hub.output(job)?;
+    let dropped = |source| Failure::Hub(hub.dropped(source));
+    let mut hasher = blake3::Hasher::new();
+    let mut piece = vec![0; PIECE_BYTES];
+    let mut bytes = 0u64;
+    loop {
+        let read = match reader.read(&mut piece) {
+            Ok(0) => break,
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(dropped(error)),
+        };
+        bytes += read as u64;
+        if bytes > output.bytes {
+            break;
+        }
+        hasher.update(&piece[..read]);
+        file.write_all(&piece[..read]).map_err(failed)?;
+    }
+    let found = Digest(*hasher.finalize().as_bytes());
+    if found != output.blake3 || bytes != output.bytes {
+        return Err(Failure::Hub(HubError::WrongDigest { job, expected: output.blake3, found }));
+    }
+    if to_stdout {
+        return copy_to_stdout(file.path(), &mut piece);
+    }
+    file.as_file().sync_all().map_err(failed)?;
+    make_readable(file.as_file()).map_err(failed)?;
+    file.persist(path).map_err(|error| failed(error.error)).map(drop)
+}
+
+fn copy_to_stdout(from: &Path, piece: &mut [u8]) -> Result<(), Failure> {
+    let failed = |source| Failure::Write { path: "standard output".into(), source };
+    let mut file = File::open(from).map_err(failed)?;
+    loop {
+        match file.read(piece).map_err(failed)? {
+            0 => return Ok(()),
+            read => print(&piece[..read])?,
+        }
+    }
+}
+
+/// A temporary file is its owner's alone; a result is as readable as other files.
+#[cfg(unix)]
+fn make_readable(file: &File) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    file.set_permissions(std::fs::Permissions::from_mode(0o644))
+}
+
+#[cfg(not(unix))]
+fn make_readable(_: &File) -> io::Result<()> {
+    Ok(())
+}
