@@ -1,8 +1,12 @@
 //! The `hub` binary with its real store behind the HTTP API: files of matrix jobs, and what a kill leaves.
 
+#[allow(dead_code, reason = "the tests of the transport need more of it")]
+mod agent;
 #[allow(dead_code, reason = "the tests of the HTTP API need more of it")]
 #[path = "http/client.rs"]
 mod client;
+#[path = "whole/pieces.rs"]
+mod pieces;
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -20,6 +24,7 @@ use tessera_protocol::api::{JobState, JobView};
 use tessera_protocol::id::{Digest, JobId};
 use tessera_protocol::limits::INPUT_PIECE_BYTES;
 use tessera_protocol::spec::JobSpec;
+use tessera_protocol::token::EnrolmentToken;
 use tessera_protocol::unit::UnixMillis;
 use tessera_storage::{Commit, Embedded, Engine, Family};
 
@@ -27,6 +32,10 @@ use tessera_storage::{Commit, Embedded, Engine, Family};
 struct Hub {
     process: Child,
     address: SocketAddr,
+    /// Where agents connect.
+    quic: SocketAddr,
+    /// For one agent.
+    token: EnrolmentToken,
     bearer: String,
 }
 
@@ -46,8 +55,10 @@ impl Hub {
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut said).unwrap();
         let said: Value = serde_json::from_str(&said).unwrap();
         let first = said["api_key"].as_str().map(|key| format!("Bearer {key}"));
-        let address = said["http"].as_str().unwrap().parse().unwrap();
-        Hub { process, address, bearer: bearer.or(first).unwrap() }
+        let text = |field: &str| said[field].as_str().unwrap();
+        let address = text("http").parse().unwrap();
+        let (quic, token) = (text("quic").parse().unwrap(), text("agent_token").parse().unwrap());
+        Hub { process, address, quic, token, bearer: bearer.or(first).unwrap() }
     }
 
     fn begin(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<usize>) -> Connection {
