@@ -184,7 +184,7 @@ impl Inputs {
             file.state = State::Kept;
         }
         self.fetch = None;
-        self.fetch_next(now)
+        self.fetch_next(now).into_iter().collect()
     }
 
     /// The shell found that the bytes are of no use: whose they were, unless nobody's any more.
