@@ -26,6 +26,24 @@ impl World {
         }
     }
 
+    /// Tells an agent of a job, whose task may travel on a stream of its own.
+    pub(super) fn announce(&mut self, session: SessionId, job: JobId, kernel: &str, task: &[u8]) {
+        let (kernel, bulk) = (kernel.to_owned(), self.random.chance(300));
+        let inline = (!bulk).then(|| task.to_vec());
+        self.tell_agent(session, AgentEvent::JobAnnounced { job, kernel, task: inline });
+        if bulk {
+            self.tell_agent_apart(session, AgentEvent::TaskArrived { job, task: task.to_vec() });
+        }
+    }
+
+    /// Over a stream of its own. The agent reads nothing before its welcome, which went ahead of this.
+    pub(super) fn tell_agent_apart(&mut self, session: SessionId, event: AgentEvent) {
+        if let Some(agent) = self.agent_of(session.0) {
+            let at = self.any_order().max(self.in_order(2_000, session.0 + 10_000));
+            self.reach_agent(at, agent, Some(session.0), event);
+        }
+    }
+
     pub(super) fn reach_hub(&mut self, at: u64, agent: usize, event: Event) {
         let (life, lane) = (self.life, self.agents[agent].lane);
         self.at(at, Due::Hub { life, lane, event });
@@ -96,7 +114,22 @@ impl World {
                     partial: payload,
                 });
             }
-            AgentEffect::SendBulk { header: BulkHeader::Task { .. }, .. } => panic!("agents send no tasks"),
+            AgentEffect::SendBulk { header: BulkHeader::Task { .. } | BulkHeader::Input { .. }, .. } => {
+                panic!("agents send partials");
+            }
+            AgentEffect::SendWork(AgentWork::Fetch { job, input, offset }) => {
+                let Some(session) = self.agents[agent].session else { return };
+                let at = self.in_order(session + 10_000, 2_000);
+                let (session, job) = (SessionId(session), JobId(job));
+                self.reach_hub(at, agent, Event::InputWanted { session, job, input, offset });
+            }
+            AgentEffect::StorePiece { fetch, input, offset, piece } => {
+                self.agents[agent].store(input, offset, &piece);
+                self.report.pieces += 1;
+                let at = self.now + self.random.below(self.swarm.disk_ms);
+                self.reach_agent(at, agent, None, AgentEvent::PieceStored { fetch });
+            }
+            AgentEffect::DropInput { input } => self.agents[agent].drop_input(input),
             AgentEffect::StartShard { slot, work } => {
                 let outcome = self.agents[agent].compute(&work);
                 let at = self.now + self.agents[agent].pace_ms;
@@ -110,6 +143,8 @@ impl World {
             }
             // A cancelled shard still ends when its time has come.
             AgentEffect::CancelShard { .. }
+            | AgentEffect::DropJob { .. }
+            | AgentEffect::AnnounceUnusable { .. }
             | AgentEffect::RememberHub
             | AgentEffect::AnnounceRetry { .. } => {}
             AgentEffect::Exit { reason } => panic!("nobody asked the agent to end: {reason:?}"),
@@ -127,6 +162,7 @@ impl World {
             AgentControl::Heartbeat { holding } => {
                 self.send(agent, |session| Event::HeartbeatArrived { session, holding });
             }
+            AgentControl::Devices(_) => panic!("no toy kernel runs on a GPU"),
             AgentControl::Leaving => self.send(agent, |session| Event::AgentLeaving { session }),
         }
     }
