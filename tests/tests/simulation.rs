@@ -6,7 +6,7 @@ use tessera_tests::sim::{Planted, Settings, run};
 
 /// Seeds that once failed. They stay.
 ///
-/// A workload that grows draws another run from an old seed; what the run had found is then planted.
+/// A workload that grows draws other runs from old seeds; they stay all the same.
 ///
 /// - 28: a check was stuck for ever after an agent had joined the lane it had just come back from.
 /// - 10, 37: blocks of a matrix were granted to a lane whose agents have no kernel for them.

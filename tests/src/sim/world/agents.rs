@@ -90,20 +90,7 @@ impl World {
                 self.reach_agent(at, agent, Some(self.sessions), AgentEvent::HubReached);
             }
             AgentEffect::SendControl(message) => self.control(agent, message),
-            AgentEffect::SendWork(AgentWork::Results { job, items }) => {
-                let answer = |item: ShardResult| ShardAnswer {
-                    index: ShardIndex(item.index),
-                    epoch: Epoch(item.epoch),
-                    digest: Digest(item.digest),
-                    partial: item.partial,
-                };
-                let answers = items.into_iter().map(answer).collect();
-                self.send(agent, |session| Event::ResultsArrived { session, job: JobId(job), answers });
-            }
-            AgentEffect::SendWork(AgentWork::Failed { job, index, epoch, failure }) => {
-                let (job, index, epoch) = (JobId(job), ShardIndex(index), Epoch(epoch));
-                self.send(agent, |session| Event::ShardFailed { session, job, index, epoch, failure });
-            }
+            AgentEffect::SendWork(work) => self.answer(agent, work),
             AgentEffect::SendBulk { header: BulkHeader::Partial { job, index, epoch }, payload } => {
                 let (job, index, epoch) = (JobId(job), ShardIndex(index), Epoch(epoch));
                 self.send(agent, |session| Event::PartialArrived {
@@ -116,12 +103,6 @@ impl World {
             }
             AgentEffect::SendBulk { header: BulkHeader::Task { .. } | BulkHeader::Input { .. }, .. } => {
                 panic!("agents send partials");
-            }
-            AgentEffect::SendWork(AgentWork::Fetch { job, input, offset }) => {
-                let Some(session) = self.agents[agent].session else { return };
-                let at = self.in_order(session + 10_000, 2_000);
-                let (session, job) = (SessionId(session), JobId(job));
-                self.reach_hub(at, agent, Event::InputWanted { session, job, input, offset });
             }
             AgentEffect::StorePiece { fetch, input, offset, piece } => {
                 self.agents[agent].store(input, offset, &piece);
@@ -148,6 +129,32 @@ impl World {
             | AgentEffect::RememberHub
             | AgentEffect::AnnounceRetry { .. } => {}
             AgentEffect::Exit { reason } => panic!("nobody asked the agent to end: {reason:?}"),
+        }
+    }
+
+    fn answer(&mut self, agent: usize, work: AgentWork) {
+        match work {
+            AgentWork::Results { job, items } => {
+                let answer = |item: ShardResult| ShardAnswer {
+                    index: ShardIndex(item.index),
+                    epoch: Epoch(item.epoch),
+                    digest: Digest(item.digest),
+                    partial: item.partial,
+                };
+                let answers = items.into_iter().map(answer).collect();
+                self.send(agent, |session| Event::ResultsArrived { session, job: JobId(job), answers });
+            }
+            AgentWork::Failed { job, index, epoch, failure } => {
+                let (job, index, epoch) = (JobId(job), ShardIndex(index), Epoch(epoch));
+                self.send(agent, |session| Event::ShardFailed { session, job, index, epoch, failure });
+            }
+            // Of a fetch nothing is lost but with its session: the agent asks once.
+            AgentWork::Fetch { job, input, offset } => {
+                let Some(session) = self.agents[agent].session else { return };
+                let at = self.in_order(session + 10_000, 2_000);
+                let (session, job) = (SessionId(session), JobId(job));
+                self.reach_hub(at, agent, Event::InputWanted { session, job, input, offset });
+            }
         }
     }
 
