@@ -48,11 +48,12 @@ impl Workload {
     }
 }
 
-/// Paths in one round, in a few until an error is small enough, or again for exact quantiles.
+/// Paths in one round, in a few until an error is small enough, or again for exact quantiles. So few shards
+/// that the slowest agent alone is done in time.
 fn samples(random: &mut Random) -> String {
     match random.below(4) {
         0 => {
-            let (paths, shard_size) = (4_000 + random.below(20_000), 300 + random.below(2_000));
+            let (paths, shard_size) = (4_000 + random.below(20_000), 500 + random.below(2_000));
             let error = 0.01 + random.below(30) as f64 / 1000.0;
             format!(
                 r#""model":"pi","paths":{paths},"shard_size":{shard_size},
@@ -68,7 +69,8 @@ fn samples(random: &mut Random) -> String {
             )
         }
         _ => {
-            let (paths, shard_size) = (1 + random.below(3_000), 1 + random.below(200));
+            let paths = 1 + random.below(3_000);
+            let shard_size = 10 + paths / 60 + random.below(200);
             format!(r#""model":"pi","paths":{paths},"shard_size":{shard_size}"#)
         }
     }
