@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 /// Someone who does the task once when called.
 pub(crate) struct Contestant<'a> {
     pub(crate) name: String,
+    /// Whose speed in the same round counts as one.
+    pub(crate) reference: &'static str,
     pub(crate) turn: Box<dyn FnMut() + 'a>,
 }
 
@@ -17,8 +19,17 @@ pub(crate) struct Outcome {
     pub(crate) task: String,
     /// What one unit of speed is.
     pub(crate) unit: &'static str,
-    /// Names with their median speeds, and medians of their speeds over the reference's in the same round.
-    pub(crate) speeds: Vec<(String, f64, Option<f64>)>,
+    pub(crate) speeds: Vec<Speed>,
+}
+
+/// How fast one contestant was.
+pub(crate) struct Speed {
+    pub(crate) name: String,
+    /// The median, in the outcome's unit.
+    pub(crate) median: f64,
+    /// The median of its speed over the reference's in the same round, if that took part.
+    pub(crate) ratio: Option<f64>,
+    pub(crate) reference: &'static str,
 }
 
 /// Seconds this thread has computed.
@@ -42,7 +53,6 @@ pub(crate) fn hold(
     unit: &'static str,
     amount: f64,
     rounds: u32,
-    reference: &str,
     mut contestants: Vec<Contestant<'_>>,
 ) -> Outcome {
     let mut seconds = vec![Vec::new(); contestants.len()];
@@ -57,53 +67,52 @@ pub(crate) fn hold(
             }
         }
     }
-    let reference = contestants.iter().position(|contestant| contestant.name == reference);
-    let speeds = contestants.into_iter().enumerate().map(|(index, contestant)| {
+    let speed = |(index, contestant): (usize, &Contestant<'_>)| {
+        let reference = contestants.iter().position(|other| other.name == contestant.reference);
         let ratio = reference.map(|reference| {
             let pairs = seconds[reference].iter().zip(&seconds[index]);
             median(&mut pairs.map(|(reference, own)| reference / own).collect::<Vec<_>>())
         });
-        (contestant.name, amount / median(&mut seconds[index].clone()), ratio)
-    });
-    Outcome { task, unit, speeds: speeds.collect() }
+        let median = amount / median(&mut seconds[index].clone());
+        Speed { name: contestant.name.clone(), median, ratio, reference: contestant.reference }
+    };
+    let speeds = contestants.iter().enumerate().map(speed).collect();
+    Outcome { task, unit, speeds }
 }
 
 /// All contests of a run.
 pub(crate) struct Report {
     pub(crate) outcomes: Vec<Outcome>,
-    pub(crate) reference: String,
     /// What could not take part, and what else the reader should know.
     pub(crate) notes: Vec<String>,
 }
 
 impl Report {
     pub(crate) fn to_json(&self) -> String {
-        let outcomes: Vec<Value> = self
-            .outcomes
-            .iter()
-            .map(|outcome| {
-                let speeds: Vec<Value> = outcome
-                    .speeds
-                    .iter()
-                    .map(|(name, speed, ratio)| json!({ "name": name, "speed": speed, "ratio": ratio }))
-                    .collect();
-                json!({ "task": outcome.task, "unit": outcome.unit, "contestants": speeds })
-            })
-            .collect();
-        let report = json!({ "contests": outcomes, "reference": self.reference, "notes": self.notes });
-        format!("{report:#}")
+        let speed = |speed: &Speed| {
+            let Speed { name, median, ratio, reference } = speed;
+            json!({ "name": name, "speed": median, "ratio": ratio, "reference": reference })
+        };
+        let outcome = |outcome: &Outcome| {
+            let speeds: Vec<Value> = outcome.speeds.iter().map(speed).collect();
+            json!({ "task": outcome.task, "unit": outcome.unit, "contestants": speeds })
+        };
+        let outcomes: Vec<Value> = self.outcomes.iter().map(outcome).collect();
+        format!("{:#}", json!({ "contests": outcomes, "notes": self.notes }))
     }
 
     pub(crate) fn to_table(&self) -> String {
         let mut table = Table::new();
         table.load_style(presets::ASCII_MARKDOWN);
-        let ratio = format!("of {}", self.reference);
-        table.set_header(["task", "contestant", "speed", "unit", &ratio]);
+        table.set_header(["task", "contestant", "speed", "unit", "ratio", "to"]);
         for outcome in &self.outcomes {
-            for (name, speed, ratio) in &outcome.speeds {
-                let ratio = ratio.map_or("–".to_owned(), |ratio| format!("{ratio:.2}"));
-                let speed = format!("{speed:.1}");
-                table.add_row([outcome.task.as_str(), name, &speed, outcome.unit, &ratio]);
+            for Speed { name, median, ratio, reference } in &outcome.speeds {
+                let (ratio, reference) = match ratio {
+                    Some(ratio) => (format!("{ratio:.2}"), *reference),
+                    None => ("–".to_owned(), "–"),
+                };
+                let median = format!("{median:.1}");
+                table.add_row([outcome.task.as_str(), name, &median, outcome.unit, &ratio, reference]);
             }
         }
         for column in [2, 4] {

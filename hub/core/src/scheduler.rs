@@ -4,6 +4,7 @@
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use tessera_protocol::id::{AgentId, Digest, JobId};
@@ -33,6 +34,8 @@ pub struct Scheduler {
     sessions: BTreeMap<SessionId, AgentId>,
     /// Agents with credit, least loaded first.
     ready: BTreeSet<(u32, AgentId)>,
+    /// How many of the agents that take work have a kernel.
+    kernels: BTreeMap<String, u32>,
     jobs: BTreeMap<JobId, LaneJob>,
     /// Jobs with work here, by priority; one shard each in turn.
     queues: [VecDeque<JobId>; 2],
@@ -59,6 +62,7 @@ impl Scheduler {
             agents: BTreeMap::new(),
             sessions: BTreeMap::new(),
             ready: BTreeSet::new(),
+            kernels: BTreeMap::new(),
             jobs: BTreeMap::new(),
             queues: [VecDeque::new(), VecDeque::new()],
             unasked: [VecDeque::new(), VecDeque::new()],
@@ -83,6 +87,7 @@ impl Scheduler {
             session,
             welcome: Welcome { agent: id.0, heartbeat_ms: limits::HEARTBEAT_MS, credit, lane: self.lane.0 },
         });
+        self.offer(&hello.kernels);
         let agent = Agent {
             session,
             hello,
@@ -124,6 +129,7 @@ impl Scheduler {
         self.ready.remove(&(agent.load(), id));
         if !agent.leaving {
             self.credit -= u64::from(agent.credit);
+            withdraw(&mut self.kernels, &agent.hello.kernels);
         }
         let mut attempts: Vec<_> = core::mem::take(&mut agent.attempts).into_iter().collect();
         attempts.sort_unstable_by_key(|(_, attempt)| attempt.epoch);
@@ -138,7 +144,7 @@ impl Scheduler {
         self.unseen.remove(&id);
         out.push(Effect::PublishAgentAway { agent: id });
         self.standing(out);
-        self.release_if_deserted(out);
+        self.release_deserted(out);
     }
 
     /// An agent takes nothing more.
@@ -150,9 +156,10 @@ impl Scheduler {
             self.ready.remove(&(agent.load(), id));
             agent.leaving = true;
             self.credit -= u64::from(agent.credit);
+            withdraw(&mut self.kernels, &agent.hello.kernels);
             self.unseen.insert(id);
             self.standing(out);
-            self.release_if_deserted(out);
+            self.release_deserted(out);
         }
     }
 
@@ -303,7 +310,7 @@ impl Scheduler {
         lane_job.pending.insert(range);
         self.pending += range.count();
         self.enqueue(job);
-        self.release_if_deserted(out);
+        self.release_if_deserted(job, out);
     }
 
     /// The home has something again.
@@ -321,7 +328,7 @@ impl Scheduler {
         if let Some(lane_job) = self.jobs.get_mut(&job) {
             lane_job.errands.push_back(errand);
             self.enqueue(job);
-            self.release_if_deserted(out);
+            self.release_if_deserted(job, out);
         }
     }
 
@@ -381,19 +388,30 @@ impl Scheduler {
     }
 
     /// With nobody here to run them, shards go back to their homes.
-    fn release_if_deserted(&mut self, out: &mut Outbox) {
-        if self.working() > 0 {
-            return;
+    fn release_deserted(&mut self, out: &mut Outbox) {
+        let deserted = |lane_job: &LaneJob| !self.kernels.contains_key(lane_job.kernel());
+        for (job, lane_job) in self.jobs.iter_mut().filter(|(_, lane_job)| deserted(lane_job)) {
+            self.pending -= lane_job.release(*job, self.lane, out);
+        }
+    }
+
+    fn release_if_deserted(&mut self, job: JobId, out: &mut Outbox) {
+        if let Some(lane_job) = self.jobs.get_mut(&job)
+            && !self.kernels.contains_key(lane_job.kernel())
+        {
+            self.pending -= lane_job.release(job, self.lane, out);
+        }
+    }
+
+    /// An agent comes that has these kernels: jobs that waited for one of them are asked for.
+    fn offer(&mut self, kernels: &[String]) {
+        for kernel in kernels {
+            *self.kernels.entry(kernel.clone()).or_default() += 1;
         }
         for (job, lane_job) in &mut self.jobs {
-            if !lane_job.pending.is_empty() {
-                self.pending -= lane_job.pending.count();
-                let ranges = lane_job.pending.take_all();
-                out.tell(lane_job.work.home, LaneMessage::ShardsReturned { job: *job, ranges });
-            }
-            for mut errand in lane_job.errands.drain(..) {
-                errand.tried.push(self.lane);
-                out.tell(lane_job.work.home, LaneMessage::ErrandReturned { job: *job, errand });
+            if lane_job.supply == Supply::Unable && self.kernels.contains_key(lane_job.kernel()) {
+                lane_job.supply = Supply::Unasked;
+                self.unasked[lane_job.queue()].push_back(*job);
             }
         }
     }
@@ -459,6 +477,9 @@ impl Scheduler {
         let asked: u64 =
             self.jobs.values().map(|job| if let Supply::Asked(count) = job.supply { count } else { 0 }).sum();
         assert_eq!(self.asked, asked);
+        for lane_job in self.jobs.values().filter(|job| !self.kernels.contains_key(job.kernel())) {
+            assert!(lane_job.pending.is_empty(), "shards wait where nobody can run them");
+        }
         assert_eq!(self.sessions.len(), self.agents.len());
         for (id, agent) in &self.agents {
             assert!(agent.held() <= u64::from(agent.credit), "{id} is past its credit");
@@ -485,4 +506,16 @@ fn agent_of<'a>(
 ) -> Option<(AgentId, &'a mut Agent)> {
     let id = *sessions.get(&session)?;
     agents.get_mut(&id).map(|agent| (id, agent))
+}
+
+/// An agent that had these kernels takes no more work.
+fn withdraw(kernels: &mut BTreeMap<String, u32>, gone: &[String]) {
+    for kernel in gone {
+        if let Some(count) = kernels.get_mut(kernel) {
+            *count -= 1;
+            if *count == 0 {
+                kernels.remove(kernel);
+            }
+        }
+    }
 }

@@ -29,6 +29,10 @@ pub(super) enum Standing {
 
 /// What a frame of an agent comes to.
 #[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly every frame is an event and is stepped at once: a box would cost more"
+)]
 pub(super) enum Heard {
     /// An event for the machine.
     Event(Event),

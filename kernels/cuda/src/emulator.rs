@@ -39,6 +39,11 @@ impl Emulator {
         self
     }
 
+    /// Of each kernel that ran: its name, and the numbers of the instructions that no thread ever came to.
+    pub fn unreached(&self) -> Vec<(&str, Vec<usize>)> {
+        self.machine.unreached()
+    }
+
     /// Instructions executed so far.
     pub fn executed(&self) -> u64 {
         self.machine.executed()

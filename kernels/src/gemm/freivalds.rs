@@ -5,11 +5,12 @@
 //!
 //! *What it sees.* An honest result always passes: the bound is that of any order of summation, and
 //! holds for the check's own rounding and for subnormals. One wrong element is caught in the first round
-//! if its error exceeds twice the bound, which is about `2 k · u · Σ|A||B|` over its row and a group of
-//! [`GROUP`] columns: for a product of random signs 2048 deep 6e-9 of the element in `f64`, 1.5 times
-//! the element in `f32`. Errors in several elements of a row and a group cancel for at most half of the
-//! vectors, so `rounds` rounds miss them with a probability of at most `2^-rounds`; the seed must be one
-//! that whoever computed the tile could not know.
+//! if its error exceeds twice the bound. The bound is about `k · u · Σ|A||B|` over the element's row and a
+//! group of [`GROUP`] columns, and twice that in `f64`, where the check rounds as much as the product did.
+//! For a product of random signs 2048 deep an error is seen from 6e-9 of the element in `f64`, from 1.5
+//! times the element in `f32`. Errors in several elements of a row and a group cancel for at most half of
+//! the vectors, so `rounds` rounds miss them with a probability of at most `2^-rounds`; the key must be
+//! one that whoever computed the tile could not know.
 //!
 //! *What it cannot see.* Errors below the bound: a wrong last bit, another order of summation, a fused
 //! operation that was not. Only computing again compares bits.

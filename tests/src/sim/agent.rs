@@ -1,9 +1,16 @@
-//! A simulated agent: the real machine of the agent around a toy kernel, honest or not.
+//! A simulated agent: the real machine of the agent around toy kernels, honest or not.
 
-use tessera_agent_core::{Event, Identity, Machine, Outcome, ShardWork};
+use std::collections::BTreeMap;
+
+use tessera_agent_core::{Event, Identity, InputFile, Machine, Outcome, ShardWork, Task};
 use tessera_protocol::id::{AgentId, Digest};
-use tessera_protocol::tally::Tally;
 use tessera_protocol::wire::{Hello, ShardFailure};
+use tessera_protocol::{matrix, monte_carlo};
+
+use super::toy;
+
+/// Half of it holds the matrices of the largest job, and of no other besides. *Units*: bytes.
+const MEMORY_BYTES_MIN: u64 = 84_000;
 
 /// How an agent answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,13 +39,28 @@ pub(super) struct Agent {
     /// *Units*: milliseconds to a shard.
     pub(super) pace_ms: u64,
     slots: u16,
+    /// What it offers: agents of an earlier version have fewer kernels.
+    kernels: &'static [&'static str],
+    /// How much of each input it holds. *Units*: bytes.
+    inputs: BTreeMap<InputFile, u64>,
 }
 
 impl Agent {
-    pub(super) fn new(number: u8, kind: Kind, pace_ms: u64) -> Agent {
+    pub(super) fn new(number: u8, kind: Kind, pace_ms: u64, is_old: bool) -> Agent {
         let (id, slots) = (AgentId::of_key(&[number; 32]), 1 + u16::from(number % 3));
-        let machine = machine(id, slots);
-        Agent { id, machine, life: 0, lane: 0, session: None, kind, frozen: None, pace_ms, slots }
+        Agent {
+            id,
+            machine: machine(id, slots),
+            life: 0,
+            lane: 0,
+            session: None,
+            kind,
+            frozen: None,
+            pace_ms,
+            slots,
+            kernels: if is_old { &["monte_carlo"] } else { &["monte_carlo", "gemm", "syrk"] },
+            inputs: BTreeMap::new(),
+        }
     }
 
     /// The process dies; the next one knows nothing.
@@ -47,25 +69,72 @@ impl Agent {
         self.machine = machine(self.id, self.slots);
         self.session = None;
         self.frozen = None;
+        self.inputs.clear();
+    }
+
+    /// Takes a piece of an input. *Order*: ascending, from the start.
+    pub(super) fn store(&mut self, input: InputFile, offset: u64, piece: &[u8]) {
+        let held = self.inputs.entry(input).or_default();
+        if offset == 0 {
+            *held = 0;
+        }
+        assert_eq!(*held, offset, "a piece is missing");
+        *held += piece.len() as u64;
+    }
+
+    pub(super) fn drop_input(&mut self, input: InputFile) {
+        self.inputs.remove(&input);
     }
 
     pub(super) fn hello(&self) -> Hello {
-        hello(self.slots)
+        let kernels = self.kernels.iter().map(|name| (*name).to_owned()).collect();
+        Hello { kernels, ..hello(self.slots) }
     }
 
     pub(super) fn compute(&self, work: &ShardWork) -> Outcome {
-        let mut tally = toy_kernel(work.first, work.count);
-        let unlucky = (work.first ^ work.attempt.epoch.0).is_multiple_of(3);
+        let epoch = work.attempt.epoch.0;
+        let unlucky = (work.first ^ epoch).is_multiple_of(3);
         if self.kind == Kind::Failer && unlucky {
             return Outcome::Failed(ShardFailure::KernelFailed);
         }
-        if self.kind == Kind::Liar {
-            let inside = &mut tally.counts[0];
-            *inside = if *inside == 0 { 1 } else { *inside - 1 };
+        let mut partial = match &*work.task {
+            Task::Matrix(task) => self.block(task, work.first),
+            Task::MonteCarlo(task) => self.tally(task, work),
+        };
+        if self.kind == Kind::Garbler && unlucky {
+            match epoch % 4 {
+                0 => partial = vec![1, 2, 3],
+                1 => partial.push(0),
+                2 => _ = partial.pop(),
+                _ => partial.fill(0xff),
+            }
         }
-        let partial = if self.kind == Kind::Garbler && unlucky { vec![1, 2, 3] } else { tally.encode() };
         let digest = Digest::of(&partial);
         Outcome::Done { partial, digest, kernel_us: 1 }
+    }
+
+    fn tally(&self, task: &monte_carlo::Task, work: &ShardWork) -> Vec<u8> {
+        let mut tally = toy::tally(task, &work.pass, work.first, work.count);
+        if self.kind == Kind::Liar {
+            match (tally.counts.as_mut_slice(), tally.sums.as_mut_slice()) {
+                ([inside], _) => *inside = if *inside == 0 { 1 } else { *inside - 1 },
+                (_, [sum, ..]) => sum.add(1.0).expect("one more is finite"),
+                _ => _ = tally.bins.pop(),
+            }
+        }
+        tally.encode()
+    }
+
+    fn block(&self, task: &matrix::Task, index: u64) -> Vec<u8> {
+        for (blake3, bytes) in task.inputs() {
+            let held = self.inputs.get(&InputFile { blake3: Digest(blake3), bytes });
+            assert_eq!(held, Some(&bytes), "a shard starts before its inputs are there");
+        }
+        let mut block = toy::block(task, index);
+        if self.kind == Kind::Liar {
+            block[0] ^= 1;
+        }
+        block
     }
 }
 
@@ -81,18 +150,7 @@ fn hello(slots: u16) -> Hello {
         slots,
         isa: "plain".to_owned(),
         arch: "none".to_owned(),
-        memory_bytes: 0,
-        kernels: vec!["monte_carlo".to_owned()],
+        memory_bytes: MEMORY_BYTES_MIN * (2 + u64::from(slots)) / 2,
+        kernels: Vec::new(),
     }
-}
-
-/// Counts samples whose mixed number is odd: additive over any cut of a range.
-pub(super) fn toy_kernel(first: u64, count: u64) -> Tally {
-    let inside = (first..first + count)
-        .filter(|sample| {
-            let mixed = (sample ^ (sample >> 3)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            (mixed >> 40) & 1 == 1
-        })
-        .count();
-    Tally { samples: count, counts: vec![inside as u64], ..Tally::default() }
 }

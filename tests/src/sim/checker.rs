@@ -1,12 +1,16 @@
 //! What must hold in every run, judged from outside the hub.
 
-use tessera_hub_core::Outcome;
+use tessera_hub_core::{NewJob, Outcome};
+use tessera_planners::{Next, Plan};
 use tessera_protocol::api::{JobState, JobView};
 use tessera_protocol::id::{Digest, JobId};
+use tessera_protocol::matrix::Task;
+use tessera_protocol::monte_carlo;
 use tessera_protocol::spec::Manifest;
+use tessera_protocol::tally::Tally;
 
-use super::agent::toy_kernel;
 use super::store::Store;
+use super::toy;
 
 /// A promise that was broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +19,10 @@ pub enum Violation {
     SpokeBeforePersisting(JobId),
     /// A job was shown as ended, and its end is not on disk.
     ShownBeforeDurable(JobId),
+    /// A matrix was to be read, or was shown as done, and not all its tiles are on disk.
+    TilesMissing(JobId),
+    /// A finished job has not counted each of its shards once.
+    Miscounted(JobId),
     /// A result is not the one a fault-free run gives.
     WrongResult(JobId),
     /// A job did not end although all faults had stopped.
@@ -25,11 +33,61 @@ pub enum Violation {
     Failed(JobId),
 }
 
-/// The digest of the fault-free result.
-pub(super) fn reference(manifest: &Manifest) -> Digest {
-    let tally = toy_kernel(0, manifest.spec().params.paths());
-    let document = tessera_planners::finish(manifest, &tally).expect("the toy tally has the shape of pi");
-    Digest::of(&document)
+/// The fault-free result.
+fn reference(job: &NewJob) -> Vec<u8> {
+    match job.plan.matrix() {
+        None => sampled(&job.manifest),
+        Some(task) => {
+            let file = product(task);
+            tessera_planners::finish_matrix(&job.plan, Digest::of(&file), file.len() as u64)
+                .expect("a plan of blocks has a result")
+        }
+    }
+}
+
+/// The document of all rounds, each tallied in one piece.
+fn sampled(manifest: &Manifest) -> Vec<u8> {
+    let mut plan = Plan::new(manifest, 0).expect("the job was planned before");
+    let mut tallies: Vec<Tally> = Vec::new();
+    loop {
+        let task = monte_carlo::Task::decode(plan.task()).expect("planners write right tasks");
+        let tally = toy::tally(&task, plan.pass(), plan.first(), plan.end() - plan.first());
+        match tallies.last_mut().filter(|_| plan.first() > 0) {
+            Some(sum) => sum.merge(&tally).expect("tallies of one pass are of one shape"),
+            None => tallies.push(tally),
+        }
+        match tessera_planners::next(manifest, &plan, &tallies.iter().collect::<Vec<_>>()) {
+            Ok(Next::Finished(document)) => return document,
+            Ok(Next::Round(next)) => plan = next,
+            Err(error) => panic!("the toy tallies have the shapes of their passes: {error}"),
+        }
+    }
+}
+
+/// The file of a result: its elements by rows, each the sum of its panels in ascending order.
+fn product(task: &Task) -> Vec<u8> {
+    let [rows, cols, terms] = task.shape();
+    let panels = terms.div_ceil(task.k_panel);
+    let element = |row, col| {
+        let panels = (0..panels).map(|panel| toy::panel_of(task, row, col, panel));
+        // The sum of two binary32 numbers in binary64 is exact, so this rounds it once.
+        let add =
+            |sum: f64, panel: f64| if task.double { sum + panel } else { f64::from((sum + panel) as f32) };
+        panels.reduce(add).filter(|_| toy::is_computed(task, row, col)).unwrap_or_default()
+    };
+    let mut file = tessera_planners::npy_header(rows, cols, task.dtype());
+    for row in 0..rows {
+        (0..cols).for_each(|col| toy::write(task, element(row, col), &mut file));
+    }
+    file
+}
+
+/// A matrix is about to be read from the store.
+pub(super) fn whole(store: &Store, job: JobId, task: &Task) -> Result<(), Violation> {
+    match store.jobs.get(&job) {
+        Some(stored) if stored.is_whole(task) => Ok(()),
+        Some(_) | None => Err(Violation::TilesMissing(job)),
+    }
 }
 
 pub(super) fn heard_of(store: &Store, job: JobId) -> Result<(), Violation> {
@@ -37,8 +95,14 @@ pub(super) fn heard_of(store: &Store, job: JobId) -> Result<(), Violation> {
 }
 
 pub(super) fn shown(store: &Store, view: &JobView) -> Result<(), Violation> {
-    let durable = store.jobs.get(&view.id).is_some_and(|stored| stored.end.is_some());
-    if view.state.is_open() || durable { Ok(()) } else { Err(Violation::ShownBeforeDurable(view.id)) }
+    let stored = store.jobs.get(&view.id).filter(|stored| stored.end.is_some());
+    let Some(stored) = stored.filter(|_| !view.state.is_open()) else {
+        return if view.state.is_open() { Ok(()) } else { Err(Violation::ShownBeforeDurable(view.id)) };
+    };
+    match stored.job.plan.matrix().filter(|_| view.state == JobState::Done) {
+        Some(task) => whole(store, view.id, task),
+        None => Ok(()),
+    }
 }
 
 /// At the end of a run, when the world had time to heal.
@@ -47,9 +111,11 @@ pub(super) fn ended(store: &Store) -> Result<(), Violation> {
         match &stored.end {
             None => return Err(Violation::Unfinished(*id)),
             Some((view, Outcome::Done { result, .. })) => {
-                let digest = Digest::of(result);
-                if view.digest != Some(digest) || digest != reference(&stored.job.manifest) {
+                if view.digest != Some(Digest::of(result)) || **result != reference(&stored.job) {
                     return Err(Violation::WrongResult(*id));
+                }
+                if view.shards_done != view.shards {
+                    return Err(Violation::Miscounted(*id));
                 }
             }
             Some((view, Outcome::Cancelled)) if view.state == JobState::Cancelled => {}

@@ -4,6 +4,8 @@ mod agent;
 mod checker;
 mod random;
 mod store;
+mod toy;
+mod workload;
 mod world;
 
 pub use checker::Violation;

@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tessera_hub_core::ranges::Ranges;
 use tessera_hub_core::{NewJob, Outcome, Progress, Record};
 use tessera_protocol::api::JobView;
 use tessera_protocol::id::{Digest, JobId};
+use tessera_protocol::matrix::Task;
+use tessera_protocol::unit::ShardRange;
 
 /// What survives a crash.
 #[derive(Debug, Default)]
@@ -18,7 +21,10 @@ pub(super) struct Store {
 #[derive(Debug)]
 pub(super) struct Stored {
     pub(super) job: Arc<NewJob>,
-    pub(super) progress: Option<Progress>,
+    accepted: JobView,
+    progress: Option<Progress>,
+    /// By the plan they are of and their position in it.
+    tiles: BTreeMap<(Digest, u64), Arc<[u8]>>,
     pub(super) end: Option<(JobView, Outcome)>,
 }
 
@@ -32,18 +38,25 @@ pub(super) enum Commit {
 impl Store {
     pub(super) fn commit(&mut self, record: Record) -> Commit {
         match record {
-            Record::JobAccepted { job, .. } => {
+            Record::JobAccepted { job, view } => {
                 let key = job.idempotency_key.clone().map(|key| (job.manifest.spec().project.clone(), key));
                 if let Some(existing) = key.as_ref().and_then(|key| self.keys.get(key)) {
                     let manifest = self.jobs[existing].job.manifest.digest();
                     return Commit::Conflict { existing: *existing, manifest };
                 }
                 key.map(|key| self.keys.insert(key, job.id));
-                self.jobs.insert(job.id, Stored { job, progress: None, end: None });
+                let (id, accepted, tiles) = (job.id, *view, BTreeMap::new());
+                self.jobs.insert(id, Stored { job, accepted, progress: None, tiles, end: None });
             }
             Record::JobProgressed { job, progress } => {
                 if let Some(stored) = self.jobs.get_mut(&job) {
                     stored.progress = Some(*progress);
+                }
+            }
+            Record::TileReduced { job, plan, tile, bytes } => {
+                if let Some(stored) = self.jobs.get_mut(&job) {
+                    let earlier = stored.tiles.insert((plan, tile), bytes.clone());
+                    assert!(earlier.is_none_or(|earlier| earlier == bytes), "{job} changed tile {tile}");
                 }
             }
             Record::JobEnded { job, view, outcome } => {
@@ -54,5 +67,56 @@ impl Store {
             }
         }
         Commit::Done
+    }
+}
+
+impl Stored {
+    /// What a hub that starts finds of an open job: of a matrix, what is done are the tiles that are here.
+    pub(super) fn recovered(&self) -> Option<Progress> {
+        let Some(task) = self.job.plan.matrix() else { return self.progress.clone() };
+        let fresh = || Progress {
+            done: Ranges::default(),
+            tally: None,
+            earlier: Vec::new(),
+            view: self.accepted.clone(),
+            plan: self.job.plan.digest(),
+            round: self.job.plan.round().clone(),
+        };
+        let mut progress = self.progress.clone().unwrap_or_else(fresh);
+        for (_, tile) in self.tiles.keys().filter(|(plan, _)| *plan == progress.plan) {
+            let start = tile * task.panels();
+            progress.done.insert(ShardRange { start, end: start + task.panels() });
+        }
+        Some(progress)
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        matches!(self.end, Some((_, Outcome::Done { .. })))
+    }
+
+    /// Whether it had more shards than its first round.
+    pub(super) fn went_on(&self) -> bool {
+        self.end.as_ref().is_some_and(|(view, _)| view.shards > self.job.plan.indices().end)
+    }
+
+    /// Whether every tile of a matrix job is here.
+    pub(super) fn is_whole(&self, task: &Task) -> bool {
+        let plan = self.job.plan.digest();
+        (0..task.tile_count()).all(|tile| self.tiles.contains_key(&(plan, tile)))
+    }
+
+    /// The file of a whole result, as the hub's reader makes it; nothing when a tile is missing.
+    pub(super) fn assembled(&self, task: &Task) -> Option<Vec<u8>> {
+        let [rows, cols, _] = task.shape();
+        let plan = self.job.plan.digest();
+        let mut file = tessera_planners::npy_header(rows, cols, task.dtype());
+        for row in 0..task.tiles()[0] {
+            let tiles = task.tiles_of_row(row).0.map(|tile| self.tiles.get(&(plan, tile)));
+            let tiles: Vec<_> = tiles.collect::<Option<_>>()?;
+            file.extend(
+                tessera_planners::npy_band(task, row, tiles).expect("tiles have the bytes of their place"),
+            );
+        }
+        Some(file)
     }
 }

@@ -1,6 +1,7 @@
 //! The world of a run: lanes, agents, links and store on one clock, and the faults between them.
 
 mod agents;
+mod clients;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -8,19 +9,16 @@ use std::sync::Arc;
 
 use tessera_agent_core::Event as AgentEvent;
 use tessera_hub_core::lane::{Config, Lane};
-use tessera_hub_core::record::Base;
-use tessera_hub_core::{
-    Answer, BatchId, Effect, Event, LaneMessage, NewJob, Outcome, Planted, Record, RequestId, home_lane,
-};
-use tessera_planners::Plan;
+use tessera_hub_core::{BatchId, Effect, Event, LaneMessage, Planted, Record, RequestId, home_lane};
 use tessera_protocol::id::{Digest, JobId};
-use tessera_protocol::spec::{JobSpec, Manifest};
+use tessera_protocol::matrix::Task;
 use tessera_protocol::unit::{LaneIndex, Tick, UnixMillis};
 
 use super::agent::{Agent, Kind};
 use super::checker::{self, Violation};
 use super::random::Random;
 use super::store::{Commit, Store};
+use super::workload::{self, Workload};
 
 /// When faults stop and the world heals. *Units*: simulated milliseconds.
 const FAULTS_UNTIL_MS: u64 = 60_000;
@@ -47,6 +45,12 @@ pub struct Report {
     pub crashes: u64,
     /// Jobs that ended with a result.
     pub done: u64,
+    /// Matrices read from the store.
+    pub assembled: u64,
+    /// Jobs that went beyond their first round.
+    pub went_on: u64,
+    /// Pieces of inputs that reached agents.
+    pub pieces: u64,
 }
 
 /// Fault rates of one seed, each drawn on its own so that runs differ in kind and not only in luck.
@@ -56,6 +60,8 @@ struct Swarm {
     agents: u8,
     liar: bool,
     clumsy: Option<Kind>,
+    /// Whether some agents know no matrices.
+    old: bool,
     drop: u64,
     duplicate: u64,
     delay_ms: u64,
@@ -63,6 +69,7 @@ struct Swarm {
     freeze: u64,
     hub_crash: u64,
     commit_fails: u64,
+    disk_ms: u64,
 }
 
 /// Something that will happen.
@@ -82,6 +89,13 @@ enum Due {
         lane: u16,
         batch: BatchId,
         record: Box<Record>,
+    },
+    /// The tiles of a matrix have been read, or could not be.
+    Assembled {
+        life: u64,
+        lane: u16,
+        job: JobId,
+        task: Arc<Task>,
     },
     /// Something reaches an agent's process, over the session it names if any.
     Agent {
@@ -111,6 +125,7 @@ enum Due {
 struct World {
     random: Random,
     swarm: Swarm,
+    workload: Workload,
     settings: Settings,
     now: u64,
     due: BinaryHeap<Reverse<(u64, u64)>>,
@@ -143,7 +158,9 @@ pub fn run(seed: u64, settings: Settings) -> Result<Report, Violation> {
         world.happen(due)?;
     }
     checker::ended(&world.store)?;
-    world.report.done = world.store.jobs.len() as u64;
+    let ended = || world.store.jobs.values();
+    world.report.done = ended().filter(|stored| stored.is_done()).count() as u64;
+    world.report.went_on = ended().filter(|stored| stored.went_on()).count() as u64;
     world.report.trace = Digest::of(&world.trace);
     Ok(world.report)
 }
@@ -157,6 +174,7 @@ impl World {
             agents: 1 + random.below(6) as u8,
             liar: random.chance(300),
             clumsy: [None, None, Some(Kind::Garbler), Some(Kind::Failer)][random.below(4) as usize],
+            old: random.chance(300),
             drop: rate(&mut random, 100),
             duplicate: rate(&mut random, 200),
             delay_ms: 1 + rate(&mut random, 3000),
@@ -164,11 +182,22 @@ impl World {
             freeze: rate(&mut random, 100),
             hub_crash: rate(&mut random, 200),
             commit_fails: rate(&mut random, 300),
+            disk_ms: 1 + rate(&mut random, 2000),
         };
-        let report = Report { trace: Digest([0; 32]), steps: 0, crashes: 0, done: 0 };
+        let workload = Workload::new(&mut random, swarm.liar, !swarm.liar && swarm.agents == 1);
+        let report = Report {
+            trace: Digest([0; 32]),
+            steps: 0,
+            crashes: 0,
+            done: 0,
+            assembled: 0,
+            went_on: 0,
+            pieces: 0,
+        };
         let mut world = World {
             random,
             swarm,
+            workload,
             settings,
             now: 0,
             due: BinaryHeap::new(),
@@ -198,7 +227,9 @@ impl World {
                 _ => Kind::Honest,
             };
             let pace = 1 + self.random.below(400);
-            self.agents.push(Agent::new(number, kind, pace));
+            // Those before have every kernel, and suffice for every check.
+            let is_old = self.swarm.old && number >= if self.swarm.liar { 4 } else { 2 };
+            self.agents.push(Agent::new(number, kind, pace, is_old));
             let at = self.random.below(2_000);
             self.reach_agent(at, usize::from(number), None, AgentEvent::Started);
         }
@@ -243,6 +274,14 @@ impl World {
         *last
     }
 
+    /// When the store has done what a lane asks of it: in the order it was asked.
+    fn written_at(&mut self, lane: u16) -> u64 {
+        let slow = self.random.below(self.swarm.disk_ms);
+        let at = self.in_order(1_000 + u64::from(lane), 999) + slow;
+        self.links.insert((1_000 + u64::from(lane), 999), at);
+        at
+    }
+
     fn any_order(&mut self) -> u64 {
         self.now + self.random.below(self.swarm.delay_ms)
     }
@@ -270,7 +309,7 @@ impl World {
             .filter(|stored| stored.end.is_none())
             .map(|stored| Event::JobRecovered {
                 job: stored.job.clone(),
-                progress: stored.progress.clone().map(Box::new),
+                progress: stored.recovered().map(Box::new),
             })
             .collect();
         for event in open {
@@ -313,7 +352,7 @@ impl World {
         let life = self.life;
         match effect {
             Effect::Persist { batch, record } => {
-                let at = self.in_order(1_000 + u64::from(lane), 999);
+                let at = self.written_at(lane);
                 self.at(at, Due::Commit { life, lane, batch, record: Box::new(record) });
             }
             Effect::Answer { request, answer } => self.answered(request, answer)?,
@@ -324,16 +363,18 @@ impl World {
             Effect::Welcome { session, welcome } => {
                 self.tell_agent(session, AgentEvent::Welcomed(welcome));
             }
-            Effect::SendJob { session, job, kernel, task } => {
-                let (kernel, bulk) = (kernel.to_owned(), self.random.chance(300));
-                let inline = (!bulk).then(|| task.to_vec());
-                self.tell_agent(session, AgentEvent::JobAnnounced { job, kernel, task: inline });
-                if let Some(agent) = self.agent_of(session.0).filter(|_| bulk) {
-                    // The agent reads nothing else before its welcome, which went ahead of this.
-                    let at = self.any_order().max(self.in_order(2_000, session.0 + 10_000));
-                    let event = AgentEvent::TaskArrived { job, task: task.to_vec() };
-                    self.reach_agent(at, agent, Some(session.0), event);
-                }
+            Effect::SendJob { session, job, kernel, task } => self.announce(session, job, kernel, &task),
+            Effect::SendPass { session, job, pass } => {
+                self.tell_agent(session, AgentEvent::PassSet { job, pass: pass.to_vec() });
+            }
+            Effect::SendInput { session, job, input, blake3, offset } => {
+                let piece = workload::piece(&self.store.jobs[&job].job, input, blake3, offset);
+                self.tell_agent_apart(session, AgentEvent::PieceArrived { job, input, offset, piece });
+            }
+            Effect::Assemble { job, task } => {
+                checker::whole(&self.store, job, &task)?;
+                let at = self.any_order() + self.random.below(self.swarm.disk_ms);
+                self.at(at, Due::Assembled { life, lane, job, task });
             }
             Effect::Assign { session, job, assignment } => {
                 let lost = self.faulty() && self.random.chance(self.swarm.drop);
@@ -362,35 +403,6 @@ impl World {
         self.at(at, Due::Hub { life, lane: to, event });
     }
 
-    fn answered(&mut self, request: RequestId, answer: Answer) -> Result<(), Violation> {
-        match answer {
-            Answer::Accepted(view) => {
-                checker::heard_of(&self.store, view.id)?;
-                let earlier = self.submitted.insert(request.0, view.id);
-                match earlier {
-                    Some(earlier) if earlier != view.id => return Err(Violation::SubmittedTwice(view.id)),
-                    Some(_) | None => {}
-                }
-            }
-            Answer::Replayed { job, .. } => {
-                checker::heard_of(&self.store, job)?;
-                self.submitted.insert(request.0, job);
-            }
-            Answer::Cancelled(view) => checker::shown(&self.store, &view)?,
-            Answer::StoreFailing => {
-                // What a client does: it tries again with the same key.
-                let at = self.now + 1_000;
-                match request.0 {
-                    number @ 0..100 => self.at(at, Due::Submit { number }),
-                    number @ 100..1_000 => self.at(at, Due::Extend { number: number - 100 }),
-                    _ => {}
-                }
-            }
-            Answer::Refused(_) | Answer::NotOpen | Answer::Stopping => {}
-        }
-        Ok(())
-    }
-
     // --- what happens ---------------------------------------------------------------------------
 
     fn happen(&mut self, due: Due) -> Result<(), Violation> {
@@ -405,7 +417,10 @@ impl World {
             Due::Commit { life, lane, batch, record } if life == self.life => {
                 self.commit(lane, batch, *record)?;
             }
-            Due::Hub { .. } | Due::Timer { .. } | Due::Commit { .. } => {}
+            Due::Assembled { life, lane, job, task } if life == self.life => {
+                self.assembled(lane, job, &task);
+            }
+            Due::Hub { .. } | Due::Timer { .. } | Due::Commit { .. } | Due::Assembled { .. } => {}
             Due::Agent { agent, life, session, event } => {
                 let who = &self.agents[agent];
                 if who.life == life && (session.is_none() || who.session == session) {
@@ -466,53 +481,13 @@ impl World {
         Ok(())
     }
 
-    /// Each job's client uses one idempotency key and its own job id per try, as the real one does.
-    fn submit(&mut self, number: u64) {
-        let mut random = Random::new(number ^ 0xabcd);
-        let paths = 1 + random.below(3_000);
-        let shard_size = 1 + random.below(200);
-        let verify =
-            if self.swarm.liar { "exact" } else { ["standard", "strict", "exact"][(number % 3) as usize] };
-        let verify = if self.agents.len() == 1 && verify == "exact" { "strict" } else { verify };
-        let retries = 16;
-        let text = format!(
-            r#"{{"name":"job {number}","workload":"monte_carlo","seed":{number},"verify":"{verify}",
-                "params":{{"model":"pi","paths":{paths},"shard_size":{shard_size}}},"limits":{{"retries":{retries}}}}}"#
-        );
-        let manifest: Manifest = JobSpec::from_json(text.as_bytes())
-            .and_then(JobSpec::check)
-            .expect("the workload writes right specifications");
-        self.enter(number, manifest, None, format!("key {number}"));
-    }
-
-    /// Continues a job that is done, as a client would who asks for more paths.
-    fn extend(&mut self, number: u64) {
-        let Some(stored) = self.submitted.get(&number).and_then(|job| self.store.jobs.get(job)) else {
-            return;
-        };
-        let Some((_, Outcome::Done { tally, .. })) = &stored.end else { return };
-        let base = Base { job: stored.job.id, tally: (**tally).clone() };
-        let paths = stored.job.manifest.spec().params.paths() + 500;
-        let manifest = stored.job.manifest.with_paths(paths).expect("500 more paths are allowed");
-        self.enter(100 + number, manifest, Some(base), format!("extension {number}"));
-    }
-
-    fn enter(&mut self, number: u64, manifest: Manifest, base: Option<Base>, key: String) {
-        let first = base.as_ref().map_or(0, |base| base.tally.samples);
-        let plan = Plan::new(&manifest, first).expect("the workload's jobs can be planned");
-        let mut bytes = [0; 10];
-        bytes[..8].copy_from_slice(&self.random.draw().to_le_bytes());
-        let job = NewJob {
-            id: JobId::new(self.now, bytes),
-            manifest,
-            plan,
-            created: UnixMillis(1_763_000_000_000 + self.now),
-            base,
-            idempotency_key: Some(key),
-        };
-        let (life, now) = (self.life, self.now);
-        let lane = home_lane(job.id, self.swarm.lanes).0;
-        let event = Event::JobSubmitted { request: RequestId(number), job: Arc::new(job) };
-        self.at(now, Due::Hub { life, lane, event });
+    /// A store that could not be read says so; tiles it has do not go away.
+    fn assembled(&mut self, lane: u16, job: JobId, task: &Task) {
+        let fails = self.faulty() && self.random.chance(self.swarm.commit_fails);
+        let file = self.store.jobs.get(&job).filter(|_| !fails).and_then(|stored| stored.assembled(task));
+        self.report.assembled += u64::from(file.is_some());
+        let output = file.map(|file| (Digest::of(&file), file.len() as u64));
+        let (at, life) = (self.any_order(), self.life);
+        self.at(at, Due::Hub { life, lane, event: Event::Assembled { job, output } });
     }
 }

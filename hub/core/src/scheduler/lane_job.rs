@@ -3,7 +3,11 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use crate::message::{Claim, Errand, Work};
+use tessera_protocol::id::JobId;
+use tessera_protocol::unit::LaneIndex;
+
+use crate::effect::Outbox;
+use crate::message::{Claim, Errand, LaneMessage, Work};
 use crate::ranges::Ranges;
 
 /// Whether this lane waits for its job's home.
@@ -15,6 +19,8 @@ pub(super) enum Supply {
     Asked(u64),
     /// The home has nothing now and will say when that changes.
     Dry,
+    /// Nobody here has the kernel: nothing is asked for before somebody comes who has.
+    Unable,
 }
 
 /// A job as this lane runs it.
@@ -32,6 +38,24 @@ pub(super) struct LaneJob {
 impl LaneJob {
     pub(super) fn has_work(&self) -> bool {
         !self.pending.is_empty() || !self.errands.is_empty()
+    }
+
+    pub(super) fn kernel(&self) -> &'static str {
+        self.work.plan.kernel()
+    }
+
+    /// Gives back to the home what waits here for an agent; says how many shards were pending.
+    pub(super) fn release(&mut self, job: JobId, lane: LaneIndex, out: &mut Outbox) -> u64 {
+        let pending = self.pending.count();
+        if pending > 0 {
+            let ranges = self.pending.take_all();
+            out.tell(self.work.home, LaneMessage::ShardsReturned { job, ranges });
+        }
+        for mut errand in self.errands.drain(..) {
+            errand.tried.push(lane);
+            out.tell(self.work.home, LaneMessage::ErrandReturned { job, errand });
+        }
+        pending
     }
 
     pub(super) fn queue(&self) -> usize {

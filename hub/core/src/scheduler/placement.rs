@@ -70,7 +70,9 @@ impl Scheduler {
                 let Some(lane_job) = self.jobs.get_mut(&job) else {
                     continue;
                 };
-                if lane_job.supply == Supply::Unasked {
+                if !self.kernels.contains_key(lane_job.kernel()) {
+                    lane_job.supply = Supply::Unable;
+                } else if lane_job.supply == Supply::Unasked {
                     let count = self.credit;
                     lane_job.supply = Supply::Asked(count);
                     self.asked += count;
@@ -84,7 +86,7 @@ impl Scheduler {
         let Some(lane_job) = self.jobs.get_mut(&job) else {
             return Placed::Nothing;
         };
-        let kernel = lane_job.work.plan.kernel();
+        let kernel = lane_job.kernel();
         let able = |agent: &Agent| agent.hello.kernels.iter().any(|name| name == kernel);
         let mut position = 0;
         while position < ERRANDS_LOOKED_AT_MAX

@@ -2,6 +2,8 @@
 //!
 //! Owns the machine: memory and the execution of a launch. One thread runs until it ends or waits.
 
+use std::collections::HashMap;
+
 use super::PtxError;
 use super::memory::{Memory, load, store};
 use super::parse::{Atomic, Instruction, Kernel, Module, Place, Space, Special, Width};
@@ -15,6 +17,8 @@ pub struct Machine {
     executed: u64,
     /// The last block and thread first.
     backwards: bool,
+    /// Which instructions of each kernel were ever executed.
+    reached: HashMap<String, Vec<bool>>,
 }
 
 /// Where a thread goes on, or that it has ended.
@@ -45,6 +49,17 @@ impl Machine {
         self.executed
     }
 
+    /// Of each kernel that ran: its name, and the numbers of the instructions that no thread ever came to.
+    pub fn unreached(&self) -> Vec<(&str, Vec<usize>)> {
+        let numbers = |reached: &[bool]| {
+            reached.iter().enumerate().filter(|(_, reached)| !**reached).map(|(number, _)| number).collect()
+        };
+        let mut all: Vec<_> =
+            self.reached.iter().map(|(name, reached)| (name.as_str(), numbers(reached))).collect();
+        all.sort_unstable();
+        all
+    }
+
     /// Runs the last block and thread first from now on. A kernel that lacks a barrier gives other bytes then.
     pub fn turn_around(&mut self) {
         self.backwards = !self.backwards;
@@ -67,6 +82,7 @@ impl Machine {
     ) -> Result<(), PtxError> {
         let kernel = module.kernel(name)?;
         let mut template = template(kernel, name, arguments)?;
+        let mut reached = self.reached.remove(name).unwrap_or_else(|| vec![false; kernel.code.len()]);
         for y in self.order(blocks[1]) {
             for x in self.order(blocks[0]) {
                 for (register, special) in &kernel.specials {
@@ -78,14 +94,21 @@ impl Machine {
                     };
                     template[*register as usize] = u64::from(value);
                 }
-                self.block(kernel, &template, threads)?;
+                self.block(kernel, &template, threads, &mut reached)?;
             }
         }
+        self.reached.insert(name.to_owned(), reached);
         Ok(())
     }
 
     /// Runs the threads of one block from barrier to barrier.
-    fn block(&mut self, kernel: &Kernel, template: &[u64], threads: u32) -> Result<(), PtxError> {
+    fn block(
+        &mut self,
+        kernel: &Kernel,
+        template: &[u64],
+        threads: u32,
+        reached: &mut [bool],
+    ) -> Result<(), PtxError> {
         let mut shared = vec![0u8; kernel.shared_bytes];
         let fill = |registers: &mut [u64], thread: u32| {
             registers.copy_from_slice(template);
@@ -100,7 +123,7 @@ impl Machine {
             let mut registers = vec![0; kernel.registers];
             for thread in self.order(threads) {
                 fill(&mut registers, thread);
-                self.thread(kernel, 0, &mut registers, &mut shared)?;
+                self.thread(kernel, 0, &mut registers, &mut shared, reached)?;
             }
             return Ok(());
         }
@@ -114,7 +137,7 @@ impl Machine {
                 let stop = &mut stops[thread as usize];
                 let registers = &mut files[thread as usize * kernel.registers..][..kernel.registers];
                 if let Stop::Barrier { next } = *stop {
-                    *stop = self.thread(kernel, next, registers, &mut shared)?;
+                    *stop = self.thread(kernel, next, registers, &mut shared, reached)?;
                 }
             }
             let ended = stops.iter().filter(|stop| **stop == Stop::End).count();
@@ -133,10 +156,12 @@ impl Machine {
         first: usize,
         registers: &mut [u64],
         shared: &mut [u8],
+        reached: &mut [bool],
     ) -> Result<Stop, PtxError> {
         let mut next = first;
         loop {
             let instruction = kernel.code[next];
+            reached[next] = true;
             next += 1;
             self.executed += 1;
             match instruction {

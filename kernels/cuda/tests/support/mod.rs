@@ -34,6 +34,9 @@ pub fn assert_same_tally<B: Backend>(backend: &mut B, what: &str, task: &Task, f
     }
 }
 
+/// Paths of [`book`] whose first number of the first driver lies in the tail of the normal distribution: an even and an odd one.
+const TAIL_PATHS: [u64; 2] = [73_512_488, 1_936_505];
+
 /// The whole set of Monte Carlo workloads, as many paths as are cheap.
 pub fn assert_same_tallies<B: Backend>(backend: &mut B, paths: u64) {
     for (first, paths) in [(0, 20 * paths), (12_345, 1), ((1 << 32) - 100, paths)] {
@@ -47,6 +50,12 @@ pub fn assert_same_tallies<B: Backend>(backend: &mut B, paths: u64) {
     }
     assert_same_tally(backend, "every payoff", &every_payoff(), 4_711, paths);
     assert_same_tally(backend, "wild", &wild(), 3, paths);
+    assert_same_tally(backend, "spread", &spread(), 3, paths);
+    assert_same_tally(backend, "an overflowing book", &overflowing_book(), 0, paths);
+    // Normal numbers from the tail are rare: these paths have one.
+    for path in TAIL_PATHS {
+        assert_same_tally(backend, "a tail", &call, path, 1);
+    }
     assert_same_tally(backend, "overflowing", &overflowing(), 0, paths);
     let overflow = monte_carlo(backend, &overflowing(), 0, paths, &|| false);
     assert!(
@@ -134,6 +143,8 @@ pub fn assert_same_products<T: Reference, B: Backend>(backend: &mut B) {
     let whole = Cut { tile: 4096, depth: 4096 };
     assert_same_product::<T, B>(backend, [100, 97, 101], [false, false], [1.0, 0.0], whole);
     assert_same_product::<T, B>(backend, [130, 19, 66], [true, true], [-0.3, 1.7], whole);
+    let deep = Cut { tile: 4096, depth: 11 };
+    assert_same_product::<T, B>(backend, [129, 25, 130], [false, false], [0.5, 0.0], deep);
     let small = Cut { tile: 48, depth: 5 };
     assert_same_product::<T, B>(backend, [50, 23, 97], [false, true], [2.0, -1.0], small);
     for shape in [[1, 1, 1], [1, 40, 1], [3, 0, 2], [0, 4, 4], [65, 8, 1], [1, 9, 129]] {

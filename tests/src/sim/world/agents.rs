@@ -26,6 +26,24 @@ impl World {
         }
     }
 
+    /// Tells an agent of a job, whose task may travel on a stream of its own.
+    pub(super) fn announce(&mut self, session: SessionId, job: JobId, kernel: &str, task: &[u8]) {
+        let (kernel, bulk) = (kernel.to_owned(), self.random.chance(300));
+        let inline = (!bulk).then(|| task.to_vec());
+        self.tell_agent(session, AgentEvent::JobAnnounced { job, kernel, task: inline });
+        if bulk {
+            self.tell_agent_apart(session, AgentEvent::TaskArrived { job, task: task.to_vec() });
+        }
+    }
+
+    /// Over a stream of its own. The agent reads nothing before its welcome, which went ahead of this.
+    pub(super) fn tell_agent_apart(&mut self, session: SessionId, event: AgentEvent) {
+        if let Some(agent) = self.agent_of(session.0) {
+            let at = self.any_order().max(self.in_order(2_000, session.0 + 10_000));
+            self.reach_agent(at, agent, Some(session.0), event);
+        }
+    }
+
     pub(super) fn reach_hub(&mut self, at: u64, agent: usize, event: Event) {
         let (life, lane) = (self.life, self.agents[agent].lane);
         self.at(at, Due::Hub { life, lane, event });
@@ -72,20 +90,7 @@ impl World {
                 self.reach_agent(at, agent, Some(self.sessions), AgentEvent::HubReached);
             }
             AgentEffect::SendControl(message) => self.control(agent, message),
-            AgentEffect::SendWork(AgentWork::Results { job, items }) => {
-                let answer = |item: ShardResult| ShardAnswer {
-                    index: ShardIndex(item.index),
-                    epoch: Epoch(item.epoch),
-                    digest: Digest(item.digest),
-                    partial: item.partial,
-                };
-                let answers = items.into_iter().map(answer).collect();
-                self.send(agent, |session| Event::ResultsArrived { session, job: JobId(job), answers });
-            }
-            AgentEffect::SendWork(AgentWork::Failed { job, index, epoch, failure }) => {
-                let (job, index, epoch) = (JobId(job), ShardIndex(index), Epoch(epoch));
-                self.send(agent, |session| Event::ShardFailed { session, job, index, epoch, failure });
-            }
+            AgentEffect::SendWork(work) => self.answer(agent, work),
             AgentEffect::SendBulk { header: BulkHeader::Partial { job, index, epoch }, payload } => {
                 let (job, index, epoch) = (JobId(job), ShardIndex(index), Epoch(epoch));
                 self.send(agent, |session| Event::PartialArrived {
@@ -96,7 +101,16 @@ impl World {
                     partial: payload,
                 });
             }
-            AgentEffect::SendBulk { header: BulkHeader::Task { .. }, .. } => panic!("agents send no tasks"),
+            AgentEffect::SendBulk { header: BulkHeader::Task { .. } | BulkHeader::Input { .. }, .. } => {
+                panic!("agents send partials");
+            }
+            AgentEffect::StorePiece { fetch, input, offset, piece } => {
+                self.agents[agent].store(input, offset, &piece);
+                self.report.pieces += 1;
+                let at = self.now + self.random.below(self.swarm.disk_ms);
+                self.reach_agent(at, agent, None, AgentEvent::PieceStored { fetch });
+            }
+            AgentEffect::DropInput { input } => self.agents[agent].drop_input(input),
             AgentEffect::StartShard { slot, work } => {
                 let outcome = self.agents[agent].compute(&work);
                 let at = self.now + self.agents[agent].pace_ms;
@@ -110,9 +124,37 @@ impl World {
             }
             // A cancelled shard still ends when its time has come.
             AgentEffect::CancelShard { .. }
+            | AgentEffect::DropJob { .. }
+            | AgentEffect::AnnounceUnusable { .. }
             | AgentEffect::RememberHub
             | AgentEffect::AnnounceRetry { .. } => {}
             AgentEffect::Exit { reason } => panic!("nobody asked the agent to end: {reason:?}"),
+        }
+    }
+
+    fn answer(&mut self, agent: usize, work: AgentWork) {
+        match work {
+            AgentWork::Results { job, items } => {
+                let answer = |item: ShardResult| ShardAnswer {
+                    index: ShardIndex(item.index),
+                    epoch: Epoch(item.epoch),
+                    digest: Digest(item.digest),
+                    partial: item.partial,
+                };
+                let answers = items.into_iter().map(answer).collect();
+                self.send(agent, |session| Event::ResultsArrived { session, job: JobId(job), answers });
+            }
+            AgentWork::Failed { job, index, epoch, failure } => {
+                let (job, index, epoch) = (JobId(job), ShardIndex(index), Epoch(epoch));
+                self.send(agent, |session| Event::ShardFailed { session, job, index, epoch, failure });
+            }
+            // Of a fetch nothing is lost but with its session: the agent asks once.
+            AgentWork::Fetch { job, input, offset } => {
+                let Some(session) = self.agents[agent].session else { return };
+                let at = self.in_order(session + 10_000, 2_000);
+                let (session, job) = (SessionId(session), JobId(job));
+                self.reach_hub(at, agent, Event::InputWanted { session, job, input, offset });
+            }
         }
     }
 
@@ -127,6 +169,7 @@ impl World {
             AgentControl::Heartbeat { holding } => {
                 self.send(agent, |session| Event::HeartbeatArrived { session, holding });
             }
+            AgentControl::Devices(_) => panic!("no toy kernel runs on a GPU"),
             AgentControl::Leaving => self.send(agent, |session| Event::AgentLeaving { session }),
         }
     }

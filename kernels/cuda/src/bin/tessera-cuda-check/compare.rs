@@ -8,7 +8,9 @@ use tessera_cuda::{CudaError, Device};
 use tessera_kernels::isa::Isa;
 use tessera_protocol::monte_carlo::{Payoff, Task};
 
-use crate::workloads::{PI, book, contract, every_payoff, noise, overflowing, wild};
+use crate::workloads::{
+    PI, book, contract, every_payoff, noise, overflowing, overflowing_book, spread, wild,
+};
 
 /// One workload's two digests.
 pub(crate) struct Digests {
@@ -37,7 +39,9 @@ pub(crate) fn all(device: &mut Device, quick: bool) -> Result<Vec<Digests>, Cuda
         ("one call", &call, 3, 20_000_001),
         ("every payoff", &every_payoff(), 4_711, 2_000_000),
         ("wild", &wild(), 5, 1_000_000),
+        ("spread", &spread(), 1, 1_000_000),
         ("overflowing", &overflowing(), 0, 1_000_000),
+        ("overflowing book", &overflowing_book(), 0, 1_000_000),
     ] {
         digests.push(tally(device, name, task, first, if quick { paths / 1000 } else { paths })?);
     }

@@ -57,25 +57,48 @@ pub(crate) fn every_payoff() -> Task {
     book(&[&[0.1, 0.35, 0.5, 1.25], &[0.25, 0.5, 2.0]], contracts)
 }
 
-/// Prices over hundreds of orders of magnitude: every branch of the exponential and every depth of the sums.
+/// A contract whose price spreads over `volatility` times the square root of its time, in exponents, around the spot.
+fn spreading(volatility: f64, expiry: u32, payoff: Payoff) -> Contract {
+    let usual = contract(0, expiry, payoff);
+    Contract { volatility, dividend: usual.rate - 0.5 * volatility * volatility, ..usual }
+}
+
+/// Prices from zero to infinity, for every style: puts, which have a payoff all the way.
 pub(crate) fn wild() -> Task {
-    let volatile = |volatility: f64, payoff: Payoff| Contract { volatility, ..contract(0, 1, payoff) };
-    let tiny = Contract { spot: 1e-290, strike: 1.1e-290, ..volatile(9.0, Payoff::EuropeanPut) };
+    let continuous = Payoff::DownAndOutPut { barrier: 99.999, monitoring: Monitoring::Continuous };
+    let discrete = Payoff::DownAndOutPut { barrier: 1e-290, monitoring: Monitoring::Discrete(vec![0, 1]) };
+    let tiny = contract(0, 1, Payoff::EuropeanPut);
     let contracts = vec![
-        volatile(6.0, Payoff::EuropeanCall),
-        volatile(14.0, Payoff::EuropeanPut),
-        volatile(5.0, Payoff::DownAndOutCall { barrier: 99.999, monitoring: Monitoring::Continuous }),
-        volatile(24.0, Payoff::DigitalCall { payout: 1.0 }),
-        volatile(11.0, Payoff::AsianPut { fixings: vec![0, 1] }),
-        tiny,
+        spreading(130.0, 1, Payoff::EuropeanPut),
+        spreading(130.0, 1, Payoff::AsianPut { fixings: vec![0, 1] }),
+        spreading(130.0, 1, continuous),
+        spreading(130.0, 1, discrete),
+        spreading(130.0, 1, Payoff::DigitalPut { payout: 1.0 }),
+        Contract { spot: 1e-290, strike: 1.1e-290, volatility: 0.9, ..tiny },
     ];
     book(&[&[1.0, 30.0]], contracts)
 }
 
+/// Payoffs, deltas and values of the book over hundreds of binary orders of magnitude, all of them summed.
+pub(crate) fn spread() -> Task {
+    let call = spreading(45.0, 0, Payoff::EuropeanCall);
+    let put = spreading(45.0, 0, Payoff::EuropeanPut);
+    let contracts = vec![
+        Contract { strike: 1e-140, quantity: -1.0, ..call },
+        Contract { strike: 1e140, quantity: 0.0, ..put },
+    ];
+    book(&[&[1.0]], contracts)
+}
+
 /// Some paths' prices leave the range of doubles.
 pub(crate) fn overflowing() -> Task {
-    let wide = Contract { volatility: 40.0, spot: 1e60, ..contract(0, 0, Payoff::EuropeanCall) };
-    book(&[&[60.0]], vec![contract(0, 0, Payoff::EuropeanPut), Contract { rate: 14.0, ..wide }])
+    let contracts = vec![contract(0, 0, Payoff::EuropeanPut), spreading(100.0, 0, Payoff::EuropeanCall)];
+    book(&[&[60.0]], contracts)
+}
+
+/// Squares of the book's values leave the range of doubles, and nothing else does.
+pub(crate) fn overflowing_book() -> Task {
+    book(&[&[1.0]], vec![Contract { quantity: 1e200, ..contract(0, 0, Payoff::EuropeanPut) }])
 }
 
 /// A number that is not special but has a full significand.

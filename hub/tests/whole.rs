@@ -1,0 +1,272 @@
+//! The `hub` binary with its real store behind the HTTP API: files of matrix jobs, and what a kill leaves.
+
+#[allow(dead_code, reason = "the tests of the transport need more of it")]
+mod agent;
+#[allow(dead_code, reason = "the tests of the HTTP API need more of it")]
+#[path = "http/client.rs"]
+mod client;
+#[path = "whole/pieces.rs"]
+mod pieces;
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use client::{Answer, Connection, head};
+use serde_json::{Value, json};
+use tessera_hub::{output, records};
+use tessera_hub_core::{NewJob, Outcome, Record};
+use tessera_planners::Plan;
+use tessera_protocol::api::{JobState, JobView};
+use tessera_protocol::id::{Digest, JobId};
+use tessera_protocol::limits::INPUT_PIECE_BYTES;
+use tessera_protocol::spec::JobSpec;
+use tessera_protocol::token::EnrolmentToken;
+use tessera_protocol::unit::UnixMillis;
+use tessera_storage::{Commit, Embedded, Engine, Family};
+
+/// A hub of its own process.
+struct Hub {
+    process: Child,
+    address: SocketAddr,
+    /// Where agents connect.
+    quic: SocketAddr,
+    /// For one agent.
+    token: EnrolmentToken,
+    bearer: String,
+}
+
+impl Hub {
+    /// Starts a hub; its key is the one it announces at its first start.
+    fn start(data: &Path, bearer: Option<String>) -> Hub {
+        let any = "127.0.0.1:0";
+        let mut process = Command::new(env!("CARGO_BIN_EXE_hub"))
+            .args([
+                "serve", "--json", "--lanes", "1", "--http", any, "--quic", any, "--log", "error", "--data",
+            ])
+            .arg(data)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut said).unwrap();
+        let said: Value = serde_json::from_str(&said).unwrap();
+        let first = said["api_key"].as_str().map(|key| format!("Bearer {key}"));
+        let text = |field: &str| said[field].as_str().unwrap();
+        let address = text("http").parse().unwrap();
+        let (quic, token) = (text("quic").parse().unwrap(), text("agent_token").parse().unwrap());
+        Hub { process, address, quic, token, bearer: bearer.or(first).unwrap() }
+    }
+
+    fn begin(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<usize>) -> Connection {
+        let mut connection = Connection::open(self.address);
+        let all = [&[("authorization", self.bearer.as_str())], headers].concat();
+        connection.send(&head(method, path, &all, body));
+        connection
+    }
+
+    fn get(&self, path: &str) -> Answer {
+        self.begin("GET", path, &[], None).read_answer()
+    }
+
+    fn put(&self, path: &str, body: &[u8]) -> Answer {
+        let mut connection = self.begin("PUT", path, &[], Some(body.len()));
+        connection.send_bytes(body);
+        connection.read_answer()
+    }
+
+    fn submit(&self, spec: &Value) -> Answer {
+        let text = spec.to_string();
+        let json = [("content-type", "application/json")];
+        let mut connection = self.begin("POST", "/v1/jobs", &json, Some(text.len()));
+        connection.send(&text);
+        connection.read_answer()
+    }
+
+    /// As a power cut does.
+    fn kill(mut self) -> String {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+        self.bearer.clone()
+    }
+}
+
+impl Drop for Hub {
+    fn drop(&mut self) {
+        // It may be dead already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// A `.npy` file of 16 × 16 doubles that nothing looks into.
+fn file(number: u8) -> (Vec<u8>, Digest, String) {
+    let bytes = vec![number; 128 + 16 * 16 * 8];
+    let digest = Digest::of(&bytes);
+    let path = format!("/v1/inputs/{digest}");
+    (bytes, digest, path)
+}
+
+fn product_of_files(a: Digest, b: Digest, bytes_of_a: u64) -> Value {
+    let operand = |name: &str| json!({"input": name, "rows": 16, "cols": 16});
+    json!({
+        "name": "p", "workload": "gemm",
+        "params": {"dtype": "f64", "a": operand("a.npy"), "b": operand("b.npy")},
+        "inputs": [
+            {"name": "a.npy", "blake3": a, "bytes": bytes_of_a},
+            {"name": "b.npy", "blake3": b, "bytes": 2_176},
+        ],
+    })
+}
+
+#[test]
+fn a_job_is_refused_until_its_files_are_here_as_it_says_and_files_survive_the_hub() {
+    let data = tempfile::tempdir().unwrap();
+    let hub = Hub::start(data.path(), None);
+    let ((bytes_a, a, path_a), (bytes_b, b, path_b)) = (file(1), file(2));
+    let fields = |answer: &Answer| -> Vec<String> {
+        assert_eq!((answer.status, answer.code().as_str()), (422, "spec_invalid"), "{answer:?}");
+        let errors = answer.json()["errors"].as_array().unwrap().clone();
+        errors.iter().map(|error| error["field"].as_str().unwrap().to_owned()).collect()
+    };
+    let spec = product_of_files(a, b, 2_176);
+    assert_eq!(fields(&hub.submit(&spec)), ["inputs[0].blake3", "inputs[1].blake3"]);
+    assert_eq!(hub.put(&path_a, &bytes_a).status, 201);
+    assert_eq!(fields(&hub.submit(&spec)), ["inputs[1].blake3"]);
+    assert_eq!(hub.put(&path_b, &bytes_b).status, 201);
+    let other_length = hub.submit(&product_of_files(a, b, 2_175));
+    assert_eq!(fields(&other_length), ["inputs[0].bytes"]);
+    assert!(other_length.json()["detail"].as_str().unwrap().contains("2176"), "{other_length:?}");
+    let bearer = hub.kill();
+
+    let hub = Hub::start(data.path(), Some(bearer));
+    assert_eq!(hub.get(&path_a).header("tessera-input-bytes"), Some("2176"));
+    assert_eq!(hub.put(&path_b, &bytes_b).status, 200);
+    let answer = hub.submit(&spec);
+    assert_eq!(answer.status, 201, "{answer:?}");
+    let id = answer.json()["id"].as_str().unwrap().to_owned();
+    assert_eq!(hub.get(&format!("/v1/jobs/{id}/output")).code(), "job_not_done");
+    let metrics = String::from_utf8(hub.get("/metrics").body).unwrap();
+    for line in
+        ["tessera_uploads 0\n", "tessera_upload_bytes_total 0\n", "method=\"PUT\",status=\"200\"} 1\n"]
+    {
+        assert!(metrics.contains(line), "{line} is not in\n{metrics}");
+    }
+}
+
+#[test]
+fn a_hub_that_is_killed_in_the_middle_of_an_upload_keeps_nothing_of_it() {
+    let data = tempfile::tempdir().unwrap();
+    let hub = Hub::start(data.path(), None);
+    let (whole, _, path) = file(1);
+    assert_eq!(hub.put(&path, &whole).status, 201);
+    let bytes = vec![7; INPUT_PIECE_BYTES as usize + 1_000];
+    let cut = format!("/v1/inputs/{}", Digest::of(&bytes));
+    let mut connection = hub.begin("PUT", &cut, &[], Some(bytes.len()));
+    connection.send_bytes(&bytes[..bytes.len() - 1]);
+    let stored = |hub: &Hub| String::from_utf8(hub.get("/metrics").body).unwrap();
+    let started = Instant::now();
+    let after_piece = format!("tessera_upload_bytes_total {}\n", whole.len() as u64 + INPUT_PIECE_BYTES);
+    while !stored(&hub).contains(&after_piece) {
+        assert!(started.elapsed() < Duration::from_secs(10), "the first piece is stored");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let bearer = hub.kill();
+    let pieces = || {
+        let store = Embedded::open(data.path()).unwrap();
+        store.snapshot().unwrap().range(&Family::Pieces.range(), usize::MAX).unwrap().len()
+    };
+    assert!(pieces() > 1);
+    let hub = Hub::start(data.path(), Some(bearer));
+    assert_eq!((hub.get(&cut).status, hub.get(&path).status), (404, 200));
+    let bearer = hub.kill();
+    assert_eq!(pieces(), 1, "that of the whole file");
+    let hub = Hub::start(data.path(), Some(bearer));
+    assert_eq!(hub.put(&cut, &bytes).status, 201);
+}
+
+/// Puts a finished product of 2,048 × 2,048 doubles into a store; gives its file.
+fn finished_product(data: &Path) -> (JobId, Vec<u8>) {
+    let matrix = json!({"random": "uniform", "rows": 2_048, "cols": 2_048});
+    let spec = json!({
+        "name": "p", "workload": "gemm",
+        "params": {"dtype": "f64", "a": matrix, "b": matrix, "tile": [1_024, 1_024]},
+    });
+    let manifest = JobSpec::from_json(spec.to_string().as_bytes()).unwrap().check().unwrap();
+    let plan = Plan::new(&manifest, 0).unwrap();
+    let task = plan.matrix().unwrap().clone();
+    let id = JobId::new(5, [1; 10]);
+    let store = Embedded::open(data).unwrap();
+    let commit = |record: &Record| assert_eq!(store.commit(records::batch_of(record)).unwrap(), Commit::Done);
+    for tile in 0..task.tile_count() {
+        let element = |at: u32| f64::from(at + (tile as u32 + 1) * 10_000_000).to_le_bytes();
+        let bytes: Vec<u8> = (0..1 << 20).flat_map(element).collect();
+        commit(&Record::TileReduced { job: id, plan: plan.digest(), tile, bytes: bytes.into() });
+    }
+    let snapshot = store.snapshot().unwrap();
+    let file: Vec<u8> =
+        output::parts(&task).flat_map(|part| output::read(&*snapshot, id, &task, &part).unwrap()).collect();
+    let (digest, bytes) = output::digest(&*snapshot, id, &task).unwrap();
+    let document = tessera_planners::finish_matrix(&plan, digest, bytes).unwrap();
+    let spec = manifest.spec();
+    let view = JobView {
+        id,
+        name: spec.name.clone(),
+        project: spec.project.clone(),
+        state: JobState::Queued,
+        manifest_digest: manifest.digest(),
+        verify: spec.verify,
+        priority: spec.priority,
+        created_ms: UnixMillis(5),
+        ended_ms: None,
+        paths: 0,
+        extends: None,
+        cost: plan.cost(),
+        shards: plan.shards(),
+        shards_done: 0,
+        attempts: 0,
+        checks: 0,
+        mismatches: 0,
+        checks_skipped: 0,
+        lanes: vec![0],
+        digest: None,
+        failure: None,
+        waiting: None,
+    };
+    let created = UnixMillis(5);
+    let job = Arc::new(NewJob { id, manifest, plan, created, base: None, idempotency_key: None });
+    commit(&Record::JobAccepted { job, view: Box::new(view.clone()) });
+    let view = JobView { state: JobState::Done, digest: Some(Digest::of(&document)), ..view };
+    let outcome = Outcome::Done { result: document.into(), tally: None };
+    commit(&Record::JobEnded { job: id, view: Box::new(view), outcome });
+    (id, file)
+}
+
+#[test]
+fn a_result_file_is_streamed_and_clients_that_do_not_read_theirs_hold_up_nobody() {
+    let data = tempfile::tempdir().unwrap();
+    let (id, file) = finished_product(data.path());
+    let hub = Hub::start(data.path(), None);
+    let path = format!("/v1/jobs/{id}/output");
+    let idle: Vec<Connection> = (0..8)
+        .map(|_| {
+            let mut connection = hub.begin("GET", &path, &[], None);
+            assert_eq!(connection.read_head().status, 200);
+            connection
+        })
+        .collect();
+    std::thread::sleep(Duration::from_millis(500));
+    let started = Instant::now();
+    let document = hub.get(&format!("/v1/jobs/{id}/result"));
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    let answer = hub.get(&path);
+    assert!(answer.status == 200 && answer.body == file);
+    let digest = Digest::of(&file).to_string();
+    assert_eq!(answer.header("tessera-digest"), Some(digest.as_str()));
+    let output = &document.json()["output"];
+    assert_eq!((&output["blake3"], &output["bytes"]), (&json!(digest), &json!(file.len())));
+    drop(idle);
+}
