@@ -11,6 +11,7 @@ use tessera_kernels::isa::Isa;
 use tessera_kernels::matrix::{self, Matrix, Prepared};
 use tessera_kernels::monte_carlo;
 use tessera_protocol::id::Digest;
+use tessera_protocol::monte_carlo::Refine;
 use tessera_protocol::wire::ShardFailure;
 
 /// A job's task with all that its shards need.
@@ -92,11 +93,13 @@ impl Program {
         isa: Isa,
         stop: &dyn Fn() -> bool,
     ) -> Result<Vec<u8>, Trouble> {
-        if !work.pass.is_empty() {
-            return Err(Trouble::Pass);
-        }
         match &*work.task {
-            Task::MonteCarlo(task) => Ok(monte_carlo::run(task, isa, work.first, work.count, stop)?.encode()),
+            Task::MonteCarlo(task) => {
+                let refine = Refine::of_pass(&work.pass).map_err(|_| Trouble::Pass)?;
+                let (first, count) = (work.first, work.count);
+                Ok(monte_carlo::run_pass(task, refine.as_ref(), isa, first, count, stop)?.encode())
+            }
+            Task::Matrix(_) if !work.pass.is_empty() => Err(Trouble::Pass),
             Task::Matrix(task) => Ok(self.matrices(task, stop)?.run(isa, work.first, stop)?),
         }
     }
