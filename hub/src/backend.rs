@@ -193,9 +193,8 @@ impl Hub {
 
     async fn file(&self, job: JobId) -> Result<OutputFile, ResultError> {
         let document = self.document(job).await?;
-        let manifest = self.read(move |store| records::read_manifest(store, job)).await;
-        let plan = Plan::new(&manifest.map_err(ResultError::Outage)?, 0);
-        let Some(task) = plan.ok().and_then(|plan| plan.matrix().cloned()) else {
+        let cut = self.read(move |store| records::read_cut(store, job)).await;
+        let Some(task) = cut.map_err(ResultError::Outage)?.map(Arc::new) else {
             return Err(ResultError::NoFile(job));
         };
         let document: serde_json::Value = serde_json::from_slice(&document.bytes).unwrap_or_default();

@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tessera_hub_core::ranges::Ranges;
-use tessera_hub_core::record::Base;
+use tessera_hub_core::record::{Base, Kept};
 use tessera_hub_core::{NewJob, Outcome, Progress, Record};
 use tessera_planners::{Plan, Round};
 use tessera_protocol::api::{AgentState, AgentView, JobView};
 use tessera_protocol::id::{AgentId, Digest, JobId};
+use tessera_protocol::matrix::Task;
 use tessera_protocol::spec::{JobSpec, Manifest};
 use tessera_protocol::tally::Tally;
 use tessera_protocol::unit::ShardRange;
@@ -142,14 +143,13 @@ pub fn batch_of(record: &Record) -> Batch {
             // A view's first sample and key were written at acceptance and are not needed again.
             batch.put(Key::Job(*job), stored_job(0, None, view));
             match outcome {
-                Outcome::Done { result, tally } => {
+                Outcome::Done { result, kept } => {
                     batch.put_chunked(&Key::Result(*job).encode(), result);
-                    match tally {
-                        Some(tally) => {
-                            batch.put_chunked(&Key::Progress(*job).encode(), &ended_bytes(view, tally))
-                        }
-                        None => batch.delete_chunked(&Key::Progress(*job).encode()),
+                    let bytes = match kept {
+                        Kept::Tally(tally) => ended_bytes(view, tally),
+                        Kept::Tiles(task) => task.encode(),
                     };
+                    batch.put_chunked(&Key::Progress(*job).encode(), &bytes);
                 }
                 Outcome::Failed | Outcome::Cancelled => {
                     batch.delete_chunked(&Key::Progress(*job).encode());
@@ -370,6 +370,12 @@ pub fn read_manifest(store: &dyn Snapshot, id: JobId) -> Result<Manifest, Record
 /// The result document of a done job.
 pub fn read_result(store: &dyn Snapshot, id: JobId) -> Result<Option<Vec<u8>>, RecordError> {
     Ok(store.get_chunked(&Key::Result(id).encode())?)
+}
+
+/// How the result of a done matrix job lies in tiles; nothing where another job's is a document.
+pub fn read_cut(store: &dyn Snapshot, id: JobId) -> Result<Option<Task>, RecordError> {
+    let bytes = store.get_chunked(&Key::Progress(id).encode())?;
+    Ok(bytes.and_then(|bytes| Task::decode(&bytes).ok()))
 }
 
 /// What of a job is done; of a done job, everything.

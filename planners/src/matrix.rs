@@ -240,6 +240,11 @@ impl Fold {
         Ok((self.next == panels).then(|| core::mem::take(&mut self.sum)))
     }
 
+    /// What it holds. *Units*: bytes.
+    pub fn bytes(&self) -> usize {
+        self.sum.len() + self.early.values().map(Vec::len).sum::<usize>()
+    }
+
     /// The panel that would be added next.
     pub fn next(&self) -> u64 {
         self.next

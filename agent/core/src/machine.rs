@@ -57,6 +57,8 @@ pub struct Identity {
     pub agent: AgentId,
     /// What it says of itself. Its `kernels` are filled in here; half of its memory is for matrices.
     pub hello: Hello,
+    /// The GPUs that compute some of its shards.
+    pub gpus: Vec<Gpu>,
 }
 
 /// The agent.
@@ -254,6 +256,10 @@ impl Machine {
         });
         // The hub knows the key from now on, and a secret is not sent twice.
         self.identity.hello.token = None;
+        if !self.identity.gpus.is_empty() {
+            let devices = AgentControl::Devices(self.identity.gpus.clone());
+            self.effects.push_back(Effect::SendControl(devices));
+        }
         self.effects.push_back(Effect::RememberHub);
     }
 
