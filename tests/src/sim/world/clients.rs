@@ -76,6 +76,6 @@ impl World {
         let (life, now) = (self.life, self.now);
         let lane = home_lane(job.id, self.swarm.lanes).0;
         let event = Event::JobSubmitted { request: RequestId(number), job: Arc::new(job) };
-        self.at(now, Due::Hub { life, lane, event });
+        self.at(now, Due::Hub { life, lane, event: event.into() });
     }
 }
