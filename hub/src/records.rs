@@ -22,6 +22,8 @@ use tessera_storage::{Batch, Entry, Family, Key, ReadError, Snapshot, tiles_of};
 
 /// Version of every encoding below; a reader refuses others.
 const VERSION: u8 = 1;
+/// Stands where a tile's position does, for the task that says how the tiles of a done job are cut.
+const CUT: u64 = u64::MAX;
 /// Marks a token that no agent has used.
 pub const TOKEN_UNSPENT: &[u8] = &[VERSION, 0];
 
@@ -145,11 +147,14 @@ pub fn batch_of(record: &Record) -> Batch {
             match outcome {
                 Outcome::Done { result, kept } => {
                     batch.put_chunked(&Key::Result(*job).encode(), result);
-                    let bytes = match kept {
-                        Kept::Tally(tally) => ended_bytes(view, tally),
-                        Kept::Tiles(task) => task.encode(),
+                    let progress = Key::Progress(*job).encode();
+                    match kept {
+                        Kept::Tally(tally) => batch.put_chunked(&progress, &ended_bytes(view, tally)),
+                        Kept::Tiles(task) => {
+                            batch.delete_chunked(&progress);
+                            batch.put_chunked(&Key::Tile { job: *job, tile: CUT }.encode(), &task.encode())
+                        }
                     };
-                    batch.put_chunked(&Key::Progress(*job).encode(), &bytes);
                 }
                 Outcome::Failed | Outcome::Cancelled => {
                     batch.delete_chunked(&Key::Progress(*job).encode());
@@ -374,7 +379,7 @@ pub fn read_result(store: &dyn Snapshot, id: JobId) -> Result<Option<Vec<u8>>, R
 
 /// How the result of a done matrix job lies in tiles; nothing where another job's is a document.
 pub fn read_cut(store: &dyn Snapshot, id: JobId) -> Result<Option<Task>, RecordError> {
-    let bytes = store.get_chunked(&Key::Progress(id).encode())?;
+    let bytes = store.get_chunked(&Key::Tile { job: id, tile: CUT }.encode())?;
     Ok(bytes.and_then(|bytes| Task::decode(&bytes).ok()))
 }
 

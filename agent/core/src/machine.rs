@@ -18,7 +18,9 @@ use alloc::vec::Vec;
 use tessera_protocol::id::{AgentId, JobId};
 use tessera_protocol::limits;
 use tessera_protocol::unit::Tick;
-use tessera_protocol::wire::{AgentControl, AgentWork, BulkHeader, Hello, Refusal, ShardFailure, Welcome};
+use tessera_protocol::wire::{
+    AgentControl, AgentWork, BulkHeader, Gpu, Hello, Refusal, ShardFailure, Welcome,
+};
 
 use crate::attempt::SlotIndex;
 use crate::backoff::Backoff;
