@@ -7,6 +7,8 @@ use std::str::FromStr;
 use tessera_kernels::isa::Isa;
 use tessera_protocol::token::EnrolmentToken;
 
+use crate::devices::GpuChoice;
+
 /// Everything an agent needs to know.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -16,8 +18,10 @@ pub struct Config {
     pub token: Option<EnrolmentToken>,
     /// Where its identity and the hub's key are kept; one agent a directory.
     pub data: PathBuf,
-    /// How many shards it computes at once.
+    /// How many shards its processors compute at once; each GPU computes one more.
     pub slots: u16,
+    /// Which GPUs it uses.
+    pub gpus: GpuChoice,
     /// A name for people.
     pub name: String,
     /// The instruction set its kernels use.

@@ -5,7 +5,9 @@
 #![forbid(unsafe_code)]
 
 mod config;
+mod devices;
 mod error;
+mod executor;
 mod home;
 mod host;
 mod inputs;
@@ -22,6 +24,7 @@ use tessera_protocol::id::AgentId;
 use tessera_protocol::limits;
 
 pub use config::{Config, HubAddress, ParseHubAddressError};
+pub use devices::{GpuChoice, ParseGpuChoiceError};
 pub use error::AgentError;
 pub use home::HomeError;
 pub use host::{host_name, slots_available};

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::ErrorKind;
-use tessera_agent::{Agent, AgentError, Config, HubAddress, host_name, slots_available};
+use tessera_agent::{Agent, AgentError, Config, GpuChoice, HubAddress, host_name, slots_available};
 use tessera_kernels::isa::Isa;
 use tessera_protocol::limits;
 use tessera_protocol::token::EnrolmentToken;
@@ -33,9 +33,12 @@ struct Arguments {
     /// Where the identity is kept; one agent a directory [default: ~/.local/share/tessera-agent]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// How many shards to compute at once [default: as many as there are processors]
+    /// How many shards to compute at once on processors [default: as many as there are]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(limits::SLOTS_MAX)))]
     slots: Option<u16>,
+    /// GPUs to use besides: all, none, or their numbers as in 0,1; the results do not depend on it
+    #[arg(long, default_value = "all", value_name = "WHICH")]
+    gpus: GpuChoice,
     /// A name for people [default: this machine's]
     #[arg(long)]
     name: Option<String>,
@@ -104,6 +107,7 @@ fn config(arguments: Arguments) -> Result<Config, clap::Error> {
         token,
         data,
         slots: arguments.slots.unwrap_or_else(slots_available),
+        gpus: arguments.gpus,
         name: arguments.name.unwrap_or_else(host_name),
         isa: arguments.isa,
     })

@@ -7,11 +7,13 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tessera_agent_core::{InputFile, ShardWork, Task};
-use tessera_kernels::isa::Isa;
 use tessera_kernels::matrix::{self, Matrix, Prepared};
 use tessera_kernels::monte_carlo;
 use tessera_protocol::id::Digest;
+use tessera_protocol::monte_carlo::Refine;
 use tessera_protocol::wire::ShardFailure;
+
+use crate::executor::Executor;
 
 /// A job's task with all that its shards need.
 pub(crate) struct Program {
@@ -89,15 +91,16 @@ impl Program {
     pub(crate) fn run(
         &self,
         work: &ShardWork,
-        isa: Isa,
+        executor: &mut Executor,
         stop: &dyn Fn() -> bool,
     ) -> Result<Vec<u8>, Trouble> {
-        if !work.pass.is_empty() {
-            return Err(Trouble::Pass);
-        }
         match &*work.task {
-            Task::MonteCarlo(task) => Ok(monte_carlo::run(task, isa, work.first, work.count, stop)?.encode()),
-            Task::Matrix(task) => Ok(self.matrices(task, stop)?.run(isa, work.first, stop)?),
+            Task::MonteCarlo(task) => {
+                let refine = Refine::of_pass(&work.pass).map_err(|_| Trouble::Pass)?;
+                Ok(executor.paths(task, refine.as_ref(), (work.first, work.count), stop)?)
+            }
+            Task::Matrix(_) if !work.pass.is_empty() => Err(Trouble::Pass),
+            Task::Matrix(task) => Ok(executor.block(&self.matrices(task, stop)?, work.first, stop)?),
         }
     }
 

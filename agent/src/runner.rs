@@ -12,10 +12,13 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use tessera_agent_core::{Outcome, ShardWork, SlotIndex};
+use tessera_cuda::DeviceInfo;
 use tessera_kernels::isa::Isa;
 use tessera_protocol::id::Digest;
+use tessera_protocol::limits;
 use tessera_protocol::wire::ShardFailure;
 
+use crate::executor::Executor;
 use crate::program::{Program, Trouble};
 
 /// What a slot's thread is handed.
@@ -38,21 +41,24 @@ pub(crate) struct Runner {
 }
 
 impl Runner {
-    /// Starts `slots` threads. `report` is called on them, and may block; when it answers `false` nobody
-    /// listens any more and the thread ends.
-    pub(crate) fn start<R>(slots: u16, isa: Isa, report: R) -> io::Result<Runner>
+    /// Starts `slots` threads, and one more for each device. `report` is called on them, and may block;
+    /// when it answers `false` nobody listens any more and the thread ends.
+    pub(crate) fn start<R>(slots: u16, devices: &[DeviceInfo], isa: Isa, report: R) -> io::Result<Runner>
     where
         R: Fn(SlotIndex, Outcome) -> bool + Clone + Send + 'static,
     {
-        let start = |index| {
+        let start = |index: u16| {
             let (sender, orders) = sync_channel(1);
             let report = report.clone();
-            let thread = std::thread::Builder::new()
-                .name(format!("slot {index}"))
-                .spawn(move || work(&orders, isa, |outcome| report(SlotIndex(index), outcome)))?;
+            let device = index.checked_sub(slots).and_then(|place| devices.get(usize::from(place)).cloned());
+            let thread = std::thread::Builder::new().name(format!("slot {index}")).spawn(move || {
+                let mut executor = Executor::new(isa, device.as_ref());
+                work(&orders, &mut executor, |outcome| report(SlotIndex(index), outcome));
+            })?;
             Ok(Slot { orders: sender, cancelled: Arc::default(), thread })
         };
-        Ok(Runner { slots: (0..slots).map(start).collect::<io::Result<_>>()? })
+        let slots = (0..slots_with(slots, devices)).map(start).collect::<io::Result<_>>()?;
+        Ok(Runner { slots })
     }
 
     /// Computes a shard in an idle slot.
@@ -81,10 +87,15 @@ impl Drop for Runner {
     }
 }
 
-fn work(orders: &Receiver<Order>, isa: Isa, report: impl Fn(Outcome) -> bool) {
+/// Slots with those of the devices.
+pub(crate) fn slots_with(slots: u16, devices: &[DeviceInfo]) -> u16 {
+    slots.saturating_add(devices.len() as u16).min(limits::SLOTS_MAX)
+}
+
+fn work(orders: &Receiver<Order>, executor: &mut Executor, report: impl Fn(Outcome) -> bool) {
     while let Ok(Order { work, program, cancelled }) = orders.recv() {
         let stop = || cancelled.load(Ordering::Relaxed);
-        let outcome = guarded(&work, || program.run(&work, isa, &stop));
+        let outcome = guarded(&work, || program.run(&work, executor, &stop));
         // A job that is dropped lets go of its matrices before its slot is idle again.
         drop(program);
         if !report(outcome) {
@@ -142,7 +153,7 @@ mod tests {
     fn one_slot() -> (Runner, mpsc::Receiver<Outcome>) {
         let (sender, outcomes) = mpsc::channel();
         let report = move |_, outcome| sender.send(outcome).is_ok();
-        (Runner::start(1, Isa::PLAIN, report).expect("a thread"), outcomes)
+        (Runner::start(1, &[], Isa::PLAIN, report).expect("a thread"), outcomes)
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tessera_agent_core::{Closing, Effect, Event, Exit, Identity, Machine, Outcome, Random, SlotIndex};
+use tessera_cuda::DeviceInfo;
 use tessera_protocol::id::{AgentId, JobId};
 use tessera_protocol::unit::Tick;
 use tessera_protocol::wire::{Hello, Welcome};
@@ -17,13 +18,14 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::config::Config;
+use crate::devices;
 use crate::error::AgentError;
 use crate::home::Home;
 use crate::host;
 use crate::inputs::{Inputs, Looked};
 use crate::outgoing::Full;
 use crate::program::Program;
-use crate::runner::Runner;
+use crate::runner::{Runner, slots_with};
 use crate::session::{self, Link, Said, SessionSerial, Target, Teller, Trouble};
 use crate::tls::{self, HubKey};
 
@@ -54,9 +56,10 @@ pub(crate) async fn run(
     let (reports, mut ended) = mpsc::channel(INPUTS_MAX);
     let (lookers, mut looked) = mpsc::channel(LOOKED_MAX);
     let report = move |slot: SlotIndex, outcome: Outcome| reports.blocking_send((slot, outcome)).is_ok();
-    let runner = Runner::start(config.slots, config.isa, report)
+    let devices = devices::choose(&config.gpus);
+    let runner = Runner::start(config.slots, &devices, config.isa, report)
         .map_err(|source| AgentError::System { what: "thread for a slot", source })?;
-    let mut machine = Machine::new(identity(&config, home.agent()));
+    let mut machine = Machine::new(identity(&config, &devices, home.agent()));
     let target = Target { hub: config.hub.clone(), client, pinned };
     let mut hands = Hands {
         target,
@@ -111,18 +114,18 @@ pub(crate) async fn run(
     hands.outcome(exit)
 }
 
-fn identity(config: &Config, agent: AgentId) -> Identity {
+fn identity(config: &Config, devices: &[DeviceInfo], agent: AgentId) -> Identity {
     let hello = Hello {
         token: config.token.map(|token| token.secret),
         name: config.name.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        slots: config.slots,
+        slots: slots_with(config.slots, devices),
         isa: config.isa.name().to_owned(),
         arch: std::env::consts::ARCH.to_owned(),
         memory_bytes: host::memory_bytes(),
         kernels: Vec::new(),
     };
-    Identity { agent, hello }
+    Identity { agent, hello, gpus: devices.iter().map(devices::offered).collect() }
 }
 
 async fn sleep_until(begun: Instant, timer: Option<Tick>) {

@@ -128,6 +128,23 @@ impl Hub {
         }
     }
 
+    /// What a job computes, in canonical form, compared with its digest.
+    pub fn manifest(&self, job: &JobView) -> Result<Vec<u8>, HubError> {
+        let path = format!("/v1/jobs/{}/manifest", job.id);
+        let reply = self.call(&path, || self.send(Method::GET, &path, &[], None))?;
+        let (expected, found) = (job.manifest_digest, Digest::of(&reply));
+        if found == expected {
+            Ok(reply)
+        } else {
+            Err(HubError::WrongDigest { job: job.id, expected, found })
+        }
+    }
+
+    /// An input file, as it comes; nothing of it is compared.
+    pub fn input(&self, blake3: Digest) -> Result<impl Read + use<>, HubError> {
+        self.stream(&format!("/v1/inputs/{blake3}"))
+    }
+
     /// Whether the hub has a file.
     pub fn has_input(&self, blake3: Digest) -> Result<bool, HubError> {
         let path = format!("/v1/inputs/{blake3}");
@@ -147,15 +164,18 @@ impl Hub {
 
     /// The file that is the result of a finished matrix job, as it comes; nothing of it is compared.
     pub fn output(&self, id: JobId) -> Result<impl Read + use<>, HubError> {
-        let path = format!("/v1/jobs/{id}/output");
-        let request = self.request(Method::GET, &path, None)?;
+        self.stream(&format!("/v1/jobs/{id}/output"))
+    }
+
+    fn stream(&self, path: &str) -> Result<impl Read + use<>, HubError> {
+        let request = self.request(Method::GET, path, None)?;
         let request = request.body(()).map_err(|source| self.unreachable(source.into()))?;
         let request =
             self.agent.configure_request(request).timeout_per_read(Some(events::SILENCE_MAX)).build();
         let response = self.agent.run(request).map_err(|source| self.unreachable(source))?;
         match response.status() {
             StatusCode::OK => Ok(response.into_body().into_reader()),
-            status => Err(self.refusal(&path, status, &self.body(&path, response)?)),
+            status => Err(self.refusal(path, status, &self.body(path, response)?)),
         }
     }
 

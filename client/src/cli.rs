@@ -21,6 +21,7 @@ mod failure;
 mod kernels;
 mod matrices;
 mod progress;
+mod replay;
 mod run;
 
 pub(crate) use args::Args;
@@ -147,6 +148,7 @@ fn job(hub: &Hub, command: JobCommand) -> Result<(), Failure> {
                 (_, None) => print(render::result(&document, style())?.as_bytes()),
             }
         }
+        JobCommand::Replay(command) => replay::replay(hub, &command),
         JobCommand::Extend { id, paths, wait, json } => {
             let key = IdempotencyKey::random()?;
             if wait {

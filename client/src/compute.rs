@@ -263,7 +263,8 @@ impl Run<'_> {
             inputs.insert(blake3, input(Digest(blake3))?);
         }
         let find = |blake3: &[u8; 32], _| inputs.get(blake3).cloned();
-        let prepared = matrix::Prepared::new(task.clone(), &find, &cancelled).map_err(ComputeError::Matrix)?;
+        let prepared =
+            matrix::Prepared::new(task.clone(), &find, &cancelled).map_err(ComputeError::Matrix)?;
         let stitched: Mutex<(BTreeMap<u64, Fold>, BTreeMap<u64, Vec<u8>>)> = Mutex::default();
         self.each_shard(
             plan,

@@ -47,7 +47,13 @@ pub fn rate(per_second: f64, unit: &str) -> String {
         _ => (1.0, ""),
     };
     let value = per_second / scale;
-    let decimals = if value >= 100.0 { 0 } else if value >= 10.0 { 1 } else { 2 };
+    let decimals = if value >= 100.0 {
+        0
+    } else if value >= 10.0 {
+        1
+    } else {
+        2
+    };
     format!("{value:.decimals$} {prefix}{unit}")
 }
 

@@ -14,7 +14,7 @@ use tessera_hub_core::{Answer, Event, NewJob, RequestId, admission, home_lane};
 use tessera_planners::{Plan, cost_max};
 use tessera_protocol::api::{AgentState, AgentView, JobState, JobView, PlanQuote, TokenIssued};
 use tessera_protocol::id::{Digest, JobId};
-use tessera_protocol::limits;
+use tessera_protocol::limits::{self, INPUT_PIECE_BYTES};
 use tessera_protocol::matrix::Task;
 use tessera_protocol::spec::{FieldError, Manifest, SpecError};
 use tessera_protocol::token::EnrolmentToken;
@@ -193,9 +193,8 @@ impl Hub {
 
     async fn file(&self, job: JobId) -> Result<OutputFile, ResultError> {
         let document = self.document(job).await?;
-        let manifest = self.read(move |store| records::read_manifest(store, job)).await;
-        let plan = Plan::new(&manifest.map_err(ResultError::Outage)?, 0);
-        let Some(task) = plan.ok().and_then(|plan| plan.matrix().cloned()) else {
+        let cut = self.read(move |store| records::read_cut(store, job)).await;
+        let Some(task) = cut.map_err(ResultError::Outage)?.map(Arc::new) else {
             return Err(ResultError::NoFile(job));
         };
         let document: serde_json::Value = serde_json::from_slice(&document.bytes).unwrap_or_default();
@@ -205,6 +204,36 @@ impl Hub {
         let (sender, pieces) = mpsc::channel(1);
         tokio::spawn(send_file(self.store.clone(), job, task, sender));
         Ok(OutputFile { bytes, digest, pieces })
+    }
+
+    async fn input_pieces(&self, input: Digest) -> Result<Option<OutputFile>, Outage> {
+        let Some(bytes) = self.read(move |store| inputs::length(store, input)).await? else {
+            return Ok(None);
+        };
+        let (sender, pieces) = mpsc::channel(1);
+        let store = self.store.clone();
+        tokio::spawn(async move {
+            for offset in (0..bytes).step_by(INPUT_PIECE_BYTES as usize) {
+                // The client has gone when there is no place any more.
+                let Ok(place) = sender.reserve().await else { return };
+                let store = store.clone();
+                let read =
+                    tokio::task::spawn_blocking(move || inputs::piece(&*store.snapshot()?, input, offset));
+                match read.await {
+                    Ok(Ok(Some(piece))) => place.send(piece.into()),
+                    Ok(Ok(None)) | Err(_) => return,
+                    Ok(Err(error)) => return tracing::error!(%error, %input, "an input cannot be read"),
+                }
+            }
+        });
+        Ok(Some(OutputFile { bytes, digest: input, pieces }))
+    }
+
+    async fn form(&self, job: JobId) -> Result<JobResult, LookupError> {
+        self.view(job).await?;
+        let manifest = self.read(move |store| records::read_manifest(store, job)).await;
+        let manifest = manifest.map_err(LookupError::Outage)?;
+        Ok(JobResult { bytes: manifest.bytes().into(), digest: manifest.digest() })
     }
 
     async fn view(&self, job: JobId) -> Result<Arc<JobView>, LookupError> {
@@ -357,6 +386,14 @@ impl Backend for Hub {
 
     fn output(&self, job: JobId) -> Reply<'_, Result<OutputFile, ResultError>> {
         Box::pin(self.file(job))
+    }
+
+    fn manifest(&self, job: JobId) -> Reply<'_, Result<JobResult, LookupError>> {
+        Box::pin(self.form(job))
+    }
+
+    fn input_file(&self, input: Digest) -> Reply<'_, Result<Option<OutputFile>, Outage>> {
+        Box::pin(self.input_pieces(input))
     }
 
     fn input(&self, input: Digest) -> Reply<'_, Result<Option<u64>, Outage>> {

@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tessera_hub_core::ranges::Ranges;
-use tessera_hub_core::record::Base;
+use tessera_hub_core::record::{Base, Kept};
 use tessera_hub_core::{NewJob, Outcome, Progress, Record};
 use tessera_planners::{Plan, Round};
 use tessera_protocol::api::{AgentState, AgentView, JobView};
 use tessera_protocol::id::{AgentId, Digest, JobId};
+use tessera_protocol::matrix::Task;
 use tessera_protocol::spec::{JobSpec, Manifest};
 use tessera_protocol::tally::Tally;
 use tessera_protocol::unit::ShardRange;
@@ -21,6 +22,8 @@ use tessera_storage::{Batch, Entry, Family, Key, ReadError, Snapshot, tiles_of};
 
 /// Version of every encoding below; a reader refuses others.
 const VERSION: u8 = 1;
+/// Stands where a tile's position does, for the task that says how the tiles of a done job are cut.
+const CUT: u64 = u64::MAX;
 /// Marks a token that no agent has used.
 pub const TOKEN_UNSPENT: &[u8] = &[VERSION, 0];
 
@@ -142,13 +145,15 @@ pub fn batch_of(record: &Record) -> Batch {
             // A view's first sample and key were written at acceptance and are not needed again.
             batch.put(Key::Job(*job), stored_job(0, None, view));
             match outcome {
-                Outcome::Done { result, tally } => {
+                Outcome::Done { result, kept } => {
                     batch.put_chunked(&Key::Result(*job).encode(), result);
-                    match tally {
-                        Some(tally) => {
-                            batch.put_chunked(&Key::Progress(*job).encode(), &ended_bytes(view, tally))
+                    let progress = Key::Progress(*job).encode();
+                    match kept {
+                        Kept::Tally(tally) => batch.put_chunked(&progress, &ended_bytes(view, tally)),
+                        Kept::Tiles(task) => {
+                            batch.delete_chunked(&progress);
+                            batch.put_chunked(&Key::Tile { job: *job, tile: CUT }.encode(), &task.encode())
                         }
-                        None => batch.delete_chunked(&Key::Progress(*job).encode()),
                     };
                 }
                 Outcome::Failed | Outcome::Cancelled => {
@@ -370,6 +375,12 @@ pub fn read_manifest(store: &dyn Snapshot, id: JobId) -> Result<Manifest, Record
 /// The result document of a done job.
 pub fn read_result(store: &dyn Snapshot, id: JobId) -> Result<Option<Vec<u8>>, RecordError> {
     Ok(store.get_chunked(&Key::Result(id).encode())?)
+}
+
+/// How the result of a done matrix job lies in tiles; nothing where another job's is a document.
+pub fn read_cut(store: &dyn Snapshot, id: JobId) -> Result<Option<Task>, RecordError> {
+    let bytes = store.get_chunked(&Key::Tile { job: id, tile: CUT }.encode())?;
+    Ok(bytes.and_then(|bytes| Task::decode(&bytes).ok()))
 }
 
 /// What of a job is done; of a done job, everything.

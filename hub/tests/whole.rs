@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use client::{Answer, Connection, head};
 use serde_json::{Value, json};
 use tessera_hub::{output, records};
+use tessera_hub_core::record::Kept;
 use tessera_hub_core::{NewJob, Outcome, Record};
 use tessera_planners::Plan;
 use tessera_protocol::api::{JobState, JobView};
@@ -237,10 +238,11 @@ fn finished_product(data: &Path) -> (JobId, Vec<u8>) {
         waiting: None,
     };
     let created = UnixMillis(5);
+    let job_task = plan.matrix().unwrap().clone();
     let job = Arc::new(NewJob { id, manifest, plan, created, base: None, idempotency_key: None });
     commit(&Record::JobAccepted { job, view: Box::new(view.clone()) });
     let view = JobView { state: JobState::Done, digest: Some(Digest::of(&document)), ..view };
-    let outcome = Outcome::Done { result: document.into(), tally: None };
+    let outcome = Outcome::Done { result: document.into(), kept: Kept::Tiles(job_task) };
     commit(&Record::JobEnded { job: id, view: Box::new(view), outcome });
     (id, file)
 }

@@ -109,12 +109,40 @@ fn side(length: u64) -> u64 {
 }
 
 pub(crate) fn block_cost(block: &Block) -> u64 {
-    block.terms_total().div_ceil(TERMS_PER_UNIT)
+    units(block.terms_total())
 }
 
-/// Below 2^53: a side is at most 2^17.
+/// What all blocks cost together, without listing them: a job may have a billion. Below 2^53: a side is at
+/// most 2^17.
 pub(crate) fn cost(task: &Task) -> u64 {
-    (0..task.blocks()).filter_map(|index| task.block(index)).map(|block| block_cost(&block)).sum()
+    let [m, n, k] = task.shape();
+    let [down, across] = task.tiles();
+    let (whole, last) = (task.tile, [m - (down - 1) * task.tile[0], n - (across - 1) * task.tile[1]]);
+    // Tiles by height and width: all but those of the last row and column are whole. A half, whose tiles are square,
+    // has those of one edge only; which one does not change what they cost.
+    let tiles = match task.half {
+        None => [
+            ((down - 1) * (across - 1), whole),
+            (down - 1, [whole[0], last[1]]),
+            (across - 1, [last[0], whole[1]]),
+            (1, last),
+        ],
+        Some(_) => [(down * (down - 1) / 2, whole), (down - 1, [last[0], whole[1]]), (0, whole), (1, last)],
+    };
+    let panels = [(task.panels() - 1, task.k_panel), (1, k - (task.panels() - 1) * task.k_panel)];
+    let mut cost = 0;
+    for (tiles, [height, width]) in tiles {
+        for (panels, terms) in panels {
+            if tiles * panels > 0 {
+                cost += tiles * panels * units(height * width * terms);
+            }
+        }
+    }
+    cost
+}
+
+fn units(terms_total: u64) -> u64 {
+    terms_total.div_ceil(TERMS_PER_UNIT)
 }
 
 /// Whether no element is infinite or undefined.
@@ -212,8 +240,52 @@ impl Fold {
         Ok((self.next == panels).then(|| core::mem::take(&mut self.sum)))
     }
 
+    /// What it holds. *Units*: bytes.
+    pub fn bytes(&self) -> usize {
+        self.sum.len() + self.early.values().map(Vec::len).sum::<usize>()
+    }
+
     /// The panel that would be added next.
     pub fn next(&self) -> u64 {
         self.next
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cost_of_a_product_is_that_of_its_blocks() {
+        let uniform =
+            |rows, cols| Operand { source: Source::Uniform { stream: 0 }, rows, cols, transposed: false };
+        for (m, n, k) in [(1, 1, 1), (16, 16, 16), (40, 70, 33), (70, 40, 100), (48, 48, 48), (33, 33, 17)] {
+            for (half, tile) in [
+                (None, [16, 32]),
+                (None, [32, 16]),
+                (None, [1_024, 16]),
+                (Some(Half::Lower), [16, 16]),
+                (Some(Half::Upper), [32, 32]),
+            ] {
+                for k_panel in [16, 20, 1_000] {
+                    let (n, b) = if half.is_some() { (m, uniform(k, m)) } else { (n, uniform(k, n)) };
+                    let task = Task {
+                        key: [0; 2],
+                        double: true,
+                        alpha: 1.0,
+                        beta: 0.0,
+                        a: uniform(m, k),
+                        b,
+                        c: None,
+                        half,
+                        tile,
+                        k_panel,
+                    };
+                    let blocks = (0..task.blocks()).map(|index| task.block(index).unwrap());
+                    let listed: u64 = blocks.map(|block| block_cost(&block)).sum();
+                    assert_eq!(cost(&task), listed, "{m} × {n} × {k}, {half:?}, {tile:?}, {k_panel}");
+                }
+            }
+        }
     }
 }

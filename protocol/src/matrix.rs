@@ -190,7 +190,12 @@ impl Task {
         }
         let tile = self.tile.iter().all(|side| (1..=limits::TILE_SIDE_MAX).contains(side));
         let result = u128::from(m) * u128::from(n) * u128::from(self.element_bytes());
-        if !tile || self.k_panel == 0 || result > u128::from(limits::MATRIX_BYTES_MAX) {
+        let blocks = || u128::from(self.tile_count()) * u128::from(self.panels());
+        if !tile
+            || self.k_panel == 0
+            || blocks() > u128::from(limits::SHARDS_MAX)
+            || result > u128::from(limits::MATRIX_BYTES_MAX)
+        {
             return Err(TaskError::Size);
         }
         let finite = self.alpha.is_finite() && self.beta.is_finite();

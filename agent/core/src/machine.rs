@@ -18,7 +18,9 @@ use alloc::vec::Vec;
 use tessera_protocol::id::{AgentId, JobId};
 use tessera_protocol::limits;
 use tessera_protocol::unit::Tick;
-use tessera_protocol::wire::{AgentControl, AgentWork, BulkHeader, Hello, Refusal, ShardFailure, Welcome};
+use tessera_protocol::wire::{
+    AgentControl, AgentWork, BulkHeader, Gpu, Hello, Refusal, ShardFailure, Welcome,
+};
 
 use crate::attempt::SlotIndex;
 use crate::backoff::Backoff;
@@ -57,6 +59,8 @@ pub struct Identity {
     pub agent: AgentId,
     /// What it says of itself. Its `kernels` are filled in here; half of its memory is for matrices.
     pub hello: Hello,
+    /// The GPUs that compute some of its shards.
+    pub gpus: Vec<Gpu>,
 }
 
 /// The agent.
@@ -254,6 +258,10 @@ impl Machine {
         });
         // The hub knows the key from now on, and a secret is not sent twice.
         self.identity.hello.token = None;
+        if !self.identity.gpus.is_empty() {
+            let devices = AgentControl::Devices(self.identity.gpus.clone());
+            self.effects.push_back(Effect::SendControl(devices));
+        }
         self.effects.push_back(Effect::RememberHub);
     }
 

@@ -34,6 +34,7 @@ struct Running {
 impl Running {
     fn start(hub: SocketAddr, data: &Path, token: Option<EnrolmentToken>, slots: u16) -> Running {
         let config = Config {
+            gpus: tessera_agent::GpuChoice::None,
             hub: HubAddress { host: hub.ip().to_string(), port: hub.port() },
             token,
             data: data.to_owned(),

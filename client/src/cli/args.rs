@@ -215,6 +215,8 @@ pub(crate) enum JobCommand {
         #[arg(long, short, value_name = "FILE")]
         output: Option<PathBuf>,
     },
+    /// Compute a finished job again on this machine, from its manifest alone, and compare the bytes
+    Replay(Replay),
     /// Continue a finished job to more paths; only the new ones are computed
     Extend {
         /// The finished job
@@ -229,6 +231,21 @@ pub(crate) enum JobCommand {
         #[arg(long)]
         json: bool,
     },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Replay {
+    /// The job
+    pub(crate) id: JobId,
+    /// What to compute on: plain, avx2, avx512, or ptx in an interpreter [default: the fastest]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) path: Option<String>,
+    /// Threads [default: the processors of this machine]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: Option<u16>,
+    /// Print one JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -45,6 +45,17 @@ pub(crate) enum Failure {
     Random(getrandom::Error),
     /// A job could not be computed here.
     Compute(ComputeError),
+    /// The hub's manifest is not one that this version reads.
+    Manifest(SpecError),
+    /// This machine has no such path.
+    PathUnknown {
+        /// As it was named.
+        name: String,
+        /// Those that it has.
+        available: Vec<&'static str>,
+    },
+    /// A replay gave other bytes than the hub has.
+    ReplayDiffers(JobId),
     /// A job that this program contains is wrong: a bug of ours.
     BuiltIn(SpecError),
     /// Two computations of one job gave different bytes.
@@ -77,7 +88,10 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Failure::JobNotDone(_) | Failure::Document(_) | Failure::Write { .. } => 1,
+            Failure::Compute(ComputeError::Interrupted) => 130,
+            Failure::PathUnknown { .. } => 2,
             Failure::Compute(_) | Failure::BuiltIn(_) | Failure::KernelsDisagree { .. } => 1,
+            Failure::Manifest(_) | Failure::ReplayDiffers(_) => 1,
             Failure::Spec(_) | Failure::ShardSize | Failure::Config(_) | Failure::Url(_) => 2,
             Failure::Hub(HubError::NotSendable { .. } | HubError::InputUnreadable { .. }) => 2,
             Failure::Hub(HubError::Refused(problem)) if is_about_input(problem.status) => 2,
@@ -116,6 +130,14 @@ impl fmt::Display for Failure {
             }
             Failure::Write { path, source } => write!(f, "cannot write {}: {source}", path.display()),
             Failure::Compute(error) => error.fmt(f),
+            Failure::Manifest(error) => write!(f, "the hub's manifest is not one that this version reads: {error}"),
+            Failure::PathUnknown { name, available } => {
+                write!(f, "--path {name}: this machine has {}", available.join(", "))
+            }
+            Failure::ReplayDiffers(job) => write!(
+                f,
+                "{job} has other bytes here than at the hub\nhint: replay it with --path plain, and on another machine; one of the two computed it wrongly"
+            ),
             Failure::BuiltIn(error) => write!(f, "a job of this program is wrong: {error}"),
             Failure::KernelsDisagree { workload } => write!(
                 f,

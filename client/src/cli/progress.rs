@@ -79,6 +79,14 @@ impl Progress {
         }
     }
 
+    /// Shows how many of the shards of a local computation are done; on a terminal only.
+    pub(crate) fn counted(&mut self, done: u64, shards: u64) {
+        if let Some(bar) = &self.bar {
+            bar.set_length(shards.max(1));
+            bar.set_position(done);
+        }
+    }
+
     /// Says something beside the progress.
     pub(crate) fn say(&self, line: &str) {
         match &self.bar {

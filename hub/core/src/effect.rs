@@ -164,6 +164,8 @@ pub enum CloseReason {
     Silent,
     /// It delivered more partials than it announced.
     Flooding,
+    /// It asked for a piece of an input that its job does not have.
+    InputUnknown,
 }
 
 /// The effects of one step, in order. Borrows the machine: a second step before they are taken does

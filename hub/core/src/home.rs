@@ -20,6 +20,7 @@ use crate::effect::Outbox;
 use crate::message::{Claim, Errand, FailureCause, LaneMessage, Work};
 use crate::planted::{Planted, Planting};
 use crate::ranges::Ranges;
+use crate::record::Kept;
 use crate::reducer::Reducer;
 use crate::verifier::{Doubt, Partial, Verdict, Verified, Verifier};
 use crate::write::Write;
@@ -179,7 +180,7 @@ impl Home {
         let tallies: Vec<&Tally> = self.reducer.tallies().map(|tally| &**tally).collect();
         match tessera_planners::next(&self.job.manifest, &self.plan, &tallies) {
             Ok(Next::Finished(document)) => {
-                let tally = self.reducer.tallies().next().cloned();
+                let tally = self.reducer.tallies().next().cloned().map(Kept::Tally);
                 self.finish(document, tally, judge);
             }
             Ok(Next::Round(plan)) => {
@@ -199,10 +200,12 @@ impl Home {
         }
     }
 
-    fn finish(&mut self, document: Vec<u8>, tally: Option<Arc<Tally>>, judge: &Judge<'_>) {
+    fn finish(&mut self, document: Vec<u8>, kept: Option<Kept>, judge: &Judge<'_>) {
+        // A complete round has a tally, and a plan of tiles a task.
+        let Some(kept) = kept else { return };
         let digest = Some(Digest::of(&document));
         let view = JobView { digest, ..self.ended_view(JobState::Done, judge) };
-        self.end(Outcome::Done { result: document.into(), tally }, view);
+        self.end(Outcome::Done { result: document.into(), kept }, view);
     }
 
     /// The tiles were read in the order of the result's file, or could not be.
@@ -211,13 +214,20 @@ impl Home {
         self.unseen = true;
         let Some((digest, bytes)) = output.filter(|_| !self.is_ending()) else { return };
         match tessera_planners::finish_matrix(&self.plan, digest, bytes) {
-            Ok(document) => self.finish(document, None, judge),
+            Ok(document) => {
+                let tiles = self.plan.matrix().map(|task| Kept::Tiles(task.clone()));
+                self.finish(document, tiles, judge);
+            }
             Err(error) => self.fail(JobFailure::NotReducible { cause: error.to_string() }, judge),
         }
     }
 
     /// Finished tiles that are to be written now, and the plan they are of.
     pub fn tiles_to_write(&mut self, now: Tick) -> Option<(Digest, Vec<(u64, Arc<[u8]>)>)> {
+        // Written after the end of a cancelled job, a tile would stay for ever.
+        if self.is_ending() {
+            return None;
+        }
         let tiles = self.reducer.stitcher_mut()?.to_write(now);
         (!tiles.is_empty()).then(|| (self.plan.digest(), tiles))
     }
@@ -268,6 +278,8 @@ impl Home {
     pub fn wanted(&mut self, lane: LaneIndex, count: u64, out: &mut Outbox, lanes: u16) {
         let share = if lanes > 1 { self.todo.count().div_ceil(2 * u64::from(lanes)) } else { count };
         let range = match self.stage {
+            // Panels that wait for an earlier one take memory until it comes: it is among the first to do.
+            Stage::Open if self.waits_for_a_panel() => self.todo.take_first(1),
             Stage::Open if !self.is_full() => self.todo.take_first(count.min(share)),
             Stage::Open | Stage::Ending { .. } => ShardRange::default(),
         };
@@ -276,6 +288,10 @@ impl Home {
         }
         self.unseen = true;
         out.tell(lane, LaneMessage::RangeGranted { job: self.job.id, range });
+    }
+
+    fn waits_for_a_panel(&self) -> bool {
+        self.reducer.stitcher().is_some_and(|stitcher| stitcher.is_crowded())
     }
 
     /// Whether so much is held that nothing new is granted.

@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use tessera_planners::{Plan, Round};
 use tessera_protocol::api::JobView;
 use tessera_protocol::id::{Digest, JobId};
+use tessera_protocol::matrix;
 use tessera_protocol::spec::Manifest;
 use tessera_protocol::tally::Tally;
 use tessera_protocol::unit::UnixMillis;
@@ -64,13 +65,22 @@ pub enum Outcome {
     Done {
         /// The result document.
         result: Arc<[u8]>,
-        /// The tally of its samples, for extension; nothing where the result is tiles.
-        tally: Option<Arc<Tally>>,
+        /// What it was made from.
+        kept: Kept,
     },
     /// Without one; the view says why.
     Failed,
     /// Stopped by its client.
     Cancelled,
+}
+
+/// What a result was made from, and is kept beside it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Kept {
+    /// The tally of its samples, for extension.
+    Tally(Arc<Tally>),
+    /// The cut of its tiles, which lie in the store.
+    Tiles(Arc<matrix::Task>),
 }
 
 /// One durable fact.

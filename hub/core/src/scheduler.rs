@@ -346,10 +346,16 @@ impl Scheduler {
         let told = self.agents.get(&id).is_some_and(|agent| agent.told.contains_key(&job));
         let task = self.jobs.get(&job).filter(|_| told).and_then(|lane_job| lane_job.work.plan.matrix());
         let found = task.and_then(|task| task.inputs().get(input as usize).copied());
-        // A job that just closed is forgotten on its own frame; nothing else has such an input.
-        let Some((blake3, bytes)) = found else { return };
-        if offset < bytes && offset.is_multiple_of(limits::INPUT_PIECE_BYTES) {
-            out.push(Effect::SendInput { session, job, input, blake3: Digest(blake3), offset });
+        match found {
+            Some((blake3, bytes)) if offset < bytes && offset.is_multiple_of(limits::INPUT_PIECE_BYTES) => {
+                out.push(Effect::SendInput { session, job, input, blake3: Digest(blake3), offset });
+            }
+            // A job that just closed is forgotten on a frame of its own.
+            None if task.is_none() => {}
+            Some(_) | None => {
+                out.push(Effect::CloseSession { session, reason: CloseReason::InputUnknown });
+                self.lose(session, out);
+            }
         }
     }
 

@@ -31,6 +31,8 @@ pub struct Stitcher {
     folding: BTreeMap<u64, Fold>,
     unwritten: BTreeMap<u64, Finished>,
     unwritten_bytes: usize,
+    /// Of panels that are not in a finished tile.
+    folding_bytes: usize,
     pub(crate) planting: Planting,
 }
 
@@ -46,6 +48,7 @@ impl Stitcher {
             folding: BTreeMap::new(),
             unwritten: BTreeMap::new(),
             unwritten_bytes: 0,
+            folding_bytes: 0,
             planting: Planting::default(),
         }
     }
@@ -56,7 +59,10 @@ impl Stitcher {
         let (panels, dtype) = (self.task.panels(), self.task.dtype());
         let fold = self.folding.entry(tile).or_default();
         let panel = if self.planting.is(Planted::FoldAsTheyCome) { fold.next() } else { panel };
-        if let Some(tile_bytes) = fold.absorb(panel, bytes, panels, dtype).map_err(|_| NotFinite)? {
+        let before = fold.bytes();
+        let whole = fold.absorb(panel, bytes, panels, dtype).map_err(|_| NotFinite)?;
+        self.folding_bytes = self.folding_bytes + fold.bytes() - before;
+        if let Some(tile_bytes) = whole {
             self.folding.remove(&tile);
             self.unwritten_bytes += tile_bytes.len();
             self.unwritten.insert(tile, Finished { bytes: tile_bytes.into(), write: Write::Idle });
@@ -96,6 +102,11 @@ impl Stitcher {
     /// Whether so much waits for the store that nothing should be added.
     pub fn is_full(&self) -> bool {
         self.unwritten_bytes >= UNWRITTEN_BYTES_MAX
+    }
+
+    /// Whether panels that wait for earlier ones take so much that only those should be added.
+    pub fn is_crowded(&self) -> bool {
+        self.folding_bytes >= UNWRITTEN_BYTES_MAX
     }
 
     /// What it cuts.

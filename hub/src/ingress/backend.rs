@@ -57,6 +57,12 @@ pub trait Backend: Send + Sync + 'static {
     /// The file that a finished matrix job's result is, read as it is asked for.
     fn output(&self, job: JobId) -> Reply<'_, Result<OutputFile, ResultError>>;
 
+    /// What a job computes, in canonical form.
+    fn manifest(&self, job: JobId) -> Reply<'_, Result<JobResult, LookupError>>;
+
+    /// An input file, if it is here whole, read as it is asked for.
+    fn input_file(&self, input: Digest) -> Reply<'_, Result<Option<OutputFile>, Outage>>;
+
     /// The length of an input file, if it is here whole.
     fn input(&self, input: Digest) -> Reply<'_, Result<Option<u64>, Outage>>;
 
@@ -151,7 +157,7 @@ pub struct JobFilter {
     pub limit: usize,
 }
 
-/// A result document.
+/// A document of a job.
 #[derive(Clone, Debug)]
 pub struct JobResult {
     /// Its bytes, a JSON document.
@@ -160,7 +166,7 @@ pub struct JobResult {
     pub digest: Digest,
 }
 
-/// A result that is a file.
+/// A file that is sent.
 #[derive(Debug)]
 pub struct OutputFile {
     /// Its length. *Units*: bytes.

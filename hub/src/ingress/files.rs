@@ -127,7 +127,15 @@ pub(super) async fn look(door: &Door, input: Digest) -> Result<Response, Refusal
     }
 }
 
-/// Sends a result file, unless the client has it.
+/// Sends an input file.
+pub(super) async fn give_input(door: &Door, input: Digest) -> Result<Response, Refusal> {
+    match door.answer(door.backend.input_file(input)).await? {
+        Some(file) => Ok(give(file, false)),
+        None => Err(Refusal::new(Code::InputUnknown, format!("there is no input {input}"))),
+    }
+}
+
+/// Sends a file, unless the client has it.
 pub(super) fn give(output: OutputFile, has_it: bool) -> Response {
     let OutputFile { bytes, digest, pieces } = output;
     let described = [

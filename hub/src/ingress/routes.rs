@@ -41,7 +41,8 @@ pub(super) fn router(door: Arc<Door>) -> Router {
         .route("/v1/jobs/{id}/result", get(result))
         .route("/v1/jobs/{id}/output", get(output))
         .route("/v1/jobs/{id}/events", get(watch))
-        .route("/v1/inputs/{blake3}", put(put_input).get(show_input))
+        .route("/v1/inputs/{blake3}", put(put_input).get(get_input).head(show_input))
+        .route("/v1/jobs/{id}/manifest", get(manifest))
         .route("/v1/agents", get(agents))
         .route("/v1/agent-tokens", post(issue_token))
         .fallback(route_unknown)
@@ -213,6 +214,23 @@ async fn put_input(
     request: Request,
 ) -> Result<Response, Refusal> {
     Ok(files::take(door, digest(&path_text(input)?)?, request.into_body()).await)
+}
+
+async fn get_input(
+    State(door): Shared,
+    input: Result<Path<String>, PathRejection>,
+) -> Result<Response, Refusal> {
+    files::give_input(&door, digest(&path_text(input)?)?).await
+}
+
+async fn manifest(State(door): Shared, id: Result<Path<String>, PathRejection>) -> Result<Response, Refusal> {
+    let JobResult { bytes, digest } = door.answer(door.backend.manifest(job_id(&path_text(id)?)?)).await?;
+    let described = [
+        (header::CONTENT_TYPE, "application/json".to_owned()),
+        (header::HeaderName::from_static("tessera-digest"), digest.to_string()),
+        (header::CACHE_CONTROL, "private, immutable".to_owned()),
+    ];
+    Ok((described, bytes::Bytes::from_owner(bytes)).into_response())
 }
 
 async fn show_input(

@@ -50,6 +50,7 @@ pub(super) enum Breach {
     Frame(FrameError),
     HelloTwice,
     HelloMissing,
+    Devices,
 }
 
 impl std::fmt::Display for Breach {
@@ -57,6 +58,7 @@ impl std::fmt::Display for Breach {
         match self {
             Breach::Frame(error) => write!(f, "{error}"),
             Breach::HelloTwice => f.write_str("a second hello in one session"),
+            Breach::Devices => f.write_str("a GPU with too long a name or driver"),
             Breach::HelloMissing => f.write_str("a frame before the hello was accepted"),
         }
     }
@@ -85,9 +87,10 @@ pub(super) fn control(standings: &mut Standings, session: Session, frame: &Bytes
             Heard::Event(heartbeat(session, holding))
         }
         (AgentControl::Leaving, Some(Standing::Working)) => Heard::Event(Event::AgentLeaving { session }),
-        (AgentControl::Devices(gpus), Some(Standing::Working)) if gpus.iter().all(is_device) => {
-            Heard::Event(Event::DevicesOffered { session, gpus })
-        }
+        (AgentControl::Devices(gpus), Some(Standing::Working)) => match gpus.iter().all(is_device) {
+            true => Heard::Event(Event::DevicesOffered { session, gpus }),
+            false => Heard::Broken(Breach::Devices),
+        },
         (AgentControl::Heartbeat { .. } | AgentControl::Leaving | AgentControl::Devices(_), _) => {
             Heard::Broken(Breach::HelloMissing)
         }

@@ -183,6 +183,9 @@ impl Handler {
                     MachineReason::Flooding => {
                         (CloseCode::TOO_MUCH, "more partials delivered than announced")
                     }
+                    MachineReason::InputUnknown => {
+                        (CloseCode::PROTOCOL, "a piece of an input that its job does not have")
+                    }
                     MachineReason::Silent => (CloseCode::TOO_LATE, "no heartbeat for a lease"),
                 };
                 io.close(SessionId::from_bits(session.0), code, words);

@@ -171,7 +171,7 @@ fn progress_that_the_former_version_wrote_still_counts() {
 fn progress_that_the_former_version_wrote_of_an_extension_still_counts() {
     let (engine, parent) = (Memory::default(), job(1_000, None));
     let view = accept(&engine, &parent);
-    let outcome = Outcome::Done { result: (*b"{}").into(), tally: Some(tally(1_000, 785)) };
+    let outcome = Outcome::Done { result: (*b"{}").into(), kept: Kept::Tally(tally(1_000, 785)) };
     let view = Box::new(JobView { state: JobState::Done, ..*view });
     commit(&engine, &Record::JobEnded { job: parent.id, view, outcome });
     let text =
@@ -197,7 +197,7 @@ fn an_ended_job_keeps_its_result_and_its_tally_and_is_open_no_more() {
     let view = accept(&engine, &job);
     let tally = tally(1_000, 785);
     let view = Box::new(JobView { state: JobState::Done, ..*view });
-    let outcome = Outcome::Done { result: (*b"{}").into(), tally: Some(tally.clone()) };
+    let outcome = Outcome::Done { result: (*b"{}").into(), kept: Kept::Tally(tally.clone()) };
     commit(&engine, &Record::JobEnded { job: job.id, view: view.clone(), outcome });
     let snapshot = engine.snapshot().unwrap();
     let recovered = recover(&*snapshot).unwrap();
@@ -271,10 +271,12 @@ fn the_tiles_of_a_job_stay_with_its_result_and_go_with_a_job_that_has_none() {
     let bytes = vec![1; 2_048].into();
     commit(&engine, &Record::TileReduced { job: other, plan: Digest([1; 32]), tile: 0, bytes });
     (0..9).for_each(|tile| write_tile(&engine, &job, job.plan.digest(), tile));
-    let outcome = Outcome::Done { result: (*b"{}").into(), tally: None };
+    let task = job.plan.matrix().unwrap().clone();
+    let outcome = Outcome::Done { result: (*b"{}").into(), kept: Kept::Tiles(task.clone()) };
     let done = Box::new(JobView { state: JobState::Done, ..*view });
     commit(&engine, &Record::JobEnded { job: job.id, view: done.clone(), outcome });
-    assert_eq!(tiles_left(&engine, job.id), 9);
+    assert_eq!(tiles_left(&engine, job.id), 10, "nine tiles and how they are cut");
+    assert_eq!(read_cut(&*engine.snapshot().unwrap(), job.id).unwrap().as_ref(), Some(&*task));
     assert_eq!(read_progress(&*engine.snapshot().unwrap(), job.id).unwrap(), None);
     for outcome in [Outcome::Cancelled, Outcome::Failed] {
         write_tile(&engine, &job, job.plan.digest(), 0);

@@ -6,10 +6,12 @@ use std::fmt;
 use std::ops::Range;
 
 use cudarc::driver::{result, sys};
+use tessera_kernels::matrix::Prepared;
 use tessera_protocol::monte_carlo::Task;
 use tessera_protocol::tally::Tally;
 
 use crate::backend::{Backend, Launch, Program, Stream};
+use crate::block::block;
 use crate::driver::{Driver, error_name};
 use crate::error::CudaError;
 use crate::gemm::{Element, Product, gemm};
@@ -211,6 +213,17 @@ impl Device {
     ) -> Result<(), CudaError> {
         self.driver.enter()?;
         gemm(&mut self.driver, product, k, out, cancelled)
+    }
+
+    /// As [`crate::block`].
+    pub fn block(
+        &mut self,
+        prepared: &Prepared,
+        index: u64,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Vec<u8>, CudaError> {
+        self.driver.enter()?;
+        block(&mut self.driver, prepared, index, cancelled)
     }
 
     /// The device as executor of single launches on this thread, for measurements; with kernels besides ours.

@@ -78,7 +78,7 @@ enum Due {
     Hub {
         life: u64,
         lane: u16,
-        event: Event,
+        event: Box<Event>,
     },
     Timer {
         life: u64,
@@ -319,7 +319,7 @@ impl World {
             let lane = home_lane(job.id, self.swarm.lanes).0;
             let life = self.life;
             let now = self.now;
-            self.at(now, Due::Hub { life, lane, event });
+            self.at(now, Due::Hub { life, lane, event: event.into() });
         }
     }
 
@@ -400,14 +400,14 @@ impl World {
     fn tell(&mut self, at: u64, from: u16, to: u16, message: LaneMessage) {
         let event = Event::LaneSpoke { from: LaneIndex(from), message };
         let life = self.life;
-        self.at(at, Due::Hub { life, lane: to, event });
+        self.at(at, Due::Hub { life, lane: to, event: event.into() });
     }
 
     // --- what happens ---------------------------------------------------------------------------
 
     fn happen(&mut self, due: Due) -> Result<(), Violation> {
         match due {
-            Due::Hub { life, lane, event } if life == self.life => self.step(lane, event)?,
+            Due::Hub { life, lane, event } if life == self.life => self.step(lane, *event)?,
             Due::Timer { life, lane } if life == self.life => {
                 let wanted = self.lanes[usize::from(lane)].next_timer();
                 if wanted.is_some_and(|at| at.0 <= self.now) {
@@ -448,7 +448,10 @@ impl World {
                     let request = RequestId(1_000 + number);
                     let (life, now) = (self.life, self.now);
                     let lane = home_lane(job, self.swarm.lanes).0;
-                    self.at(now, Due::Hub { life, lane, event: Event::CancelRequested { request, job } });
+                    self.at(
+                        now,
+                        Due::Hub { life, lane, event: Event::CancelRequested { request, job }.into() },
+                    );
                 }
             }
         }
@@ -477,7 +480,7 @@ impl World {
         // The answer of the store can be lost in a crash, as any can; while the hub lives it is not.
         let at = self.in_order(999, 1_000 + u64::from(lane));
         let life = self.life;
-        self.at(at, Due::Hub { life, lane, event });
+        self.at(at, Due::Hub { life, lane, event: event.into() });
         Ok(())
     }
 
@@ -488,6 +491,6 @@ impl World {
         self.report.assembled += u64::from(file.is_some());
         let output = file.map(|file| (Digest::of(&file), file.len() as u64));
         let (at, life) = (self.any_order(), self.life);
-        self.at(at, Due::Hub { life, lane, event: Event::Assembled { job, output } });
+        self.at(at, Due::Hub { life, lane, event: Event::Assembled { job, output }.into() });
     }
 }

@@ -31,8 +31,10 @@ impl Dense {
     /// The file that numpy would write.
     fn npy(&self, fortran: bool) -> Vec<u8> {
         let order = if fortran { "True" } else { "False" };
-        let mut header =
-            format!("{{'descr': '<f8', 'fortran_order': {order}, 'shape': ({}, {}), }}", self.rows, self.cols);
+        let mut header = format!(
+            "{{'descr': '<f8', 'fortran_order': {order}, 'shape': ({}, {}), }}",
+            self.rows, self.cols
+        );
         while !(10 + header.len() + 1).is_multiple_of(64) {
             header.push(' ');
         }

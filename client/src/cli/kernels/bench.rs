@@ -88,9 +88,19 @@ fn of_path(isa: Isa, kernels: &mut Vec<Speed>) -> Result<(), Failure> {
     let side = if isa == Isa::PLAIN { 128 } else { 1024 };
     let multiply_adds = (side * side * side) as f64;
     let double = product::<f64>(isa, side)?;
-    add("gemm f64", (double.0 * multiply_adds, double.1), "FMA/s", Some(double.0 * multiply_adds / f64_peak.0));
+    add(
+        "gemm f64",
+        (double.0 * multiply_adds, double.1),
+        "FMA/s",
+        Some(double.0 * multiply_adds / f64_peak.0),
+    );
     let single = product::<f32>(isa, side)?;
-    add("gemm f32", (single.0 * multiply_adds, single.1), "FMA/s", Some(single.0 * multiply_adds / f32_peak.0));
+    add(
+        "gemm f32",
+        (single.0 * multiply_adds, single.1),
+        "FMA/s",
+        Some(single.0 * multiply_adds / f32_peak.0),
+    );
 
     let count = if isa == Isa::PLAIN { 1 << 14 } else { 1 << 18 };
     let uniforms: Vec<f64> = (0..count).map(|at| (2 * at + 1) as f64 / count as f64 - 1.0).collect();
@@ -128,15 +138,18 @@ fn product<T: tessera_kernels::gemm::Element + From<f32>>(
 
 /// The Monte Carlo tasks that are timed, with how many paths make a run.
 fn jobs() -> Result<Vec<(&'static str, Task, u64)>, Failure> {
-    let text = |params: &str| {
-        format!(r#"{{"name":"bench","workload":"monte_carlo","seed":1,"params":{params}}}"#)
-    };
+    let text =
+        |params: &str| format!(r#"{{"name":"bench","workload":"monte_carlo","seed":1,"params":{params}}}"#);
     let option = r#"{"id":"c","underlying":"A","kind":"european_call","spot":100,"strike":100,"rate":0.05,"volatility":0.2,"expiry":1}"#;
     let asian = r#"{"id":"a","underlying":"A","kind":"asian_call","fixings":[0.25,0.5,0.75,1],"spot":100,"strike":100,"rate":0.05,"volatility":0.2,"expiry":1}"#;
     let all = [
         ("pi", r#"{"model":"pi","paths":1000}"#.to_owned(), 1 << 22),
         ("gbm, one European", format!(r#"{{"model":"gbm","paths":1000,"book":[{option}]}}"#), 1 << 20),
-        ("gbm, one Asian of four fixings", format!(r#"{{"model":"gbm","paths":1000,"book":[{asian}]}}"#), 1 << 18),
+        (
+            "gbm, one Asian of four fixings",
+            format!(r#"{{"model":"gbm","paths":1000,"book":[{asian}]}}"#),
+            1 << 18,
+        ),
     ];
     all.into_iter()
         .map(|(kernel, params, paths)| {
@@ -164,8 +177,14 @@ fn rate(mut run: impl FnMut()) -> (f64, usize) {
 
 fn table(bench: &Bench) -> String {
     let rows = bench.kernels.iter().map(|speed| {
-        let share = speed.share_of_peak.map_or_else(|| "–".to_owned(), |share| format!("{:.0} %", share * 100.0));
-        vec![speed.kernel.to_owned(), speed.path.to_owned(), render::rate(speed.per_second, speed.unit), share]
+        let share =
+            speed.share_of_peak.map_or_else(|| "–".to_owned(), |share| format!("{:.0} %", share * 100.0));
+        vec![
+            speed.kernel.to_owned(),
+            speed.path.to_owned(),
+            render::rate(speed.per_second, speed.unit),
+            share,
+        ]
     });
     let mut text = render::columns(&["kernel", "path", "one thread", "of peak"], 2, rows.collect());
     text += "\nMedians. The peak is what a loop of fused multiply-adds alone does in the same run; plain x86-64 has no such instruction.\n";

@@ -22,9 +22,7 @@ impl Workload {
         };
         spec["params"][field] = size.clone();
         let words = match size {
-            Value::Array(sides) => {
-                sides.iter().map(Value::to_string).collect::<Vec<_>>().join("x")
-            }
+            Value::Array(sides) => sides.iter().map(Value::to_string).collect::<Vec<_>>().join("x"),
             size => size.to_string(),
         };
         Ok((JobSpec::from_value(&spec)?.check()?, words))

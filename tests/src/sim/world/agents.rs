@@ -46,7 +46,7 @@ impl World {
 
     pub(super) fn reach_hub(&mut self, at: u64, agent: usize, event: Event) {
         let (life, lane) = (self.life, self.agents[agent].lane);
-        self.at(at, Due::Hub { life, lane, event });
+        self.at(at, Due::Hub { life, lane, event: event.into() });
     }
 
     /// The agent hears of the end of its session; what was under way on it never arrives.

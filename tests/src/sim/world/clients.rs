@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tessera_hub_core::record::Base;
+use tessera_hub_core::record::{Base, Kept};
 use tessera_hub_core::{Answer, Event, NewJob, Outcome, RequestId, home_lane};
 use tessera_planners::Plan;
 use tessera_protocol::id::JobId;
@@ -53,7 +53,7 @@ impl World {
         let Some(stored) = self.submitted.get(&number).and_then(|job| self.store.jobs.get(job)) else {
             return;
         };
-        let Some((_, Outcome::Done { tally: Some(tally), .. })) = &stored.end else { return };
+        let Some((_, Outcome::Done { kept: Kept::Tally(tally), .. })) = &stored.end else { return };
         let base = Base { job: stored.job.id, tally: (**tally).clone() };
         let paths = stored.job.manifest.spec().params.paths() + 500;
         let manifest = stored.job.manifest.with_paths(paths).expect("500 more paths are allowed");
@@ -76,6 +76,6 @@ impl World {
         let (life, now) = (self.life, self.now);
         let lane = home_lane(job.id, self.swarm.lanes).0;
         let event = Event::JobSubmitted { request: RequestId(number), job: Arc::new(job) };
-        self.at(now, Due::Hub { life, lane, event });
+        self.at(now, Due::Hub { life, lane, event: event.into() });
     }
 }

@@ -5,6 +5,7 @@
 use serde_json::json;
 use tessera_cuda::gemm::{Matrix, Product};
 use tessera_cuda::{CudaError, Device};
+use tessera_kernels::gemm::{self as processor, View};
 use tessera_kernels::isa::Isa;
 use tessera_protocol::monte_carlo::{Payoff, Task};
 
@@ -77,7 +78,7 @@ fn digest(bytes: &[u8]) -> String {
 
 macro_rules! product {
     ($name:ident, $type:ident) => {
-        /// A product with addend against its definition.
+        /// A product with addend on both.
         fn $name(device: &mut Device, [rows, depth, cols]: [usize; 3]) -> Result<Digests, CudaError> {
             let numbers = |seed: usize, count: usize| -> Vec<$type> {
                 (0..count).map(|i| noise(seed + i) as $type).collect()
@@ -93,16 +94,21 @@ macro_rules! product {
             };
             let mut found = vec![0.0; rows * cols];
             device.gemm(&product, 0..depth, &mut found, &|| false)?;
-            let element = |place: usize| {
-                let (left, right) =
-                    (&a[place / cols * depth..][..depth], &b[place % cols * depth..][..depth]);
-                let acc = left.iter().zip(right).fold(0.0, |acc: $type, (a, b)| a.mul_add(*b, acc));
-                alpha.mul_add(acc, beta * c[place])
-            };
+            let view =
+                |data, shape, strides| View::new(data, shape, strides).expect("views like the matrices");
+            let twin = processor::Product::new(
+                alpha,
+                view(&a, [rows, depth], [depth, 1]),
+                view(&b, [depth, cols], [1, depth]),
+            )
+            .and_then(|twin| twin.adding(beta, view(&c, [rows, cols], [cols, 1])))
+            .expect("a product like the device's");
+            let mut expected = vec![0.0; rows * cols];
+            processor::gemm(Isa::detect(), &twin, 0..depth, &mut expected, &|| false)
+                .expect("finite numbers");
             let bytes = |values: &[$type]| -> Vec<u8> {
                 values.iter().flat_map(|value| value.to_le_bytes()).collect()
             };
-            let expected: Vec<$type> = (0..rows * cols).map(element).collect();
             let name = format!("product {}, {rows}x{depth}x{cols}", stringify!($type));
             Ok(Digests { name, processor: digest(&bytes(&expected)), device: digest(&bytes(&found)) })
         }

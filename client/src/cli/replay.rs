@@ -1,0 +1,128 @@
+//! `tessera job replay`: a finished job computed again here, and compared byte for byte.
+
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use serde::Serialize;
+use tessera_client::api::Hub;
+use tessera_client::compute::{ComputeError, Order, Path, Setting, compute};
+use tessera_kernels::matrix::Matrix;
+use tessera_kernels::matrix::npy;
+use tessera_protocol::api::JobState;
+use tessera_protocol::id::{Digest, JobId};
+use tessera_protocol::spec::{JobSpec, Manifest};
+
+use super::args::Replay;
+use super::{Failure, Progress, attend, show};
+
+/// Read at once. *Units*: bytes.
+const PIECE_BYTES: usize = 1 << 20;
+
+#[derive(Serialize)]
+struct Replayed {
+    job: JobId,
+    /// Whether the bytes are the same.
+    same: bool,
+    /// Of the hub's result document.
+    digest: Digest,
+    /// Of the one that came out here.
+    computed: Digest,
+    path: &'static str,
+    threads: usize,
+    elapsed_ms: u64,
+}
+
+pub(super) fn replay(hub: &Hub, command: &Replay) -> Result<(), Failure> {
+    let path = path_named(command.path.as_deref())?;
+    let threads = match command.threads {
+        Some(threads) => usize::from(threads),
+        None => std::thread::available_parallelism().map_or(1, usize::from),
+    };
+    let view = hub.job(command.id)?;
+    if view.state != JobState::Done {
+        return Err(Failure::JobNotDone(Box::new(view)));
+    }
+    let document = hub.result(&view)?;
+    let spec = JobSpec::from_json(&hub.manifest(&view)?).map_err(Failure::Manifest)?;
+    let manifest = Manifest::recovered(spec).map_err(Failure::Manifest)?;
+    let interrupted: Arc<AtomicBool> = attend::interrupts()?;
+    let begun = Instant::now();
+    let progress = std::sync::Mutex::new(Progress::new());
+    let on_progress = |done, shards| {
+        if let Ok(mut progress) = progress.lock() {
+            progress.counted(done, shards);
+        }
+    };
+    let setting = Setting { path, agents: threads, order: Order::Ascending };
+    let input = |blake3| fetch(hub, &manifest, blake3);
+    let computed = compute(&manifest, &setting, &input, &mut |_| {}, &on_progress, &interrupted);
+    if let Ok(progress) = progress.lock() {
+        progress.finish();
+    }
+    let computed = computed?;
+    let replayed = Replayed {
+        job: command.id,
+        same: computed == document,
+        digest: Digest::of(&document),
+        computed: Digest::of(&computed),
+        path: path.name(),
+        threads,
+        elapsed_ms: begun.elapsed().as_millis() as u64,
+    };
+    show(command.json, &replayed, || words(&replayed))?;
+    if replayed.same { Ok(()) } else { Err(Failure::ReplayDiffers(command.id)) }
+}
+
+fn path_named(name: Option<&str>) -> Result<Path, Failure> {
+    let available = Path::available();
+    let Some(name) = name else {
+        // The interpreter comes last and is for proof.
+        let processor = available.into_iter().rfind(|path| matches!(path, Path::Processor(_)));
+        return processor.ok_or(Failure::Compute(ComputeError::Task));
+    };
+    let found = available.iter().copied().find(|path| path.name() == name);
+    found.ok_or_else(|| Failure::PathUnknown {
+        name: name.to_owned(),
+        available: available.iter().map(|path| path.name()).collect(),
+    })
+}
+
+/// An input file of the hub, compared with its digest and read as a matrix.
+fn fetch(hub: &Hub, manifest: &Manifest, blake3: Digest) -> Result<Arc<Matrix>, ComputeError> {
+    let failed = |cause: String| ComputeError::Input { input: blake3, cause };
+    let declared = manifest.spec().inputs.iter().find(|input| input.blake3 == blake3);
+    let bytes = declared.map(|input| input.bytes).ok_or(ComputeError::Task)?;
+    let mut file = hub.input(blake3).map_err(|error| failed(error.to_string()))?;
+    let (mut reader, mut hasher) = (npy::Reader::keeping(bytes), blake3::Hasher::new());
+    let mut piece = vec![0; PIECE_BYTES];
+    loop {
+        match file.read(&mut piece) {
+            Ok(0) => break,
+            Ok(read) => {
+                hasher.update(&piece[..read]);
+                reader.push(&piece[..read]).map_err(|error| failed(error.to_string()))?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(failed(format!("the connection to the hub broke: {error}"))),
+        }
+    }
+    let found = Digest(*hasher.finalize().as_bytes());
+    if found != blake3 {
+        return Err(failed(format!("the hub sent a file with the digest {found}")));
+    }
+    reader.matrix().map(Arc::new).map_err(|error| failed(error.to_string()))
+}
+
+fn words(replayed: &Replayed) -> String {
+    let Replayed { job, same, digest, computed, path, threads, elapsed_ms } = replayed;
+    let seconds = *elapsed_ms as f64 / 1000.0;
+    let verdict = if *same { "has the same bytes here" } else { "HAS OTHER BYTES HERE" };
+    let mut text = format!("{job} {verdict}\n  digest    {digest}\n");
+    if !same {
+        text += &format!("  but here  {computed}\n");
+    }
+    let threads = if *threads == 1 { "1 thread".to_owned() } else { format!("{threads} threads") };
+    text + &format!("  computed  on this machine, {path}, {threads}, in {seconds:.1} s\n")
+}
