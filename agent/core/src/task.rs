@@ -28,6 +28,7 @@ impl Kernel {
 }
 
 /// What every shard of a job needs.
+#[expect(clippy::large_enum_variant, reason = "one a job, behind an Arc")]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Task {
     /// Paths of random numbers.
