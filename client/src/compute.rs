@@ -23,6 +23,10 @@ use tessera_protocol::spec::Manifest;
 use tessera_protocol::tally::{Tally, TallyError};
 use tessera_protocol::unit::ShardIndex;
 
+mod quick;
+
+pub use quick::{Look, SIDE_MIN, look};
+
 /// What computes a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Path {
@@ -208,6 +212,20 @@ pub fn compute(
     }
 }
 
+/// A matrix task with its operands in memory.
+fn operands(
+    task: &Arc<MatrixTask>,
+    input: &FindInput<'_>,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<matrix::Prepared, ComputeError> {
+    let mut inputs = BTreeMap::new();
+    for (blake3, _) in task.inputs() {
+        inputs.insert(blake3, input(Digest(blake3))?);
+    }
+    let find = |blake3: &[u8; 32], _| inputs.get(blake3).cloned();
+    matrix::Prepared::new(task.clone(), &find, cancelled).map_err(ComputeError::Matrix)
+}
+
 struct Run<'a> {
     setting: &'a Setting,
     progress: &'a OnProgress<'a>,
@@ -258,13 +276,7 @@ impl Run<'_> {
         file: &mut dyn FnMut(&[u8]),
     ) -> Result<Vec<u8>, ComputeError> {
         let cancelled = || self.stop.load(Ordering::Relaxed);
-        let mut inputs = BTreeMap::new();
-        for (blake3, _) in task.inputs() {
-            inputs.insert(blake3, input(Digest(blake3))?);
-        }
-        let find = |blake3: &[u8; 32], _| inputs.get(blake3).cloned();
-        let prepared =
-            matrix::Prepared::new(task.clone(), &find, &cancelled).map_err(ComputeError::Matrix)?;
+        let prepared = operands(task, input, &cancelled)?;
         let stitched: Mutex<(BTreeMap<u64, Fold>, BTreeMap<u64, Vec<u8>>)> = Mutex::default();
         self.each_shard(
             plan,
@@ -360,6 +372,49 @@ impl From<CudaError> for ComputeError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tessera_kernels::gemm::freivalds::Vectors;
+    use tessera_protocol::spec::JobSpec;
+
+    fn product(side: u64, half: bool) -> Manifest {
+        let uniform = format!(r#"{{"random":"uniform","rows":{side},"cols":{side}}}"#);
+        let (workload, more) = match half {
+            true => ("syrk", r#""tile":700,"k_panel":1500"#.to_owned()),
+            false => ("gemm", format!(r#""b":{uniform},"tile":[700,900]"#)),
+        };
+        let text = format!(
+            r#"{{"name":"p","workload":"{workload}","params":{{"dtype":"f64","a":{uniform},{more}}}}}"#
+        );
+        JobSpec::from_json(text.as_bytes()).unwrap().check().unwrap()
+    }
+
+    #[test]
+    fn a_quick_look_passes_an_honest_product_and_finds_a_wrong_element() {
+        let none = |_| Err(ComputeError::Task);
+        let setting = Setting { path: Path::Processor(Isa::detect()), agents: 2, order: Order::Ascending };
+        let stop = AtomicBool::new(false);
+        for half in [false, true] {
+            let manifest = product(SIDE_MIN, half);
+            let mut file = Vec::new();
+            let mut keep = |piece: &[u8]| file.extend_from_slice(piece);
+            compute(&manifest, &setting, &none, &mut keep, &|_, _| {}, &stop).unwrap();
+            let vectors = Vectors { key: [3, 4], rounds: 2 };
+            let looked = |file: &[u8]| {
+                look(&manifest, Isa::detect(), &none, &mut &file[..], vectors, &|| false).unwrap()
+            };
+            assert!(matches!(looked(&file), Look::Consistent { .. }));
+            // Row 1,999, column 17, in the middle of its bits.
+            let at = file.len() - 8 * ((SIDE_MIN - 1_999) * SIDE_MIN - 17) as usize;
+            let mut wrong = file.clone();
+            wrong[at + 5] ^= 0x10;
+            assert!(matches!(looked(&wrong), Look::Wrong { row: 1_999, .. }), "{:?}", looked(&wrong));
+            assert_eq!(looked(&file[..file.len() - 1]), Look::NotTheFile);
+            assert_eq!(looked(b"no matrix"), Look::NotTheFile);
+        }
+        let small = product(100, false);
+        let vectors = Vectors { key: [3, 4], rounds: 2 };
+        let look = look(&small, Isa::detect(), &none, &mut &b""[..], vectors, &|| false).unwrap();
+        assert_eq!(look, Look::NotWorthIt);
+    }
 
     #[test]
     fn every_order_begins_each_shard_once() {

@@ -54,6 +54,19 @@ pub(crate) enum Failure {
         /// Those that it has.
         available: Vec<&'static str>,
     },
+    /// A result is further from the product than rounding could bring it.
+    QuickLookFailed {
+        /// Of which job.
+        job: JobId,
+        /// Row of the result.
+        row: u64,
+        /// First column of the tile.
+        col: u64,
+        /// How far it is off.
+        residual: f64,
+        /// How far it could be.
+        bound: f64,
+    },
     /// A replay gave other bytes than the hub has.
     ReplayDiffers(JobId),
     /// A job that this program contains is wrong: a bug of ours.
@@ -91,7 +104,7 @@ impl Failure {
             Failure::Compute(ComputeError::Interrupted) => 130,
             Failure::PathUnknown { .. } => 2,
             Failure::Compute(_) | Failure::BuiltIn(_) | Failure::KernelsDisagree { .. } => 1,
-            Failure::Manifest(_) | Failure::ReplayDiffers(_) => 1,
+            Failure::Manifest(_) | Failure::ReplayDiffers(_) | Failure::QuickLookFailed { .. } => 1,
             Failure::Spec(_) | Failure::ShardSize | Failure::Config(_) | Failure::Url(_) => 2,
             Failure::Hub(HubError::NotSendable { .. } | HubError::InputUnreadable { .. }) => 2,
             Failure::Hub(HubError::Refused(problem)) if is_about_input(problem.status) => 2,
@@ -134,6 +147,11 @@ impl fmt::Display for Failure {
             Failure::PathUnknown { name, available } => {
                 write!(f, "--path {name}: this machine has {}", available.join(", "))
             }
+            Failure::QuickLookFailed { job, row, col, residual, bound } => write!(
+                f,
+                "{job} is not the product: row {row}, in the tile that starts at column {col}, is off by {residual:.3e} where rounding \
+                 explains {bound:.3e}"
+            ),
             Failure::ReplayDiffers(job) => write!(
                 f,
                 "{job} has other bytes here than at the hub\nhint: replay it with --path plain, and on another machine; one of the two computed it wrongly"

@@ -7,16 +7,21 @@ use std::time::Instant;
 
 use serde::Serialize;
 use tessera_client::api::Hub;
-use tessera_client::compute::{ComputeError, Order, Path, Setting, compute};
+use tessera_client::compute::{ComputeError, Look, Order, Path, SIDE_MIN, Setting, compute, look};
+use tessera_kernels::gemm::freivalds::Vectors;
+use tessera_kernels::isa::Isa;
 use tessera_kernels::matrix::Matrix;
 use tessera_kernels::matrix::npy;
 use tessera_protocol::api::JobState;
 use tessera_protocol::id::{Digest, JobId};
-use tessera_protocol::spec::{JobSpec, Manifest};
+use tessera_protocol::spec::{JobSpec, Manifest, Params};
 
 use super::args::Replay;
 use super::{Failure, Progress, attend, show};
 
+/// Random vectors of a quick look: errors that cancel are missed with a probability of 2⁻³ at most, a single wrong
+/// element never.
+const ROUNDS: u32 = 3;
 /// Read at once. *Units*: bytes.
 const PIECE_BYTES: usize = 1 << 20;
 
@@ -48,6 +53,9 @@ pub(super) fn replay(hub: &Hub, command: &Replay) -> Result<(), Failure> {
     let spec = JobSpec::from_json(&hub.manifest(&view)?).map_err(Failure::Manifest)?;
     let manifest = Manifest::recovered(spec).map_err(Failure::Manifest)?;
     let interrupted: Arc<AtomicBool> = attend::interrupts()?;
+    if command.quick && quick(hub, command, &manifest, &interrupted)? {
+        return Ok(());
+    }
     let begun = Instant::now();
     let progress = std::sync::Mutex::new(Progress::new());
     let on_progress = |done, shards| {
@@ -73,6 +81,59 @@ pub(super) fn replay(hub: &Hub, command: &Replay) -> Result<(), Failure> {
     };
     show(command.json, &replayed, || words(&replayed))?;
     if replayed.same { Ok(()) } else { Err(Failure::ReplayDiffers(command.id)) }
+}
+
+#[derive(Serialize)]
+struct Looked {
+    job: JobId,
+    consistent: bool,
+    tiles: u64,
+    rounds: u32,
+    elapsed_ms: u64,
+}
+
+/// Whether a quick look was worth it, and found nothing.
+fn quick(
+    hub: &Hub,
+    command: &Replay,
+    manifest: &Manifest,
+    interrupted: &AtomicBool,
+) -> Result<bool, Failure> {
+    let mut key = [0; 8];
+    getrandom::fill(&mut key)?;
+    let word = |at: usize| u32::from_le_bytes([key[at], key[at + 1], key[at + 2], key[at + 3]]);
+    let vectors = Vectors { key: [word(0), word(4)], rounds: ROUNDS };
+    if !matches!(manifest.spec().params, Params::Gemm(_) | Params::Syrk(_)) {
+        eprintln!("a quick look is for matrices: computing the job again");
+        return Ok(false);
+    }
+    let begun = Instant::now();
+    let input = |blake3| fetch(hub, manifest, blake3);
+    let stop = || interrupted.load(std::sync::atomic::Ordering::Relaxed);
+    let mut file = hub.output(command.id)?;
+    match look(manifest, Isa::detect(), &input, &mut file, vectors, &stop)? {
+        Look::NotWorthIt => {
+            eprintln!("below {SIDE_MIN} a quick look is not cheaper: computing the job again");
+            Ok(false)
+        }
+        Look::Consistent { tiles } => {
+            let elapsed_ms = begun.elapsed().as_millis() as u64;
+            let looked = Looked { job: command.id, consistent: true, tiles, rounds: ROUNDS, elapsed_ms };
+            show(command.json, &looked, || {
+                format!(
+                    "{} is the product as far as rounding allows\n  {tiles} tiles multiplied by {ROUNDS} random vectors each, in {:.1} s; \
+                     without --quick the bytes are compared\n",
+                    looked.job,
+                    elapsed_ms as f64 / 1000.0
+                )
+            })?;
+            Ok(true)
+        }
+        Look::Wrong { row, col, residual, bound } => {
+            Err(Failure::QuickLookFailed { job: command.id, row, col, residual, bound })
+        }
+        Look::NotTheFile => Err(Failure::Compute(ComputeError::Task)),
+    }
 }
 
 fn path_named(name: Option<&str>) -> Result<Path, Failure> {

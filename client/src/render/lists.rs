@@ -43,7 +43,11 @@ pub fn agents(list: &AgentList) -> String {
             agent.slots.to_string(),
             agent.in_flight.to_string(),
             grouped(agent.completed),
-            shortened(&agent.isa, 8),
+            match agent.gpus.len() {
+                0 => shortened(&agent.isa, 8),
+                1 => format!("{} + GPU", shortened(&agent.isa, 8)),
+                gpus => format!("{} + {gpus} GPUs", shortened(&agent.isa, 8)),
+            },
         ]
     });
     let header = ["agent", "name", "state", "lane", "slots", "busy", "done", "isa"];

@@ -130,7 +130,9 @@ pub(super) async fn look(door: &Door, input: Digest) -> Result<Response, Refusal
 /// Sends an input file.
 pub(super) async fn give_input(door: &Door, input: Digest) -> Result<Response, Refusal> {
     match door.answer(door.backend.input_file(input)).await? {
-        Some(file) => Ok(give(file, false)),
+        Some(file) => {
+            Ok(([("tessera-input-bytes", file.bytes.to_string())], give(file, false)).into_response())
+        }
         None => Err(Refusal::new(Code::InputUnknown, format!("there is no input {input}"))),
     }
 }

@@ -2,6 +2,7 @@
 
 mod matrices;
 mod programs;
+mod proof;
 mod refusals;
 mod rounds;
 
