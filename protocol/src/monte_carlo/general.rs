@@ -167,8 +167,10 @@ impl SumsLayout {
 
     /// One of a contract's Greeks, where they are tallied.
     pub fn greek(&self, contract: usize, nth: usize) -> Option<Range<usize>> {
-        let start = self.starts[contract + 1] - PAIR * (GREEKS - nth);
-        self.greeks.then_some(start..start + PAIR)
+        self.greeks.then(|| {
+            let start = self.starts[contract + 1] - PAIR * (GREEKS - nth);
+            start..start + PAIR
+        })
     }
 }
 
