@@ -3,12 +3,13 @@
 //! Owns the columns, how a cell is written and how a wrong one is reported. What a field may hold is the
 //! protocol's business: its findings are only translated into rows and columns here. Reads no files.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
-use tessera_protocol::limits::{BODY_BYTES_MAX, CONTRACTS_MAX};
+use tessera_protocol::limits::{BODY_BYTES_MAX, CONTRACTS_MAX, TRAINING_PATHS_MIN};
 use tessera_protocol::spec::{
-    ContractKind, ContractSpec, FieldError, JobLimits, JobSpec, ModelName, MonitoringSpec, MonteCarloParams,
-    Params, Priority, VerifyClass, Workload,
+    BasketPart, ContractKind, ContractSpec, ExerciseSpec, FieldError, JobLimits, JobSpec, ModelName,
+    MonitoringSpec, MonteCarloParams, Params, Priority, UnderlyingSpec, VerifyClass, Workload,
 };
 
 /// Largest book file. *Units*: bytes. A book travels inside the job, so it cannot be larger than a body.
@@ -19,7 +20,7 @@ pub const FINDINGS_MAX: usize = 20;
 const QUOTED_CHARS_MAX: usize = 60;
 
 /// The columns, in the order in which messages list them.
-const COLUMNS: [Column; 14] = [
+const COLUMNS: [Column; 16] = [
     Column::required("id"),
     Column::required("underlying"),
     Column::required("kind"),
@@ -34,9 +35,11 @@ const COLUMNS: [Column; 14] = [
     Column::optional("barrier"),
     Column::optional("monitoring"),
     Column::optional("payout"),
+    Column::optional("basket"),
+    Column::optional("exercise"),
 ];
 
-const KINDS: [(&str, ContractKind); 8] = [
+const KINDS: [(&str, ContractKind); 12] = [
     ("european_call", ContractKind::EuropeanCall),
     ("european_put", ContractKind::EuropeanPut),
     ("asian_call", ContractKind::AsianCall),
@@ -45,6 +48,10 @@ const KINDS: [(&str, ContractKind); 8] = [
     ("down_and_out_put", ContractKind::DownAndOutPut),
     ("digital_call", ContractKind::DigitalCall),
     ("digital_put", ContractKind::DigitalPut),
+    ("basket_call", ContractKind::BasketCall),
+    ("basket_put", ContractKind::BasketPut),
+    ("american_call", ContractKind::AmericanCall),
+    ("american_put", ContractKind::AmericanPut),
 ];
 
 struct Column {
@@ -436,18 +443,48 @@ impl Header {
 }
 
 /// A job around a book, so that the protocol's checks can be run on it.
-fn job_of(book: Vec<ContractSpec>) -> JobSpec {
+///
+/// What a book alone does not say is filled in: underlyings that only the job describes, and volatilities
+/// that a job under another model does without. The job's own checks see the book as it is.
+fn job_of(mut book: Vec<ContractSpec>) -> JobSpec {
+    let american = book.iter().any(|contract| contract.kind.is_american());
+    for contract in book.iter_mut().filter(|contract| !contract.kind.is_basket()) {
+        if contract.volatility == 0.0 {
+            contract.volatility = STAND_IN_VOLATILITY;
+        }
+    }
     JobSpec {
         name: "book".to_owned(),
         project: "default".to_owned(),
         workload: Workload::MonteCarlo,
         seed: 0,
-        params: Params::MonteCarlo(MonteCarloParams::of_book(ModelName::Gbm, 1, book)),
+        params: Params::MonteCarlo(MonteCarloParams {
+            underlyings: stand_ins(&book),
+            // The default number of paths suits few dates; the job's own is checked with the job.
+            training_paths: american.then_some(TRAINING_PATHS_MIN),
+            ..MonteCarloParams::of_book(ModelName::Gbm, 1, book)
+        }),
         inputs: Vec::new(),
         verify: VerifyClass::default(),
         priority: Priority::default(),
         limits: JobLimits::default(),
     }
+}
+
+/// What a book is checked with where the job will say more.
+const STAND_IN_VOLATILITY: f64 = 0.2;
+
+/// An underlying for every name in a basket, at the price that the book's other contracts give it.
+fn stand_ins(book: &[ContractSpec]) -> BTreeMap<String, UnderlyingSpec> {
+    let spot_of = |name: &str| book.iter().find(|contract| contract.underlying == name).map(|c| c.spot);
+    let parts = book.iter().flat_map(|contract| &contract.basket);
+    parts
+        .map(|part| {
+            let spot = spot_of(&part.underlying).unwrap_or(1.0);
+            let of = UnderlyingSpec { spot, volatility: STAND_IN_VOLATILITY, dividend: 0.0 };
+            (part.underlying.clone(), of)
+        })
+        .collect()
 }
 
 /// Splits `params.book[3].volatility` into the position and the field.
@@ -481,8 +518,10 @@ struct Row<'a> {
 impl Row<'_> {
     fn contract(&mut self) -> Option<ContractSpec> {
         let kind = self.kind();
-        let (spot, strike, rate) = (self.needed("spot"), self.needed("strike"), self.needed("rate"));
-        let (volatility, expiry) = (self.needed("volatility"), self.needed("expiry"));
+        let basket = kind.is_some_and(ContractKind::is_basket);
+        let spot = if basket { self.number("spot").or(Some(0.0)) } else { self.needed("spot") };
+        let (strike, rate, expiry) = (self.needed("strike"), self.needed("rate"), self.needed("expiry"));
+        let volatility = self.number("volatility");
         let (dividend, quantity) = (self.number("dividend"), self.number("quantity"));
         let (barrier, payout) = (self.number("barrier"), self.number("payout"));
         let fixings = self.dates("fixings");
@@ -499,14 +538,43 @@ impl Row<'_> {
             strike: strike?,
             rate: rate?,
             dividend: dividend.unwrap_or(0.0),
-            volatility: volatility?,
+            volatility: volatility.unwrap_or(0.0),
             expiry: expiry?,
             quantity: quantity.unwrap_or(1.0),
             fixings,
             barrier,
             monitoring,
             payout,
+            basket: self.basket(),
+            exercise: self.exercise(),
         })
+    }
+
+    /// `ACME:0.5|BETA:-0.5`: names and weights.
+    fn basket(&mut self) -> Vec<BasketPart> {
+        let text = self.text("basket").to_owned();
+        let mut parts = Vec::new();
+        for word in text.split('|').map(str::trim).filter(|word| !word.is_empty()) {
+            match word.rsplit_once(':').and_then(|(name, weight)| Some((name.trim(), finite(weight.trim())?))) {
+                Some((name, weight)) => parts.push(BasketPart { underlying: name.to_owned(), weight }),
+                None => {
+                    self.wrong("basket", word, "must be names and weights, as in ACME:0.5|BETA:-0.5");
+                    return Vec::new();
+                }
+            }
+        }
+        parts
+    }
+
+    /// A whole number is a number of dates; anything with a point, or several numbers, are dates.
+    fn exercise(&mut self) -> Option<ExerciseSpec> {
+        match self.text("exercise") {
+            "" => None,
+            text => match text.parse() {
+                Ok(count) => Some(ExerciseSpec::Count(count)),
+                Err(_) => Some(ExerciseSpec::Dates(self.dates("exercise"))),
+            },
+        }
     }
 
     fn text(&self, column: &str) -> &str {
@@ -566,6 +634,9 @@ impl Row<'_> {
                     let allowed = match column {
                         "monitoring" => {
                             "must be `continuous` or dates in years separated by spaces, as in 0.25 0.5"
+                        }
+                        "exercise" => {
+                            "must be a number of dates, or dates in years separated by spaces, as in 0.25 0.5"
                         }
                         _ => "must be dates in years separated by spaces, as in 0.25 0.5",
                     };

@@ -29,6 +29,7 @@ pub use error_function::{erf, erf_slice, erfc, erfc_slice};
 pub(crate) use exp::{EXP_CORE_BOUND, Reduced, exp_core, exp_finish, exp_reduce};
 pub use exp::{exp, exp_slice};
 pub use expm1::{expm1, expm1_slice};
+pub(crate) use log::log_core;
 pub use log::{log, log_slice};
 pub use log1p::{log1p, log1p_slice};
 pub(crate) use normal::symmetric_uniform;

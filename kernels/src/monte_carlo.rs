@@ -1,16 +1,18 @@
 //! The Monte Carlo kernel: any range of a task's paths to an exact tally.
 //!
 //! Owns the order of work inside a range: blocks of paths, drivers, dates, contracts. It may not look at
-//! a clock or keep anything between calls; all allocation happens before the first path, but for the
-//! pages of the book's histogram.
+//! a clock; what it keeps between calls, a [`Prepared`] task, is a function of the task alone. All allocation
+//! happens before the first path, but for the pages of the book's histogram.
 //!
 //! *Shape* of the tally: for π no sums and one count, the points inside. For a book, four sums a contract
 //! (`Σx, Σx², Σd, Σd²` of the discounted payoff `x` and its delta `d`) and then the book's `ΣV, ΣV²`;
-//! [`HISTOGRAM_BINS`] counts a contract; and the bins of `V` by [`tessera_protocol::bins`]. A refining
-//! pass has the tally that [`Refine`] tells of instead.
+//! [`HISTOGRAM_BINS`] counts a contract; and the bins of `V` by [`tessera_protocol::bins`]. A general book's
+//! sums are laid out by [`SumsLayout`](tessera_protocol::monte_carlo::SumsLayout). A refining pass has the
+//! tally that [`Refine`] tells of instead.
 
 mod book;
 mod contract;
+mod general;
 mod histogram;
 mod path;
 mod pi;
@@ -18,6 +20,7 @@ mod program;
 mod refine;
 
 use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tessera_protocol::monte_carlo::{Model, Refine, Task};
 use tessera_protocol::tally::Tally;
@@ -32,7 +35,7 @@ pub use tessera_protocol::monte_carlo::HISTOGRAM_BINS;
 pub enum KernelError {
     /// The caller asked to stop.
     Cancelled,
-    /// The range ends beyond `u64::MAX`.
+    /// The range ends beyond `u64::MAX`, or cuts a pair of opposite paths.
     Range,
     /// This thread does not round to nearest, or flushes subnormals; run on a fresh thread.
     FloatingPointMode,
@@ -58,7 +61,7 @@ impl fmt::Display for KernelError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             KernelError::Cancelled => f.write_str("the computation was cancelled"),
-            KernelError::Range => f.write_str("the range of paths ends beyond 2^64 - 1"),
+            KernelError::Range => f.write_str("the range of paths ends beyond 2^64 - 1, or cuts a pair of paths"),
             KernelError::FloatingPointMode => {
                 f.write_str("the thread does not round to nearest or flushes subnormal numbers")
             }
@@ -95,10 +98,124 @@ pub enum Detail {
     Prices,
 }
 
-/// Tallies paths `first_path..first_path + paths`.
+/// A task made ready, so that the next range of its paths does not pay for that again.
 ///
-/// The tallies of the parts of a range merge to the tally of the range, byte for byte, wherever it is
-/// cut and whatever instruction set ran which part. `cancelled` is asked every few milliseconds.
+/// What is learnt from a task (when to exercise its American contracts) is learnt by the first range that is
+/// run; others wait for it.
+pub struct Prepared {
+    key: [u32; 2],
+    program: Program,
+}
+
+enum Program {
+    Pi,
+    Plain(program::Program),
+    General(Box<general::Program>, Mutex<Option<Arc<[general::Policy]>>>),
+}
+
+impl Prepared {
+    /// *Errors*: the task points to dates it does not have, or a constant of it leaves the doubles.
+    pub fn new(task: &Task) -> Result<Prepared, KernelError> {
+        // Constants are rounded too.
+        if !floating_point_is_standard() {
+            return Err(KernelError::FloatingPointMode);
+        }
+        let program = match &task.model {
+            Model::Pi => Program::Pi,
+            Model::Gbm(market) => Program::Plain(program::Program::new(market)?),
+            Model::General(task) => {
+                Program::General(Box::new(general::Program::new(task)?), Mutex::new(None))
+            }
+        };
+        Ok(Prepared { key: task.key, program })
+    }
+
+    /// Tallies paths `first_path..first_path + paths`.
+    ///
+    /// The tallies of the parts of a range merge to the tally of the range, byte for byte, wherever it is
+    /// cut (between pairs where paths come in pairs) and whatever instruction set ran which part. `cancelled`
+    /// is asked every few milliseconds.
+    pub fn run(
+        &self,
+        isa: Isa,
+        first_path: u64,
+        paths: u64,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Tally, KernelError> {
+        self.run_with(isa, first_path, paths, Detail::Full, cancelled)
+    }
+
+    /// [`Prepared::run`] with a choice of detail.
+    pub fn run_with(
+        &self,
+        isa: Isa,
+        first_path: u64,
+        paths: u64,
+        detail: Detail,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Tally, KernelError> {
+        self.run_blocks((detail, None), isa, first_path, paths, cancelled)
+    }
+
+    /// [`Prepared::run`] in any pass over the paths: counts the book's values as a refining pass wants them.
+    pub fn run_pass(
+        &self,
+        refine: Option<&Refine>,
+        isa: Isa,
+        first_path: u64,
+        paths: u64,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Tally, KernelError> {
+        self.run_blocks((Detail::Full, refine), isa, first_path, paths, cancelled)
+    }
+
+    fn run_blocks(
+        &self,
+        (detail, refine): (Detail, Option<&Refine>),
+        isa: Isa,
+        first_path: u64,
+        paths: u64,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Tally, KernelError> {
+        if !floating_point_is_standard() {
+            return Err(KernelError::FloatingPointMode);
+        }
+        first_path.checked_add(paths).ok_or(KernelError::Range)?;
+        let blocks = || path::Blocks::new(first_path, paths);
+        let mut poll = Poll { cancelled, work_left: 0 };
+        match &self.program {
+            Program::Pi if refine.is_some() => Err(KernelError::NothingToRefine),
+            Program::Pi => pi::run(self.key, isa, blocks(), &mut poll),
+            Program::Plain(program) => {
+                book::run(program, self.key, isa, blocks(), (detail, refine), &mut poll)
+            }
+            Program::General(program, learnt) => {
+                let policies = self.policies(program, learnt, isa, &mut poll)?;
+                let range = [first_path, paths];
+                general::run(program, &policies, self.key, isa, range, (detail, refine), &mut poll)
+            }
+        }
+    }
+
+    fn policies(
+        &self,
+        program: &general::Program,
+        learnt: &Mutex<Option<Arc<[general::Policy]>>>,
+        isa: Isa,
+        poll: &mut Poll<'_>,
+    ) -> Result<Arc<[general::Policy]>, KernelError> {
+        // Whoever panicked while learning left nothing behind.
+        let mut learnt = learnt.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(policies) = &*learnt {
+            return Ok(policies.clone());
+        }
+        let policies: Arc<[general::Policy]> = general::policies(program, self.key, isa, poll)?.into();
+        *learnt = Some(policies.clone());
+        Ok(policies)
+    }
+}
+
+/// Prepares a task and runs one range of it: see [`Prepared::run`].
 pub fn run(
     task: &Task,
     isa: Isa,
@@ -118,7 +235,7 @@ pub fn run_pass(
     paths: u64,
     cancelled: &dyn Fn() -> bool,
 ) -> Result<Tally, KernelError> {
-    run_blocks(task, (Detail::Full, refine), isa, first_path, paths, cancelled)
+    Prepared::new(task)?.run_pass(refine, isa, first_path, paths, cancelled)
 }
 
 /// [`run`] with a choice of detail.
@@ -130,28 +247,7 @@ pub fn run_with(
     detail: Detail,
     cancelled: &dyn Fn() -> bool,
 ) -> Result<Tally, KernelError> {
-    run_blocks(task, (detail, None), isa, first_path, paths, cancelled)
-}
-
-fn run_blocks(
-    task: &Task,
-    (detail, refine): (Detail, Option<&Refine>),
-    isa: Isa,
-    first_path: u64,
-    paths: u64,
-    cancelled: &dyn Fn() -> bool,
-) -> Result<Tally, KernelError> {
-    if !floating_point_is_standard() {
-        return Err(KernelError::FloatingPointMode);
-    }
-    first_path.checked_add(paths).ok_or(KernelError::Range)?;
-    let blocks = path::Blocks::new(first_path, paths);
-    let mut poll = Poll { cancelled, work_left: 0 };
-    match (&task.model, refine) {
-        (Model::Pi, None) => pi::run(task.key, isa, blocks, &mut poll),
-        (Model::Pi, Some(_)) => Err(KernelError::NothingToRefine),
-        (Model::Gbm(market), refine) => book::run(market, task.key, isa, blocks, (detail, refine), &mut poll),
-    }
+    Prepared::new(task)?.run_with(isa, first_path, paths, detail, cancelled)
 }
 
 /// Asks whether to stop, once every so much work.

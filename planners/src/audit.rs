@@ -2,10 +2,13 @@
 //!
 //! Shares no code with the planner but the types; walks the shards and adds them up.
 
+use alloc::collections::{BTreeMap, BTreeSet};
 use core::fmt;
 
-use tessera_protocol::monte_carlo::{Model, Task};
-use tessera_protocol::spec::{ContractKind, Manifest, ModelName, MonitoringSpec, StopSpec};
+use tessera_protocol::monte_carlo::{Market, Model, Task};
+use tessera_protocol::spec::{
+    ContractKind, HestonSpec, Manifest, ModelName, MonitoringSpec, MonteCarloParams, StopSpec,
+};
 use tessera_protocol::unit::ShardIndex;
 
 use crate::Plan;
@@ -113,7 +116,10 @@ fn weight(manifest: &Manifest) -> u128 {
     if params.model == ModelName::Pi {
         return 1;
     }
-    let mut looks = alloc::collections::BTreeSet::new();
+    if params.is_general() {
+        return general_weight(params);
+    }
+    let mut looks = BTreeSet::new();
     let mut evaluations = 0;
     for contract in &params.book {
         let dates: &[f64] = match (&contract.kind, &contract.monitoring) {
@@ -130,20 +136,87 @@ fn weight(manifest: &Manifest) -> u128 {
     (looks.len() + evaluations) as u128
 }
 
+/// The same for a book with correlations, variances, baskets, early exercise, controls or Greeks.
+fn general_weight(params: &MonteCarloParams) -> u128 {
+    let extra = usize::from(params.greeks) + usize::from(params.control_variate);
+    let mut evaluations = 0;
+    // The dates of each underlying, as ordered bits: times are positive.
+    let mut dates: BTreeMap<&str, BTreeSet<u64>> = BTreeMap::new();
+    for contract in &params.book {
+        let looks = match contract.kind {
+            ContractKind::AsianCall | ContractKind::AsianPut => contract.fixings.len(),
+            ContractKind::BasketCall | ContractKind::BasketPut => contract.basket.len(),
+            ContractKind::AmericanCall | ContractKind::AmericanPut => contract.exercise_dates().len(),
+            _ => match &contract.monitoring {
+                Some(MonitoringSpec::Dates(dates)) => 1 + dates.len(),
+                Some(MonitoringSpec::Continuous) | None => 1,
+            },
+        };
+        evaluations += looks + extra;
+        for name in contract.underlyings() {
+            dates.entry(name).or_default().extend(contract.dates().iter().map(|date| date.to_bits()));
+        }
+    }
+    let mut draws = 0;
+    if params.model == ModelName::Heston {
+        let per_year = f64::from(params.steps_per_year.unwrap_or(HestonSpec::STEPS_PER_YEAR));
+        for dates in dates.values() {
+            let mut before = 0.0;
+            for date in dates.iter().map(|bits| f64::from_bits(*bits)) {
+                let steps = libm::ceil((date - before) * per_year - 1e-6) as usize;
+                draws += 4 * if steps == 0 { 1 } else { steps };
+                before = date;
+            }
+        }
+    } else {
+        while let Some((first, _)) = dates.first_key_value() {
+            // Everything that correlations reach from the first underlying left.
+            let mut reached = BTreeSet::from([*first]);
+            loop {
+                let before = reached.len();
+                for pair in params.correlations.iter().filter(|pair| pair.rho != 0.0) {
+                    if reached.contains(pair.a.as_str()) || reached.contains(pair.b.as_str()) {
+                        reached.extend([pair.a.as_str(), pair.b.as_str()]);
+                    }
+                }
+                if reached.len() == before {
+                    break;
+                }
+            }
+            let mut union = BTreeSet::new();
+            for name in &reached {
+                union.extend(dates.remove(name).unwrap_or_default());
+            }
+            let members = reached.len();
+            draws += union.len() * (members + members * (members - 1) / 16);
+        }
+    }
+    (draws + evaluations) as u128
+}
+
 fn task(manifest: &Manifest, plan: &Plan) -> Result<(), AuditError> {
     let task = Task::decode(plan.task()).map_err(|_| AuditError::Task)?;
     let params = manifest.spec().params.monte_carlo().ok_or(AuditError::Task)?;
     let book = &params.book;
+    let same_contracts = |market: &Market| {
+        market.contracts.len() == book.len()
+            && market.contracts.iter().zip(book).all(|(planned, asked)| {
+                let times = &market.drivers[planned.driver as usize].times;
+                planned.id == asked.id
+                    && planned.strike == asked.strike
+                    && times[planned.expiry as usize] == asked.expiry
+            })
+    };
     let same = match &task.model {
         Model::Pi => params.model == ModelName::Pi,
-        Model::Gbm(market) => {
-            market.contracts.len() == book.len()
-                && market.contracts.iter().zip(book).all(|(planned, asked)| {
-                    let times = &market.drivers[planned.driver as usize].times;
-                    planned.id == asked.id
-                        && planned.strike == asked.strike
-                        && times[planned.expiry as usize] == asked.expiry
-                })
+        Model::Gbm(market) => !params.is_general() && same_contracts(market),
+        Model::General(general) => {
+            params.is_general()
+                && general.antithetic == params.antithetic
+                && general.greeks == params.greeks
+                && general.controls.is_empty() != params.control_variate
+                && general.variances.is_empty() == (params.model == ModelName::Gbm)
+                && same_contracts(&general.market)
         }
     };
     if same { Ok(()) } else { Err(AuditError::Task) }

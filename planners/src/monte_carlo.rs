@@ -9,6 +9,8 @@ use tessera_protocol::spec::{ContractKind, ContractSpec, ModelName, MonitoringSp
 
 use crate::Pass;
 
+mod estimates;
+mod general;
 mod quantiles;
 mod result;
 mod rounds;
@@ -37,9 +39,12 @@ pub fn philox_key(seed: u64) -> [u32; 2] {
 
 /// What every agent needs to compute any range of the job's paths.
 pub(crate) fn task(seed: u64, params: &MonteCarloParams) -> Task {
-    let model = match params.model {
-        ModelName::Pi => Model::Pi,
-        ModelName::Gbm => Model::Gbm(market(&params.book)),
+    let general = if params.is_general() { general::boxed(params) } else { None };
+    let model = match (params.model, general) {
+        (ModelName::Pi, _) => Model::Pi,
+        (_, Some(general)) => Model::General(general),
+        // A checked job that is general always makes a general task.
+        (ModelName::Gbm | ModelName::Heston, None) => Model::Gbm(market(params)),
     };
     Task { key: philox_key(seed), model }
 }
@@ -62,6 +67,7 @@ pub(crate) fn unit_cost(task: &Task) -> u64 {
                 market.contracts.iter().map(|contract| dates_seen(&contract.payoff)).sum();
             (draws + evaluations) as u64
         }
+        Model::General(task) => general::unit_cost(task),
     }
 }
 
@@ -70,6 +76,8 @@ fn dates_seen(payoff: &Payoff) -> usize {
         Payoff::AsianCall { fixings } | Payoff::AsianPut { fixings } => fixings.len(),
         Payoff::DownAndOutCall { monitoring: Monitoring::Discrete(dates), .. }
         | Payoff::DownAndOutPut { monitoring: Monitoring::Discrete(dates), .. } => 1 + dates.len(),
+        Payoff::BasketCall { components } | Payoff::BasketPut { components } => components.len(),
+        Payoff::AmericanCall { exercise } | Payoff::AmericanPut { exercise } => exercise.len(),
         Payoff::EuropeanCall
         | Payoff::EuropeanPut
         | Payoff::DownAndOutCall { .. }
@@ -91,7 +99,8 @@ pub(crate) fn shard_size(samples: u64, unit_cost: u64) -> u64 {
 }
 
 /// Drivers in order of first appearance, each sampled on the union of its contracts' dates.
-fn market(book: &[ContractSpec]) -> Market {
+fn market(params: &MonteCarloParams) -> Market {
+    let book = &params.book;
     let mut order: Vec<&str> = Vec::new();
     let mut dates: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     for contract in book {
@@ -108,21 +117,31 @@ fn market(book: &[ContractSpec]) -> Market {
     let contracts =
         book.iter().map(|contract| planned(contract, &order, &dates[contract.underlying.as_str()])).collect();
     let drivers = order.iter().map(|name| Driver { times: dates[name].clone() }).collect();
-    Market { drivers, contracts, anchor: anchor(book) }
+    Market { drivers, contracts, anchor: anchor(params) }
 }
 
 /// The book's intrinsic value at today's prices, undiscounted: near its mean where the mean is far from zero.
-pub(crate) fn anchor(book: &[ContractSpec]) -> f64 {
-    book.iter().fold(0.0, |value, contract| {
-        let (ahead, behind) = (contract.spot - contract.strike, contract.strike - contract.spot);
+pub(crate) fn anchor(params: &MonteCarloParams) -> f64 {
+    params.book.iter().fold(0.0, |value, contract| {
+        let of = |name: &str| params.underlyings.get(name).map_or(0.0, |of| of.spot);
+        let spot = if contract.kind.is_basket() {
+            contract.basket.iter().map(|part| part.weight * of(&part.underlying)).sum()
+        } else {
+            contract.spot
+        };
+        let (ahead, behind) = (spot - contract.strike, contract.strike - spot);
         let payout = contract.payout.unwrap_or_default();
         let intrinsic = match contract.kind {
-            ContractKind::EuropeanCall | ContractKind::AsianCall | ContractKind::DownAndOutCall => {
-                ahead.max(0.0)
-            }
-            ContractKind::EuropeanPut | ContractKind::AsianPut | ContractKind::DownAndOutPut => {
-                behind.max(0.0)
-            }
+            ContractKind::EuropeanCall
+            | ContractKind::AsianCall
+            | ContractKind::DownAndOutCall
+            | ContractKind::BasketCall
+            | ContractKind::AmericanCall => ahead.max(0.0),
+            ContractKind::EuropeanPut
+            | ContractKind::AsianPut
+            | ContractKind::DownAndOutPut
+            | ContractKind::BasketPut
+            | ContractKind::AmericanPut => behind.max(0.0),
             ContractKind::DigitalCall if ahead > 0.0 => payout,
             ContractKind::DigitalPut if behind > 0.0 => payout,
             ContractKind::DigitalCall | ContractKind::DigitalPut => 0.0,
@@ -157,6 +176,11 @@ fn planned(contract: &ContractSpec, order: &[&str], times: &[f64]) -> Contract {
         ContractKind::DownAndOutPut => Payoff::DownAndOutPut { barrier, monitoring: monitoring() },
         ContractKind::DigitalCall => Payoff::DigitalCall { payout },
         ContractKind::DigitalPut => Payoff::DigitalPut { payout },
+        ContractKind::AmericanCall => Payoff::AmericanCall { exercise: all(&contract.exercise_dates()) },
+        ContractKind::AmericanPut => Payoff::AmericanPut { exercise: all(&contract.exercise_dates()) },
+        // Baskets are planned where their underlyings are known.
+        ContractKind::BasketCall => Payoff::BasketCall { components: Vec::new() },
+        ContractKind::BasketPut => Payoff::BasketPut { components: Vec::new() },
     };
     Contract {
         id: contract.id.clone(),

@@ -28,6 +28,18 @@ pub const TALLY_SUMS_MAX: usize =
 pub const TALLY_COUNTS_MAX: usize = CONTRACTS_MAX * crate::monte_carlo::HISTOGRAM_BINS;
 /// Most dates on which one driver is sampled: daily for twenty years.
 pub const GRID_TIMES_MAX: usize = 5_040;
+/// Most underlyings that move together, and most of one basket: their factor is a triangle of 8,256 numbers.
+pub const CORRELATED_MAX: usize = 128;
+/// Most steps of one underlying's variance: ten to each date of the finest grid.
+pub const VARIANCE_STEPS_MAX: usize = 10 * GRID_TIMES_MAX;
+/// Fewest paths from which the exercise of an American contract is learnt.
+pub const TRAINING_PATHS_MIN: u32 = 1_024;
+/// Most paths from which the exercise of an American contract is learnt.
+pub const TRAINING_PATHS_MAX: u32 = 1 << 17;
+/// Most prices that learning keeps at a time: 32 MiB of them.
+pub const TRAINING_PRICES_MAX: u64 = 1 << 22;
+/// Most prices that learning for a whole book draws: about ten seconds of one core, before its first path.
+pub const TRAINING_DRAWS_MAX: u64 = 1 << 29;
 /// Most rows or columns of a matrix: a row of doubles is then at most 1 MiB.
 pub const MATRIX_SIDE_MAX: u64 = 1 << 17;
 /// Largest matrix. *Units*: bytes. Two operands and a result of it fit a small agent's memory.

@@ -5,6 +5,7 @@
 
 #![allow(missing_docs, reason = "rkyv derives public types without documentation")]
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -12,8 +13,10 @@ use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::limits;
 
+mod general;
 mod refine;
 
+pub use general::{Component, GREEKS, General, Group, Scheme, SumsLayout, Variance};
 pub use refine::{KeyRange, Refine, SUMMED_RANGES_MAX};
 
 /// A planned Monte Carlo computation, the same for every range of its paths.
@@ -32,6 +35,8 @@ pub enum Model {
     Pi,
     /// A book of contracts under geometric Brownian motion.
     Gbm(Market),
+    /// A book that needs more. Boxed, so that the bytes of other tasks stay what they were.
+    General(Box<General>),
 }
 
 /// The contracts of a book and the Brownian drivers beneath them.
@@ -118,6 +123,26 @@ pub enum Payoff {
         /// Positive.
         payout: f64,
     },
+    /// `max(B - K, 0)`, `B` the weighted sum of the components at expiry; only in a general task.
+    BasketCall {
+        /// Each on another driver.
+        components: Vec<Component>,
+    },
+    /// `max(K - B, 0)`; only in a general task.
+    BasketPut {
+        /// Each on another driver.
+        components: Vec<Component>,
+    },
+    /// A call that may be exercised on several dates; only in a general task.
+    AmericanCall {
+        /// Ascending, the expiry last.
+        exercise: Vec<u32>,
+    },
+    /// A put that may be exercised on several dates; only in a general task.
+    AmericanPut {
+        /// Ascending, the expiry last.
+        exercise: Vec<u32>,
+    },
 }
 
 /// When a barrier is looked at.
@@ -199,16 +224,36 @@ impl Task {
         match &self.model {
             Model::Pi => Ok(()),
             Model::Gbm(market) => market.check(),
+            Model::General(general) => general.check(),
         }
     }
 }
 
 impl Market {
     fn check(&self) -> Result<(), TaskError> {
-        if self.contracts.is_empty()
-            || self.contracts.len() > limits::CONTRACTS_MAX
-            || self.drivers.len() > self.contracts.len()
-        {
+        if self.drivers.len() > self.contracts.len() {
+            return Err(TaskError::Size);
+        }
+        self.check_times()?;
+        for (at, contract) in self.contracts.iter().enumerate() {
+            let driver = self.drivers.get(contract.driver as usize).ok_or(TaskError::Dates { at })?;
+            let plain = !matches!(
+                contract.payoff,
+                Payoff::BasketCall { .. }
+                    | Payoff::BasketPut { .. }
+                    | Payoff::AmericanCall { .. }
+                    | Payoff::AmericanPut { .. }
+            );
+            if !plain {
+                return Err(TaskError::Malformed);
+            }
+            contract.check(at, driver.times.len(), false)?;
+        }
+        Ok(())
+    }
+
+    fn check_times(&self) -> Result<(), TaskError> {
+        if self.contracts.is_empty() || self.contracts.len() > limits::CONTRACTS_MAX {
             return Err(TaskError::Size);
         }
         if !self.anchor.is_finite() {
@@ -223,19 +268,17 @@ impl Market {
                 return Err(TaskError::Dates { at });
             }
         }
-        for (at, contract) in self.contracts.iter().enumerate() {
-            let driver = self.drivers.get(contract.driver as usize).ok_or(TaskError::Dates { at })?;
-            contract.check(at, driver.times.len())?;
-        }
         Ok(())
     }
 }
 
 impl Contract {
-    fn check(&self, at: usize, times: usize) -> Result<(), TaskError> {
+    /// Under a variance of its driver's own its volatility has no meaning.
+    fn check(&self, at: usize, times: usize, variance: bool) -> Result<(), TaskError> {
         let positive = |number: f64| number.is_finite() && number > 0.0;
         let finite = [self.rate, self.dividend, self.quantity].iter().all(|number| number.is_finite());
-        if !finite || ![self.spot, self.strike, self.volatility].into_iter().all(positive) {
+        let volatility = variance || positive(self.volatility);
+        if !finite || !volatility || ![self.spot, self.strike].into_iter().all(positive) {
             return Err(TaskError::Number { contract: at });
         }
         let ascending = |dates: &[u32]| {
@@ -247,10 +290,14 @@ impl Contract {
             Payoff::EuropeanCall | Payoff::EuropeanPut => (true, true),
             Payoff::AsianCall { fixings } | Payoff::AsianPut { fixings } => (true, ascending(fixings)),
             Payoff::DigitalCall { payout } | Payoff::DigitalPut { payout } => (positive(*payout), true),
+            Payoff::BasketCall { .. } | Payoff::BasketPut { .. } => (false, false),
+            Payoff::AmericanCall { exercise } | Payoff::AmericanPut { exercise } => {
+                (!variance, ascending(exercise) && exercise.last() == Some(&self.expiry))
+            }
             Payoff::DownAndOutCall { barrier, monitoring }
             | Payoff::DownAndOutPut { barrier, monitoring } => {
                 let dates = match monitoring {
-                    Monitoring::Continuous => true,
+                    Monitoring::Continuous => !variance,
                     Monitoring::Discrete(dates) => ascending(dates),
                 };
                 (positive(*barrier) && *barrier < self.spot, dates)

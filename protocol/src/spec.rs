@@ -18,9 +18,11 @@ mod contract;
 mod matrix;
 mod monte_carlo;
 
-pub use contract::{ContractKind, ContractSpec, MonitoringSpec};
+pub use contract::{BasketPart, ContractKind, ContractSpec, ExerciseSpec, MonitoringSpec};
 pub use matrix::{Dtype, GemmParams, MatrixSpec, RandomEntries, SyrkParams, Triangle};
-pub use monte_carlo::{ModelName, MonteCarloParams, Quantiles, StopSpec};
+pub use monte_carlo::{
+    CorrelationSpec, HestonSpec, ModelName, MonteCarloParams, Quantiles, SchemeName, StopSpec, UnderlyingSpec,
+};
 
 /// A job as its client wrote it, defaults filled in.
 ///

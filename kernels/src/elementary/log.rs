@@ -57,7 +57,7 @@ fn rare(x: f64) -> f64 {
 
 /// `log(x · 2^shift)` for a positive normal `x` and a whole `shift`, without a branch.
 #[inline(always)]
-pub(super) fn log_core(x: f64, shift: f64) -> f64 {
+pub(crate) fn log_core(x: f64, shift: f64) -> f64 {
     let Reduced { k, f, s } = reduce(x);
     finish(Reduced { k: k + shift, f, s })
 }

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use tessera_protocol::monte_carlo::{HISTOGRAM_BINS, Market, Refine, SUMS_PER_BOOK, SUMS_PER_CONTRACT};
+use tessera_protocol::monte_carlo::{HISTOGRAM_BINS, Refine, SUMS_PER_BOOK, SUMS_PER_CONTRACT};
 use tessera_protocol::tally::Tally;
 
 use super::contract::{Outcome, advance, fix, hold, scale, settle, watch};
@@ -23,22 +23,21 @@ const PASSES_PER_VISIT: usize = 4;
 
 /// Tallies a book over the blocks; when it refines, only its value.
 pub(super) fn run(
-    market: &Market,
+    program: &Program,
     key: [u32; 2],
     isa: Isa,
     blocks: Blocks,
     (detail, refine): (Detail, Option<&Refine>),
     poll: &mut Poll<'_>,
 ) -> Result<Tally, KernelError> {
-    let program = Program::new(market)?;
     let schedule = Schedule::new(key);
-    let mut scratch = Scratch::new(&program);
-    let mut results = Results::new(&program, detail, refine);
+    let mut scratch = Scratch::new(program);
+    let mut results = Results::new(program, detail, refine);
     let samples = blocks.paths();
     for block in blocks {
-        simulate(&program, &schedule, isa, &block, &mut scratch, &mut results, poll)?;
+        simulate(program, &schedule, isa, &block, &mut scratch, &mut results, poll)?;
         if detail == Detail::Full || refine.is_some() {
-            results.tally_book(isa, &program, &block.wanted, &mut scratch, poll)?;
+            results.tally_book(isa, program, &block.wanted, &mut scratch, poll)?;
         }
     }
     Ok(results.into_tally(samples))

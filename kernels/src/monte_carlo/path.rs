@@ -45,12 +45,18 @@ impl Block {
 pub(super) struct Blocks {
     next_path: u64,
     end_path: u64,
+    counters_max: usize,
 }
 
 impl Blocks {
     /// The range must end at or below `u64::MAX`.
     pub(super) fn new(first_path: u64, paths: u64) -> Self {
-        Blocks { next_path: first_path, end_path: first_path + paths }
+        Blocks { next_path: first_path, end_path: first_path + paths, counters_max: COUNTERS }
+    }
+
+    /// Blocks of half as many, so that the opposite of each fits beside it.
+    pub(super) fn of_pairs(first_pair: u64, pairs: u64) -> Self {
+        Blocks { counters_max: COUNTERS / 2, ..Blocks::new(first_pair, pairs) }
     }
 
     /// The first path of the range.
@@ -73,7 +79,7 @@ impl Iterator for Blocks {
         }
         let first_counter = self.next_path / 2;
         let last_counter = (self.end_path - 1) / 2;
-        let counters = (last_counter - first_counter).min(COUNTERS as u64 - 1) as usize + 1;
+        let counters = (last_counter - first_counter).min(self.counters_max as u64 - 1) as usize + 1;
         let reached = 2 * (first_counter + (counters as u64 - 1)) + 1;
         let drop_first = (self.next_path % 2) as usize;
         let drop_last = usize::from(reached >= self.end_path);

@@ -206,7 +206,7 @@ fn steps(times: &[f64]) -> Vec<Step> {
         .collect()
 }
 
-/// None for an average without fixings or a watched barrier without a date.
+/// None for an average without fixings, a watched barrier without a date or what a plain book cannot hold.
 fn terms(
     contract: &Contract,
     expiry: f64,
@@ -251,6 +251,11 @@ fn terms(
             };
             (sign, style)
         }
+        // Only general tasks have them.
+        Payoff::BasketCall { .. }
+        | Payoff::BasketPut { .. }
+        | Payoff::AmericanCall { .. }
+        | Payoff::AmericanPut { .. } => return None,
     };
     let scale = if let Style::Digital { payout, .. } = style { payout } else { contract.strike };
     Some(Terms {

@@ -6,28 +6,30 @@ use alloc::vec::Vec;
 use serde::Serialize;
 use tessera_protocol::bins;
 use tessera_protocol::canonical;
-use tessera_protocol::exact::{ExactSum, sample_variance};
+use tessera_protocol::exact::ExactSum;
 use tessera_protocol::limits;
 use tessera_protocol::monte_carlo::{
-    HISTOGRAM_BINS, HISTOGRAM_BINS_PER_SCALE, HISTOGRAM_LINEAR_BINS, SUMS_PER_BOOK, SUMS_PER_CONTRACT,
+    HISTOGRAM_BINS, HISTOGRAM_BINS_PER_SCALE, HISTOGRAM_LINEAR_BINS, SumsLayout,
 };
 use tessera_protocol::spec::{
-    ContractKind, ContractSpec, ModelName, MonitoringSpec, MonteCarloParams, Quantiles, Workload,
+    BasketPart, ContractKind, ContractSpec, ModelName, MonteCarloParams, Quantiles, Workload,
 };
 use tessera_protocol::tally::{Shape, Tally, TallyError};
 
+use super::estimates::{Control, Delta, Greeks, interval, mean_and_error};
 use super::quantiles::{self, ProfitAndLoss, Search, search};
 use super::rounds::{Stopped, stopped};
 use crate::{FinishError, Pass, Plan};
 
-/// Half the width of a 95 % interval in standard errors: the normal quantile at 0.975.
-const Z_95: f64 = 1.959_963_984_540_054;
 
 #[derive(Serialize)]
 struct BookResult<'a> {
     workload: Workload,
     model: ModelName,
     paths: u64,
+    /// A standard error is then that of the mean of `paths / 2` pairs.
+    #[serde(skip_serializing_if = "core::ops::Not::not")]
+    antithetic: bool,
     contracts: Vec<ContractResult<'a>>,
     book: BookValue,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -37,16 +39,30 @@ struct BookResult<'a> {
 #[derive(Serialize)]
 struct ContractResult<'a> {
     id: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
     underlying: &'a str,
     kind: ContractKind,
     quantity: f64,
     price: f64,
     standard_error: f64,
     ci95: [f64; 2],
-    delta: f64,
-    delta_standard_error: f64,
-    delta_method: &'static str,
+    /// Absent for baskets, which have one to each underlying.
+    #[serde(flatten)]
+    delta: Option<Delta>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    deltas: Vec<PartDelta<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    control: Option<Control>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    greeks: Option<Greeks>,
     histogram: Histogram,
+}
+
+#[derive(Serialize)]
+struct PartDelta<'a> {
+    underlying: &'a str,
+    #[serde(flatten)]
+    delta: Delta,
 }
 
 #[derive(Serialize)]
@@ -84,12 +100,11 @@ pub(crate) fn shape(params: &MonteCarloParams, pass: &Pass) -> Shape {
     if let Pass::Refine(refine) = pass {
         return quantiles::shape(refine);
     }
-    let contracts = params.book.len();
     match params.model {
         ModelName::Pi => Shape { sums: 0, counts: 1, bins_max: 0 },
-        ModelName::Gbm => Shape {
-            sums: contracts * SUMS_PER_CONTRACT + SUMS_PER_BOOK,
-            counts: contracts * HISTOGRAM_BINS,
+        ModelName::Gbm | ModelName::Heston => Shape {
+            sums: SumsLayout::of_params(params).total(),
+            counts: params.book.len() * HISTOGRAM_BINS,
             bins_max: limits::TALLY_BINS_MAX,
         },
     }
@@ -109,7 +124,7 @@ pub(crate) fn fits(params: &MonteCarloParams, pass: &Pass, tally: &Tally) -> boo
     let binned: u128 = tally.bins.iter().map(|(_, count)| u128::from(*count)).sum();
     let counted = match params.model {
         ModelName::Pi => tally.counts.first() <= Some(&tally.samples),
-        ModelName::Gbm => {
+        ModelName::Gbm | ModelName::Heston => {
             binned == whole
                 && tally.bins.iter().all(|(bin, _)| bins::bin_value(*bin).is_some())
                 && tally.counts.chunks_exact(HISTOGRAM_BINS).all(|counts| total(counts) == whole)
@@ -139,7 +154,7 @@ pub(crate) fn finish(
     let stopped = stopped(params, plan, tallies, estimate);
     let document = match params.model {
         ModelName::Pi => canonical::to_vec(&pi(tally, estimate, stopped)),
-        ModelName::Gbm => canonical::to_vec(&book(params, tallies, estimate, stopped)?),
+        ModelName::Gbm | ModelName::Heston => canonical::to_vec(&book(params, tallies, estimate, stopped)?),
     };
     document.map_err(|_| FinishError::NotCanonical)
 }
@@ -154,9 +169,9 @@ pub(super) fn estimate(params: &MonteCarloParams, tally: &Tally) -> Result<(f64,
             let share = inside as f64 / paths;
             Ok((4.0 * share, 4.0 * libm::sqrt(share * (1.0 - share) / paths)))
         }
-        ModelName::Gbm => {
-            let of_book = &tally.sums[params.book.len() * SUMS_PER_CONTRACT..];
-            mean_and_error(tally.samples, &of_book[0], &of_book[1])
+        ModelName::Gbm | ModelName::Heston => {
+            let of_book = SumsLayout::of_params(params).book();
+            mean_and_error(samples(params, tally), &tally.sums[of_book])
         }
     }
 }
@@ -180,14 +195,14 @@ fn book<'a>(
     (value, standard_error): (f64, f64),
     stopped: Option<Stopped>,
 ) -> Result<BookResult<'a>, FinishError> {
-    let (contracts, tally) = (&params.book, tallies[0]);
-    let rows = contracts
-        .iter()
-        .zip(tally.sums.chunks_exact(SUMS_PER_CONTRACT))
-        .zip(tally.counts.chunks_exact(HISTOGRAM_BINS))
-        .map(|((contract, sums), counts)| contract_result(contract, tally.samples, sums, counts))
+    let (tally, layout) = (tallies[0], SumsLayout::of_params(params));
+    let rows = tally
+        .counts
+        .chunks_exact(HISTOGRAM_BINS)
+        .enumerate()
+        .map(|(position, counts)| contract_result(params, position, &layout, tally, counts))
         .collect::<Result<_, _>>()?;
-    let anchor = super::anchor(contracts);
+    let anchor = super::anchor(params);
     let pnl = match params.quantiles {
         Quantiles::Binned => ProfitAndLoss::binned(tally, value - anchor)?,
         Quantiles::Exact => match search(anchor, tallies)? {
@@ -200,33 +215,45 @@ fn book<'a>(
         workload: Workload::MonteCarlo,
         model: params.model,
         paths: tally.samples,
+        antithetic: params.antithetic,
         contracts: rows,
         book,
         stopped,
     })
 }
 
+/// Independent samples behind the sums: pairs where paths come in pairs.
+pub(crate) fn samples(params: &MonteCarloParams, tally: &Tally) -> u64 {
+    if params.antithetic { tally.samples / 2 } else { tally.samples }
+}
+
 fn contract_result<'a>(
-    contract: &'a ContractSpec,
-    samples: u64,
-    sums: &[ExactSum],
+    params: &'a MonteCarloParams,
+    position: usize,
+    layout: &SumsLayout,
+    tally: &Tally,
     counts: &[u64],
 ) -> Result<ContractResult<'a>, FinishError> {
-    let (price, standard_error) = mean_and_error(samples, &sums[0], &sums[1])?;
-    let (delta, delta_standard_error) = mean_and_error(samples, &sums[2], &sums[3])?;
-    let (delta_method, scale) = match contract.kind {
-        ContractKind::EuropeanCall
-        | ContractKind::EuropeanPut
-        | ContractKind::AsianCall
-        | ContractKind::AsianPut => ("pathwise", contract.strike),
-        ContractKind::DownAndOutCall | ContractKind::DownAndOutPut => match contract.monitoring {
-            Some(MonitoringSpec::Dates(_)) => ("likelihood_ratio", contract.strike),
-            Some(MonitoringSpec::Continuous) | None => ("pathwise", contract.strike),
-        },
-        ContractKind::DigitalCall | ContractKind::DigitalPut => {
-            ("likelihood_ratio", contract.payout.unwrap_or_default())
-        }
+    let contract: &ContractSpec = &params.book[position];
+    let (samples, sums) = (samples(params, tally), &tally.sums);
+    let price_sums = &sums[layout.price(position)];
+    let (price, standard_error) = mean_and_error(samples, price_sums)?;
+    let delta = |nth| Delta::new(contract, samples, &sums[layout.delta(position, nth)]);
+    let (own, parts) = if contract.kind.is_basket() {
+        let parts = contract.basket.iter().enumerate();
+        let delta = |(nth, part): (usize, &'a BasketPart)| {
+            Ok(PartDelta { underlying: &part.underlying, delta: delta(nth)? })
+        };
+        (None, parts.map(delta).collect::<Result<Vec<_>, FinishError>>()?)
+    } else {
+        (Some(delta(0)?), Vec::new())
     };
+    let digital = matches!(contract.kind, ContractKind::DigitalCall | ContractKind::DigitalPut);
+    let scale = if digital { contract.payout.unwrap_or_default() } else { contract.strike };
+    let control = layout
+        .control(position)
+        .map(|range| Control::new(params.model, contract, samples, price_sums, &sums[range]))
+        .transpose()?;
     Ok(ContractResult {
         id: &contract.id,
         underlying: &contract.underlying,
@@ -235,9 +262,10 @@ fn contract_result<'a>(
         price,
         standard_error,
         ci95: interval(price, standard_error),
-        delta,
-        delta_standard_error,
-        delta_method,
+        delta: own,
+        deltas: parts,
+        control,
+        greeks: Greeks::new(params.model, contract, samples, position, layout, sums)?,
         histogram: Histogram {
             width: scale / HISTOGRAM_BINS_PER_SCALE,
             zero: counts[0],
@@ -245,24 +273,4 @@ fn contract_result<'a>(
             overflow: counts[HISTOGRAM_LINEAR_BINS + 1],
         },
     })
-}
-
-/// The mean, and its standard error: undefined (written `null`) for a single sample.
-fn mean_and_error(
-    samples: u64,
-    sum: &ExactSum,
-    sum_of_squares: &ExactSum,
-) -> Result<(f64, f64), FinishError> {
-    let count = samples as f64;
-    let mean = sum.to_f64() / count;
-    if samples < 2 {
-        return if mean.is_finite() { Ok((mean, f64::NAN)) } else { Err(FinishError::NotFinite) };
-    }
-    let standard_error = libm::sqrt(sample_variance(samples, sum, sum_of_squares) / count);
-    let finite = mean.is_finite() && standard_error.is_finite();
-    if finite { Ok((mean, standard_error)) } else { Err(FinishError::NotFinite) }
-}
-
-fn interval(mean: f64, standard_error: f64) -> [f64; 2] {
-    [mean - Z_95 * standard_error, mean + Z_95 * standard_error]
 }

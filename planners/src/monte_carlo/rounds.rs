@@ -91,7 +91,7 @@ pub(crate) fn next_round(
     if params.quantiles == Quantiles::Binned {
         return Ok(None);
     }
-    match search(super::anchor(&params.book), tallies)? {
+    match search(super::anchor(params), tallies)? {
         Search::Round(refine) => Ok(Some(after(0, paths, Pass::Refine(refine)))),
         Search::Found(_) => Ok(None),
     }

@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use super::{FieldError, JobSpec, Params, SpecError};
 use crate::limits;
 
+mod dynamics;
 mod matrix;
 mod monte_carlo;
 mod stop;

@@ -3,20 +3,21 @@
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 
 use super::Findings;
 use crate::limits;
-use crate::spec::{ContractKind, ContractSpec, ModelName, MonitoringSpec, MonteCarloParams};
+use crate::spec::{ContractKind, ContractSpec, ExerciseSpec, ModelName, MonitoringSpec, MonteCarloParams};
 
 /// Largest price, strike, barrier or payout: far above any market, small enough that sums of squares
 /// stay finite. Its inverse is the smallest.
 const PRICE_MAX: f64 = 1e12;
 /// Largest absolute rate or dividend yield: 1000 % a year.
-const RATE_MAX: f64 = 10.0;
+pub(super) const RATE_MAX: f64 = 10.0;
 /// Largest volatility: 1000 %.
-const VOLATILITY_MAX: f64 = 10.0;
+pub(super) const VOLATILITY_MAX: f64 = 10.0;
 /// Longest expiry. *Units*: years.
-const EXPIRY_MAX: f64 = 100.0;
+pub(super) const EXPIRY_MAX: f64 = 100.0;
 /// Largest absolute quantity.
 const QUANTITY_MAX: f64 = 1e12;
 
@@ -33,9 +34,11 @@ impl Findings {
             }
         }
         self.book(params);
+        self.sampling(params);
+        self.dynamics(params);
     }
 
-    fn price(&mut self, field: &str, value: f64) {
+    pub(super) fn price(&mut self, field: &str, value: f64) {
         if !(1.0 / PRICE_MAX..=PRICE_MAX).contains(&value) {
             self.add(
                 field,
@@ -55,21 +58,22 @@ impl Findings {
                     "must be absent for the model `pi`, which prices nothing",
                 );
             }
-            ModelName::Gbm if book.is_empty() || book.len() > limits::CONTRACTS_MAX => {
-                let allowed = format!("the model `gbm` needs 1 to {} contracts", limits::CONTRACTS_MAX);
+            ModelName::Gbm | ModelName::Heston if book.is_empty() || book.len() > limits::CONTRACTS_MAX => {
+                let model = if params.model == ModelName::Gbm { "gbm" } else { "heston" };
+                let allowed = format!("the model `{model}` needs 1 to {} contracts", limits::CONTRACTS_MAX);
                 self.add("params.book", &format!("{} contracts", book.len()), &allowed);
             }
-            ModelName::Pi | ModelName::Gbm => self.contracts(book),
+            ModelName::Pi | ModelName::Gbm | ModelName::Heston => self.contracts(params),
         }
     }
 
-    fn contracts(&mut self, book: &[ContractSpec]) {
+    fn contracts(&mut self, params: &MonteCarloParams) {
         let mut ids = BTreeSet::new();
         let mut underlyings: BTreeMap<&str, (usize, &ContractSpec)> = BTreeMap::new();
         let mut dates: BTreeMap<&str, BTreeSet<u64>> = BTreeMap::new();
-        for (position, contract) in book.iter().enumerate() {
+        for (position, contract) in params.book.iter().enumerate() {
             let at = |field: &str| format!("params.book[{position}].{field}");
-            self.contract(contract, &at);
+            self.contract(contract, params.model, &at);
             if !ids.insert(contract.id.as_str()) {
                 self.add(
                     &at("id"),
@@ -77,48 +81,54 @@ impl Findings {
                     "another contract of the book has this id; ids must be unique",
                 );
             }
-            let (first_at, first) = *underlyings.entry(&contract.underlying).or_insert((position, contract));
-            if first.spot != contract.spot {
-                let allowed = format!(
-                    "must equal params.book[{first_at}].spot = {}, since both are on {:?}",
-                    first.spot, contract.underlying
-                );
-                self.add(&at("spot"), &format!("{}", contract.spot), &allowed);
+            if !contract.kind.is_basket() {
+                let (first_at, first) =
+                    *underlyings.entry(&contract.underlying).or_insert((position, contract));
+                if first.spot != contract.spot {
+                    let allowed = format!(
+                        "must equal params.book[{first_at}].spot = {}, since both are on {:?}",
+                        first.spot, contract.underlying
+                    );
+                    self.add(&at("spot"), &format!("{}", contract.spot), &allowed);
+                }
             }
-            let seen = dates.entry(&contract.underlying).or_default();
-            let monitored: &[f64] = match &contract.monitoring {
-                Some(MonitoringSpec::Dates(dates)) => dates,
-                Some(MonitoringSpec::Continuous) | None => &[],
-            };
-            seen.extend(
-                contract.fixings.iter().chain(monitored).chain([&contract.expiry]).map(|date| date.to_bits()),
-            );
-            if seen.len() > limits::GRID_TIMES_MAX {
-                let allowed = format!(
-                    "the contracts on one underlying may look at most at {} different dates",
-                    limits::GRID_TIMES_MAX
-                );
-                return self.add(&at("underlying"), &format!("{:?}", contract.underlying), &allowed);
+            let too_many = matches!(contract.exercise, Some(ExerciseSpec::Count(count)) if count as usize > limits::GRID_TIMES_MAX);
+            let looks = if too_many { Vec::new() } else { contract.dates() };
+            for underlying in contract.underlyings() {
+                let seen = dates.entry(underlying).or_default();
+                seen.extend(looks.iter().map(|date| date.to_bits()));
+                if seen.len() > limits::GRID_TIMES_MAX {
+                    let allowed = format!(
+                        "the contracts on one underlying may look at most at {} different dates",
+                        limits::GRID_TIMES_MAX
+                    );
+                    return self.add(&at("underlying"), &format!("{underlying:?}"), &allowed);
+                }
             }
         }
     }
 
-    fn contract(&mut self, contract: &ContractSpec, at: &dyn Fn(&str) -> String) {
+    fn contract(&mut self, contract: &ContractSpec, model: ModelName, at: &dyn Fn(&str) -> String) {
         self.name(&at("id"), &contract.id);
-        self.name(&at("underlying"), &contract.underlying);
-        self.price(&at("spot"), contract.spot);
+        if contract.kind.is_basket() {
+            self.basket(contract, at);
+        } else {
+            self.name(&at("underlying"), &contract.underlying);
+            self.price(&at("spot"), contract.spot);
+            self.magnitude(&at("dividend"), contract.dividend, RATE_MAX);
+            self.volatility(&at("volatility"), contract.volatility, model);
+            if !contract.basket.is_empty() {
+                self.add(&at("basket"), "a list", "only basket contracts hold several underlyings");
+            }
+        }
         self.price(&at("strike"), contract.strike);
         self.magnitude(&at("rate"), contract.rate, RATE_MAX);
-        self.magnitude(&at("dividend"), contract.dividend, RATE_MAX);
-        self.number(&at("volatility"), contract.volatility, 0.0, VOLATILITY_MAX);
         self.number(&at("expiry"), contract.expiry, 0.0, EXPIRY_MAX);
         self.magnitude(&at("quantity"), contract.quantity, QUANTITY_MAX);
-        let (asian, barrier, digital) = match contract.kind {
-            ContractKind::EuropeanCall | ContractKind::EuropeanPut => (false, false, false),
-            ContractKind::AsianCall | ContractKind::AsianPut => (true, false, false),
-            ContractKind::DownAndOutCall | ContractKind::DownAndOutPut => (false, true, false),
-            ContractKind::DigitalCall | ContractKind::DigitalPut => (false, false, true),
-        };
+        self.exercise(contract, model, at);
+        let asian = matches!(contract.kind, ContractKind::AsianCall | ContractKind::AsianPut);
+        let barrier = matches!(contract.kind, ContractKind::DownAndOutCall | ContractKind::DownAndOutPut);
+        let digital = matches!(contract.kind, ContractKind::DigitalCall | ContractKind::DigitalPut);
         match (asian, contract.fixings.as_slice()) {
             (true, dates) => self.dates(&at("fixings"), dates, contract.expiry),
             (false, []) => {}
@@ -149,6 +159,11 @@ impl Findings {
             (true, Some(MonitoringSpec::Dates(dates))) => {
                 self.dates(&at("monitoring"), dates, contract.expiry)
             }
+            (true, Some(MonitoringSpec::Continuous)) if model == ModelName::Heston => self.add(
+                &at("monitoring"),
+                "continuous",
+                "under `heston` a barrier is looked at on dates: no bridge is known to be exact",
+            ),
             (true, Some(MonitoringSpec::Continuous)) | (false, None) => {}
             (true, None) => self.add(
                 &at("monitoring"),
@@ -169,7 +184,7 @@ impl Findings {
         }
     }
 
-    fn dates(&mut self, field: &str, dates: &[f64], expiry: f64) {
+    pub(super) fn dates(&mut self, field: &str, dates: &[f64], expiry: f64) {
         if dates.is_empty() {
             return self.add(field, "[]", "must name at least one date in years");
         }
