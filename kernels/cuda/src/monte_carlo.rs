@@ -36,8 +36,7 @@ pub fn monte_carlo<B: Backend>(
     match &task.model {
         Model::Pi => pi(backend, task.key, first_path, paths, cancelled),
         Model::Gbm(market) => book::run(backend, task, market, first_path, paths, cancelled),
-        #[allow(unreachable_patterns, reason = "models may come before their kernels")]
-        _ => Err(CudaError::Unsupported { what: "this model" }),
+        Model::General(_) => Err(CudaError::Unsupported { what: "a general book" }),
     }
 }
 

@@ -6,7 +6,6 @@ use alloc::vec::Vec;
 use serde::Serialize;
 use tessera_protocol::bins;
 use tessera_protocol::canonical;
-use tessera_protocol::exact::ExactSum;
 use tessera_protocol::limits;
 use tessera_protocol::monte_carlo::{
     HISTOGRAM_BINS, HISTOGRAM_BINS_PER_SCALE, HISTOGRAM_LINEAR_BINS, SumsLayout,
