@@ -32,6 +32,7 @@ impl Executor {
     pub(crate) fn paths(
         &mut self,
         task: &Task,
+        prepared: &monte_carlo::Prepared,
         refine: Option<&Refine>,
         (first, count): (u64, u64),
         stop: &dyn Fn() -> bool,
@@ -44,7 +45,7 @@ impl Executor {
             Some(Err(error)) => say(&error),
             None => {}
         }
-        Ok(monte_carlo::run_pass(task, refine, self.isa, first, count, stop)?.encode())
+        Ok(prepared.run_pass(refine, self.isa, first, count, stop)?.encode())
     }
 
     /// The partial of a block.

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tessera_agent_core::{InputFile, ShardWork, Task};
 use tessera_kernels::matrix::{self, Matrix, Prepared};
@@ -18,6 +18,8 @@ use crate::executor::Executor;
 /// A job's task with all that its shards need.
 pub(crate) struct Program {
     inputs: HashMap<InputFile, Arc<Matrix>>,
+    /// Made by the first shard of paths.
+    paths: OnceLock<Result<monte_carlo::Prepared, monte_carlo::KernelError>>,
     /// Made by the first shard while others wait; one that is cancelled leaves it to the next.
     matrices: Mutex<Option<Result<Prepared, matrix::KernelError>>>,
 }
@@ -84,7 +86,7 @@ impl Program {
         };
         let file = |(blake3, bytes)| InputFile { blake3: Digest(blake3), bytes };
         let inputs = named.into_iter().map(file).filter_map(|file| Some((file, input(&file)?))).collect();
-        Program { inputs, matrices: Mutex::new(None) }
+        Program { inputs, paths: OnceLock::new(), matrices: Mutex::new(None) }
     }
 
     /// Computes a shard's partial.
@@ -97,7 +99,10 @@ impl Program {
         match &*work.task {
             Task::MonteCarlo(task) => {
                 let refine = Refine::of_pass(&work.pass).map_err(|_| Trouble::Pass)?;
-                Ok(executor.paths(task, refine.as_ref(), (work.first, work.count), stop)?)
+                let prepared = self.paths.get_or_init(|| monte_carlo::Prepared::new(task));
+                let prepared = prepared.as_ref().map_err(|error| *error)?;
+                let range = (work.first, work.count);
+                Ok(executor.paths(task, prepared, refine.as_ref(), range, stop)?)
             }
             Task::Matrix(_) if !work.pass.is_empty() => Err(Trouble::Pass),
             Task::Matrix(task) => Ok(executor.block(&self.matrices(task, stop)?, work.first, stop)?),

@@ -236,6 +236,7 @@ impl Run<'_> {
     fn paths(&self, plan: &Plan) -> Result<Tally, ComputeError> {
         let task = PathsTask::decode(plan.task()).map_err(|_| ComputeError::Task)?;
         let refine = Refine::of_pass(plan.pass()).map_err(|_| ComputeError::Task)?;
+        let prepared = monte_carlo::Prepared::new(&task).map_err(ComputeError::Paths)?;
         let merged: Mutex<Option<Tally>> = Mutex::new(None);
         self.each_shard(
             plan,
@@ -246,7 +247,8 @@ impl Run<'_> {
                 let tally = match (self.setting.path, device) {
                     (Path::Processor(isa), _) => {
                         let (first, count) = (shard.first, shard.count);
-                        monte_carlo::run_pass(&task, refine.as_ref(), isa, first, count, &cancelled)
+                        prepared
+                            .run_pass(refine.as_ref(), isa, first, count, &cancelled)
                             .map_err(ComputeError::Paths)?
                     }
                     (Path::Ptx, Some(_)) if refine.is_some() => {

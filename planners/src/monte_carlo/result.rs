@@ -20,7 +20,6 @@ use super::quantiles::{self, ProfitAndLoss, Search, search};
 use super::rounds::{Stopped, stopped};
 use crate::{FinishError, Pass, Plan};
 
-
 #[derive(Serialize)]
 struct BookResult<'a> {
     workload: Workload,

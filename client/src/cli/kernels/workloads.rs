@@ -59,11 +59,57 @@ pub(super) fn all() -> Vec<Workload> {
         option("watched", "down_and_out_call", json!({ "barrier": 90, "monitoring": [0.25, 0.5, 1.0] })),
         option("bridged", "down_and_out_put", json!({ "barrier": 80, "monitoring": "continuous" })),
     ]);
+    let basket = json!([
+        { "id": "basket", "kind": "basket_call", "strike": 95, "rate": 0.04, "expiry": 1,
+            "basket": [{ "underlying": "ACME", "weight": 0.5 }, { "underlying": "BETA", "weight": 0.5 }] },
+        { "id": "spread", "kind": "basket_put", "strike": 5, "rate": 0.04, "expiry": 0.5,
+            "basket": [{ "underlying": "ACME", "weight": 1 }, { "underlying": "BETA", "weight": -1 }] },
+    ]);
+    let american = option("american", "american_put", json!({ "exercise": 8 }));
+    let heston = |scheme: &str| {
+        let mut book = json!([
+            option("call", "european_call", json!({})),
+            option("asian", "asian_put", json!({ "fixings": [0.5, 1.0] })),
+        ]);
+        for option in book.as_array_mut().into_iter().flatten() {
+            option.as_object_mut().and_then(|option| option.remove("volatility"));
+        }
+        let variance = json!({ "v0": 0.04, "kappa": 1.5, "theta": 0.05, "xi": 0.5, "rho": -0.7 });
+        json!({ "model": "heston", "paths": 4_000, "book": book, "heston": { "ACME": variance }, "scheme": scheme,
+            "steps_per_year": 12 })
+    };
     let uniform = |rows: u64, cols: u64| json!({ "random": "uniform", "rows": rows, "cols": cols });
     let tiles = [json!([16, 16]), json!([48, 32]), json!([128, 128])];
     vec![
         paths("pi", json!({ "model": "pi", "paths": 10_000 })),
         paths("options, geometric Brownian motion", json!({ "model": "gbm", "paths": 4_000, "book": book })),
+        paths(
+            "options, exact quantiles",
+            json!({ "model": "gbm", "paths": 4_000, "book": book, "quantiles": "exact" }),
+        ),
+        paths(
+            "options, stopped early",
+            json!({ "model": "gbm", "paths": 200_000, "book": book,
+                "stop": { "standard_error": 0.15, "min_paths": 4_096 } }),
+        ),
+        paths(
+            "options, antithetic, controlled, with Greeks",
+            json!({ "model": "gbm", "paths": 4_000, "antithetic": true, "control_variate": true, "greeks": true,
+                "book": book }),
+        ),
+        paths(
+            "basket of correlated underlyings",
+            json!({ "model": "gbm", "paths": 4_000, "book": basket,
+                "underlyings": { "ACME": { "spot": 100, "volatility": 0.2 },
+                    "BETA": { "spot": 90, "volatility": 0.3, "dividend": 0.01 } },
+                "correlations": [{ "a": "ACME", "b": "BETA", "rho": 0.6 }] }),
+        ),
+        paths("Heston, quadratic-exponential", heston("qe")),
+        paths("Heston, full truncation", heston("full_truncation")),
+        paths(
+            "American put",
+            json!({ "model": "gbm", "paths": 4_000, "training_paths": 2_048, "book": [american] }),
+        ),
         product(
             "gemm f64",
             "gemm",

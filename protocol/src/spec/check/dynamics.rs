@@ -86,8 +86,7 @@ impl Findings {
             self.price(&at("spot"), underlying.spot);
             self.magnitude(&at("dividend"), underlying.dividend, RATE_MAX);
             self.volatility(&at("volatility"), underlying.volatility, params.model);
-            if let Some((first, spot)) =
-                spots.get(name.as_str()).filter(|(_, spot)| *spot != underlying.spot)
+            if let Some((first, spot)) = spots.get(name.as_str()).filter(|(_, spot)| *spot != underlying.spot)
             {
                 let allowed = format!("must equal params.book[{first}].spot = {spot}, the same underlying's");
                 self.add(&at("spot"), &format!("{}", underlying.spot), &allowed);
@@ -111,11 +110,9 @@ impl Findings {
         if !contract.underlying.is_empty() {
             self.add(&at("underlying"), &format!("{:?}", contract.underlying), elsewhere);
         }
-        for (field, value) in [
-            ("spot", contract.spot),
-            ("volatility", contract.volatility),
-            ("dividend", contract.dividend),
-        ] {
+        for (field, value) in
+            [("spot", contract.spot), ("volatility", contract.volatility), ("dividend", contract.dividend)]
+        {
             if value != 0.0 {
                 self.add(&at(field), &format!("{value}"), elsewhere);
             }
@@ -155,12 +152,20 @@ impl Findings {
             let at = |field: &str| format!("params.correlations[{nth}].{field}");
             for (field, name) in [("a", pair.a.as_str()), ("b", pair.b.as_str())] {
                 if !known.contains(name) {
-                    self.add(&at(field), &format!("{name:?}"), "no contract of the book is on this underlying");
+                    self.add(
+                        &at(field),
+                        &format!("{name:?}"),
+                        "no contract of the book is on this underlying",
+                    );
                 }
                 named.insert(name);
             }
             if pair.a == pair.b {
-                self.add(&at("b"), &format!("{:?}", pair.b), "an underlying's correlation with itself is one");
+                self.add(
+                    &at("b"),
+                    &format!("{:?}", pair.b),
+                    "an underlying's correlation with itself is one",
+                );
             }
             if !pairs.insert((pair.a.as_str().min(&pair.b), pair.a.as_str().max(&pair.b))) {
                 self.add(&at("a"), &format!("{:?}", pair.a), "this pair has a correlation already");
@@ -257,12 +262,9 @@ impl Findings {
                 let unknown = "no contract of the book is on this underlying";
                 self.add(&format!("params.heston.{name}"), &format!("{name:?}"), unknown);
             }
-            for (field, value) in [
-                ("v0", heston.v0),
-                ("kappa", heston.kappa),
-                ("theta", heston.theta),
-                ("xi", heston.xi),
-            ] {
+            for (field, value) in
+                [("v0", heston.v0), ("kappa", heston.kappa), ("theta", heston.theta), ("xi", heston.xi)]
+            {
                 self.number(&at(field), value, HESTON_MIN, HESTON_MAX);
             }
             self.magnitude(&at("rho"), heston.rho, HESTON_RHO_MAX);
@@ -277,7 +279,9 @@ impl Findings {
     ) {
         match (&contract.exercise, contract.kind.is_american()) {
             (None, false) => {}
-            (Some(_), false) => self.add(&at("exercise"), "given", "only American contracts are exercised early"),
+            (Some(_), false) => {
+                self.add(&at("exercise"), "given", "only American contracts are exercised early")
+            }
             (None, true) => self.add(
                 &at("exercise"),
                 "",
