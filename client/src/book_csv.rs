@@ -555,7 +555,8 @@ impl Row<'_> {
         let text = self.text("basket").to_owned();
         let mut parts = Vec::new();
         for word in text.split('|').map(str::trim).filter(|word| !word.is_empty()) {
-            match word.rsplit_once(':').and_then(|(name, weight)| Some((name.trim(), finite(weight.trim())?))) {
+            match word.rsplit_once(':').and_then(|(name, weight)| Some((name.trim(), finite(weight.trim())?)))
+            {
                 Some((name, weight)) => parts.push(BasketPart { underlying: name.to_owned(), weight }),
                 None => {
                     self.wrong("basket", word, "must be names and weights, as in ACME:0.5|BETA:-0.5");

@@ -61,7 +61,9 @@ impl fmt::Display for KernelError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             KernelError::Cancelled => f.write_str("the computation was cancelled"),
-            KernelError::Range => f.write_str("the range of paths ends beyond 2^64 - 1, or cuts a pair of paths"),
+            KernelError::Range => {
+                f.write_str("the range of paths ends beyond 2^64 - 1, or cuts a pair of paths")
+            }
             KernelError::FloatingPointMode => {
                 f.write_str("the thread does not round to nearest or flushes subnormal numbers")
             }

@@ -46,7 +46,14 @@ fn general(task: General) -> Task {
 }
 
 fn component(driver: u32, weight: f64) -> Component {
-    Component { driver, expiry: 2, weight, spot: 100.0, dividend: 0.01, volatility: 0.2 + 0.1 * f64::from(driver) }
+    Component {
+        driver,
+        expiry: 2,
+        weight,
+        spot: 100.0,
+        dividend: 0.01,
+        volatility: 0.2 + 0.1 * f64::from(driver),
+    }
 }
 
 /// Every style on three correlated drivers and one alone, everything tallied.
@@ -71,7 +78,10 @@ fn correlated() -> Task {
     }
     let mut task = plain([1, 1], contracts, drivers(4));
     task.groups = vec![
-        Group { members: vec![0, 2, 3], factor: vec![1.0, 0.5, 0.75f64.sqrt(), -0.25, 0.5, 0.6875f64.sqrt()] },
+        Group {
+            members: vec![0, 2, 3],
+            factor: vec![1.0, 0.5, 0.75f64.sqrt(), -0.25, 0.5, 0.6875f64.sqrt()],
+        },
         Group { members: vec![1], factor: vec![1.0] },
     ];
     task.antithetic = true;
@@ -180,7 +190,10 @@ fn a_general_book_without_options_has_the_plain_books_sums() {
         USUAL.contract(Payoff::EuropeanCall, 3),
         UNUSUAL.contract(Payoff::EuropeanPut, 1),
         USUAL.contract(Payoff::DigitalCall { payout: 3.0 }, 2),
-        USUAL.contract(Payoff::DownAndOutCall { barrier: 90.0, monitoring: Monitoring::Discrete(vec![0, 2]) }, 3),
+        USUAL.contract(
+            Payoff::DownAndOutCall { barrier: 90.0, monitoring: Monitoring::Discrete(vec![0, 2]) },
+            3,
+        ),
     ];
     let plain_task = task(9, &TIMES, contracts.clone());
     let mut same = general(plain([1, 1], contracts, drivers(1)));
@@ -210,11 +223,16 @@ fn opposite_paths_share_their_numbers_and_a_sample_is_their_mean() {
             0.5 * (discounted(w) + discounted(-w))
         })
         .collect();
-    let near = |sum: f64, expected: f64| assert!((sum / expected - 1.0).abs() < 1e-12, "{sum} for {expected}");
+    let near =
+        |sum: f64, expected: f64| assert!((sum / expected - 1.0).abs() < 1e-12, "{sum} for {expected}");
     near(found.sums[0].to_f64(), means.iter().sum());
     near(found.sums[1].to_f64(), means.iter().map(|mean| mean * mean).sum());
     assert_eq!(found.samples, 2 * PAIRS);
-    assert_eq!(found.counts[..HISTOGRAM_BINS].iter().sum::<u64>(), 2 * PAIRS, "payoffs are counted path by path");
+    assert_eq!(
+        found.counts[..HISTOGRAM_BINS].iter().sum::<u64>(),
+        2 * PAIRS,
+        "payoffs are counted path by path"
+    );
 }
 
 #[test]
@@ -237,8 +255,7 @@ fn drivers_have_the_correlations_that_the_factor_gives_them() {
         let mut contract = contract;
         contract.strike = 1e-9;
         let mut task = plain([1, 1], vec![contract], drivers(2));
-        task.groups =
-            vec![Group { members: vec![0, 1], factor: vec![1.0, rho, (1.0 - rho * rho).sqrt()] }];
+        task.groups = vec![Group { members: vec![0, 1], factor: vec![1.0, rho, (1.0 - rho * rho).sqrt()] }];
         let tally = tally(&general(task), Isa::detect(), 0, PATHS);
         sample_variance(PATHS, &tally.sums[0], &tally.sums[1])
     };
@@ -277,7 +294,8 @@ fn streams_and_steps_are_uncorrelated_and_normals_have_their_moments() {
         }
         let mut sorted = column.clone();
         sorted.sort_unstable_by(f64::total_cmp);
-        let gaps = sorted.iter().enumerate().map(|(rank, z)| (support::phi(*z) - (rank as f64 + 0.5) / n).abs());
+        let gaps =
+            sorted.iter().enumerate().map(|(rank, z)| (support::phi(*z) - (rank as f64 + 0.5) / n).abs());
         // Kolmogorov's distribution at 0.1 %: 1.949 / √n.
         assert!(gaps.fold(0.0, f64::max) < 1.949 / n.sqrt(), "column {position} is not normal");
     }

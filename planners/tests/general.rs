@@ -141,7 +141,8 @@ fn closed_form_book() -> (Vec<Value>, Vec<fn(&Terms) -> f64>) {
 fn prices_and_all_greeks_of_contracts_with_closed_forms_lie_within_four_standard_errors() {
     let (contracts, prices) = closed_form_book();
     for antithetic in [false, true] {
-        let found = result(json!({ "model": "gbm", "paths": 2_000_000, "greeks": true, "antithetic": antithetic,
+        let found =
+            result(json!({ "model": "gbm", "paths": 2_000_000, "greeks": true, "antithetic": antithetic,
             "control_variate": true, "book": contracts }));
         for (row, price) in found["contracts"].as_array().unwrap().iter().zip(&prices) {
             let id = row["id"].as_str().unwrap();
@@ -170,7 +171,8 @@ fn a_barrier_above_the_strike_that_is_looked_at_once_has_the_greeks_of_its_two_p
     let found = result(json!({ "model": "gbm", "paths": 1_000_000, "greeks": true, "book": [contract] }));
     let row = &found["contracts"][0];
     assert_near("price", &row["price"], &row["standard_error"], terms.one_look(), 0.0);
-    for (greek, expected) in ["gamma", "vega", "rho", "theta"].iter().zip(&terms.greeks(Terms::one_look)[1..]) {
+    for (greek, expected) in ["gamma", "vega", "rho", "theta"].iter().zip(&terms.greeks(Terms::one_look)[1..])
+    {
         let found = &row["greeks"][greek];
         assert_near(greek, &found["value"], &found["standard_error"], *expected, 1e-6);
     }
@@ -266,8 +268,16 @@ fn a_spread_costs_what_margrabe_says_and_so_do_its_deltas() {
         let row = &found["contracts"][0];
         assert_near("spread", &row["price"], &row["standard_error"], f1 * phi(d1) - f2 * phi(d2), 0.0);
         let control = &row["control"];
-        assert_near("controlled", &control["price"], &control["standard_error"], f1 * phi(d1) - f2 * phi(d2), 0.0);
-        for (delta, expected) in row["deltas"].as_array().unwrap().iter().zip([f1 / s1 * phi(d1), -f2 / s2 * phi(d2)]) {
+        assert_near(
+            "controlled",
+            &control["price"],
+            &control["standard_error"],
+            f1 * phi(d1) - f2 * phi(d2),
+            0.0,
+        );
+        for (delta, expected) in
+            row["deltas"].as_array().unwrap().iter().zip([f1 / s1 * phi(d1), -f2 / s2 * phi(d2)])
+        {
             assert_near("delta", &delta["delta"], &delta["delta_standard_error"], expected, 0.0);
         }
         assert!(row.get("delta").is_none() && row.get("underlying").is_none());
@@ -282,14 +292,22 @@ const HESTON: [HestonCase; 2] = [
         0.03,
         0.01,
         [0.04, 1.5, 0.05, 0.5, -0.7],
-        [(1.0, 100.0, 1.0, 8.594220723742064), (-1.0, 90.0, 1.0, 3.5951739842444086), (1.0, 120.0, 2.0, 4.33961545144071)],
+        [
+            (1.0, 100.0, 1.0, 8.594220723742064),
+            (-1.0, 90.0, 1.0, 3.5951739842444086),
+            (1.0, 120.0, 2.0, 4.33961545144071),
+        ],
         0.5827097408035442,
     ),
     (
         0.02,
         0.0,
         [0.04, 0.5, 0.04, 1.0, -0.9],
-        [(1.0, 100.0, 1.0, 5.9424285859772), (-1.0, 90.0, 1.0, 2.56162246255115), (1.0, 120.0, 2.0, 0.22141095887102816)],
+        [
+            (1.0, 100.0, 1.0, 5.9424285859772),
+            (-1.0, 90.0, 1.0, 2.56162246255115),
+            (1.0, 120.0, 2.0, 0.22141095887102816),
+        ],
         0.7833408976509008,
     ),
 ];
@@ -305,8 +323,10 @@ fn heston_job(case: &HestonCase, scheme: &str, steps: u32, paths: u64) -> Value 
                 "rate": rate, "dividend": dividend, "expiry": years })
         })
         .collect();
-    book.push(json!({ "id": "digital", "underlying": "X", "kind": "digital_call", "spot": 100.0, "strike": 100.0,
-        "rate": rate, "dividend": dividend, "expiry": 1.0, "payout": 1.0 }));
+    book.push(
+        json!({ "id": "digital", "underlying": "X", "kind": "digital_call", "spot": 100.0, "strike": 100.0,
+        "rate": rate, "dividend": dividend, "expiry": 1.0, "payout": 1.0 }),
+    );
     json!({ "model": "heston", "paths": paths, "scheme": scheme, "steps_per_year": steps, "book": book, "greeks": true,
         "control_variate": true, "heston": { "X": { "v0": v0, "kappa": kappa, "theta": theta, "xi": xi, "rho": rho } } })
 }
@@ -346,7 +366,8 @@ fn heston_greeks_agree_with_bumps_and_those_that_have_no_meaning_are_left_out() 
     let (richer, poorer) = (prices(100.0, case.0 + 0.002), prices(100.0, case.0 - 0.002));
     for position in 0..4 {
         let row = &still[position];
-        let slope = |up: &Value, down: &Value, h: f64| (number(&up["price"]) - number(&down["price"])) / (2.0 * h);
+        let slope =
+            |up: &Value, down: &Value, h: f64| (number(&up["price"]) - number(&down["price"])) / (2.0 * h);
         // Bumped on the same paths; a digital's difference is noisy.
         let noise = if position == 3 { 0.002 } else { 0.001 };
         let delta = slope(&up[position], &down[position], 1.0);

@@ -54,7 +54,8 @@ pub(super) fn run(
     if pairs && (first_path % 2 == 1 || paths % 2 == 1) {
         return Err(KernelError::Range);
     }
-    let blocks = if pairs { Blocks::of_pairs(first_path / 2, paths / 2) } else { Blocks::new(first_path, paths) };
+    let blocks =
+        if pairs { Blocks::of_pairs(first_path / 2, paths / 2) } else { Blocks::new(first_path, paths) };
     let mut engine = Engine {
         program,
         policies,
@@ -184,7 +185,15 @@ impl Engine<'_> {
         let scratch = &mut *self.scratch;
         let mut row = group.factor.iter();
         for (member, stream) in group.streams.iter().enumerate() {
-            draw(isa, &self.schedule, block, [step, *stream], &mut scratch.uniforms, &mut scratch.normals[member], paths);
+            draw(
+                isa,
+                &self.schedule,
+                block,
+                [step, *stream],
+                &mut scratch.uniforms,
+                &mut scratch.normals[member],
+                paths,
+            );
             poll.tick(paths * (PASSES_PER_VISIT + member))?;
             let w = &mut scratch.motions[member].w.0[..paths];
             if member == 0 {
@@ -354,9 +363,7 @@ fn look(isa: Isa, visit: &Visit, terms: &Terms, first_look: bool, paths: usize, 
 }
 
 fn take_part(isa: Isa, terms: &Terms, nth: usize, first_part: bool, paths: usize, scratch: &mut Scratch) {
-    let Style::Basket { first, parts } = &terms.style else {
-        unreachable!("only baskets have parts")
-    };
+    let Style::Basket { first, parts } = &terms.style else { unreachable!("only baskets have parts") };
     let (sum, kept) = scratch.states[*first..].split_at_mut(1);
     let level = &scratch.observed.level.0[..paths];
     let (sum, kept) = (&mut sum[0].0[..paths], &mut kept[nth].0[..paths]);

@@ -30,7 +30,8 @@ pub(super) fn general(params: &MonteCarloParams) -> Option<General> {
     }
     let mut times: Vec<Vec<f64>> = order.iter().map(|name| dates[name].clone()).collect();
     let groups = groups(params, &order, &mut times)?;
-    let contracts = params.book.iter().map(|contract| contract_of(params, contract, &order, &times)).collect();
+    let contracts =
+        params.book.iter().map(|contract| contract_of(params, contract, &order, &times)).collect();
     let variances = match params.model {
         ModelName::Heston => order
             .iter()
@@ -204,8 +205,7 @@ fn geometric_average(contract: &ContractSpec, sign: f64) -> f64 {
         .map(|(nth, time)| time * (2.0 * (count - 1.0 - nth as f64) + 1.0))
         .sum();
     let square = contract.volatility * contract.volatility;
-    let mean =
-        libm::log(contract.spot) + (contract.rate - contract.dividend - 0.5 * square) * mean_time;
+    let mean = libm::log(contract.spot) + (contract.rate - contract.dividend - 0.5 * square) * mean_time;
     let deviation = libm::sqrt(square * shared) / count;
     let d2 = (mean - libm::log(contract.strike)) / deviation;
     let normal = |x: f64| 0.5 * libm::erfc(-x * core::f64::consts::FRAC_1_SQRT_2);
@@ -226,7 +226,12 @@ pub(super) fn unit_cost(task: &General) -> u64 {
     let steps = task.variances.iter().flat_map(|variance| &variance.steps);
     units += 4 * steps.map(|steps| *steps as usize).sum::<usize>();
     let extra = usize::from(task.greeks) + usize::from(!task.controls.is_empty());
-    units += task.market.contracts.iter().map(|contract| super::dates_seen(&contract.payoff) + extra).sum::<usize>();
+    units += task
+        .market
+        .contracts
+        .iter()
+        .map(|contract| super::dates_seen(&contract.payoff) + extra)
+        .sum::<usize>();
     units as u64
 }
 

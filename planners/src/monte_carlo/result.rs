@@ -6,7 +6,6 @@ use alloc::vec::Vec;
 use serde::Serialize;
 use tessera_protocol::bins;
 use tessera_protocol::canonical;
-use tessera_protocol::exact::ExactSum;
 use tessera_protocol::limits;
 use tessera_protocol::monte_carlo::{
     HISTOGRAM_BINS, HISTOGRAM_BINS_PER_SCALE, HISTOGRAM_LINEAR_BINS, SumsLayout,
@@ -20,7 +19,6 @@ use super::estimates::{Control, Delta, Greeks, interval, mean_and_error};
 use super::quantiles::{self, ProfitAndLoss, Search, search};
 use super::rounds::{Stopped, stopped};
 use crate::{FinishError, Pass, Plan};
-
 
 #[derive(Serialize)]
 struct BookResult<'a> {

@@ -263,8 +263,8 @@ impl General {
             if let Payoff::AmericanCall { exercise } | Payoff::AmericanPut { exercise } = &contract.payoff {
                 let prices = paths.saturating_mul(exercise.len() as u64);
                 draws = draws.saturating_add(prices);
-                let paths_fit = (limits::TRAINING_PATHS_MIN..=limits::TRAINING_PATHS_MAX)
-                    .contains(&self.training_paths);
+                let paths_fit =
+                    (limits::TRAINING_PATHS_MIN..=limits::TRAINING_PATHS_MAX).contains(&self.training_paths);
                 if !paths_fit
                     || !self.training_paths.is_multiple_of(2)
                     || prices > limits::TRAINING_PRICES_MAX

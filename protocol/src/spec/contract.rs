@@ -131,11 +131,7 @@ impl ContractSpec {
             None => Vec::new(),
             Some(ExerciseSpec::Count(count)) => (1..=*count)
                 .map(|nth| {
-                    if nth == *count {
-                        self.expiry
-                    } else {
-                        self.expiry * f64::from(nth) / f64::from(*count)
-                    }
+                    if nth == *count { self.expiry } else { self.expiry * f64::from(nth) / f64::from(*count) }
                 })
                 .collect(),
             Some(ExerciseSpec::Dates(dates)) => {
@@ -183,10 +179,7 @@ impl<'de> Deserialize<'de> for ExerciseSpec {
                 let wrong = |_| E::invalid_value(serde::de::Unexpected::Unsigned(count), &self);
                 u32::try_from(count).map(ExerciseSpec::Count).map_err(wrong)
             }
-            fn visit_seq<A: serde::de::SeqAccess<'de>>(
-                self,
-                mut items: A,
-            ) -> Result<ExerciseSpec, A::Error> {
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut items: A) -> Result<ExerciseSpec, A::Error> {
                 let mut dates = Vec::new();
                 while let Some(date) = items.next_element()? {
                     dates.push(date);

@@ -181,8 +181,7 @@ impl MonteCarloParams {
 
     /// Whether the job needs more than independent Brownian motions and plain means.
     pub fn is_general(&self) -> bool {
-        let beyond =
-            |contract: &ContractSpec| contract.kind.is_basket() || contract.kind.is_american();
+        let beyond = |contract: &ContractSpec| contract.kind.is_basket() || contract.kind.is_american();
         self.model == ModelName::Heston
             || self.antithetic
             || self.control_variate

@@ -34,6 +34,7 @@ pub(super) fn tally(task: &monte_carlo::Task, pass: &[u8], first: u64, count: u6
             }
             Tally { samples: count, sums, counts, bins: bins.into_iter().collect() }
         }
+        (Model::General(_), _) => unreachable!("no simulated job has a general book"),
         (Model::Gbm(_), Some(refine)) => {
             let mut sums = vec![ExactSum::default(); refine.sums as usize];
             let mut bins = BTreeMap::new();

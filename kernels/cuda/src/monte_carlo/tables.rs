@@ -141,6 +141,11 @@ impl Tables {
                     }
                 }
             }
+            // Only general tasks have them.
+            Payoff::BasketCall { .. }
+            | Payoff::BasketPut { .. }
+            | Payoff::AmericanCall { .. }
+            | Payoff::AmericanPut { .. } => return None,
         };
         let scale = if style == Style::Digital { constants[0] } else { contract.strike };
         let pathwise = sign * discount / contract.spot;

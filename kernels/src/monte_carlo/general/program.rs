@@ -108,16 +108,33 @@ pub(super) enum Style {
     European,
     /// States from `first`: the sum of prices, of their logarithms over the spot, the score at the first
     /// fixing, and the sums of `S σ t (h − 1)` and `S t`.
-    Asian { first: usize, one_over_fixings: f64 },
-    Digital { payout: f64 },
+    Asian {
+        first: usize,
+        one_over_fixings: f64,
+    },
+    Digital {
+        payout: f64,
+    },
     /// States from `first`: alive, score and inverse variance at the first look, the motion at the last
     /// one, `Σ (ΔW²/Δt − 1)`.
-    WatchedBarrier { first: usize, log_barrier: f64 },
-    BridgedBarrier { distance: f64, bridge: f64 },
+    WatchedBarrier {
+        first: usize,
+        log_barrier: f64,
+    },
+    BridgedBarrier {
+        distance: f64,
+        bridge: f64,
+    },
     /// States from `first`: the sum, then each component's price.
-    Basket { first: usize, parts: Vec<Component> },
+    Basket {
+        first: usize,
+        parts: Vec<Component>,
+    },
     /// States from `first`: alive, payoff, discounted payoff, delta, control, vega, rho.
-    American { first: usize, times: Vec<f64> },
+    American {
+        first: usize,
+        times: Vec<f64>,
+    },
 }
 
 /// States of an average.
@@ -208,8 +225,7 @@ impl Program {
         let mut before = 0.0;
         for (nth, date) in dates.iter().enumerate() {
             let time = time_at(*date).filter(|_| *date <= contract.expiry)?;
-            let action =
-                if american { Action::Exercise { nth } } else { Action::Look { first: nth == 0 } };
+            let action = if american { Action::Exercise { nth } } else { Action::Look { first: nth == 0 } };
             let mut visit = self.looking(position, contract, volatility, place.1, time, action);
             visit.since = time - before;
             before = time;
@@ -274,8 +290,7 @@ impl Program {
             }
             expiry = time;
             let volatility = if self.heston { 0.0 } else { part.volatility };
-            let action =
-                Action::Part { nth: *nth, first: rank == 0, last: rank + 1 == components.len() };
+            let action = Action::Part { nth: *nth, first: rank == 0, last: rank + 1 == components.len() };
             let visit = Visit {
                 contract: position,
                 member,
@@ -316,23 +331,23 @@ impl Program {
             Payoff::DigitalCall { payout } | Payoff::DigitalPut { payout } => {
                 Style::Digital { payout: *payout }
             }
-            Payoff::DownAndOutCall { barrier, monitoring } | Payoff::DownAndOutPut { barrier, monitoring } => {
-                match monitoring {
-                    Monitoring::Discrete(_) => {
-                        dates.first()?;
-                        let log_barrier = log(barrier / contract.spot);
-                        Style::WatchedBarrier { first: self.state(WATCHED_STATES), log_barrier }
-                    }
-                    Monitoring::Continuous if self.heston => return None,
-                    Monitoring::Continuous => Style::BridgedBarrier {
-                        distance: log(contract.spot / barrier),
-                        bridge: 2.0 / (volatility * volatility * expiry),
-                    },
+            Payoff::DownAndOutCall { barrier, monitoring }
+            | Payoff::DownAndOutPut { barrier, monitoring } => match monitoring {
+                Monitoring::Discrete(_) => {
+                    dates.first()?;
+                    let log_barrier = log(barrier / contract.spot);
+                    Style::WatchedBarrier { first: self.state(WATCHED_STATES), log_barrier }
                 }
-            }
+                Monitoring::Continuous if self.heston => return None,
+                Monitoring::Continuous => Style::BridgedBarrier {
+                    distance: log(contract.spot / barrier),
+                    bridge: 2.0 / (volatility * volatility * expiry),
+                },
+            },
             Payoff::AmericanCall { .. } | Payoff::AmericanPut { .. } => {
                 let times = dates.iter().map(|date| times.get(*date as usize).copied());
-                let times = times.collect::<Option<Vec<f64>>>().filter(|times| times.last() == Some(&expiry))?;
+                let times =
+                    times.collect::<Option<Vec<f64>>>().filter(|times| times.last() == Some(&expiry))?;
                 Style::American { first: self.state(AMERICAN_STATES), times }
             }
             Payoff::BasketCall { .. } | Payoff::BasketPut { .. } => return None,

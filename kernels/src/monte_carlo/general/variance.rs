@@ -64,7 +64,8 @@ pub(super) struct Motion {
 }
 
 impl Motion {
-    pub(super) const STILL: Motion = Motion { w: Lanes::ZERO, v: Lanes::ZERO, g: Lanes::ZERO, s2: Lanes::ZERO };
+    pub(super) const STILL: Motion =
+        Motion { w: Lanes::ZERO, v: Lanes::ZERO, g: Lanes::ZERO, s2: Lanes::ZERO };
 }
 
 impl Variance {
@@ -187,8 +188,7 @@ fn quadratic_exponential_body(c: &Constants, draws: &Draws<'_>, x: &mut [f64], v
         let inside = if quadratic { room } else { mass + rate * (1.0 - mass) / (rate - c.a) };
         let inside = if exists { inside } else { 1.0 };
         let logarithm = log_core(inside, 0.0);
-        let log_moment =
-            if quadratic { c.a * scale * b2 / room - 0.5 * logarithm } else { logarithm };
+        let log_moment = if quadratic { c.a * scale * b2 / room - 0.5 * logarithm } else { logarithm };
         let corrected = -log_moment - (c.k1 + 0.5 * c.k3) * v[i];
         let start = if exists { corrected } else { c.k0 };
         x[i] += c.k2.mul_add(next[i], c.k1.mul_add(v[i], start));
