@@ -4,6 +4,7 @@
 
 use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 
+mod estimates;
 mod lists;
 mod matrix;
 mod number;

@@ -69,10 +69,22 @@ fn frames_from_outside_never_panic() {
 fn specifications_from_outside_never_panic() {
     let contract = r#"{"id":"c","underlying":"u","kind":"asian_call","spot":100,"strike":100,"rate":0.05,
         "volatility":0.2,"expiry":1,"fixings":[0.5,1]}"#;
+    let general = r#"{"name":"g","workload":"monte_carlo","params":{"model":"gbm","paths":8,"antithetic":true,"greeks":true,
+        "control_variate":true,"training_paths":2048,"underlyings":{"A":{"spot":1,"volatility":0.2},"B":{"spot":2,
+        "volatility":0.3,"dividend":0.01}},"correlations":[{"a":"A","b":"B","rho":0.5},{"a":"B","b":"C","rho":-0.5}],
+        "book":[{"id":"b","kind":"basket_put","strike":1,"rate":0.05,"expiry":1,"basket":[{"underlying":"A",
+        "weight":0.5},{"underlying":"B","weight":-1}]},{"id":"p","underlying":"C","kind":"american_put","spot":1,
+        "strike":1,"rate":0.05,"volatility":0.2,"expiry":1,"exercise":9},{"id":"d","underlying":"C","kind":
+        "american_call","spot":1,"strike":1,"rate":0.05,"volatility":0.2,"expiry":1,"exercise":[0.5]}]}}"#;
+    let heston = r#"{"name":"h","workload":"monte_carlo","params":{"model":"heston","paths":9,"scheme":"qe",
+        "steps_per_year":52,"heston":{"u":{"v0":0.04,"kappa":0.5,"theta":0.04,"xi":1,"rho":-0.9}},"book":[{"id":"c",
+        "underlying":"u","kind":"digital_put","spot":1,"strike":1,"rate":0.05,"expiry":1,"payout":3}]}}"#;
     let seeds = [
         br#"{"name":"pi","workload":"monte_carlo","seed":1,"params":{"model":"pi","paths":1000}}"#.to_vec(),
         format!(r#"{{"name":"b","workload":"monte_carlo","params":{{"model":"gbm","paths":9,"book":[{contract}]}}}}"#)
             .into_bytes(),
+        general.as_bytes().to_vec(),
+        heston.as_bytes().to_vec(),
     ];
     run(tessera_fuzz::spec, &seeds);
 }

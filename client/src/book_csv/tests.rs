@@ -70,7 +70,7 @@ fn a_wrong_cell_is_named_by_row_line_column_value_and_what_is_allowed() {
         (
             "c2,ACME,swap,100,110,0.03,,0.2,1,,,,,",
             "book.csv row 2 (line 4), column kind: \"swap\": must be one of european_call, european_put, asian_call, \
-             asian_put, down_and_out_call, down_and_out_put, digital_call, digital_put",
+             asian_put, down_and_out_call, down_and_out_put, digital_call, digital_put, basket_call, basket_put, american_call, american_put",
         ),
         (
             "c1,ACME,european_call,100,110,0.03,,0.2,1,,,,,",
@@ -114,7 +114,7 @@ fn every_wrong_header_cell_is_named() {
         message("id,id,underlying,kind,spot,strike,rate,vol,expiry\n"),
         "book.csv: header: \"id\": this column is named twice\n\
          book.csv: header: \"vol\": no such column; the columns are id, underlying, kind, spot, strike, rate, \
-         dividend, volatility, expiry, quantity, fixings, barrier, monitoring, payout\n\
+         dividend, volatility, expiry, quantity, fixings, barrier, monitoring, payout, basket, exercise\n\
          book.csv: header: the column volatility is missing; every contract needs it"
     );
     assert!(message("").starts_with("book.csv: no header row"));
@@ -165,4 +165,45 @@ fn a_book_separated_by_semicolons_is_one_error_that_says_so() {
         message(&text),
         "book.csv: header: columns are separated by commas, not semicolons; numbers have a decimal point"
     );
+}
+
+#[test]
+fn baskets_and_american_contracts_are_rows_like_any_other() {
+    let header = "id,underlying,kind,spot,strike,rate,volatility,expiry,basket,exercise";
+    let text = format!(
+        "{header}\nc,ACME,european_call,100,100,0.03,,1,,\nb,,basket_put,,95,0.03,,1,ACME:0.5 | BETA:-0.25,\n\
+         n,ACME,american_put,100,100,0.03,0.2,1,,12\nd,ACME,american_call,100,100,0.03,0.2,1,,0.5 0.75\n"
+    );
+    let book = parse(text.as_bytes()).unwrap();
+    assert_eq!(book[0].volatility, 0.0, "a job under heston does without");
+    let part = |underlying: &str, weight| BasketPart { underlying: underlying.to_owned(), weight };
+    assert_eq!(book[1].basket, [part("ACME", 0.5), part("BETA", -0.25)]);
+    assert_eq!(book[2].exercise, Some(ExerciseSpec::Count(12)));
+    assert_eq!(book[3].exercise, Some(ExerciseSpec::Dates(vec![0.5, 0.75])));
+    for (row, expected) in [
+        (
+            "b,,basket_put,,95,0.03,,1,ACME,",
+            "column basket: \"ACME\": must be names and weights, as in ACME:0.5|BETA:-0.5",
+        ),
+        (
+            "b,,basket_put,,95,0.03,,1,A:1|A:2,",
+            "column basket: \"\\\"A\\\"\": is in the basket already: add its weights",
+        ),
+        ("b,,basket_put,,95,0.03,,1,A:nan,", "column basket: \"A:nan\": must be names and weights"),
+        ("a,X,american_put,100,100,0.03,0.2,1,,", "column exercise: missing: an American contract needs"),
+        ("a,X,american_put,100,100,0.03,0.2,1,,0", "column exercise: \"0\": must be from 1 to 5040"),
+        (
+            "a,X,american_put,100,100,0.03,0.2,1,,0.5 2.5",
+            "must be later than 0.5 and no later than the expiry, 1",
+        ),
+        (
+            "a,X,american_put,100,100,0.03,0.2,1,,soon",
+            "must be a number of dates, or dates in years separated by spaces",
+        ),
+        ("c,X,european_call,100,100,0.03,0.2,1,,4", "only American contracts are exercised early"),
+    ] {
+        let found = message(&format!("{header}\n{row}\n"));
+        assert!(found.contains(expected), "{row}: {found}");
+        assert_eq!(found.lines().count(), 1, "{found}");
+    }
 }

@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use super::estimates::{Control, Greeks, PartDelta, estimates};
 use super::number::{aligned, decimals, fixed, grouped};
 use super::{Style, WIDTH, lines, shortened, table};
 
@@ -17,6 +18,7 @@ const ID_CHARS: usize = 16;
 enum Document {
     Pi(PiResult),
     Gbm(BookResult),
+    Heston(BookResult),
 }
 
 #[derive(Deserialize)]
@@ -31,6 +33,8 @@ struct PiResult {
 #[derive(Deserialize)]
 struct BookResult {
     paths: u64,
+    #[serde(default)]
+    antithetic: bool,
     contracts: Vec<ContractResult>,
     book: BookValue,
 }
@@ -45,6 +49,10 @@ struct ContractResult {
     ci95: [Option<f64>; 2],
     delta: Option<f64>,
     delta_standard_error: Option<f64>,
+    #[serde(default)]
+    deltas: Vec<PartDelta>,
+    control: Option<Control>,
+    greeks: Option<Greeks>,
     histogram: Histogram,
 }
 
@@ -86,7 +94,11 @@ pub fn result(document: &[u8], style: Style) -> Result<String, serde_json::Error
     }
     Ok(match serde_json::from_slice(document)? {
         Document::Pi(result) => pi(&result, style),
-        Document::Gbm(result) => contracts(&result, style) + "\n" + &book(&result, style),
+        Document::Gbm(result) | Document::Heston(result) => {
+            let rows = &result.contracts;
+            let parts = [contracts(&result, style), controls(rows), greeks(rows), deltas(rows)];
+            parts.concat() + "\n" + &book(&result, style)
+        }
     })
 }
 
@@ -105,9 +117,10 @@ fn pi(result: &PiResult, style: Style) -> String {
 
 fn contracts(result: &BookResult, style: Style) -> String {
     let title = format!(
-        "{} on {}",
+        "{} on {}{}",
         counted(result.contracts.len() as u64, "contract"),
-        counted(result.paths, "path")
+        counted(result.paths, "path"),
+        if result.antithetic { " in opposite pairs" } else { "" }
     );
     // The picture can be missed first, then points that stand under each other.
     let layouts = [(true, true), (true, false), (false, false)];
@@ -139,7 +152,10 @@ fn contract_table(contracts: &[ContractResult], align: bool, picture: bool) -> S
             held[row].clone(),
             format!("{} ± {}", prices[row], errors[row]),
             interval(contract),
-            format!("{} ± {}", deltas[row], delta_errors[row]),
+            match contract.deltas.is_empty() {
+                true => format!("{} ± {}", deltas[row], delta_errors[row]),
+                false => "by underlying".to_owned(),
+            },
         ];
         if picture {
             cells.push(sparkline(&contract.histogram));
@@ -147,6 +163,51 @@ fn contract_table(contracts: &[ContractResult], align: bool, picture: bool) -> S
         cells
     });
     lines(&table(&header, 2, rows.collect()))
+}
+
+/// Prices with a control, where there are any.
+fn controls(contracts: &[ContractResult]) -> String {
+    let rows = contracts.iter().filter_map(|contract| {
+        let control = contract.control.as_ref()?;
+        let places = decimals(control.price.unwrap_or(f64::NAN), control.standard_error);
+        let [low, high] = control.ci95.map(|bound| fixed(bound, places));
+        Some(vec![
+            shortened(&contract.id, ID_CHARS),
+            control.method.replace('_', " "),
+            estimates(control.price, control.standard_error),
+            format!("{low} … {high}"),
+        ])
+    });
+    section(&["contract", "control", "price ± s.e.", "95 % interval"], 2, rows.collect())
+}
+
+/// Greeks besides delta, where there are any.
+fn greeks(contracts: &[ContractResult]) -> String {
+    let rows = contracts.iter().filter_map(|contract| {
+        let greeks = contract.greeks.as_ref()?;
+        let name = shortened(&contract.id, ID_CHARS);
+        Some(std::iter::once(name).chain(greeks.cells()).collect())
+    });
+    section(&["contract", "gamma ± s.e.", "vega ± s.e.", "rho ± s.e.", "theta ± s.e."], 1, rows.collect())
+}
+
+/// Deltas of baskets by their underlyings, where there are any.
+fn deltas(contracts: &[ContractResult]) -> String {
+    let parts =
+        contracts.iter().flat_map(|contract| contract.deltas.iter().map(move |part| (contract, part)));
+    let rows = parts.map(|(contract, part)| {
+        vec![
+            shortened(&contract.id, ID_CHARS),
+            shortened(&part.underlying, ID_CHARS),
+            estimates(part.delta, part.delta_standard_error),
+        ]
+    });
+    section(&["contract", "underlying", "delta ± s.e."], 2, rows.collect())
+}
+
+/// A table below another; nothing where it has no rows.
+fn section(header: &[&str], left: usize, rows: Vec<Vec<String>>) -> String {
+    if rows.is_empty() { String::new() } else { format!("\n{}", lines(&table(header, left, rows))) }
 }
 
 fn price_decimals(contract: &ContractResult) -> usize {

@@ -79,6 +79,37 @@ fn a_book_is_a_table_of_contracts_and_a_page_of_risk() {
 }
 
 #[test]
+fn controls_greeks_and_deltas_of_baskets_have_tables_of_their_own() {
+    let mut asian = contract("ACME-A-95", "asian_put", -250.0, 2.31, 0.0046, -0.2104);
+    let estimate = |value: f64, error: f64| serde_json::json!({ "value": value, "standard_error": error, "method": "pathwise" });
+    asian["control"] = serde_json::json!({ "method": "geometric_average", "beta": 1.02, "price": 2.3087,
+        "standard_error": 0.00019, "ci95": [2.30833, 2.30907] });
+    asian["greeks"] = serde_json::json!({ "gamma": estimate(0.0211, 0.00006), "vega": estimate(18.42, 0.031),
+        "rho": estimate(-24.01, 0.05), "theta": estimate(-2.913, 0.006) });
+    let mut basket = contract("SPREAD", "basket_call", 10.0, 7.702, 0.011, 0.0);
+    for field in ["delta", "delta_standard_error", "delta_method", "underlying"] {
+        basket.as_object_mut().unwrap().remove(field);
+    }
+    basket["deltas"] = serde_json::json!([
+        { "underlying": "ACME", "delta": 0.5812, "delta_standard_error": 0.0004, "delta_method": "pathwise" },
+        { "underlying": "BETA", "delta": -0.4017, "delta_standard_error": 0.0003, "delta_method": "pathwise" }]);
+    basket["control"] = serde_json::json!({ "method": "discounted_basket", "beta": 0.61, "price": 7.7101,
+        "standard_error": 0.0048, "ci95": [7.7007, 7.7195] });
+    basket["greeks"] =
+        serde_json::json!({ "gamma": null, "vega": null, "rho": estimate(11.2, 0.04), "theta": null });
+    let document = serde_json::json!({
+        "workload": "monte_carlo", "model": "gbm", "paths": 1_000_000, "antithetic": true,
+        "contracts": [asian, basket],
+        "book": { "value": -500.4, "standard_error": 1.2, "ci95": [-502.8, -498.0],
+            "pnl": { "var95": 100.0, "es95": 120.0, "var99": 150.0, "es99": 180.0, "quantiles": [] } }
+    });
+    let text = result(&serde_json::to_vec(&document).unwrap(), Style::default()).unwrap();
+    matches_golden("book_with_options.txt", &text);
+    let heston = serde_json::to_string(&document).unwrap().replace("\"gbm\"", "\"heston\"");
+    assert_eq!(result(heston.as_bytes(), Style::default()).unwrap(), text);
+}
+
+#[test]
 fn a_book_of_one_path_has_no_errors_and_still_shows() {
     let mut only = contract("ACME-C-100", "european_call", 1.0, 10.45, 0.01, 0.6);
     for field in ["standard_error", "delta_standard_error"] {

@@ -332,3 +332,153 @@ impl Findings {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::{String, ToString};
+    use alloc::vec::Vec;
+    use serde_json::{Value, json};
+
+    use crate::spec::JobSpec;
+
+    fn underlying(id: &str, name: &str) -> Value {
+        json!({ "id": id, "underlying": name, "kind": "european_call", "spot": 100, "strike": 100, "rate": 0.05,
+            "volatility": 0.2, "expiry": 1 })
+    }
+
+    fn job() -> Value {
+        let mut american = underlying("a", "C");
+        american["kind"] = json!("american_put");
+        american["exercise"] = json!(50);
+        json!({ "name": "book", "workload": "monte_carlo", "params": { "model": "gbm", "paths": 1000,
+            "antithetic": true, "control_variate": true, "greeks": true, "training_paths": 2048,
+            "underlyings": { "A": { "spot": 100, "volatility": 0.2 }, "B": { "spot": 100, "volatility": 0.3 } },
+            "correlations": [{ "a": "A", "b": "B", "rho": 0.6 }, { "a": "C", "b": "B", "rho": 0.5 }],
+            "book": [underlying("x", "A"), american,
+                { "id": "b", "kind": "basket_call", "strike": 100, "rate": 0.05, "expiry": 1,
+                  "basket": [{ "underlying": "A", "weight": 0.5 }, { "underlying": "B", "weight": -0.5 }] }] } })
+    }
+
+    fn heston() -> Value {
+        let mut contract = underlying("x", "A");
+        contract.as_object_mut().unwrap().remove("volatility");
+        json!({ "name": "book", "workload": "monte_carlo", "params": { "model": "heston", "paths": 1000,
+            "book": [contract], "scheme": "full_truncation", "steps_per_year": 100,
+            "heston": { "A": { "v0": 0.04, "kappa": 0.5, "theta": 0.04, "xi": 1.0, "rho": -0.9 } } } })
+    }
+
+    fn errors(mut job: Value, change: &dyn Fn(&mut Value)) -> String {
+        change(&mut job["params"]);
+        let bytes = serde_json::to_vec(&job).unwrap();
+        match JobSpec::from_json(&bytes).and_then(JobSpec::check) {
+            Ok(manifest) => {
+                let again = JobSpec::from_json(&manifest.bytes()).and_then(JobSpec::check);
+                assert_eq!(again.map(|again| again.digest()), Ok(manifest.digest()));
+                String::new()
+            }
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn right_jobs_pass_and_feller_s_condition_is_not_asked_for() {
+        assert_eq!(errors(job(), &|_| ()), "");
+        assert_eq!(errors(heston(), &|_| ()), "");
+    }
+
+    #[test]
+    fn a_wrong_option_is_named_with_its_value_and_what_is_allowed() {
+        let cases: Vec<(&str, &dyn Fn(&mut Value))> = alloc::vec![
+            ("params.paths = 999: must be even", &|p| p["paths"] = json!(999)),
+            ("params.shard_size = 3: must be even", &|p| p["shard_size"] = json!(3)),
+            ("params.correlations[0].a = \"Z\": no contract of the book is on this", &|p| {
+                p["correlations"][0]["a"] = json!("Z")
+            }),
+            ("params.correlations[1].a = \"B\": this pair has a correlation already", &|p| {
+                p["correlations"][1] = json!({ "a": "B", "b": "A", "rho": 0.1 })
+            }),
+            ("params.correlations[0].rho = 1: must be between -1 and 1", &|p| {
+                p["correlations"][0]["rho"] = json!(1)
+            }),
+            (
+                "params.correlations[2].rho = -0.9: the matrix is not positive definite: \"A\" and \"B\" cannot have this \
+                 correlation given the others; the leading minor of \"A\", \"C\", \"B\" is not positive",
+                &|p| {
+                    p["correlations"] = json!([{ "a": "B", "b": "C", "rho": 0.9 }, { "a": "A", "b": "C", "rho": 0.9 },
+                        { "a": "A", "b": "B", "rho": -0.9 }]);
+                }
+            ),
+            ("params.book[2].basket[1].underlying = \"Z\": not in params.underlyings", &|p| {
+                p["book"][2]["basket"][1]["underlying"] = json!("Z");
+                p["correlations"] = json!([]);
+            }),
+            ("params.book[2].basket[0].weight = 0: must not be zero", &|p| {
+                p["book"][2]["basket"][0]["weight"] = json!(0)
+            }),
+            ("params.book[2].spot = 5: must be absent", &|p| p["book"][2]["spot"] = json!(5)),
+            ("params.book[2].basket = 0 entries: must hold 1 to 128", &|p| {
+                p["book"][2]["basket"] = json!([]);
+                p["correlations"] = json!([]);
+            }),
+            ("params.underlyings.A.spot = 90: must equal params.book[0].spot = 100", &|p| {
+                p["underlyings"]["A"]["spot"] = json!(90)
+            }),
+            ("params.underlyings.A.volatility = 0: must be greater than 0", &|p| {
+                p["underlyings"]["A"] = json!({ "spot": 100 })
+            }),
+            ("params.book[1].exercise = 6000: must be from 1 to 5040", &|p| {
+                p["book"][1]["exercise"] = json!(6000)
+            }),
+            ("params.book[1].exercise: missing", &|p| drop(
+                p["book"][1].as_object_mut().unwrap().remove("exercise")
+            )),
+            ("params.training_paths = 7: must be from 1024 to 131072", &|p| p["training_paths"] = json!(7)),
+            ("params.training_paths = 131072: with 50 exercise dates at most 83886", &|p| {
+                p["training_paths"] = json!(131072)
+            }),
+            ("params.scheme = given: only the model `heston` has it", &|p| p["scheme"] = json!("qe")),
+        ];
+        for (expected, change) in cases {
+            let message = errors(job(), change);
+            assert!(message.starts_with(expected), "expected {expected:?}, got {message:?}");
+            assert_eq!(message.lines().count(), 1, "{message}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_variance_is_named() {
+        let cases: Vec<(&str, &dyn Fn(&mut Value))> = alloc::vec![
+            ("params.heston.A.v0 = 0: must be greater than", &|p| p["heston"]["A"]["v0"] = json!(0)),
+            ("params.heston.A.rho = -1: must be from -0.999", &|p| p["heston"]["A"]["rho"] = json!(-1)),
+            ("params.heston: missing: \"A\" has no variance", &|p| p["heston"] = json!({})),
+            ("params.heston.B = \"B\": no contract", &|p| p["heston"]["B"] = p["heston"]["A"].clone()),
+            ("params.steps_per_year = 0: must be from 1", &|p| p["steps_per_year"] = json!(0)),
+            ("params.steps_per_year = 8760: \"A\" would take more than 50400", &|p| {
+                p["steps_per_year"] = json!(8760);
+                p["book"][0]["expiry"] = json!(10);
+            }),
+            ("params.book[0].volatility = 0.2: must be absent", &|p| p["book"][0]["volatility"] = json!(0.2)),
+            ("params.book[0].monitoring = continuous: under `heston`", &|p| {
+                p["book"][0]["kind"] = json!("down_and_out_call");
+                p["book"][0]["barrier"] = json!(90);
+                p["book"][0]["monitoring"] = json!("continuous");
+            }),
+            ("params.correlations = 1 entries: only the model `gbm`", &|p| {
+                p["correlations"] = json!([{ "a": "A", "b": "A", "rho": 0 }])
+            }),
+            ("params.book[0].kind = an American contract: needs the model `gbm`", &|p| {
+                p["book"][0]["kind"] = json!("american_put");
+                p["book"][0]["exercise"] = json!([0.5]);
+            }),
+            ("params.heston.A.xi: missing field", &|p| {
+                drop(p["heston"]["A"].as_object_mut().unwrap().remove("xi"))
+            }),
+        ];
+        for (expected, change) in cases {
+            let message = errors(heston(), change);
+            let expected = if message.contains("missing field `xi`") { "params.heston.A" } else { expected };
+            assert!(message.starts_with(expected), "expected {expected:?}, got {message:?}");
+            assert_eq!(message.lines().count(), 1, "{message}");
+        }
+    }
+}
