@@ -4,8 +4,7 @@
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
-use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::ToString;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -25,6 +24,10 @@ use crate::reducer::Reducer;
 use crate::verifier::{Doubt, Partial, Verdict, Verified, Verifier};
 use crate::write::Write;
 use crate::{NewJob, Outcome, Progress, RequestId};
+
+mod view;
+
+use view::describe;
 
 /// How many agents take work on each lane, as this lane last heard.
 #[derive(Clone, Debug)]
@@ -578,62 +581,6 @@ impl Home {
         self.deadline.is_some() || !self.stuck.is_empty() || self.assembling.is_refused()
     }
 
-    fn ended_view(&self, state: JobState, judge: &Judge<'_>) -> JobView {
-        let ended_ms = Some(UnixMillis(judge.unix_origin.0.saturating_add(judge.now.0)));
-        JobView { state, ended_ms, waiting: None, ..self.view(judge) }
-    }
-
-    /// How it looks.
-    pub fn view(&self, judge: &Judge<'_>) -> JobView {
-        let spec = self.job.manifest.spec();
-        let started = self.counters.attempts > 0 || self.todo.count() < self.plan.indices().end;
-        JobView {
-            id: self.job.id,
-            name: spec.name.clone(),
-            project: spec.project.clone(),
-            state: if started { JobState::Running } else { JobState::Queued },
-            manifest_digest: self.job.manifest.digest(),
-            verify: spec.verify,
-            priority: spec.priority,
-            created_ms: self.job.created,
-            ended_ms: None,
-            paths: spec.params.paths(),
-            extends: self.job.base.as_ref().map(|base| base.job),
-            cost: self.cost,
-            shards: self.plan.indices().end,
-            shards_done: self.reducer.done().count(),
-            attempts: self.counters.attempts,
-            checks: self.counters.checks,
-            mismatches: self.counters.mismatches,
-            checks_skipped: self.counters.checks_skipped,
-            lanes: self.counters.lanes.clone(),
-            digest: None,
-            failure: None,
-            waiting: self.waiting(judge.fleet),
-        }
-    }
-
-    fn waiting(&self, fleet: &Fleet) -> Option<String> {
-        let ending_refused = matches!(&self.stage, Stage::Ending { write, .. } if write.is_refused());
-        let tile_refused = self.reducer.stitcher().is_some_and(|stitcher| stitcher.is_refused());
-        if self.saving.is_refused() || self.assembling.is_refused() || ending_refused || tile_refused {
-            return Some("the hub's store refuses writes; it is tried again every second".to_string());
-        }
-        if self.is_ending() || self.assembling == Write::Under {
-            return Some("its end is being written".to_string());
-        }
-        if fleet.total() == 0 {
-            return Some("no agent is connected".to_string());
-        }
-        self.stuck.first().map(|errand| {
-            format!(
-                "shard {} needs an answer by an agent that has not answered it yet; {} connected",
-                errand.index.0,
-                fleet.total()
-            )
-        })
-    }
-
     /// Counts attempts that lanes started.
     pub fn attempted(&mut self, attempts: u64) {
         self.counters.attempts += attempts;
@@ -667,19 +614,4 @@ pub struct Judge<'a> {
     pub now: Tick,
     /// Unix time of tick zero.
     pub unix_origin: UnixMillis,
-}
-
-fn describe(cause: FailureCause) -> String {
-    use tessera_protocol::wire::ShardFailure;
-    match cause {
-        FailureCause::Reported(ShardFailure::KernelUnknown) => "the agent has no such kernel",
-        FailureCause::Reported(ShardFailure::TaskInvalid) => "the agent could not read the task",
-        FailureCause::Reported(ShardFailure::KernelFailed) => "the kernel stopped with an error",
-        FailureCause::Reported(ShardFailure::InputUnusable) => {
-            "an input file is not what the job says, or did not come: the agent's log says which"
-        }
-        FailureCause::DigestMismatch => "the bytes did not have the digest that came with them",
-        FailureCause::NotAPartial => "the bytes were not a partial of this shard",
-    }
-    .to_string()
 }
