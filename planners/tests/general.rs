@@ -253,11 +253,12 @@ fn controls_and_opposite_paths_make_the_same_price_less_noisy() {
 
 #[test]
 fn a_spread_costs_what_margrabe_says_and_so_do_its_deltas() {
-    let (s1, s2, v1, v2, q1, q2, years) = (100.0, 95.0, 0.2, 0.3, 0.01, 0.03, 1.5f64);
+    let (s1, s2, v1, v2) = (100.0f64, 95.0f64, 0.2f64, 0.3f64);
+    let (q1, q2, years) = (0.01f64, 0.03f64, 1.5f64);
     for rho in [-0.5, 0.0, 0.7] {
-        let deviation: f64 = (v1 * v1 + v2 * v2 - 2.0 * rho * v1 * v2 as f64).sqrt() * years.sqrt();
-        let (f1, f2) = (s1 * (-q1 * years as f64).exp(), s2 * (-q2 * years as f64).exp());
-        let d1 = (f1 / f2 as f64).ln() / deviation + 0.5 * deviation;
+        let deviation: f64 = (v1 * v1 + v2 * v2 - 2.0 * rho * v1 * v2).sqrt() * years.sqrt();
+        let (f1, f2) = (s1 * (-q1 * years).exp(), s2 * (-q2 * years).exp());
+        let d1 = (f1 / f2).ln() / deviation + 0.5 * deviation;
         let d2 = d1 - deviation;
         let found = result(json!({ "model": "gbm", "paths": 1_000_000, "control_variate": true,
             "underlyings": { "A": { "spot": s1, "volatility": v1, "dividend": q1 },

@@ -87,9 +87,9 @@ fn groups(params: &MonteCarloParams, order: &[&str], times: &mut [Vec<f64>]) -> 
         let Factored { lower, pivots } = matrix.factor().ok()?;
         let mut factor = vec![0.0; lower.len()];
         for row in 0..members.len() {
-            for column in 0..=row {
+            for (column, pivot) in pivots.iter().enumerate().take(row + 1) {
                 let position = triangle(row, column);
-                factor[position] = lower[position] * libm::sqrt(pivots[column]);
+                factor[position] = lower[position] * libm::sqrt(*pivot);
             }
         }
         let mut union: Vec<f64> = members.iter().flat_map(|member| times[*member].clone()).collect();

@@ -281,7 +281,7 @@ impl Variance {
     fn check(&self, at: usize, times: usize) -> Result<(), TaskError> {
         let positive = [self.v0, self.kappa, self.theta, self.xi];
         let numbers = positive.iter().all(|number| number.is_finite() && *number > 0.0);
-        if !numbers || !(self.rho > -1.0 && self.rho < 1.0) {
+        if !(numbers && self.rho > -1.0 && self.rho < 1.0) {
             return Err(TaskError::Number { contract: at });
         }
         let total: u64 = self.steps.iter().map(|steps| u64::from(*steps)).sum();

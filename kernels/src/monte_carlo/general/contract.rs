@@ -158,8 +158,9 @@ fn price_levels_body(price: &PriceMap, w: &[f64], exponents: &mut [f64], levels:
     let mut wide = false;
     for k in 0..n {
         exponents[k] = price.volatility.mul_add(w[k], price.drift);
-        // Written so that a NaN counts as wide.
-        wide |= !(exponents[k].abs() <= EXP_CORE_BOUND);
+        // A NaN counts as wide.
+        let narrow = exponents[k].abs() <= EXP_CORE_BOUND;
+        wide |= !narrow;
     }
     if wide {
         for k in 0..n {

@@ -159,14 +159,16 @@ impl Equations {
         let mut right = self.products;
         for pivot in 0..BASIS {
             let size = self.powers[2 * pivot];
-            // Written so that a NaN is refused.
-            if !(matrix[pivot][pivot] > PIVOT_MIN * size) {
+            // A NaN is no larger than anything.
+            let regular = matrix[pivot][pivot] > PIVOT_MIN * size;
+            if !regular {
                 return None;
             }
             for row in pivot + 1..BASIS {
                 let factor = matrix[row][pivot] / matrix[pivot][pivot];
-                for column in pivot..BASIS {
-                    matrix[row][column] -= factor * matrix[pivot][column];
+                let above = matrix[pivot];
+                for (cell, above) in matrix[row].iter_mut().zip(above).skip(pivot) {
+                    *cell -= factor * above;
                 }
                 right[row] -= factor * right[pivot];
             }

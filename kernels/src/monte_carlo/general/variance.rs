@@ -206,6 +206,6 @@ fn conditional_step_body(c: &Constants, z: &[f64], next: &[f64], moving: [&mut [
         w[i] += own;
         g[i] += own;
         s2[i] += variance;
-        v[i] = next[i];
     }
+    v.copy_from_slice(next);
 }
