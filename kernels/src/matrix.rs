@@ -1,7 +1,7 @@
 //! The matrix kernel: any block of a planned product to its bytes.
 //!
 //! Owns the operands of a job in memory, where they come from and how a block is taken from them. What an
-//! element is, [`gemm`](crate::gemm) says.
+//! element is, [`gemm`] says.
 //!
 //! *Shape* of a partial: the block's elements by rows, little-endian, in the task's type. Of a block on
 //! the diagonal of a symmetric update, those outside the half are +0.
