@@ -4,9 +4,11 @@
 use serde_json::{Value, json};
 use tessera_kernels::isa::Isa;
 use tessera_kernels::monte_carlo;
-use tessera_planners::{Next, Plan, audit};
-use tessera_protocol::monte_carlo::Task;
+use tessera_planners::{Next, Part, Plan, audit};
+use tessera_protocol::monte_carlo::{Refine, Task};
 use tessera_protocol::spec::JobSpec;
+use tessera_protocol::tally::Tally;
+use tessera_protocol::unit::ShardIndex;
 
 /// The result document of a job's parameters, made here in one call of the kernel.
 fn result(params: Value) -> Value {
@@ -17,7 +19,7 @@ fn result(params: Value) -> Value {
     assert_eq!(audit::audit(&manifest, 0, &plan), Ok(()));
     let task = Task::decode(plan.task()).expect("planners write tasks");
     let tally = monte_carlo::run(&task, Isa::detect(), 0, plan.end(), &|| false).expect("the kernel runs");
-    let index = tessera_protocol::unit::ShardIndex(0);
+    let index = ShardIndex(0);
     if plan.shards() == 1 {
         assert!(plan.read_partial(&manifest, index, &tally.encode()).is_some(), "the partial fits its job");
     }
@@ -253,8 +255,7 @@ fn controls_and_opposite_paths_make_the_same_price_less_noisy() {
 
 #[test]
 fn a_spread_costs_what_margrabe_says_and_so_do_its_deltas() {
-    let (s1, s2, v1, v2) = (100.0f64, 95.0f64, 0.2f64, 0.3f64);
-    let (q1, q2, years) = (0.01f64, 0.03f64, 1.5f64);
+    let [s1, s2, v1, v2, q1, q2, years]: [f64; 7] = [100.0, 95.0, 0.2, 0.3, 0.01, 0.03, 1.5];
     for rho in [-0.5, 0.0, 0.7] {
         let deviation: f64 = (v1 * v1 + v2 * v2 - 2.0 * rho * v1 * v2).sqrt() * years.sqrt();
         let (f1, f2) = (s1 * (-q1 * years).exp(), s2 * (-q2 * years).exp());
@@ -412,4 +413,59 @@ fn one_chance_to_exercise_makes_a_european_contract() {
     let european = TERMS.contract("european", "european_put");
     let found = result(json!({ "model": "gbm", "paths": 100_000, "book": [contract, european] }));
     assert_eq!(found["contracts"][0]["price"], found["contracts"][1]["price"]);
+}
+
+#[test]
+fn general_books_stop_early_and_rank_their_values_exactly() {
+    let case = &HESTON[0];
+    let mut heston = heston_job(case, "qe", 4, 200_000);
+    let contract = with(TERMS.contract("put", "american_put"), json!({ "exercise": 4 }));
+    let mut american = json!({ "model": "gbm", "paths": 200_000, "book": [contract] });
+    for params in [&mut heston, &mut american] {
+        params["antithetic"] = json!(true);
+        params["stop"] = json!({ "standard_error": 0.02, "min_paths": 8192 });
+        let binned = finished(params, 50_000);
+        params["quantiles"] = json!("exact");
+        let (exact, again) = (finished(params, 50_000), finished(params, 3_000));
+        assert_eq!(exact, again, "whatever the shards");
+        assert_eq!((&exact["paths"], &exact["contracts"]), (&binned["paths"], &binned["contracts"]));
+        let paths = exact["paths"].as_u64().unwrap();
+        assert!(paths % 2 == 0 && (8_192..=200_000).contains(&paths));
+        assert_eq!(exact["stopped"]["reached"], json!(number(&exact["book"]["standard_error"]) <= 0.02));
+        let [one, other] = [&exact, &binned].map(|found| number(&found["book"]["pnl"]["var99"]));
+        assert!((one / other - 1.0).abs() < 1e-3, "{one} and {other}");
+    }
+}
+
+/// The result of a job whose rounds are run shard by shard.
+fn finished(params: &Value, shard_size: u64) -> Value {
+    let mut params = params.clone();
+    params["shard_size"] = json!(shard_size);
+    let job = json!({ "name": "test", "workload": "monte_carlo", "seed": 5, "params": params });
+    let spec = JobSpec::from_json(&serde_json::to_vec(&job).unwrap());
+    let manifest = spec.and_then(JobSpec::check).unwrap_or_else(|error| panic!("{error}"));
+    let mut plan = Plan::new(&manifest, 0).unwrap();
+    let prepared = monte_carlo::Prepared::new(&Task::decode(plan.task()).unwrap()).unwrap();
+    let mut tallies: Vec<Tally> = Vec::new();
+    loop {
+        if plan.round().number == 0 || !plan.pass().is_empty() {
+            tallies.push(Tally::default());
+        }
+        let refine = Refine::of_pass(plan.pass()).unwrap();
+        for index in plan.indices().start..plan.indices().end {
+            let shard = plan.shard(ShardIndex(index)).unwrap();
+            let isa = Isa::detect();
+            let part = prepared.run_pass(refine.as_ref(), isa, shard.first, shard.count, &|| false).unwrap();
+            let Some(Part::Tally(part)) = plan.read_partial(&manifest, ShardIndex(index), &part.encode())
+            else {
+                panic!("the partial fits its job")
+            };
+            let whole = tallies.last_mut().unwrap();
+            if whole.samples == 0 { *whole = part } else { whole.merge(&part).unwrap() }
+        }
+        match tessera_planners::next(&manifest, &plan, &tallies.iter().collect::<Vec<_>>()).unwrap() {
+            Next::Finished(document) => return serde_json::from_slice(&document).unwrap(),
+            Next::Round(next) => plan = next,
+        }
+    }
 }

@@ -69,6 +69,32 @@ fn european_and_digital_prices_and_deltas_of_the_example_book_lie_within_four_st
 }
 
 #[test]
+fn the_examples_of_baskets_and_stochastic_variance_come_out_and_show() {
+    for (name, wanted) in [
+        ("basket.toml", ["stopped underlying", "CARA"]),
+        ("heston.toml", ["ACME-D110", "arithmetic average"]),
+    ] {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(name);
+        let mut spec = tessera_client::spec_file::load(&path).expect("the example is right");
+        let Params::MonteCarlo(params) = &mut spec.params else { panic!("a book") };
+        params.paths = 20_000;
+        let result = compute(&spec.check().expect("the example is right"));
+        for row in result["contracts"].as_array().unwrap() {
+            let number = |field: &Value| field.as_f64().unwrap();
+            let (plain, error) = (number(&row["price"]), number(&row["standard_error"]));
+            let controlled = number(&row["control"]["price"]);
+            assert!((plain - controlled).abs() < 4.0 * error, "{}: {plain} and {controlled}", row["id"]);
+        }
+        let document = serde_json::to_vec(&result).unwrap();
+        let page =
+            tessera_client::render::result(&document, tessera_client::render::Style::default()).unwrap();
+        for text in wanted {
+            assert!(page.contains(text), "{page}");
+        }
+    }
+}
+
+#[test]
 fn value_at_risk_resolves_the_spread_of_a_book_whose_level_is_far_above_it() {
     // A forward in disguise: worth a million, with a standard deviation of a hundred.
     let text = r#"{"name":"level","workload":"monte_carlo","params":{"model":"gbm","paths":200000,"book":[

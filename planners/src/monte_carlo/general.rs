@@ -87,7 +87,7 @@ fn groups(params: &MonteCarloParams, order: &[&str], times: &mut [Vec<f64>]) -> 
         let Factored { lower, pivots } = matrix.factor().ok()?;
         let mut factor = vec![0.0; lower.len()];
         for row in 0..members.len() {
-            for (column, pivot) in pivots.iter().enumerate().take(row + 1) {
+            for (column, pivot) in pivots[..=row].iter().enumerate() {
                 let position = triangle(row, column);
                 factor[position] = lower[position] * libm::sqrt(*pivot);
             }

@@ -155,14 +155,13 @@ const STAGED: usize = 128;
 fn price_levels_body(price: &PriceMap, w: &[f64], exponents: &mut [f64], levels: &mut [f64]) {
     let n = w.len();
     let (exponents, levels) = (&mut exponents[..n], &mut levels[..n]);
-    let mut wide = false;
+    // Counted this way round, so that a NaN is not narrow.
+    let mut narrow = true;
     for k in 0..n {
         exponents[k] = price.volatility.mul_add(w[k], price.drift);
-        // A NaN counts as wide.
-        let narrow = exponents[k].abs() <= EXP_CORE_BOUND;
-        wide |= !narrow;
+        narrow &= exponents[k].abs() <= EXP_CORE_BOUND;
     }
-    if wide {
+    if !narrow {
         for k in 0..n {
             levels[k] = price.spot * exp(exponents[k]);
         }

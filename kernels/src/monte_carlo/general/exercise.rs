@@ -159,14 +159,14 @@ impl Equations {
         let mut right = self.products;
         for pivot in 0..BASIS {
             let size = self.powers[2 * pivot];
-            // A NaN is no larger than anything.
-            let regular = matrix[pivot][pivot] > PIVOT_MIN * size;
-            if !regular {
+            // This way round, so that a NaN determines nothing.
+            let determined = matrix[pivot][pivot] > PIVOT_MIN * size;
+            if !determined {
                 return None;
             }
+            let above = matrix[pivot];
             for row in pivot + 1..BASIS {
-                let factor = matrix[row][pivot] / matrix[pivot][pivot];
-                let above = matrix[pivot];
+                let factor = matrix[row][pivot] / above[pivot];
                 for (cell, above) in matrix[row].iter_mut().zip(above).skip(pivot) {
                     *cell -= factor * above;
                 }
