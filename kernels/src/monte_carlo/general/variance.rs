@@ -167,6 +167,7 @@ fn quadratic_exponential_body(c: &Constants, draws: &Draws<'_>, x: &mut [f64], v
     let n = v.len();
     let (x, next) = (&mut x[..n], &mut next[..n]);
     let (normal, uniform) = (&draws.variance[..n], &draws.uniform[..n]);
+    // Both forms are computed for every path and one is taken, so that the loop has no branch.
     for i in 0..n {
         let mean = (v[i] - c.theta).mul_add(c.decay, c.theta);
         let psi = c.spread_of_v.mul_add(v[i], c.spread) / (mean * mean);
@@ -180,15 +181,20 @@ fn quadratic_exponential_body(c: &Constants, draws: &Draws<'_>, x: &mut [f64], v
         let mass = (psi - 1.0) / (psi + 1.0);
         let rate = (1.0 - mass) / mean;
         let u = 0.5 * uniform[i] + 0.5;
-        let tail = if u > mass { log_core((1.0 - mass) / (1.0 - u), 0.0) / rate } else { 0.0 };
-        next[i] = if quadratic { scale * shifted * shifted } else { tail };
+        let drawn = log_core((1.0 - mass) / (1.0 - u), 0.0) / rate;
+        let tail = if u > mass { drawn } else { 0.0 };
+        let square = scale * shifted * shifted;
+        next[i] = if quadratic { square } else { tail };
         // The logarithm of E exp(A v'), where it exists: beyond, the correction is left out.
         let room = 1.0 - 2.0 * c.a * scale;
-        let exists = if quadratic { room > 1e-8 } else { rate > c.a * (1.0 + 1e-8) };
-        let inside = if quadratic { room } else { mass + rate * (1.0 - mass) / (rate - c.a) };
+        let [square_exists, tail_exists] = [room > 1e-8, rate > c.a * (1.0 + 1e-8)];
+        let exists = if quadratic { square_exists } else { tail_exists };
+        let of_tail = mass + rate * (1.0 - mass) / (rate - c.a);
+        let inside = if quadratic { room } else { of_tail };
         let inside = if exists { inside } else { 1.0 };
         let logarithm = log_core(inside, 0.0);
-        let log_moment = if quadratic { c.a * scale * b2 / room - 0.5 * logarithm } else { logarithm };
+        let of_square = c.a * scale * b2 / room - 0.5 * logarithm;
+        let log_moment = if quadratic { of_square } else { logarithm };
         let corrected = -log_moment - (c.k1 + 0.5 * c.k3) * v[i];
         let start = if exists { corrected } else { c.k0 };
         x[i] += c.k2.mul_add(next[i], c.k1.mul_add(v[i], start));
