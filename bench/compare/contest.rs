@@ -6,12 +6,15 @@
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Value, json};
 
-/// Someone who does the task once when called.
+/// Someone who does the task, once a turn.
 pub(crate) struct Contestant<'a> {
     pub(crate) name: String,
     /// Whose speed in the same round counts as one.
     pub(crate) reference: &'static str,
-    pub(crate) turn: Box<dyn FnMut() + 'a>,
+    /// What one turn does, in the outcome's unit times seconds.
+    pub(crate) amount: f64,
+    /// Says how many seconds it computed.
+    pub(crate) turn: Box<dyn FnMut() -> f64 + 'a>,
 }
 
 /// What a contest found.
@@ -41,39 +44,43 @@ fn thread_seconds() -> f64 {
     time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
 }
 
+/// The seconds this thread computes to do some work.
+pub(crate) fn timed(work: impl FnOnce()) -> f64 {
+    let start = thread_seconds();
+    work();
+    thread_seconds() - start
+}
+
 fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 }
 }
 
-/// `amount` is what one turn does, in the unit times seconds.
+/// Lets everyone have so many turns that count, one after the other in each round.
 pub(crate) fn hold(
     task: String,
     unit: &'static str,
-    amount: f64,
     rounds: u32,
     mut contestants: Vec<Contestant<'_>>,
 ) -> Outcome {
-    let mut seconds = vec![Vec::new(); contestants.len()];
+    let mut rates = vec![Vec::new(); contestants.len()];
     // The first round warms caches, pages and clock up.
     for round in 0..=rounds {
-        for (contestant, seconds) in contestants.iter_mut().zip(&mut seconds) {
-            let start = thread_seconds();
-            (contestant.turn)();
-            let turn = thread_seconds() - start;
+        for (contestant, rates) in contestants.iter_mut().zip(&mut rates) {
+            let rate = contestant.amount / (contestant.turn)();
             if round > 0 {
-                seconds.push(turn);
+                rates.push(rate);
             }
         }
     }
     let speed = |(index, contestant): (usize, &Contestant<'_>)| {
         let reference = contestants.iter().position(|other| other.name == contestant.reference);
         let ratio = reference.map(|reference| {
-            let pairs = seconds[reference].iter().zip(&seconds[index]);
-            median(&mut pairs.map(|(reference, own)| reference / own).collect::<Vec<_>>())
+            let pairs = rates[reference].iter().zip(&rates[index]);
+            median(&mut pairs.map(|(reference, own)| own / reference).collect::<Vec<_>>())
         });
-        let median = amount / median(&mut seconds[index].clone());
+        let median = median(&mut rates[index].clone());
         Speed { name: contestant.name.clone(), median, ratio, reference: contestant.reference }
     };
     let speeds = contestants.iter().enumerate().map(speed).collect();

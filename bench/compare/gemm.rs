@@ -7,7 +7,7 @@ use tessera_kernels::gemm::{Element, Product, View, gemm};
 use tessera_kernels::isa::Isa;
 use tessera_kernels::philox::Schedule;
 
-use crate::contest::{Contestant, Outcome, Report, hold};
+use crate::contest::{Contestant, Outcome, Report, hold, timed};
 use crate::openblas::{self, OpenBlas};
 
 /// As fast as it can be here.
@@ -113,6 +113,7 @@ fn contest<T: Number>(side: usize, rounds: u32, blas: &[(&str, OpenBlas)]) -> Ou
         let product = Product::new(T::ONE, a.expect("square"), b.expect("square")).expect("square");
         gemm(isa, &product, 0..side, &mut out.borrow_mut(), &|| false).expect("small numbers");
     };
+    let amount = 2.0 * (side as f64).powi(3) * 1e-9;
     turn(Isa::detect());
     let expected = out.borrow().clone();
     let mut contestants: Vec<Contestant<'_>> = Vec::new();
@@ -122,18 +123,19 @@ fn contest<T: Number>(side: usize, rounds: u32, blas: &[(&str, OpenBlas)]) -> Ou
         contestants.push(Contestant {
             name: format!("tessera {isa}"),
             reference,
-            turn: Box::new(move || turn(isa)),
+            amount,
+            turn: Box::new(move || timed(|| turn(isa))),
         });
     }
     let (a, b, out) = (&a, &b, &out);
     for (name, library) in blas {
         let turn = move || T::openblas(library, side, a, b, &mut out.borrow_mut());
-        contestants.push(theirs(name, Box::new(turn)));
+        contestants.push(theirs(name, amount, turn));
     }
     let turn = move || T::faer(side, a, b, &mut out.borrow_mut());
-    contestants.push(theirs("faer", Box::new(turn)));
+    contestants.push(theirs("faer", amount, turn));
     let turn = move || T::matrixmultiply(side, a, b, &mut out.borrow_mut());
-    contestants.push(theirs("matrixmultiply", Box::new(turn)));
+    contestants.push(theirs("matrixmultiply", amount, turn));
     for Contestant { name, turn, .. } in &mut contestants {
         out.borrow_mut().fill(T::ZERO);
         turn();
@@ -142,11 +144,15 @@ fn contest<T: Number>(side: usize, rounds: u32, blas: &[(&str, OpenBlas)]) -> Ou
         });
         assert!(!far, "{name} computes another product");
     }
-    let giga = 2.0 * (side as f64).powi(3) * 1e-9;
-    hold(format!("{} {side}", T::NAME), "GFLOP/s", giga, rounds, contestants)
+    hold(format!("{} {side}", T::NAME), "GFLOP/s", rounds, contestants)
 }
 
 /// Someone else, as a part of OpenBLAS as fast as it can be.
-fn theirs<'a>(name: &str, turn: Box<dyn FnMut() + 'a>) -> Contestant<'a> {
-    Contestant { name: name.to_owned(), reference: OPENBLAS, turn }
+fn theirs<'a>(name: &str, amount: f64, mut turn: impl FnMut() + 'a) -> Contestant<'a> {
+    Contestant {
+        name: name.to_owned(),
+        reference: OPENBLAS,
+        amount,
+        turn: Box::new(move || timed(&mut turn)),
+    }
 }

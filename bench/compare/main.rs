@@ -5,7 +5,10 @@
 
 mod contest;
 mod gemm;
+mod machine;
 mod openblas;
+mod paths;
+mod reference;
 
 use std::path::PathBuf;
 
@@ -36,14 +39,21 @@ enum Part {
         #[arg(long)]
         openblas: Option<PathBuf>,
     },
+    /// Normal numbers and the paths of a European call, one thread, beside numpy and QuantLib.
+    Paths,
 }
 
 fn main() {
     let arguments = Arguments::parse();
-    let report = match arguments.part {
+    let before = machine::load();
+    let mut report = match arguments.part {
         // SAFETY: no thread was started yet.
         Part::Gemm { sizes, openblas } => unsafe { gemm::run(&sizes, openblas, arguments.rounds) },
+        Part::Paths => paths::run(arguments.rounds),
     };
+    if let (Some(processor), Some(before), Some(after)) = (machine::processor(), before, machine::load()) {
+        report.notes.push(format!("{processor}; load {before} before, {after} after"));
+    }
     if arguments.json {
         println!("{}", report.to_json());
     } else {
