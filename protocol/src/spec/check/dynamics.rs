@@ -310,9 +310,12 @@ impl Findings {
         }
         let paths = u64::from(params.training_paths.unwrap_or(MonteCarloParams::TRAINING_PATHS));
         let dates = |contract: &ContractSpec| match &contract.exercise {
-            Some(ExerciseSpec::Count(count)) => u64::from(*count),
             Some(ExerciseSpec::Dates(dates)) => dates.len() as u64 + 1,
-            None => 0,
+            // A count beyond the limit is named where it stands.
+            Some(ExerciseSpec::Count(count)) if *count as usize <= limits::GRID_TIMES_MAX => {
+                u64::from(*count)
+            }
+            Some(ExerciseSpec::Count(_)) | None => 0,
         };
         let most = american().map(dates).max().unwrap_or(0);
         if paths.saturating_mul(most) > limits::TRAINING_PRICES_MAX {
