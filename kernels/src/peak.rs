@@ -5,6 +5,7 @@
 use crate::isa::{Isa, Level};
 
 /// Independent chains: enough for two units with a latency of four, few enough for the registers.
+#[cfg(target_arch = "x86_64")]
 const WIDE_F64: usize = 80;
 const NARROW_F64: usize = 40;
 
@@ -51,8 +52,10 @@ macro_rules! chains {
     };
 }
 chains!(narrow_f64, narrow_f64_body, f64, NARROW_F64);
+#[cfg(target_arch = "x86_64")]
 chains!(wide_f64, wide_f64_body, f64, WIDE_F64);
 chains!(narrow_f32, narrow_f32_body, f32, 2 * NARROW_F64);
+#[cfg(target_arch = "x86_64")]
 chains!(wide_f32, wide_f32_body, f32, 2 * WIDE_F64);
 
 #[cfg(test)]

@@ -55,7 +55,10 @@ impl MatrixResult {
         let mut known = vec![("matrix", matrix), ("terms", format!("{} to an element", grouped(self.terms)))];
         if let Some(ms) = elapsed_ms.filter(|ms| *ms > 0) {
             let rate = self.operations() / (ms as f64 * 1e6);
-            known.push(("rate", format!("{rate:.1} GFLOP/s from submission to result")));
+            // Of a small product it says only how long everything else took.
+            if rate >= 0.1 {
+                known.push(("rate", format!("{rate:.1} GFLOP/s from submission to result")));
+            }
         }
         let output = &self.output;
         known.push(("file", format!("{}, {} bytes", output.name, grouped(output.bytes))));
