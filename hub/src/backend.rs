@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use tessera_hub_core::record::Base;
 use tessera_hub_core::{Answer, Event, NewJob, RequestId, admission, home_lane};
-use tessera_planners::{Plan, cost_max};
+use tessera_planners::Plan;
 use tessera_protocol::api::{AgentState, AgentView, JobState, JobView, PlanQuote, TokenIssued};
 use tessera_protocol::id::{Digest, JobId};
 use tessera_protocol::limits::{self, INPUT_PIECE_BYTES};
@@ -357,7 +357,7 @@ impl Backend for Hub {
                 paths: manifest.spec().params.paths(),
                 shard_size: plan.shard_size(),
                 shards: plan.shards(),
-                cost: cost_max(&manifest, 0).unwrap_or(plan.cost()),
+                cost: plan.cost_max(&manifest).unwrap_or(plan.cost()),
             })
         })
     }

@@ -15,5 +15,5 @@ pub mod round;
 pub use matrix::{
     Fold, SumNotFinite, TileMisfit, npy_band, npy_band_lines, npy_bytes, npy_header, npy_lines,
 };
-pub use plan::{FinishError, Next, Part, Plan, PlanError, Shard, cost_max, finish_matrix, next};
+pub use plan::{FinishError, Next, Part, Plan, PlanError, Shard, finish_matrix, next};
 pub use round::{Pass, Round};

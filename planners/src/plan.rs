@@ -9,7 +9,7 @@ use serde::Serialize;
 use tessera_protocol::canonical;
 use tessera_protocol::id::Digest;
 use tessera_protocol::matrix;
-use tessera_protocol::spec::{Manifest, Params};
+use tessera_protocol::spec::{Manifest, MonteCarloParams, Params};
 use tessera_protocol::tally::{Shape, Tally, TallyError};
 use tessera_protocol::unit::{ComputeUnits, ShardIndex, ShardRange};
 
@@ -21,6 +21,7 @@ use crate::{matrix as matrix_plan, monte_carlo};
 pub struct Plan {
     kernel: &'static str,
     task: Arc<[u8]>,
+    task_digest: Digest,
     pass: Arc<[u8]>,
     round: Round,
     cut: Cut,
@@ -36,6 +37,20 @@ enum Cut {
     Samples { shard_size: u64, unit_cost: u64 },
     /// Blocks of a matrix product.
     Blocks(Arc<matrix::Task>),
+}
+
+impl Cut {
+    /// The samples of a round, and what they cost.
+    fn samples(
+        params: &MonteCarloParams,
+        round: &Round,
+        unit_cost: u64,
+    ) -> Result<(Cut, ComputeUnits), PlanError> {
+        let samples = round.end.saturating_sub(round.first);
+        let cost = samples.checked_mul(unit_cost).ok_or(PlanError::CostOverflow)?;
+        let shard_size = params.shard_size.unwrap_or_else(|| monte_carlo::shard_size(samples, unit_cost));
+        Ok((Cut::Samples { shard_size, unit_cost }, ComputeUnits(cost)))
+    }
 }
 
 /// One unit of work: samples `first .. first + count` of the job, or block `first` of its result.
@@ -132,32 +147,60 @@ impl Plan {
         let (round, task, cut, cost) = match &spec.params {
             Params::MonteCarlo(params) => {
                 let task = monte_carlo::task(spec.seed, params);
-                let unit_cost = monte_carlo::unit_cost(&task);
-                let samples = round.end.saturating_sub(round.first);
-                let cost = samples.checked_mul(unit_cost).ok_or(PlanError::CostOverflow)?;
-                let shard_size =
-                    params.shard_size.unwrap_or_else(|| monte_carlo::shard_size(samples, unit_cost));
-                (round, task.encode(), Cut::Samples { shard_size, unit_cost }, cost)
+                let (cut, cost) = Cut::samples(params, &round, monte_carlo::unit_cost(&task))?;
+                (round, task.encode(), cut, cost)
             }
             Params::Gemm(_) | Params::Syrk(_) => {
                 let task = matrix_plan::task(spec).ok_or(PlanError::NoTask)?;
-                let cost = matrix_plan::cost(&task);
+                let cost = ComputeUnits(matrix_plan::cost(&task));
                 let round = Round { end: task.blocks(), ..round };
                 (round, task.encode(), Cut::Blocks(Arc::new(task)), cost)
             }
         };
-        let mut plan = Plan {
+        let plan = Plan {
             kernel: spec.workload.kernel(),
+            task_digest: Digest::of(&task),
             task: task.into(),
             pass: monte_carlo::pass_bytes(&round.pass).into(),
             round,
             cut,
-            cost: ComputeUnits(cost),
+            cost,
             manifest_digest: manifest.digest(),
             digest: Digest([0; 32]),
         };
-        plan.digest = Digest::of(&plan.canonical_form());
-        Ok(plan)
+        Ok(plan.named())
+    }
+
+    /// Another round of the same manifest, equal to [`Plan::of_round`]'s, without making the task again.
+    pub fn at_round(&self, manifest: &Manifest, round: Round) -> Result<Plan, PlanError> {
+        let (Params::MonteCarlo(params), Cut::Samples { unit_cost, .. }) =
+            (&manifest.spec().params, &self.cut)
+        else {
+            return Ok(self.clone());
+        };
+        let (cut, cost) = Cut::samples(params, &round, *unit_cost)?;
+        let pass = monte_carlo::pass_bytes(&round.pass).into();
+        Ok(Plan { pass, round, cut, cost, ..self.clone() }.named())
+    }
+
+    /// The most that the paths of a job from this first round on can cost in all its rounds, checks not
+    /// counted.
+    pub fn cost_max(&self, manifest: &Manifest) -> Result<ComputeUnits, PlanError> {
+        match (&manifest.spec().params, &self.cut) {
+            (Params::MonteCarlo(params), Cut::Samples { unit_cost, .. }) => {
+                monte_carlo::samples_max(params, self.round.first)
+                    .and_then(|samples| samples.checked_mul(*unit_cost))
+                    .map(ComputeUnits)
+                    .ok_or(PlanError::CostOverflow)
+            }
+            _ => Ok(self.cost),
+        }
+    }
+
+    /// With the digest of what it says.
+    fn named(self) -> Plan {
+        let digest = Digest::of(&self.canonical_form());
+        Plan { digest, ..self }
     }
 
     fn canonical_form(&self) -> Vec<u8> {
@@ -168,7 +211,7 @@ impl Plan {
         let form = PlanForm {
             manifest: self.manifest_digest,
             kernel: self.kernel,
-            task: Digest::of(&self.task),
+            task: self.task_digest,
             first: self.round.first,
             end: self.round.end,
             shard_size: self.shard_size(),
@@ -340,20 +383,6 @@ impl fmt::Display for FinishError {
 
 impl core::error::Error for FinishError {}
 
-/// The most that a job's paths from `first` on can cost in all its rounds, checks not counted.
-pub fn cost_max(manifest: &Manifest, first: u64) -> Result<ComputeUnits, PlanError> {
-    match &manifest.spec().params {
-        Params::MonteCarlo(params) => {
-            let unit_cost = monte_carlo::unit_cost(&monte_carlo::task(manifest.spec().seed, params));
-            monte_carlo::samples_max(params, first)
-                .and_then(|samples| samples.checked_mul(unit_cost))
-                .map(ComputeUnits)
-                .ok_or(PlanError::CostOverflow)
-        }
-        Params::Gemm(_) | Params::Syrk(_) => Plan::new(manifest, first).map(|plan| plan.cost()),
-    }
-}
-
 /// What comes after a round whose shards are all reduced.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Next {
@@ -370,7 +399,7 @@ pub fn next(manifest: &Manifest, plan: &Plan, tallies: &[&Tally]) -> Result<Next
         return Err(FinishError::Shape(TallyError::Shape));
     };
     let after = monte_carlo::next_round(params, plan, tallies)?;
-    match after.map(|round| Plan::of_round(manifest, round)) {
+    match after.map(|round| plan.at_round(manifest, round)) {
         Some(Ok(plan)) => Ok(Next::Round(plan)),
         // A later round is never dearer than the whole job, which was planned.
         Some(Err(_)) => Err(FinishError::NotCanonical),

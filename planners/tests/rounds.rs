@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tessera_kernels::isa::Isa;
 use tessera_kernels::monte_carlo::{run, run_pass};
 use tessera_planners::audit::{AuditError, audit};
-use tessera_planners::{Next, Part, Pass, Plan, PlanError, Round, cost_max, next};
+use tessera_planners::{Next, Part, Pass, Plan, PlanError, Round, next};
 use tessera_protocol::canonical;
 use tessera_protocol::exact::ExactSum;
 use tessera_protocol::id::Digest;
@@ -121,6 +121,8 @@ fn drive_with(manifest: &Manifest, kept: Option<&Tally>, planted: impl Fn(&Round
             Next::Round(following) => {
                 assert_eq!(following.round().number, plan.round().number + 1);
                 assert_eq!(following.round().shards_before, plan.indices().end);
+                let from_nothing = Plan::of_round(manifest, following.round().clone());
+                assert_eq!(from_nothing.as_ref(), Ok(&following), "as it is planned after a restart");
                 plan = altered(following);
             }
         }
@@ -217,8 +219,8 @@ fn a_stopped_job_extends_to_exactly_the_paths_asked_for() {
         let cost = |rounds: &[Round]| -> u64 {
             rounds.iter().map(|round| Plan::of_round(&whole, round.clone()).unwrap().cost().0).sum()
         };
-        assert!(cost(&extended.rounds) <= cost_max(&whole, paths).unwrap().0);
-        assert!(cost(&stopped.rounds) <= cost_max(&stopping, 0).unwrap().0);
+        assert!(cost(&extended.rounds) <= Plan::new(&whole, paths).unwrap().cost_max(&whole).unwrap().0);
+        assert!(cost(&stopped.rounds) <= Plan::new(&stopping, 0).unwrap().cost_max(&stopping).unwrap().0);
     }
 }
 

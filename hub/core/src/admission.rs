@@ -3,7 +3,7 @@
 use core::fmt;
 
 use serde::{Deserialize, Serialize};
-use tessera_planners::{Plan, cost_max};
+use tessera_planners::Plan;
 use tessera_protocol::spec::Manifest;
 
 /// Why a job is refused although its specification is right.
@@ -40,7 +40,7 @@ impl core::error::Error for AdmissionError {}
 pub fn admit(manifest: &Manifest, plan: &Plan) -> Result<(), AdmissionError> {
     match manifest.spec().limits.cost_cap {
         Some(cap) => {
-            let most = cost_max(manifest, plan.first()).map_or(u64::MAX, |cost| cost.0);
+            let most = plan.cost_max(manifest).map_or(u64::MAX, |cost| cost.0);
             if most > cap { Err(AdmissionError::CostCap { cost: most, cap }) } else { Ok(()) }
         }
         None => Ok(()),

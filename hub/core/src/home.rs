@@ -115,7 +115,7 @@ impl Home {
         let deadline = limit_ms
             .map(|limit| Tick((job.created.0.saturating_add(limit)).saturating_sub(unix_origin.0)).max(now));
         let recovered = progress.and_then(|progress| {
-            let plan = Plan::of_round(&job.manifest, progress.round.clone()).ok()?;
+            let plan = job.plan.at_round(&job.manifest, progress.round.clone()).ok()?;
             (plan.digest() == progress.plan).then_some((progress, plan))
         });
         let mut counters = Counters::default();
