@@ -7,31 +7,13 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use tessera_bench::one_call;
 use tessera_kernels::isa::Isa;
 use tessera_kernels::monte_carlo::{Detail, run_with};
-use tessera_protocol::monte_carlo::{Contract, Driver, Market, Model, Payoff, Task};
 
 const PATHS: u64 = 1 << 20;
 /// Plain x86-64 calls a function for each fused multiply-add: fewer paths say as much.
 const PATHS_PLAIN: u64 = 1 << 16;
-
-fn one_call() -> Task {
-    let contract = Contract {
-        id: "call".into(),
-        driver: 0,
-        spot: 100.0,
-        strike: 100.0,
-        rate: 0.05,
-        dividend: 0.0,
-        volatility: 0.2,
-        expiry: 0,
-        quantity: 1.0,
-        payoff: Payoff::EuropeanCall,
-    };
-    let market =
-        Market { drivers: vec![Driver { times: vec![1.0] }], contracts: vec![contract], anchor: 0.0 };
-    Task { key: [1, 2], model: Model::Gbm(market) }
-}
 
 /// Xorshift, polar method, the platform's libm, one running sum.
 fn naive(paths: u64) -> [f64; 2] {

@@ -3,11 +3,12 @@
 use std::cell::RefCell;
 use std::hint::black_box;
 
+use tessera_bench::one_call;
 use tessera_kernels::elementary::normals_from_uniforms;
 use tessera_kernels::isa::Isa;
 use tessera_kernels::monte_carlo::{Detail, run_with};
 use tessera_kernels::philox::Schedule;
-use tessera_protocol::monte_carlo::{Contract, Driver, Market, Model, Payoff, Task};
+use tessera_protocol::monte_carlo::{Model, Task};
 
 use crate::contest::{Contestant, Outcome, Report, hold, timed};
 use crate::reference::Reference;
@@ -139,23 +140,4 @@ fn paths(reference: Option<&RefCell<Reference>>, rounds: u32) -> Outcome {
         contestants.push(theirs(reference, "QuantLib".to_owned(), COUNT_SLOW, request, expected(COUNT_SLOW)));
     }
     hold("European paths".to_owned(), "million/s", rounds, contestants)
-}
-
-/// A European call of one year, one step, as in `reference.py`.
-fn one_call() -> Task {
-    let contract = Contract {
-        id: "call".into(),
-        driver: 0,
-        spot: 100.0,
-        strike: 100.0,
-        rate: 0.05,
-        dividend: 0.0,
-        volatility: 0.2,
-        expiry: 0,
-        quantity: 1.0,
-        payoff: Payoff::EuropeanCall,
-    };
-    let market =
-        Market { drivers: vec![Driver { times: vec![1.0] }], contracts: vec![contract], anchor: 0.0 };
-    Task { key: [1, 2], model: Model::Gbm(market) }
 }
