@@ -202,11 +202,11 @@ pub fn compute(
         match next(manifest, &plan, &tallies).map_err(ComputeError::Finish)? {
             Next::Finished(document) => return Ok(document),
             Next::Round(following) if following.round().pass == plan.round().pass => {
-                (plan, running) = (following, Some(tally));
+                (plan, running) = (*following, Some(tally));
             }
             Next::Round(following) => {
                 passes.push(tally);
-                plan = following;
+                plan = *following;
             }
         }
     }
@@ -226,6 +226,21 @@ fn operands(
     matrix::Prepared::new(task.clone(), &find, cancelled).map_err(ComputeError::Matrix)
 }
 
+/// What one thread computes with.
+enum Means {
+    Processor(Isa),
+    Ptx(Emulator),
+}
+
+impl Means {
+    fn of(path: Path) -> Result<Means, ComputeError> {
+        match path {
+            Path::Processor(isa) => Ok(Means::Processor(isa)),
+            Path::Ptx => Emulator::new().map(Means::Ptx).map_err(|error| ComputeError::Device(error.into())),
+        }
+    }
+}
+
 struct Run<'a> {
     setting: &'a Setting,
     progress: &'a OnProgress<'a>,
@@ -238,35 +253,26 @@ impl Run<'_> {
         let refine = Refine::of_pass(plan.pass()).map_err(|_| ComputeError::Task)?;
         let prepared = monte_carlo::Prepared::new(&task).map_err(ComputeError::Paths)?;
         let merged: Mutex<Option<Tally>> = Mutex::new(None);
-        self.each_shard(
-            plan,
-            || self.device(),
-            |device, index| {
-                let shard = plan.shard(index).ok_or(ComputeError::Task)?;
-                let cancelled = || self.stop.load(Ordering::Relaxed);
-                let tally = match (self.setting.path, device) {
-                    (Path::Processor(isa), _) => {
-                        let (first, count) = (shard.first, shard.count);
-                        prepared
-                            .run_pass(refine.as_ref(), isa, first, count, &cancelled)
-                            .map_err(ComputeError::Paths)?
-                    }
-                    (Path::Ptx, Some(_)) if refine.is_some() => {
-                        return Err(ComputeError::Unsupported { what: "exact quantiles".to_owned() });
-                    }
-                    (Path::Ptx, Some(emulator)) => {
-                        tessera_cuda::monte_carlo(emulator, &task, shard.first, shard.count, &cancelled)?
-                    }
-                    (Path::Ptx, None) => return Err(ComputeError::Task),
-                };
-                let mut merged = merged.lock().map_err(|_| ComputeError::Task)?;
-                match &mut *merged {
-                    None => *merged = Some(tally),
-                    Some(merged) => merged.merge(&tally).map_err(ComputeError::Tally)?,
+        self.each_shard(plan, |means, index| {
+            let shard = plan.shard(index).ok_or(ComputeError::Task)?;
+            let cancelled = || self.stop.load(Ordering::Relaxed);
+            let (first, count) = (shard.first, shard.count);
+            let tally = match means {
+                Means::Processor(isa) => prepared
+                    .run_pass(refine.as_ref(), *isa, first, count, &cancelled)
+                    .map_err(ComputeError::Paths)?,
+                Means::Ptx(_) if refine.is_some() => {
+                    return Err(ComputeError::Unsupported { what: "exact quantiles".to_owned() });
                 }
-                Ok(())
-            },
-        )?;
+                Means::Ptx(emulator) => tessera_cuda::monte_carlo(emulator, &task, first, count, &cancelled)?,
+            };
+            let mut merged = merged.lock().map_err(|_| ComputeError::Task)?;
+            match &mut *merged {
+                None => *merged = Some(tally),
+                Some(merged) => merged.merge(&tally).map_err(ComputeError::Tally)?,
+            }
+            Ok(())
+        })?;
         merged.into_inner().ok().flatten().ok_or(ComputeError::Task)
     }
 
@@ -280,31 +286,24 @@ impl Run<'_> {
         let cancelled = || self.stop.load(Ordering::Relaxed);
         let prepared = operands(task, input, &cancelled)?;
         let stitched: Mutex<(BTreeMap<u64, Fold>, BTreeMap<u64, Vec<u8>>)> = Mutex::default();
-        self.each_shard(
-            plan,
-            || self.device(),
-            |device, index| {
-                let bytes = match (self.setting.path, device) {
-                    (Path::Processor(isa), _) => {
-                        prepared.run(isa, index.0, &cancelled).map_err(ComputeError::Matrix)?
-                    }
-                    (Path::Ptx, Some(emulator)) => {
-                        tessera_cuda::block(emulator, &prepared, index.0, &cancelled)?
-                    }
-                    (Path::Ptx, None) => return Err(ComputeError::Task),
-                };
-                let (tile, panel) = (index.0 / task.panels(), index.0 % task.panels());
-                let mut stitched = stitched.lock().map_err(|_| ComputeError::Task)?;
-                let (folding, tiles) = &mut *stitched;
-                let fold = folding.entry(tile).or_default();
-                let whole = fold.absorb(panel, bytes, task.panels(), task.dtype());
-                if let Some(whole) = whole.map_err(|_| ComputeError::NotFinite)? {
-                    folding.remove(&tile);
-                    tiles.insert(tile, whole);
+        self.each_shard(plan, |means, index| {
+            let bytes = match means {
+                Means::Processor(isa) => {
+                    prepared.run(*isa, index.0, &cancelled).map_err(ComputeError::Matrix)?
                 }
-                Ok(())
-            },
-        )?;
+                Means::Ptx(emulator) => tessera_cuda::block(emulator, &prepared, index.0, &cancelled)?,
+            };
+            let (tile, panel) = (index.0 / task.panels(), index.0 % task.panels());
+            let mut stitched = stitched.lock().map_err(|_| ComputeError::Task)?;
+            let (folding, tiles) = &mut *stitched;
+            let fold = folding.entry(tile).or_default();
+            let whole = fold.absorb(panel, bytes, task.panels(), task.dtype());
+            if let Some(whole) = whole.map_err(|_| ComputeError::NotFinite)? {
+                folding.remove(&tile);
+                tiles.insert(tile, whole);
+            }
+            Ok(())
+        })?;
         let (_, tiles) = stitched.into_inner().map_err(|_| ComputeError::Task)?;
         let [rows, cols, _] = task.shape();
         let (mut hasher, mut bytes) = (blake3::Hasher::new(), 0);
@@ -322,24 +321,16 @@ impl Run<'_> {
         finish_matrix(plan, digest, bytes).map_err(ComputeError::Finish)
     }
 
-    fn device(&self) -> Result<Option<Emulator>, ComputeError> {
-        match self.setting.path {
-            Path::Processor(_) => Ok(None),
-            Path::Ptx => Emulator::new().map(Some).map_err(|error| ComputeError::Device(error.into())),
-        }
-    }
-
     /// Computes every shard of a plan on as many threads as there are agents; each takes the next one.
-    fn each_shard<D>(
+    fn each_shard(
         &self,
         plan: &Plan,
-        device: impl Fn() -> Result<D, ComputeError> + Sync,
-        shard: impl Fn(&mut D, ShardIndex) -> Result<(), ComputeError> + Sync,
+        shard: impl Fn(&mut Means, ShardIndex) -> Result<(), ComputeError> + Sync,
     ) -> Result<(), ComputeError> {
         let (shards, first) = (plan.shards(), plan.indices().start);
         let (begun, done) = (AtomicU64::new(0), AtomicU64::new(first));
         let work = || {
-            let mut device = device()?;
+            let mut means = Means::of(self.setting.path)?;
             loop {
                 let position = begun.fetch_add(1, Ordering::Relaxed);
                 if position >= shards {
@@ -349,7 +340,7 @@ impl Run<'_> {
                     return Err(ComputeError::Interrupted);
                 }
                 let index = first + self.setting.order.at(position, shards);
-                shard(&mut device, ShardIndex(index))
+                shard(&mut means, ShardIndex(index))
                     .inspect_err(|_| begun.store(shards, Ordering::Relaxed))?;
                 (self.progress)(done.fetch_add(1, Ordering::Relaxed) + 1, first + shards);
             }

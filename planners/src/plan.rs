@@ -1,5 +1,6 @@
 //! The plan of a job's round: how its work is cut into shards, and what each costs.
 
+use alloc::boxed::Box;
 use alloc::string::ToString;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -389,7 +390,7 @@ pub enum Next {
     /// Nothing: this is the result document, canonical JSON, a function of manifest and tallies alone.
     Finished(Vec<u8>),
     /// More shards.
-    Round(Plan),
+    Round(Box<Plan>),
 }
 
 /// Goes on after a round of samples. `tallies` are those of the passes so far, the sampling pass first;
@@ -400,7 +401,7 @@ pub fn next(manifest: &Manifest, plan: &Plan, tallies: &[&Tally]) -> Result<Next
     };
     let after = monte_carlo::next_round(params, plan, tallies)?;
     match after.map(|round| plan.at_round(manifest, round)) {
-        Some(Ok(plan)) => Ok(Next::Round(plan)),
+        Some(Ok(plan)) => Ok(Next::Round(Box::new(plan))),
         // A later round is never dearer than the whole job, which was planned.
         Some(Err(_)) => Err(FinishError::NotCanonical),
         None => monte_carlo::finish(params, plan, tallies).map(Next::Finished),

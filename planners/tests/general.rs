@@ -465,7 +465,7 @@ fn finished(params: &Value, shard_size: u64) -> Value {
         }
         match tessera_planners::next(&manifest, &plan, &tallies.iter().collect::<Vec<_>>()).unwrap() {
             Next::Finished(document) => return serde_json::from_slice(&document).unwrap(),
-            Next::Round(next) => plan = next,
+            Next::Round(next) => plan = *next,
         }
     }
 }

@@ -122,8 +122,8 @@ fn drive_with(manifest: &Manifest, kept: Option<&Tally>, planted: impl Fn(&Round
                 assert_eq!(following.round().number, plan.round().number + 1);
                 assert_eq!(following.round().shards_before, plan.indices().end);
                 let from_nothing = Plan::of_round(manifest, following.round().clone());
-                assert_eq!(from_nothing.as_ref(), Ok(&following), "as it is planned after a restart");
-                plan = altered(following);
+                assert_eq!(from_nothing.as_ref(), Ok(&*following), "as it is planned after a restart");
+                plan = altered(*following);
             }
         }
         assert!(rounds.len() < 100, "the job does not end");

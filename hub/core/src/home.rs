@@ -193,7 +193,7 @@ impl Home {
                 }
                 self.todo.insert(plan.indices());
                 self.cost.0 = self.cost.0.saturating_add(plan.cost().0);
-                self.plan = plan;
+                self.plan = *plan;
                 self.starved.clear();
                 (self.unsaved, self.unseen) = (true, true);
                 let work = self.work(judge.lane);
@@ -268,13 +268,13 @@ impl Home {
     }
 
     /// What lanes need to run it.
-    pub fn work(&self, home: LaneIndex) -> Work {
-        Work {
+    pub fn work(&self, home: LaneIndex) -> Arc<Work> {
+        Arc::new(Work {
             plan: self.plan.clone(),
             priority: self.job.manifest.spec().priority,
             home,
             partial_bytes_max: self.plan.partial_bytes_max(&self.job.manifest),
-        }
+        })
     }
 
     /// A lane asks for shards. Near the end of a job each lane gets a share, so that none hoards.

@@ -1,5 +1,6 @@
 //! What lanes say to each other. Delivered in order between any two lanes, never lost while both run.
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use tessera_planners::Plan;
@@ -16,7 +17,7 @@ pub enum LaneMessage {
         /// The job.
         job: JobId,
         /// What a lane needs to run them.
-        work: Work,
+        work: Arc<Work>,
     },
     /// Lane → home: agents here could take this many shards.
     RangeWanted {

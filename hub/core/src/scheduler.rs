@@ -5,6 +5,7 @@
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use tessera_protocol::id::{AgentId, Digest, JobId};
@@ -253,7 +254,7 @@ impl Scheduler {
     // --- jobs -----------------------------------------------------------------------------------
 
     /// A job has shards to give, or a new round of them.
-    pub fn open(&mut self, job: JobId, work: Work) {
+    pub fn open(&mut self, job: JobId, work: Arc<Work>) {
         if let Some(lane_job) = self.jobs.get_mut(&job) {
             lane_job.work = work;
             return self.work_appeared(job);

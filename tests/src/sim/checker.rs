@@ -58,7 +58,7 @@ fn sampled(manifest: &Manifest) -> Vec<u8> {
         }
         match tessera_planners::next(manifest, &plan, &tallies.iter().collect::<Vec<_>>()) {
             Ok(Next::Finished(document)) => return document,
-            Ok(Next::Round(next)) => plan = next,
+            Ok(Next::Round(next)) => plan = *next,
             Err(error) => panic!("the toy tallies have the shapes of their passes: {error}"),
         }
     }

@@ -1,6 +1,7 @@
 //! A job as a lane runs it: what was granted and is not assigned, and what was answered.
 
 use alloc::collections::VecDeque;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use tessera_protocol::id::JobId;
@@ -26,7 +27,7 @@ pub(super) enum Supply {
 /// A job as this lane runs it.
 #[derive(Debug)]
 pub(super) struct LaneJob {
-    pub(super) work: Work,
+    pub(super) work: Arc<Work>,
     pub(super) pending: Ranges,
     pub(super) errands: VecDeque<Errand>,
     pub(super) supply: Supply,
