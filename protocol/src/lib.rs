@@ -15,6 +15,7 @@ pub mod id;
 pub mod limits;
 pub mod matrix;
 pub mod monte_carlo;
+pub mod product;
 pub mod spec;
 pub mod tally;
 pub mod token;

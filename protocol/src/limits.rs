@@ -72,6 +72,16 @@ pub const CONTROL_FRAME_BYTES_MAX: usize = 256 << 10;
 pub const WORK_FRAME_BYTES_MAX: usize = 1 << 20;
 /// Largest payload on a stream of its own, header included. *Units*: bytes.
 pub const BULK_BYTES_MAX: usize = 64 << 20;
+/// Most of a product that planners read. *Units*: bytes.
+pub const HEAD_BYTES_MAX: usize = 64 << 10;
+/// Most files of one product.
+pub const PRODUCT_FILES_MAX: usize = 64;
+/// Longest product, so that it fits a bulk frame. *Units*: bytes.
+pub const PRODUCT_BYTES_MAX: usize = BULK_BYTES_MAX - (4 << 10);
+/// Most shards of one stage: a planner reads the heads of all.
+pub const STAGE_SHARDS_MAX: u64 = 4_096;
+/// Most stages of one job.
+pub const STAGES_MAX: usize = 16;
 /// Payloads above this travel on a stream of their own, so that bulk never blocks small work.
 /// *Units*: bytes. Source: the architecture's transport measurements.
 pub const INLINE_BYTES_MAX: usize = 16 << 10;
