@@ -7,13 +7,18 @@
 extern crate alloc;
 
 pub mod audit;
+mod catastrophe;
+mod climate;
 mod matrix;
 pub mod monte_carlo;
 pub mod plan;
 pub mod round;
+mod staged;
+mod video;
 
 pub use matrix::{
     Fold, SumNotFinite, TileMisfit, npy_band, npy_band_lines, npy_bytes, npy_header, npy_lines,
 };
-pub use plan::{FinishError, Next, Part, Plan, PlanError, Shard, finish_matrix, next};
+pub use plan::{FinishError, Next, Part, Plan, PlanError, Shard, finish_matrix, next, next_stage};
 pub use round::{Pass, Round};
+pub use staged::StageError;

@@ -38,7 +38,7 @@ pub(crate) fn task(spec: &JobSpec) -> Option<Task> {
     };
     let key = philox_key(spec.seed);
     let task = match &spec.params {
-        Params::MonteCarlo(_) => return None,
+        Params::MonteCarlo(_) | Params::Staged(_) => return None,
         Params::Gemm(params) => {
             let a = operand(&params.a, params.transpose_a, STREAMS[0])?;
             let b = operand(&params.b, params.transpose_b, STREAMS[1])?;

@@ -52,7 +52,7 @@ pub(crate) fn task(seed: u64, params: &MonteCarloParams) -> Task {
 /// What agents are told of a pass; nothing of the one that every job starts with.
 pub(crate) fn pass_bytes(pass: &Pass) -> Vec<u8> {
     match pass {
-        Pass::Sample => Vec::new(),
+        Pass::Sample | Pass::Stage(_) => Vec::new(),
         Pass::Refine(refine) => refine.encode(),
     }
 }

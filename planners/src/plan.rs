@@ -9,18 +9,21 @@ use core::fmt;
 use serde::Serialize;
 use tessera_protocol::canonical;
 use tessera_protocol::id::Digest;
+use tessera_protocol::limits;
 use tessera_protocol::matrix;
+use tessera_protocol::product::{ProductRef, ProductView};
 use tessera_protocol::spec::{Manifest, MonteCarloParams, Params};
 use tessera_protocol::tally::{Shape, Tally, TallyError};
 use tessera_protocol::unit::{ComputeUnits, ShardIndex, ShardRange};
 
 use crate::round::{Pass, Round};
+use crate::staged::{self, Stage, StageError, Step};
 use crate::{matrix as matrix_plan, monte_carlo};
 
 /// One round of a job cut into shards. Cheap to clone.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
-    kernel: &'static str,
+    kernel: Arc<str>,
     task: Arc<[u8]>,
     task_digest: Digest,
     pass: Arc<[u8]>,
@@ -38,6 +41,8 @@ enum Cut {
     Samples { shard_size: u64, unit_cost: u64 },
     /// Blocks of a matrix product.
     Blocks(Arc<matrix::Task>),
+    /// Units of a stage, so many to a shard.
+    Units { name: &'static str, shard_units: u64, unit_cost: u64, inputs: Arc<[(Digest, u64)]> },
 }
 
 impl Cut {
@@ -138,6 +143,7 @@ impl Plan {
             }
             Params::MonteCarlo(params) => monte_carlo::first_round(params, first),
             Params::Gemm(_) | Params::Syrk(_) => Round::default(),
+            Params::Staged(_) => Round { pass: Pass::Stage(Vec::new()), ..Round::default() },
         };
         Plan::of_round(manifest, round)
     }
@@ -157,9 +163,16 @@ impl Plan {
                 let round = Round { end: task.blocks(), ..round };
                 (round, task.encode(), Cut::Blocks(Arc::new(task)), cost)
             }
+            Params::Staged(params) => {
+                let Pass::Stage(done) = &round.pass else { return Err(PlanError::NoTask) };
+                match staged::step(spec, params, done) {
+                    Ok(Step::Stage(stage)) => return Ok(Plan::of_stage(manifest, round, stage)),
+                    Ok(Step::Finished(_)) | Err(_) => return Err(PlanError::NoTask),
+                }
+            }
         };
         let plan = Plan {
-            kernel: spec.workload.kernel(),
+            kernel: spec.kernel().into(),
             task_digest: Digest::of(&task),
             task: task.into(),
             pass: monte_carlo::pass_bytes(&round.pass).into(),
@@ -172,12 +185,28 @@ impl Plan {
         Ok(plan.named())
     }
 
+    fn of_stage(manifest: &Manifest, round: Round, stage: Stage) -> Plan {
+        let Stage { name, task, inputs, units, shard_units, unit_cost } = stage;
+        let plan = Plan {
+            kernel: manifest.spec().kernel().into(),
+            task_digest: Digest::of(&task),
+            task: task.into(),
+            pass: Arc::default(),
+            round: Round { first: 0, end: units, ..round },
+            cut: Cut::Units { name, shard_units, unit_cost, inputs: inputs.into() },
+            cost: ComputeUnits(units * unit_cost),
+            manifest_digest: manifest.digest(),
+            digest: Digest([0; 32]),
+        };
+        plan.named()
+    }
+
     /// Another round of the same manifest, equal to [`Plan::of_round`]'s, without making the task again.
     pub fn at_round(&self, manifest: &Manifest, round: Round) -> Result<Plan, PlanError> {
-        let (Params::MonteCarlo(params), Cut::Samples { unit_cost, .. }) =
-            (&manifest.spec().params, &self.cut)
-        else {
-            return Ok(self.clone());
+        let (params, unit_cost) = match (&manifest.spec().params, &self.cut) {
+            (Params::MonteCarlo(params), Cut::Samples { unit_cost, .. }) => (params, unit_cost),
+            (Params::Staged(_), _) => return Plan::of_round(manifest, round),
+            _ => return Ok(self.clone()),
         };
         let (cut, cost) = Cut::samples(params, &round, *unit_cost)?;
         let pass = monte_carlo::pass_bytes(&round.pass).into();
@@ -206,12 +235,12 @@ impl Plan {
 
     fn canonical_form(&self) -> Vec<u8> {
         let unit_cost = match &self.cut {
-            Cut::Samples { unit_cost, .. } => *unit_cost,
+            Cut::Samples { unit_cost, .. } | Cut::Units { unit_cost, .. } => *unit_cost,
             Cut::Blocks(_) => 0,
         };
         let form = PlanForm {
             manifest: self.manifest_digest,
-            kernel: self.kernel,
+            kernel: &self.kernel,
             task: self.task_digest,
             first: self.round.first,
             end: self.round.end,
@@ -229,7 +258,8 @@ impl Plan {
     pub fn shard(&self, index: ShardIndex) -> Option<Shard> {
         let offset = index.0.checked_sub(self.round.shards_before)?;
         match &self.cut {
-            Cut::Samples { shard_size, unit_cost } => {
+            Cut::Samples { shard_size, unit_cost }
+            | Cut::Units { shard_units: shard_size, unit_cost, .. } => {
                 let first = self.round.first.checked_add(offset.checked_mul(*shard_size)?)?;
                 let count = self.round.end.checked_sub(first).filter(|left| *left > 0)?.min(*shard_size);
                 Some(Shard { index, first, count, cost: ComputeUnits(count * unit_cost) })
@@ -249,7 +279,9 @@ impl Plan {
     /// Number of shards of this round, at least one.
     pub fn shards(&self) -> u64 {
         match &self.cut {
-            Cut::Samples { shard_size, .. } => (self.round.end - self.round.first).div_ceil(*shard_size),
+            Cut::Samples { shard_size, .. } | Cut::Units { shard_units: shard_size, .. } => {
+                (self.round.end - self.round.first).div_ceil(*shard_size)
+            }
             Cut::Blocks(task) => task.blocks(),
         }
     }
@@ -268,7 +300,7 @@ impl Plan {
     /// Samples to a shard; the last may hold fewer. Of a matrix job, the elements of a tile.
     pub fn shard_size(&self) -> u64 {
         match &self.cut {
-            Cut::Samples { shard_size, .. } => *shard_size,
+            Cut::Samples { shard_size, .. } | Cut::Units { shard_units: shard_size, .. } => *shard_size,
             Cut::Blocks(task) => task.tile[0] * task.tile[1],
         }
     }
@@ -294,8 +326,8 @@ impl Plan {
     }
 
     /// The kernel that runs its shards.
-    pub fn kernel(&self) -> &'static str {
-        self.kernel
+    pub fn kernel(&self) -> &Arc<str> {
+        &self.kernel
     }
 
     /// What every agent needs besides a range of samples.
@@ -311,8 +343,27 @@ impl Plan {
     /// The matrix product that it cuts; nothing for samples.
     pub fn matrix(&self) -> Option<&Arc<matrix::Task>> {
         match &self.cut {
-            Cut::Samples { .. } => None,
+            Cut::Samples { .. } | Cut::Units { .. } => None,
             Cut::Blocks(task) => Some(task),
+        }
+    }
+
+    /// The name of the stage that it cuts; nothing for a job without stages.
+    pub fn stage(&self) -> Option<&'static str> {
+        match &self.cut {
+            Cut::Units { name, .. } => Some(name),
+            Cut::Samples { .. } | Cut::Blocks(_) => None,
+        }
+    }
+
+    /// The files that the task reads, by digest and length, in the order in which it numbers them.
+    pub fn inputs(&self) -> Vec<(Digest, u64)> {
+        match &self.cut {
+            Cut::Samples { .. } => Vec::new(),
+            Cut::Blocks(task) => {
+                task.inputs().into_iter().map(|(blake3, bytes)| (Digest(blake3), bytes)).collect()
+            }
+            Cut::Units { inputs, .. } => inputs.to_vec(),
         }
     }
 
@@ -321,6 +372,7 @@ impl Plan {
         match &self.cut {
             Cut::Samples { .. } => shape(manifest, &self.round.pass).encoded_bytes_max(),
             Cut::Blocks(task) => (task.tile[0] * task.tile[1] * task.element_bytes()) as usize,
+            Cut::Units { .. } => limits::PRODUCT_BYTES_MAX,
         }
     }
 
@@ -338,6 +390,10 @@ impl Plan {
                 let whole = bytes.len() as u64 == block.elements() * task.element_bytes();
                 (whole && matrix_plan::all_finite(bytes, task.dtype())).then(|| Part::Block(bytes.into()))
             }
+            Cut::Units { .. } => {
+                let product = ProductView::decode(bytes).ok()?.reference(Digest::of(bytes));
+                Some(Part::Product(product, bytes.into()))
+            }
         }
     }
 }
@@ -349,6 +405,8 @@ pub enum Part {
     Tally(Tally),
     /// The elements of its block, by rows, little-endian.
     Block(Vec<u8>),
+    /// A product and its encoding.
+    Product(ProductRef, Vec<u8>),
 }
 
 /// Why a reduced tally is not a result.
@@ -408,17 +466,35 @@ pub fn next(manifest: &Manifest, plan: &Plan, tallies: &[&Tally]) -> Result<Next
     }
 }
 
+/// Goes on after a stage. `products` are those of its shards, in order.
+pub fn next_stage(manifest: &Manifest, plan: &Plan, products: Vec<ProductRef>) -> Result<Next, StageError> {
+    let (Params::Staged(params), Pass::Stage(done)) = (&manifest.spec().params, &plan.round.pass) else {
+        return Err(StageError::Size("it has no stages".into()));
+    };
+    let mut done = done.clone();
+    done.push(products);
+    match staged::step(manifest.spec(), params, &done)? {
+        Step::Finished(document) => Ok(Next::Finished(document)),
+        Step::Stage(stage) => {
+            let number = plan.round.number + 1;
+            let shards_before = plan.indices().end;
+            let round = Round { number, shards_before, first: 0, end: 0, pass: Pass::Stage(done) };
+            Ok(Next::Round(Box::new(Plan::of_stage(manifest, round, stage))))
+        }
+    }
+}
+
 /// The result document of a matrix job, whose result is a file: canonical JSON.
 pub fn finish_matrix(plan: &Plan, output: Digest, bytes: u64) -> Result<Vec<u8>, FinishError> {
     let task = plan.matrix().ok_or(FinishError::Shape(TallyError::Shape))?;
-    matrix_plan::finish(plan.kernel(), task, output, bytes)
+    matrix_plan::finish(&plan.kernel, task, output, bytes)
 }
 
 /// What a partial of a pass of the manifest's samples holds.
 fn shape(manifest: &Manifest, pass: &Pass) -> Shape {
     match &manifest.spec().params {
         Params::MonteCarlo(params) => monte_carlo::shape(params, pass),
-        Params::Gemm(_) | Params::Syrk(_) => Shape { sums: 0, counts: 0, bins_max: 0 },
+        Params::Gemm(_) | Params::Syrk(_) | Params::Staged(_) => Shape { sums: 0, counts: 0, bins_max: 0 },
     }
 }
 
@@ -426,6 +502,6 @@ fn shape(manifest: &Manifest, pass: &Pass) -> Shape {
 fn fits(manifest: &Manifest, pass: &Pass, tally: &Tally) -> bool {
     match &manifest.spec().params {
         Params::MonteCarlo(params) => monte_carlo::fits(params, pass, tally),
-        Params::Gemm(_) | Params::Syrk(_) => false,
+        Params::Gemm(_) | Params::Syrk(_) | Params::Staged(_) => false,
     }
 }

@@ -4,8 +4,11 @@
 //! shard size or number of agents can show. What a round is goes into the job's record: a restart plans
 //! it again as it was.
 
+use alloc::vec::Vec;
+
 use serde::{Deserialize, Serialize};
 use tessera_protocol::monte_carlo::Refine;
+use tessera_protocol::product::ProductRef;
 
 /// One round of a job.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,4 +35,7 @@ pub enum Pass {
     /// The samples are made again, and those of the book's values that lie in given ranges are counted more
     /// finely.
     Refine(Refine),
+    /// The units of a stage, which follows from the products of the complete stages, each in the order of its
+    /// shards.
+    Stage(Vec<Vec<ProductRef>>),
 }

@@ -13,16 +13,24 @@ use serde::{Deserialize, Serialize};
 use crate::canonical;
 use crate::id::Digest;
 
+mod catastrophe;
 mod check;
+mod climate;
 mod contract;
 mod matrix;
 mod monte_carlo;
+mod staged;
+mod video;
 
+pub use catastrophe::*;
+pub use climate::*;
 pub use contract::{BasketPart, ContractKind, ContractSpec, ExerciseSpec, MonitoringSpec};
 pub use matrix::{Dtype, GemmParams, MatrixSpec, RandomEntries, SyrkParams, Triangle};
 pub use monte_carlo::{
     CorrelationSpec, HestonSpec, ModelName, MonteCarloParams, Quantiles, SchemeName, StopSpec, UnderlyingSpec,
 };
+pub use staged::StagedParams;
+pub use video::*;
 
 /// A job as its client wrote it, defaults filled in.
 ///
@@ -66,6 +74,12 @@ pub enum Workload {
     Gemm,
     /// A symmetric rank-k update.
     Syrk,
+    /// Empirical orthogonal functions of a climate field.
+    ClimatePca,
+    /// Losses of a portfolio under tropical cyclones.
+    Catastrophe,
+    /// Encoding of a video.
+    Video,
 }
 
 impl Workload {
@@ -75,6 +89,9 @@ impl Workload {
             Workload::MonteCarlo => "monte_carlo",
             Workload::Gemm => "gemm",
             Workload::Syrk => "syrk",
+            Workload::ClimatePca => "climate_pca",
+            Workload::Catastrophe => "catastrophe",
+            Workload::Video => "video",
         }
     }
 }
@@ -89,6 +106,8 @@ pub enum Params {
     Gemm(GemmParams),
     /// Of [`Workload::Syrk`].
     Syrk(SyrkParams),
+    /// Of a workload whose jobs go through stages.
+    Staged(StagedParams),
 }
 
 impl Params {
@@ -98,14 +117,27 @@ impl Params {
             Params::MonteCarlo(_) => Workload::MonteCarlo,
             Params::Gemm(_) => Workload::Gemm,
             Params::Syrk(_) => Workload::Syrk,
+            Params::Staged(params) => params.workload(),
         }
+    }
+
+    fn climate(params: ClimateParams) -> Params {
+        Params::Staged(StagedParams::Climate(params))
+    }
+
+    fn catastrophe(params: CatastropheParams) -> Params {
+        Params::Staged(StagedParams::Catastrophe(params))
+    }
+
+    fn video(params: VideoParams) -> Params {
+        Params::Staged(StagedParams::Video(params))
     }
 
     /// Those of a Monte Carlo job.
     pub fn monte_carlo(&self) -> Option<&MonteCarloParams> {
         match self {
             Params::MonteCarlo(params) => Some(params),
-            Params::Gemm(_) | Params::Syrk(_) => None,
+            Params::Gemm(_) | Params::Syrk(_) | Params::Staged(_) => None,
         }
     }
 
@@ -262,7 +294,7 @@ impl Manifest {
                 params.paths = paths;
                 params.stop = None;
             }
-            Params::Gemm(_) | Params::Syrk(_) => {
+            Params::Gemm(_) | Params::Syrk(_) | Params::Staged(_) => {
                 let allowed = "only Monte Carlo jobs have paths and can be extended";
                 return Err(one_error("params.paths", allowed));
             }
@@ -291,6 +323,11 @@ impl JobSpec {
             Workload::MonteCarlo => named(&mut begin()).map(|spec: JobSpec<_>| spec.with(Params::MonteCarlo)),
             Workload::Gemm => named(&mut begin()).map(|spec: JobSpec<_>| spec.with(Params::Gemm)),
             Workload::Syrk => named(&mut begin()).map(|spec: JobSpec<_>| spec.with(Params::Syrk)),
+            Workload::ClimatePca => named(&mut begin()).map(|spec: JobSpec<_>| spec.with(Params::climate)),
+            Workload::Catastrophe => {
+                named(&mut begin()).map(|spec: JobSpec<_>| spec.with(Params::catastrophe))
+            }
+            Workload::Video => named(&mut begin()).map(|spec: JobSpec<_>| spec.with(Params::video)),
         }
     }
 
@@ -301,7 +338,15 @@ impl JobSpec {
             Workload::MonteCarlo => named(value).map(|spec: JobSpec<_>| spec.with(Params::MonteCarlo)),
             Workload::Gemm => named(value).map(|spec: JobSpec<_>| spec.with(Params::Gemm)),
             Workload::Syrk => named(value).map(|spec: JobSpec<_>| spec.with(Params::Syrk)),
+            Workload::ClimatePca => named(value).map(|spec: JobSpec<_>| spec.with(Params::climate)),
+            Workload::Catastrophe => named(value).map(|spec: JobSpec<_>| spec.with(Params::catastrophe)),
+            Workload::Video => named(value).map(|spec: JobSpec<_>| spec.with(Params::video)),
         }
+    }
+
+    /// The kernel that its shards need, as agents offer it.
+    pub fn kernel(&self) -> String {
+        self.workload.kernel().to_owned()
     }
 
     /// Checks every field; the errors name each one that is wrong.

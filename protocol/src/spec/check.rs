@@ -5,13 +5,16 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use super::{FieldError, JobSpec, Params, SpecError};
+use super::{FieldError, JobSpec, Params, SpecError, StagedParams};
 use crate::limits;
 
+mod catastrophe;
+mod climate;
 mod dynamics;
 mod matrix;
 mod monte_carlo;
 mod stop;
+mod video;
 
 /// Characters of a wrong value that an error repeats.
 const VALUE_CHARS_MAX: usize = 160;
@@ -32,6 +35,9 @@ pub(super) fn fields(spec: &JobSpec) -> Vec<FieldError> {
         }
         Params::Gemm(params) => found.gemm(params, &spec.inputs),
         Params::Syrk(params) => found.syrk(params, &spec.inputs),
+        Params::Staged(StagedParams::Climate(params)) => found.climate(params, &spec.inputs),
+        Params::Staged(StagedParams::Catastrophe(params)) => found.catastrophe(params, &spec.inputs),
+        Params::Staged(StagedParams::Video(params)) => found.video(params, &spec.inputs),
     }
     if spec.inputs.len() > limits::INPUTS_MAX {
         found.add(

@@ -1,0 +1,17 @@
+//! Planning the climate workload.
+
+use alloc::string::ToString;
+use alloc::vec::Vec;
+
+use tessera_protocol::product::ProductRef;
+use tessera_protocol::spec::{ClimateParams, JobSpec};
+
+use crate::staged::{StageError, Step};
+
+pub(crate) fn step(
+    _spec: &JobSpec,
+    _params: &ClimateParams,
+    _done: &[Vec<ProductRef>],
+) -> Result<Step, StageError> {
+    Err(StageError::Input("".to_string()))
+}
