@@ -335,6 +335,11 @@ impl Plan {
         &self.task
     }
 
+    /// Of the task.
+    pub fn task_digest(&self) -> Digest {
+        self.task_digest
+    }
+
     /// What every agent needs besides the task for the pass that the round is part of; empty for the first.
     pub fn pass(&self) -> &Arc<[u8]> {
         &self.pass

@@ -67,6 +67,13 @@ pub enum JobFailure {
         /// Which shard.
         shard: u64,
     },
+    /// What its agents found in a stage does not let it go on.
+    StageFailed {
+        /// Which stage.
+        stage: String,
+        /// What was found, and what to do.
+        cause: String,
+    },
     /// The partials do not reduce to a result.
     NotReducible {
         /// Why.

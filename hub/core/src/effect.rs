@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use tessera_protocol::api::{AgentView, JobView};
 use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::matrix;
-use tessera_protocol::unit::LaneIndex;
+use tessera_protocol::unit::{LaneIndex, ShardIndex};
 use tessera_protocol::wire::{Assignment, Welcome};
 
 use crate::admission::AdmissionError;
@@ -52,7 +52,7 @@ pub enum Effect {
         /// The job.
         job: JobId,
         /// Which kernel.
-        kernel: &'static str,
+        kernel: Arc<str>,
         /// The kernel's task.
         task: Arc<[u8]>,
     },
@@ -85,6 +85,17 @@ pub enum Effect {
         job: JobId,
         /// How the result is cut.
         task: Arc<matrix::Task>,
+    },
+    /// Store a product under its digest; answer with `ProductStored`.
+    StoreProduct {
+        /// The job.
+        job: JobId,
+        /// The shard whose product it is.
+        index: ShardIndex,
+        /// BLAKE3 of the bytes.
+        blake3: Digest,
+        /// The product's encoding.
+        bytes: Arc<[u8]>,
     },
     /// Give an agent a shard of a job it was told of.
     Assign {

@@ -129,6 +129,15 @@ pub enum Event {
         /// BLAKE3 and length of that file; nothing when the store could not be read.
         output: Option<(Digest, u64)>,
     },
+    /// A product is durable under its digest, or could not be stored.
+    ProductStored {
+        /// The job.
+        job: JobId,
+        /// The shard whose product it is.
+        index: ShardIndex,
+        /// Whether it is there.
+        stored: bool,
+    },
     /// An agent could not compute a shard.
     ShardFailed {
         /// Its session.

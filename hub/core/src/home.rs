@@ -4,6 +4,7 @@
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::format;
 use alloc::string::ToString;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -16,6 +17,7 @@ use tessera_protocol::unit::{ComputeUnits, LaneIndex, ShardIndex, ShardRange, Ti
 
 use crate::Effect;
 use crate::effect::Outbox;
+use crate::gatherer::Gatherer;
 use crate::message::{Claim, Errand, FailureCause, LaneMessage, Work};
 use crate::planted::{Planted, Planting};
 use crate::ranges::Ranges;
@@ -130,7 +132,14 @@ impl Home {
                     checks_skipped: progress.view.checks_skipped,
                     lanes: progress.view.lanes.clone(),
                 };
-                let reducer = Reducer::resume(&plan, progress.done, progress.earlier, progress.tally);
+                let reducer = match plan.stage() {
+                    None => Reducer::resume(&plan, progress.done, progress.earlier, progress.tally),
+                    Some(_) => {
+                        let mut done = progress.done;
+                        done.insert(ShardRange { start: 0, end: plan.indices().start });
+                        Reducer::resume_stage(done, progress.products)
+                    }
+                };
                 (plan, progress.view.cost, todo, reducer)
             }
             None => {
@@ -166,17 +175,51 @@ impl Home {
         if self.is_ending() || self.reducer.done().count() != self.plan.indices().end {
             return;
         }
-        match self.reducer.stitcher() {
-            None => self.next_round(judge, out),
-            Some(stitcher)
+        match (self.reducer.stitcher(), self.reducer.gatherer()) {
+            (_, Some(gatherer)) => {
+                if gatherer.is_stored() || self.planting.is(Planted::AssembleEarly) {
+                    self.next_stage(judge, out);
+                }
+            }
+            (None, None) => self.next_round(judge, out),
+            (Some(stitcher), None)
                 if (stitcher.is_written() || self.planting.is(Planted::AssembleEarly))
                     && self.assembling.may_start(judge.now) =>
             {
                 self.assembling = Write::Under;
                 out.push(Effect::Assemble { job: self.job.id, task: stitcher.task().clone() });
             }
-            Some(_) => {}
+            (Some(_), None) => {}
         }
+    }
+
+    fn next_stage(&mut self, judge: &Judge<'_>, out: &mut Outbox) {
+        let products = self.reducer.gatherer_mut().map(Gatherer::complete).unwrap_or_default();
+        match tessera_planners::next_stage(&self.job.manifest, &self.plan, products) {
+            Ok(Next::Finished(document)) => self.finish(document, Some(Kept::Products), judge),
+            Ok(Next::Round(plan)) => self.begin(*plan, judge, out),
+            Err(error) => {
+                let stage = self.plan.stage().unwrap_or_default().to_string();
+                self.fail(JobFailure::StageFailed { stage, cause: error.to_string() }, judge);
+            }
+        }
+    }
+
+    /// Gives the shards of another round to the lanes.
+    fn begin(&mut self, plan: Plan, judge: &Judge<'_>, out: &mut Outbox) {
+        self.todo.insert(plan.indices());
+        self.cost.0 = self.cost.0.saturating_add(plan.cost().0);
+        self.plan = plan;
+        self.starved.clear();
+        (self.unsaved, self.unseen) = (true, true);
+        if let Some(cap) = self.job.manifest.spec().limits.cost_cap.filter(|cap| self.cost.0 > *cap) {
+            let stage = self.plan.stage().unwrap_or_default().to_string();
+            let cause =
+                format!("with it the job costs {} compute units, and its cost_cap is {cap}", self.cost.0);
+            return self.fail(JobFailure::StageFailed { stage, cause }, judge);
+        }
+        let work = self.work(judge.lane);
+        out.tell_all(&LaneMessage::JobOpened { job: self.job.id, work });
     }
 
     fn next_round(&mut self, judge: &Judge<'_>, out: &mut Outbox) {
@@ -191,13 +234,7 @@ impl Home {
                 if !same_pass {
                     self.reducer.begin_pass();
                 }
-                self.todo.insert(plan.indices());
-                self.cost.0 = self.cost.0.saturating_add(plan.cost().0);
-                self.plan = *plan;
-                self.starved.clear();
-                (self.unsaved, self.unseen) = (true, true);
-                let work = self.work(judge.lane);
-                out.tell_all(&LaneMessage::JobOpened { job: self.job.id, work });
+                self.begin(*plan, judge, out);
             }
             Err(error) => self.fail(JobFailure::NotReducible { cause: error.to_string() }, judge),
         }
@@ -235,9 +272,28 @@ impl Home {
         (!tiles.is_empty()).then(|| (self.plan.digest(), tiles))
     }
 
-    /// Whether tiles are finished and not durable.
-    pub fn has_unwritten_tiles(&self) -> bool {
+    /// Products that are to be stored now.
+    pub fn products_to_store(&mut self, now: Tick) -> Vec<(ShardIndex, Digest, Arc<[u8]>)> {
+        self.reducer.gatherer_mut().map(|gatherer| gatherer.to_store(now)).unwrap_or_default()
+    }
+
+    /// A product is durable, or the store refused it.
+    pub fn product_stored(&mut self, index: ShardIndex, stored: bool, judge: &Judge<'_>, out: &mut Outbox) {
+        if let Some(gatherer) = self.reducer.gatherer_mut() {
+            let was_full = gatherer.is_full();
+            gatherer.stored(index, stored, judge.now);
+            if was_full && !gatherer.is_full() {
+                self.wake(out);
+            }
+        }
+        (self.unsaved, self.unseen) = (true, true);
+        self.go_on_if_complete(judge, out);
+    }
+
+    /// Whether tiles or products are finished and not durable.
+    pub fn has_unwritten_parts(&self) -> bool {
         self.reducer.stitcher().is_some_and(|stitcher| !stitcher.is_written())
+            || self.reducer.gatherer().is_some_and(|gatherer| !gatherer.is_stored())
     }
 
     /// A write of a tile succeeded or failed.
@@ -300,7 +356,8 @@ impl Home {
     /// Whether so much is held that nothing new is granted.
     fn is_full(&self) -> bool {
         let tiles = self.reducer.stitcher().is_some_and(|stitcher| stitcher.is_full());
-        tiles || self.doubts.len() >= self.doubts_max()
+        let products = self.reducer.gatherer().is_some_and(|gatherer| gatherer.is_full());
+        tiles || products || self.doubts.len() >= self.doubts_max()
     }
 
     /// Partials that may be held for a second answer.
@@ -536,11 +593,16 @@ impl Home {
         }
         (self.unsaved, self.saving) = (false, Write::Under);
         let (earlier, tally) = (self.reducer.earlier().to_vec(), self.reducer.tally().cloned());
-        // Of a matrix it is the tiles in the store that are done.
-        let tiles = self.plan.matrix().is_some();
-        let done = if tiles { Ranges::default() } else { self.reducer.done().clone() };
+        let (mut done, mut products) = (self.reducer.done().clone(), BTreeMap::new());
+        if self.plan.matrix().is_some() {
+            // Of a matrix it is the tiles in the store that are done.
+            done = Ranges::default();
+        } else if let Some(gatherer) = self.reducer.gatherer() {
+            (done, products) = (gatherer.done(), gatherer.products().clone());
+            done.insert(ShardRange { start: 0, end: self.plan.indices().start });
+        }
         let (plan, round) = (self.plan.digest(), self.plan.round().clone());
-        Some(Progress { done, tally, earlier, view: self.view(judge), plan, round })
+        Some(Progress { done, tally, earlier, view: self.view(judge), plan, round, products })
     }
 
     /// A write of its progress succeeded or failed.
@@ -573,7 +635,7 @@ impl Home {
 
     /// Whether something is not durable that should be.
     pub fn is_unsaved(&self) -> bool {
-        self.unsaved || self.saving == Write::Under || self.is_ending() || self.has_unwritten_tiles()
+        self.unsaved || self.saving == Write::Under || self.is_ending() || self.has_unwritten_parts()
     }
 
     /// Whether a timer concerns it.

@@ -56,7 +56,7 @@ pub struct Lane {
     homes: BTreeMap<JobId, Home>,
     /// Homes that something happened to: what timers look at, however many jobs just wait.
     attention: BTreeSet<JobId>,
-    /// Homes with finished tiles that are not durable.
+    /// Homes with finished tiles or products that are not durable.
     stitching: BTreeSet<JobId>,
     /// Homes whose end is decided and not written.
     ending: BTreeSet<JobId>,
@@ -146,6 +146,9 @@ impl Lane {
             }
             Event::Assembled { job, output } => {
                 self.at_home(job, |home, judge, _| home.assembled(output, judge));
+            }
+            Event::ProductStored { job, index, stored } => {
+                self.at_home(job, |home, judge, out| home.product_stored(index, stored, judge, out));
             }
             Event::ShardFailed { session, job, index, epoch, failure } => {
                 let cause = FailureCause::Reported(failure);
@@ -315,7 +318,7 @@ impl Lane {
         let judge = judge(&self.verifier, &self.fleet, &self.config, self.now);
         act(home, &judge, &mut self.out);
         self.attention.insert(job);
-        if home.has_unwritten_tiles() {
+        if home.has_unwritten_parts() {
             self.stitching.insert(job);
         }
         if home.is_ending() {
@@ -326,7 +329,7 @@ impl Lane {
     fn hear(&mut self, from: LaneIndex, message: LaneMessage) {
         let (out, lanes) = (&mut self.out, self.config.lanes);
         match message {
-            LaneMessage::JobOpened { job, work } => self.scheduler.open(job, work),
+            LaneMessage::JobOpened { job, work } => self.scheduler.open(job, work, out),
             LaneMessage::JobClosed { job } => self.scheduler.close(job, out),
             LaneMessage::RangeGranted { job, range } => self.scheduler.granted(job, range, out),
             LaneMessage::WorkAppeared { job } => self.scheduler.work_appeared(job),
@@ -385,7 +388,7 @@ impl Lane {
             while let Some(message) = self.out.take_own() {
                 self.hear(self.config.lane, message);
             }
-            self.write_tiles();
+            self.write_parts();
             self.write_endings();
             self.scheduler.place(self.now, &mut self.out);
             self.scheduler.ask(&mut self.out);
@@ -396,14 +399,15 @@ impl Lane {
         }
     }
 
-    /// Finished tiles go to the store as they come: it is the store that holds them.
-    fn write_tiles(&mut self) {
+    /// Finished tiles and products go to the store as they come: it is the store that holds them.
+    fn write_parts(&mut self) {
         let now = self.now;
         for job in core::mem::take(&mut self.stitching) {
-            let Some((plan, tiles)) = self.homes.get_mut(&job).and_then(|home| home.tiles_to_write(now))
-            else {
-                continue;
-            };
+            let Some(home) = self.homes.get_mut(&job) else { continue };
+            for (index, blake3, bytes) in home.products_to_store(now) {
+                self.out.push(Effect::StoreProduct { job, index, blake3, bytes });
+            }
+            let Some((plan, tiles)) = home.tiles_to_write(now) else { continue };
             for (tile, bytes) in tiles {
                 self.persist(Writing::Tile { job, tile }, Record::TileReduced { job, plan, tile, bytes });
             }

@@ -10,6 +10,7 @@ extern crate alloc;
 pub mod admission;
 pub mod effect;
 pub mod event;
+pub mod gatherer;
 pub mod home;
 pub mod lane;
 pub mod message;

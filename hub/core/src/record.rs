@@ -1,6 +1,7 @@
 //! What the hub writes down: the records that recovery replays.
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -9,9 +10,10 @@ use tessera_planners::{Plan, Round};
 use tessera_protocol::api::JobView;
 use tessera_protocol::id::{Digest, JobId};
 use tessera_protocol::matrix;
+use tessera_protocol::product::ProductRef;
 use tessera_protocol::spec::Manifest;
 use tessera_protocol::tally::Tally;
-use tessera_protocol::unit::UnixMillis;
+use tessera_protocol::unit::{ShardIndex, UnixMillis};
 
 use crate::ranges::Ranges;
 
@@ -56,6 +58,8 @@ pub struct Progress {
     pub plan: Digest,
     /// The round it plans.
     pub round: Round,
+    /// The products of its shards that are done; empty where results are tallies or tiles.
+    pub products: BTreeMap<ShardIndex, ProductRef>,
 }
 
 /// How a job ended.
@@ -81,6 +85,8 @@ pub enum Kept {
     Tally(Arc<Tally>),
     /// The cut of its tiles, which lie in the store.
     Tiles(Arc<matrix::Task>),
+    /// Products, which lie in the store under the digests that the result names.
+    Products,
 }
 
 /// One durable fact.

@@ -1,14 +1,17 @@
-//! The reducer: verified partials in, exact tallies or finished tiles out. Arrival order cannot show.
+//! The reducer: verified partials in, exact tallies, finished tiles or products out. Arrival order cannot show.
 
+use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
 use tessera_planners::{Part, Plan};
+use tessera_protocol::product::ProductRef;
 use tessera_protocol::tally::{Tally, TallyError};
-use tessera_protocol::unit::ShardRange;
+use tessera_protocol::unit::{ShardIndex, ShardRange};
 
+use crate::gatherer::Gatherer;
 use crate::ranges::Ranges;
 use crate::stitcher::Stitcher;
 use crate::verifier::{Partial, Verified};
@@ -21,6 +24,7 @@ pub struct Reducer {
     earlier: Vec<Arc<Tally>>,
     tally: Option<Arc<Tally>>,
     stitcher: Option<Stitcher>,
+    gatherer: Option<Gatherer>,
 }
 
 /// Why verified partials do not reduce.
@@ -51,7 +55,13 @@ impl Reducer {
     /// Continues from what is reduced already: shards, the tallies of complete passes, the running one.
     pub fn resume(plan: &Plan, done: Ranges, earlier: Vec<Arc<Tally>>, tally: Option<Arc<Tally>>) -> Reducer {
         let stitcher = plan.matrix().map(|task| Stitcher::new(task.clone()));
-        Reducer { done, earlier, tally, stitcher }
+        let gatherer = plan.stage().map(|_| Gatherer::default());
+        Reducer { done, earlier, tally, stitcher, gatherer }
+    }
+
+    /// The same for a stage, of which these products are durable.
+    pub fn resume_stage(done: Ranges, products: BTreeMap<ShardIndex, ProductRef>) -> Reducer {
+        Reducer { done, gatherer: Some(Gatherer::resume(products)), ..Reducer::default() }
     }
 
     /// Adds a partial.
@@ -59,16 +69,17 @@ impl Reducer {
     /// *Panics*: when its shard is in already; the caller counts each shard once.
     pub fn absorb(&mut self, partial: Verified<Partial>) -> Result<(), ReduceError> {
         let Partial { index, part } = partial.into_inner();
-        match (part, &mut self.stitcher) {
-            (Part::Tally(tally), None) => match &mut self.tally {
+        match (part, &mut self.stitcher, &mut self.gatherer) {
+            (Part::Tally(tally), None, None) => match &mut self.tally {
                 None => self.tally = Some(Arc::new(tally)),
                 // Clones only while a checkpoint of the same tally is on its way to the store.
                 Some(mine) => Arc::make_mut(mine).merge(&tally).map_err(ReduceError::Tally)?,
             },
-            (Part::Block(bytes), Some(stitcher)) => {
+            (Part::Block(bytes), Some(stitcher), None) => {
                 stitcher.absorb(index.0, bytes).map_err(|_| ReduceError::NotFinite)?;
             }
-            (Part::Tally(_), Some(_)) | (Part::Block(_), None) => return Err(ReduceError::Kind),
+            (Part::Product(product, bytes), None, Some(gatherer)) => gatherer.absorb(index, product, bytes),
+            (Part::Tally(_) | Part::Block(_) | Part::Product(..), ..) => return Err(ReduceError::Kind),
         }
         self.done.insert(ShardRange::one(index));
         Ok(())
@@ -102,6 +113,16 @@ impl Reducer {
     /// The tiles of a matrix job.
     pub fn stitcher(&self) -> Option<&Stitcher> {
         self.stitcher.as_ref()
+    }
+
+    /// The products of a stage.
+    pub fn gatherer(&self) -> Option<&Gatherer> {
+        self.gatherer.as_ref()
+    }
+
+    /// The products of a stage.
+    pub fn gatherer_mut(&mut self) -> Option<&mut Gatherer> {
+        self.gatherer.as_mut()
     }
 
     /// The tiles of a matrix job.

@@ -8,7 +8,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use tessera_protocol::id::{AgentId, Digest, JobId};
+use tessera_protocol::id::{AgentId, JobId};
 use tessera_protocol::limits;
 use tessera_protocol::unit::{Epoch, LaneIndex, ShardIndex, ShardRange, Tick};
 use tessera_protocol::wire::{Gpu, Held, Hello, Welcome};
@@ -254,9 +254,13 @@ impl Scheduler {
     // --- jobs -----------------------------------------------------------------------------------
 
     /// A job has shards to give, or a new round of them.
-    pub fn open(&mut self, job: JobId, work: Arc<Work>) {
+    pub fn open(&mut self, job: JobId, work: Arc<Work>, out: &mut Outbox) {
         if let Some(lane_job) = self.jobs.get_mut(&job) {
+            let another_task = lane_job.work.plan.task_digest() != work.plan.task_digest();
             lane_job.work = work;
+            if another_task {
+                self.untell(job, out);
+            }
             return self.work_appeared(job);
         }
         let lane_job = LaneJob {
@@ -283,6 +287,11 @@ impl Scheduler {
         }
         self.unreported.remove(&job);
         self.unasked[closed.queue()].retain(|asked| *asked != job);
+        self.untell(job, out);
+    }
+
+    /// Makes agents forget a job and what they hold of it.
+    fn untell(&mut self, job: JobId, out: &mut Outbox) {
         let told = self.agents.iter().filter(|(_, agent)| agent.told.contains_key(&job));
         for (id, session) in told.map(|(id, agent)| (*id, agent.session)).collect::<Vec<_>>() {
             self.change(id, |agent| {
@@ -345,14 +354,14 @@ impl Scheduler {
     ) {
         let Some(id) = self.hear(session, now) else { return };
         let told = self.agents.get(&id).is_some_and(|agent| agent.told.contains_key(&job));
-        let task = self.jobs.get(&job).filter(|_| told).and_then(|lane_job| lane_job.work.plan.matrix());
-        let found = task.and_then(|task| task.inputs().get(input as usize).copied());
+        let inputs = self.jobs.get(&job).filter(|_| told).map(|lane_job| lane_job.work.plan.inputs());
+        let found = inputs.as_ref().and_then(|inputs| inputs.get(input as usize).copied());
         match found {
             Some((blake3, bytes)) if offset < bytes && offset.is_multiple_of(limits::INPUT_PIECE_BYTES) => {
-                out.push(Effect::SendInput { session, job, input, blake3: Digest(blake3), offset });
+                out.push(Effect::SendInput { session, job, input, blake3, offset });
             }
             // A job that just closed is forgotten on a frame of its own.
-            None if task.is_none() => {}
+            None if inputs.is_none() => {}
             Some(_) | None => {
                 out.push(Effect::CloseSession { session, reason: CloseReason::InputUnknown });
                 self.lose(session, out);

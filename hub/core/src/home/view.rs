@@ -48,7 +48,8 @@ impl Home {
 
     fn waiting(&self, fleet: &Fleet) -> Option<String> {
         let ending_refused = matches!(&self.stage, Stage::Ending { write, .. } if write.is_refused());
-        let tile_refused = self.reducer.stitcher().is_some_and(|stitcher| stitcher.is_refused());
+        let tile_refused = self.reducer.stitcher().is_some_and(|stitcher| stitcher.is_refused())
+            || self.reducer.gatherer().is_some_and(|gatherer| gatherer.is_refused());
         if self.saving.is_refused() || self.assembling.is_refused() || ending_refused || tile_refused {
             return Some("the hub's store refuses writes; it is tried again every second".to_string());
         }

@@ -41,7 +41,7 @@ impl LaneJob {
         !self.pending.is_empty() || !self.errands.is_empty()
     }
 
-    pub(super) fn kernel(&self) -> &'static str {
+    pub(super) fn kernel(&self) -> &str {
         self.work.plan.kernel()
     }
 

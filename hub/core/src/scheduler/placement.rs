@@ -86,7 +86,7 @@ impl Scheduler {
         let Some(lane_job) = self.jobs.get_mut(&job) else {
             return Placed::Nothing;
         };
-        let kernel = lane_job.kernel();
+        let kernel: &str = lane_job.work.plan.kernel();
         let able = |agent: &Agent| agent.hello.kernels.iter().any(|name| name == kernel);
         let mut position = 0;
         while position < ERRANDS_LOOKED_AT_MAX
@@ -143,7 +143,12 @@ impl Scheduler {
         let session = agent.session;
         let plan = &lane_job.work.plan;
         let told = agent.told.entry(job).or_insert_with(|| {
-            out.push(Effect::SendJob { session, job, kernel: plan.kernel(), task: plan.task().clone() });
+            out.push(Effect::SendJob {
+                session,
+                job,
+                kernel: plan.kernel().clone(),
+                task: plan.task().clone(),
+            });
             Arc::default()
         });
         if *told != *plan.pass() {
