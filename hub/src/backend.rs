@@ -16,6 +16,7 @@ use tessera_protocol::api::{AgentState, AgentView, JobState, JobView, PlanQuote,
 use tessera_protocol::id::{Digest, JobId};
 use tessera_protocol::limits::{self, INPUT_PIECE_BYTES};
 use tessera_protocol::matrix::Task;
+use tessera_protocol::product::{Output, OutputPart};
 use tessera_protocol::spec::{FieldError, Manifest, SpecError};
 use tessera_protocol::token::EnrolmentToken;
 use tessera_protocol::unit::{ComputeUnits, UnixMillis};
@@ -140,10 +141,7 @@ impl Hub {
 
     /// Every file that the plan reads must be here before the job is.
     async fn check_inputs(&self, manifest: &Manifest, plan: &Plan) -> Result<(), SubmitError> {
-        let wanted: Vec<(Digest, u64)> = plan
-            .matrix()
-            .map(|task| task.inputs().into_iter().map(|(blake3, bytes)| (Digest(blake3), bytes)).collect())
-            .unwrap_or_default();
+        let wanted = plan.inputs();
         if wanted.is_empty() {
             return Ok(());
         }
@@ -204,6 +202,16 @@ impl Hub {
         let (sender, pieces) = mpsc::channel(1);
         tokio::spawn(send_file(self.store.clone(), job, task, sender));
         Ok(OutputFile { bytes, digest, pieces })
+    }
+
+    async fn named_file(&self, job: JobId, name: String) -> Result<OutputFile, ResultError> {
+        let document = self.document(job).await?;
+        let document: Outputs = serde_json::from_slice(&document.bytes).unwrap_or_default();
+        let found = document.outputs.into_iter().find(|output| output.name == name);
+        let Some(output) = found else { return Err(ResultError::NoOutput { job, name }) };
+        let (sender, pieces) = mpsc::channel(1);
+        tokio::spawn(send_parts(self.store.clone(), output.parts, sender));
+        Ok(OutputFile { bytes: output.bytes, digest: output.blake3, pieces })
     }
 
     async fn input_pieces(&self, input: Digest) -> Result<Option<OutputFile>, Outage> {
@@ -384,8 +392,11 @@ impl Backend for Hub {
         Box::pin(self.document(job))
     }
 
-    fn output(&self, job: JobId) -> Reply<'_, Result<OutputFile, ResultError>> {
-        Box::pin(self.file(job))
+    fn output(&self, job: JobId, name: Option<String>) -> Reply<'_, Result<OutputFile, ResultError>> {
+        match name {
+            None => Box::pin(self.file(job)),
+            Some(name) => Box::pin(self.named_file(job, name)),
+        }
     }
 
     fn manifest(&self, job: JobId) -> Reply<'_, Result<JobResult, LookupError>> {
@@ -528,6 +539,37 @@ async fn send_file(store: Arc<dyn Engine>, job: JobId, task: Arc<Task>, sender: 
             Err(_) => return,
         }
     }
+}
+
+/// Sends the parts of an output, which lie in products, as the client takes them.
+async fn send_parts(store: Arc<dyn Engine>, parts: Vec<OutputPart>, sender: mpsc::Sender<Bytes>) {
+    for OutputPart { product, offset, bytes, .. } in parts {
+        let (mut at, end) = (offset, offset + bytes);
+        while at < end {
+            let Ok(place) = sender.reserve().await else { return };
+            let (store, start) = (store.clone(), at % INPUT_PIECE_BYTES);
+            let from = at - start;
+            let read = tokio::task::spawn_blocking(move || inputs::piece(&*store.snapshot()?, product, from));
+            let piece = match read.await {
+                Ok(Ok(Some(piece))) => Bytes::from(piece),
+                Ok(Ok(None)) | Err(_) => return tracing::error!(%product, "a product is not in the store"),
+                Ok(Err(error)) => return tracing::error!(%error, %product, "a product cannot be read"),
+            };
+            let stop = (end - from).min(piece.len() as u64);
+            if stop <= start {
+                return tracing::error!(%product, "a product is shorter than its job's result says");
+            }
+            place.send(piece.slice(start as usize..stop as usize));
+            at = from + stop;
+        }
+    }
+}
+
+/// What of a result document says which files there are.
+#[derive(Default, serde::Deserialize)]
+struct Outputs {
+    #[serde(default)]
+    outputs: Vec<Output>,
 }
 
 type ReadCounter = fn(&LaneCounters) -> &AtomicU64;

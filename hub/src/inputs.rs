@@ -97,6 +97,16 @@ impl Uploads {
         if all.len() >= UPLOADS_MAX {
             return Err(UploadRefused::Full);
         }
+        self.take_place(&mut all, input)
+    }
+
+    /// Begins to store a product, however many clients are uploading.
+    pub fn begin_product(&self, product: Digest) -> Result<Upload, UploadRefused> {
+        let mut all = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        self.take_place(&mut all, product)
+    }
+
+    fn take_place(&self, all: &mut BTreeSet<Digest>, input: Digest) -> Result<Upload, UploadRefused> {
         match all.insert(input) {
             true => Ok(Upload { input, all: self.clone() }),
             false => Err(UploadRefused::Busy),

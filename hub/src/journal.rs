@@ -71,6 +71,7 @@ pub struct Journal {
 #[derive(Debug, Default)]
 struct State {
     failing: AtomicBool,
+    stopped: AtomicBool,
     commits: AtomicU64,
     groups: AtomicU64,
 }
@@ -87,9 +88,10 @@ impl Journal {
         let (requests, inbox) = sync_channel(QUEUE_MAX);
         let state = Arc::new(State::default());
         let journal = Journal { requests, state: state.clone() };
-        let thread = std::thread::Builder::new()
-            .name("tessera-journal".into())
-            .spawn(move || run(&*engine, &inbox, &state))?;
+        let thread = std::thread::Builder::new().name("tessera-journal".into()).spawn(move || {
+            run(&*engine, &inbox, &state);
+            state.stopped.store(true, Ordering::Relaxed);
+        })?;
         Ok((journal, thread))
     }
 
@@ -121,6 +123,11 @@ impl Journal {
     pub fn stop(&self) {
         // An error says that it has ended already.
         let _ = self.requests.send(Request::Stop);
+    }
+
+    /// Whether its thread has ended: what was offered since is lost.
+    pub fn is_stopped(&self) -> bool {
+        self.state.stopped.load(Ordering::Relaxed)
     }
 
     /// Whether the last commit failed.

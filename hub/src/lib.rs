@@ -9,6 +9,7 @@ pub mod inputs;
 pub mod journal;
 pub mod lane;
 pub mod output;
+pub mod products;
 pub mod quic;
 pub mod reader;
 pub mod records;

@@ -1,5 +1,5 @@
-//! The reader: reads for lanes what is too large to read on them, on two threads, so that a piece of an
-//! input, for which agents wait, is never behind the minutes that a large result may take.
+//! The reader: does for lanes what takes the store too long to do on them, on three threads, so that a piece
+//! of an input, for which agents wait, is never behind the minutes that a large result may take.
 //!
 //! Owns the order of reads and nothing else. A lane hands over what to do with a snapshot and goes on;
 //! the work reports back through the lane's mailbox.
@@ -24,6 +24,8 @@ pub enum Length {
     Piece,
     /// All tiles of a result: up to a gigabyte.
     Whole,
+    /// A product is stored, which waits for the disk.
+    Product,
 }
 
 /// What is read, and what becomes of it.
@@ -53,6 +55,7 @@ impl std::fmt::Debug for Read {
 pub struct Reader {
     pieces: Queue,
     wholes: Queue,
+    products: Queue,
     stopping: Arc<AtomicBool>,
 }
 
@@ -73,8 +76,9 @@ impl Reader {
     pub fn start(engine: Arc<dyn Engine>) -> std::io::Result<(Reader, Vec<JoinHandle<()>>)> {
         let stopping = Arc::new(AtomicBool::new(false));
         let (pieces, first) = Queue::start("tessera-pieces", engine.clone(), stopping.clone())?;
-        let (wholes, second) = Queue::start("tessera-results", engine, stopping.clone())?;
-        Ok((Reader { pieces, wholes, stopping }, vec![first, second]))
+        let (wholes, second) = Queue::start("tessera-results", engine.clone(), stopping.clone())?;
+        let (products, third) = Queue::start("tessera-product", engine, stopping.clone())?;
+        Ok((Reader { pieces, wholes, products, stopping }, vec![first, second, third]))
     }
 
     /// Queues a read.
@@ -85,6 +89,7 @@ impl Reader {
         let queue = match length {
             Length::Piece => &self.pieces,
             Length::Whole => &self.wholes,
+            Length::Product => &self.products,
         };
         match queue.reads.try_send(Some(work)) {
             Err(TrySendError::Full(Some(work))) => Err(Read { length, work }),
@@ -97,7 +102,7 @@ impl Reader {
     /// ended.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
-        for queue in [&self.pieces, &self.wholes] {
+        for queue in [&self.pieces, &self.wholes, &self.products] {
             // An error says that it has ended already.
             let _ = queue.reads.send(None);
         }

@@ -14,9 +14,10 @@ use tessera_planners::{Plan, Round};
 use tessera_protocol::api::{AgentState, AgentView, JobView};
 use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::matrix::Task;
+use tessera_protocol::product::ProductRef;
 use tessera_protocol::spec::{JobSpec, Manifest};
 use tessera_protocol::tally::Tally;
-use tessera_protocol::unit::ShardRange;
+use tessera_protocol::unit::{ShardIndex, ShardRange};
 use tessera_protocol::wire::Hello;
 use tessera_storage::{Batch, Entry, Family, Key, ReadError, Snapshot, tiles_of};
 
@@ -64,6 +65,9 @@ struct StoredProgress {
     /// Lengths of the tallies of complete passes, which lie before the running one.
     #[serde(default)]
     earlier: Vec<usize>,
+    /// The products of the shards of the stage that are done.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    products: Vec<(u64, ProductRef)>,
 }
 
 /// Why the store's bytes are not the records they should be.
@@ -150,6 +154,7 @@ pub fn batch_of(record: &Record) -> Batch {
                     let progress = Key::Progress(*job).encode();
                     match kept {
                         Kept::Tally(tally) => batch.put_chunked(&progress, &ended_bytes(view, tally)),
+                        Kept::Products => batch.delete_chunked(&progress),
                         Kept::Tiles(task) => {
                             batch.delete_chunked(&progress);
                             batch.put_chunked(&Key::Tile { job: *job, tile: CUT }.encode(), &task.encode())
@@ -199,6 +204,7 @@ fn progress_bytes(progress: &Progress) -> Vec<u8> {
         done,
         round: Some(progress.round.clone()),
         earlier: earlier.iter().map(Vec::len).collect(),
+        products: progress.products.iter().map(|(index, product)| (index.0, product.clone())).collect(),
     });
     let running = progress.tally.as_ref().map(|tally| tally.encode()).unwrap_or_default();
     headed(&head, &[earlier.concat(), running].concat())
@@ -212,6 +218,7 @@ fn ended_bytes(view: &JobView, tally: &Tally) -> Vec<u8> {
         done: vec![(0, view.shards)],
         round: None,
         earlier: Vec::new(),
+        products: Vec::new(),
     });
     headed(&head, &tally.encode())
 }
@@ -351,7 +358,8 @@ fn tiles_done(
     let view = read_progress(store, id)?.map_or_else(|| stored.view.clone(), |progress| progress.view);
     let view = JobView { shards_done: done.count(), ..view };
     let (plan, round) = (plan.digest(), plan.round().clone());
-    Ok(Progress { done, tally: None, earlier: Vec::new(), view, plan, round })
+    let products = BTreeMap::new();
+    Ok(Progress { done, tally: None, earlier: Vec::new(), view, plan, round, products })
 }
 
 /// The view of one job, however old.
@@ -407,7 +415,8 @@ pub fn read_progress(store: &dyn Snapshot, id: JobId) -> Result<Option<Progress>
     let tally = if tallies.is_empty() { None } else { Some(decode(tallies)?) };
     let round = head.round.unwrap_or_else(|| Round { end: head.view.paths, ..Round::default() });
     let plan = head.plan.unwrap_or(Digest([0; 32]));
-    Ok(Some(Progress { done, tally, earlier, view: head.view, plan, round }))
+    let products = head.products.into_iter().map(|(index, product)| (ShardIndex(index), product)).collect();
+    Ok(Some(Progress { done, tally, earlier, view: head.view, plan, round, products }))
 }
 
 fn away(id: AgentId, stored: StoredAgent) -> AgentView {

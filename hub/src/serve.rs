@@ -177,20 +177,22 @@ fn start(
     let (journal, journal_thread) = Journal::start(store.clone()).map_err(ServeError::Thread)?;
     let (reader, reader_threads) = Reader::start(store.clone()).map_err(ServeError::Thread)?;
     let (clients, clients_thread) = Clients::start(views.clone()).map_err(ServeError::Thread)?;
+    let uploads = Uploads::default();
     let counters: Vec<Arc<LaneCounters>> = (0..config.lanes).map(|_| Arc::default()).collect();
     let quic = sockets.address();
     tracing::info!(steering = ?sockets.steering(), lanes = config.lanes, "lanes open");
     let unix_origin = UnixMillis(unix_ms());
     let origin = Instant::now();
     let make_handler = {
-        let (journal, reader) = (journal.clone(), reader.clone());
+        let (journal, reader, uploads) = (journal.clone(), reader.clone(), uploads.clone());
         let (clients, counters) = (clients.clone(), counters.clone());
         let (lanes, sampling_key) = (config.lanes, secrets.sampling_key);
         move |lane: LaneIndex, peers| {
             let machine = MachineConfig { lane, lanes, sampling_key, unix_origin };
             let config = HandlerConfig { machine, origin };
             let counters = counters[lane.as_usize()].clone();
-            Handler::new(config, journal.clone(), reader.clone(), clients.clone(), peers, counters)
+            let store = (reader.clone(), uploads.clone());
+            Handler::new(config, journal.clone(), store, clients.clone(), peers, counters)
         }
     };
     let lanes = spawn_lanes(LaneConfig::default(), sockets, &secrets.identity, make_handler)
@@ -200,7 +202,7 @@ fn start(
         lanes: lanes.mailboxes(),
         journal,
         reader,
-        uploads: Uploads::default(),
+        uploads,
         uploaded_bytes: AtomicU64::new(0),
         clients,
         views,

@@ -155,6 +155,7 @@ pub fn failure(failure: &JobFailure) -> String {
         JobFailure::Disputed { shard } => {
             format!("agents disagreed about shard {shard} and none was in the majority")
         }
+        JobFailure::StageFailed { stage, cause } => format!("its stage `{stage}`: {cause}"),
         JobFailure::NotReducible { cause } => {
             format!("its shards do not add up to a result: {}", shortened(cause, 200))
         }

@@ -54,8 +54,9 @@ pub trait Backend: Send + Sync + 'static {
     /// The result document of a finished job, byte for byte.
     fn result(&self, job: JobId) -> Reply<'_, Result<JobResult, ResultError>>;
 
-    /// The file that a finished matrix job's result is, read as it is asked for.
-    fn output(&self, job: JobId) -> Reply<'_, Result<OutputFile, ResultError>>;
+    /// A file of a finished job, read as it is asked for: the one that a matrix job's result is, or the one
+    /// that a result document gives this name.
+    fn output(&self, job: JobId, name: Option<String>) -> Reply<'_, Result<OutputFile, ResultError>>;
 
     /// What a job computes, in canonical form.
     fn manifest(&self, job: JobId) -> Reply<'_, Result<JobResult, LookupError>>;
@@ -307,6 +308,13 @@ pub enum ResultError {
     Cancelled(JobId),
     /// Its result is a document and no file.
     NoFile(JobId),
+    /// The result names no such file.
+    NoOutput {
+        /// The job.
+        job: JobId,
+        /// What was asked for.
+        name: String,
+    },
     /// The hub cannot.
     Outage(Outage),
 }
@@ -402,6 +410,7 @@ impl fmt::Display for ResultError {
                 write!(f, "{job} failed: {}", because(failure))
             }
             ResultError::Cancelled(job) => write!(f, "{job} was cancelled"),
+            ResultError::NoOutput { job, name } => write!(f, "the result of {job} has no output {name:?}"),
             ResultError::NoFile(job) => write!(f, "the result of {job} is a document and no file"),
             ResultError::Outage(outage) => write!(f, "{outage}"),
         }
@@ -439,6 +448,7 @@ fn because(failure: &JobFailure) -> String {
         JobFailure::Disputed { shard } => {
             format!("agents disagreed about shard {shard} and no majority was found")
         }
+        JobFailure::StageFailed { stage, cause } => format!("its stage `{stage}`: {cause}"),
         JobFailure::NotReducible { cause } => {
             format!("its partials do not reduce to a result: {cause}")
         }

@@ -195,8 +195,8 @@ impl Code {
                 "The job ended before",
                 "There is nothing to cancel; `GET /v1/jobs/{id}` says how it ended."),
             Code::OutputNone => ("output_none", S::NOT_FOUND, None,
-                "The job's result is a document and no file",
-                "Take `GET /v1/jobs/{id}/result`; only matrix jobs have a file."),
+                "The job has no such file",
+                "Take `GET /v1/jobs/{id}/result`; its `outputs` name the files, and only a matrix job has one without a name."),
             Code::DigestInvalid => ("digest_invalid", S::BAD_REQUEST, None,
                 "This is not a BLAKE3 digest",
                 "An input is named by the BLAKE3 of its bytes: 64 lower-case hex digits, as `b3sum` prints them."),
@@ -401,7 +401,7 @@ impl From<ResultError> for Refusal {
             ResultError::NotDone { .. } => Code::JobNotDone,
             ResultError::Failed { .. } => Code::JobFailed,
             ResultError::Cancelled(_) => Code::JobCancelled,
-            ResultError::NoFile(_) => Code::OutputNone,
+            ResultError::NoFile(_) | ResultError::NoOutput { .. } => Code::OutputNone,
         };
         Refusal::new(code, error.to_string())
     }

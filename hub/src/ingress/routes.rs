@@ -40,6 +40,7 @@ pub(super) fn router(door: Arc<Door>) -> Router {
         .route("/v1/jobs/{id}", get(show).post(act))
         .route("/v1/jobs/{id}/result", get(result))
         .route("/v1/jobs/{id}/output", get(output))
+        .route("/v1/jobs/{id}/outputs/{name}", get(named_output))
         .route("/v1/jobs/{id}/events", get(watch))
         .route("/v1/inputs/{blake3}", put(put_input).get(get_input).head(show_input))
         .route("/v1/jobs/{id}/manifest", get(manifest))
@@ -203,7 +204,18 @@ async fn output(
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
     let id = job_id(&path_text(id)?)?;
-    let output = door.answer(door.backend.output(id)).await?;
+    let output = door.answer(door.backend.output(id, None)).await?;
+    let has_it = has(&headers, output.digest);
+    Ok(files::give(output, has_it))
+}
+
+async fn named_output(
+    State(door): Shared,
+    path: Result<Path<(String, String)>, PathRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    let (id, name) = path_text(path)?;
+    let output = door.answer(door.backend.output(job_id(&id)?, Some(name))).await?;
     let has_it = has(&headers, output.digest);
     Ok(files::give(output, has_it))
 }
@@ -308,7 +320,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Refusa
     }
 }
 
-fn path_text(id: Result<Path<String>, PathRejection>) -> Result<String, Refusal> {
+fn path_text<T>(id: Result<Path<T>, PathRejection>) -> Result<T, Refusal> {
     id.map(|Path(id)| id).map_err(|error| Refusal::new(Code::IdInvalid, error.body_text()))
 }
 

@@ -9,9 +9,9 @@ use bytes::Bytes;
 use tessera_hub_core::effect::CloseReason as MachineReason;
 use tessera_hub_core::lane::Config;
 use tessera_hub_core::{BatchId, Effect, Event, Lane, LaneMessage, Record, SessionId as Session};
-use tessera_protocol::id::{AgentId, JobId};
+use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::matrix::Task;
-use tessera_protocol::unit::{LaneIndex, Tick};
+use tessera_protocol::unit::{LaneIndex, ShardIndex, Tick};
 use tessera_protocol::wire::{self, BulkHeader, Hello, HubControl, Refusal};
 use tessera_storage::{Batch, Commit};
 
@@ -19,9 +19,10 @@ use super::agents::{self, Heard, Standing, Standings};
 use super::frames::Frames;
 use super::pieces::{Piece, Pieces, TooMany};
 use crate::clients::{Clients, ToClients};
-use crate::inputs;
+use crate::inputs::{self, Uploads};
 use crate::journal::{Failed, Journal, Refused, Verdict};
 use crate::output;
+use crate::products;
 use crate::quic::{CloseCode, SessionEvent, SessionId, Sessions};
 use crate::reader::{Length, Read, Reader};
 use crate::records::{self, RecordError};
@@ -97,6 +98,7 @@ pub struct Handler {
     frames: Frames,
     journal: Journal,
     reader: Reader,
+    uploads: Uploads,
     clients: Clients,
     peers: Mailboxes<Input>,
     me: Mailbox<Input>,
@@ -117,7 +119,7 @@ impl Handler {
     pub fn new(
         config: HandlerConfig,
         journal: Journal,
-        reader: Reader,
+        (reader, uploads): (Reader, Uploads),
         clients: Clients,
         peers: Mailboxes<Input>,
         counters: Arc<LaneCounters>,
@@ -131,6 +133,7 @@ impl Handler {
             frames: Frames::default(),
             journal,
             reader,
+            uploads,
             clients,
             me: peers.get(lane),
             peers,
@@ -165,12 +168,15 @@ impl Handler {
                 self.counters.agents.fetch_add(1, Ordering::Relaxed);
                 self.frames.control(session, &HubControl::Welcome(welcome));
             }
-            Effect::SendJob { session, job, kernel, task } => self.frames.job(session, job, kernel, &task),
+            Effect::SendJob { session, job, kernel, task } => self.frames.job(session, job, &kernel, &task),
             Effect::SendPass { session, job, pass } => self.frames.pass(session, job, &pass),
             Effect::SendInput { session, job, input, blake3, offset } => {
                 self.send_piece(session, Piece { job, input, blake3, offset }, io);
             }
             Effect::Assemble { job, task } => self.assemble(job, task),
+            Effect::StoreProduct { job, index, blake3, bytes } => {
+                self.store_product(job, index, blake3, bytes)
+            }
             Effect::Assign { session, job, assignment } => {
                 self.counters.assigned.fetch_add(1, Ordering::Relaxed);
                 self.frames.assign(session, job, assignment);
@@ -265,6 +271,14 @@ impl Handler {
                 store.map_err(RecordError::from).and_then(|store| output::digest(&*store, job, &task));
             let output = output.inspect_err(|error| tracing::error!(%error, "a result cannot be read")).ok();
             deliver(&me, Input::Event(Box::new(Event::Assembled { job, output })));
+        }));
+    }
+
+    fn store_product(&mut self, job: JobId, index: ShardIndex, blake3: Digest, bytes: Arc<[u8]>) {
+        let (me, journal, uploads) = (self.me.clone(), self.journal.clone(), self.uploads.clone());
+        self.read(Read::new(Length::Product, move |store| {
+            let stored = products::store(store, &journal, &uploads, blake3, &bytes);
+            deliver(&me, Input::Event(Box::new(Event::ProductStored { job, index, stored })));
         }));
     }
 

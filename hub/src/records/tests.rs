@@ -7,6 +7,7 @@ use tessera_hub_core::verifier::Verifier;
 use tessera_hub_core::{Effect, Event, Lane};
 use tessera_planners::Pass;
 use tessera_protocol::api::JobState;
+use tessera_protocol::product::{FileRef, ProductRef};
 use tessera_protocol::unit::{LaneIndex, Tick, UnixMillis};
 use tessera_storage::{Commit, Engine, Memory};
 
@@ -98,9 +99,16 @@ fn an_open_job_comes_back_with_what_of_it_was_done() {
         view: *view,
         plan: job.plan.digest(),
         round: job.plan.round().clone(),
+        products: BTreeMap::new(),
     };
     commit(&engine, &Record::JobProgressed { job: job.id, progress: Box::new(progress.clone()) });
     assert_eq!(recovered(&engine).open, vec![(job, Some(progress))]);
+}
+
+fn products() -> BTreeMap<ShardIndex, ProductRef> {
+    let files = vec![FileRef { name: "a".into(), offset: 40, bytes: 3, blake3: Digest([4; 32]) }];
+    let product = ProductRef { blake3: Digest([5; 32]), bytes: 43, head: vec![0, 0xff], files };
+    BTreeMap::from([(ShardIndex(8), product)])
 }
 
 #[test]
@@ -115,6 +123,7 @@ fn progress_of_a_later_pass_comes_back_with_the_tallies_of_those_before() {
         view: *view,
         plan: Digest([3; 32]),
         round,
+        products: products(),
     };
     commit(&engine, &Record::JobProgressed { job: job.id, progress: Box::new(progress.clone()) });
     let found = read_progress(&*engine.snapshot().unwrap(), job.id).unwrap();
@@ -136,6 +145,7 @@ fn progress_of_another_cut_means_nothing() {
         view: *view,
         plan: Digest([1; 32]),
         round: job.plan.round().clone(),
+        products: BTreeMap::new(),
     };
     commit(&engine, &Record::JobProgressed { job: job.id, progress: Box::new(progress) });
     let home = Home::open(job, recovered_progress(&engine), Tick(0), UnixMillis(0));
@@ -229,6 +239,7 @@ fn a_matrix_job_comes_back_with_the_tiles_that_are_here() {
         view: counted,
         plan: job.plan.digest(),
         round: job.plan.round().clone(),
+        products: BTreeMap::new(),
     };
     commit(&engine, &Record::JobProgressed { job: job.id, progress: Box::new(record) });
     let progress = recovered_progress(&engine).unwrap();

@@ -271,9 +271,12 @@ impl Backend for Fake {
         })
     }
 
-    fn output(&self, job: JobId) -> Reply<'_, Result<OutputFile, ResultError>> {
+    fn output(&self, job: JobId, name: Option<String>) -> Reply<'_, Result<OutputFile, ResultError>> {
         Box::pin(async move {
             self.result(job).await?;
+            if let Some(name) = name {
+                return Err(ResultError::NoOutput { job, name });
+            }
             let file = self.files.lock().unwrap().get(&job).cloned().ok_or(ResultError::NoFile(job))?;
             let (bytes, digest) = (file.len() as u64, Digest::of(&file));
             let (sender, pieces) = mpsc::channel(1);

@@ -125,6 +125,7 @@ fn the_published_schemas_name_the_fields_that_are_served() {
         JobFailure::ShardFailed { shard: 1, attempts: 2, cause: "why".into() },
         JobFailure::DeadlinePassed { deadline_s: 3 },
         JobFailure::Disputed { shard: 4 },
+        JobFailure::StageFailed { stage: "survey".into(), cause: "why".into() },
         JobFailure::NotReducible { cause: "why".into() },
     ] {
         let failure = serde_json::to_value(failure).unwrap();
@@ -247,7 +248,14 @@ fn the_published_words_are_the_words_of_the_api() {
     };
     let codes = words(&schema(&document, "Problem")["properties"]["code"]);
     assert_eq!(codes, Code::ALL.iter().map(|code| code.word().to_owned()).collect());
-    let workloads = [Workload::MonteCarlo, Workload::Gemm, Workload::Syrk];
+    let workloads = [
+        Workload::MonteCarlo,
+        Workload::Gemm,
+        Workload::Syrk,
+        Workload::ClimatePca,
+        Workload::Catastrophe,
+        Workload::Video,
+    ];
     let workloads = workloads.iter().map(|workload| workload.kernel().to_owned()).collect();
     assert_eq!(words(&schema(&document, "JobSpec")["properties"]["workload"]), workloads);
     let states = [JobState::Queued, JobState::Running, JobState::Done, JobState::Failed, JobState::Cancelled];
