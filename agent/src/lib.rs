@@ -4,6 +4,7 @@
 //! every decision is the machine's.
 #![forbid(unsafe_code)]
 
+mod cache;
 mod config;
 mod devices;
 mod error;

@@ -6,18 +6,20 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use tessera_agent_core::{InputFile, ShardWork, Task};
-use tessera_kernels::matrix::{self, Matrix, Prepared};
+use tessera_agent_core::{Form, InputFile, ShardWork, Task};
+use tessera_kernels::matrix::{self, Prepared};
 use tessera_kernels::monte_carlo;
 use tessera_protocol::id::Digest;
 use tessera_protocol::monte_carlo::Refine;
 use tessera_protocol::wire::ShardFailure;
 
+use crate::cache::Cached;
 use crate::executor::Executor;
+use crate::inputs::Input;
 
 /// A job's task with all that its shards need.
 pub(crate) struct Program {
-    inputs: HashMap<InputFile, Arc<Matrix>>,
+    inputs: HashMap<InputFile, Input>,
     /// Made by the first shard of paths.
     paths: OnceLock<Result<monte_carlo::Prepared, monte_carlo::KernelError>>,
     /// Made by the first shard while others wait; one that is cancelled leaves it to the next.
@@ -33,6 +35,13 @@ pub(crate) enum Trouble {
     Pass,
     MonteCarlo(monte_carlo::KernelError),
     Matrix(matrix::KernelError),
+    /// What a kernel of a stage says.
+    Stage {
+        /// Whether another agent would find the same.
+        failure: ShardFailure,
+        /// In words for the provider.
+        why: String,
+    },
 }
 
 impl Trouble {
@@ -43,6 +52,7 @@ impl Trouble {
             Trouble::Matrix(matrix::KernelError::Input { .. } | matrix::KernelError::InputMissing { .. }) => {
                 ShardFailure::InputUnusable
             }
+            Trouble::Stage { failure, .. } => *failure,
             Trouble::Stopped | Trouble::MonteCarlo(_) | Trouble::Matrix(_) => ShardFailure::KernelFailed,
         }
     }
@@ -55,6 +65,7 @@ impl fmt::Display for Trouble {
             Trouble::Pass => f.write_str("the job asks for a pass that this agent does not know: update it"),
             Trouble::MonteCarlo(error) => error.fmt(f),
             Trouble::Matrix(error) => error.fmt(f),
+            Trouble::Stage { why, .. } => f.write_str(why),
         }
     }
 }
@@ -79,13 +90,8 @@ impl From<matrix::KernelError> for Trouble {
 
 impl Program {
     /// With the inputs that the task names. Prepares nothing yet.
-    pub(crate) fn new(task: &Task, input: impl Fn(&InputFile) -> Option<Arc<Matrix>>) -> Program {
-        let named = match task {
-            Task::MonteCarlo(_) => Vec::new(),
-            Task::Matrix(task) => task.inputs(),
-        };
-        let file = |(blake3, bytes)| InputFile { blake3: Digest(blake3), bytes };
-        let inputs = named.into_iter().map(file).filter_map(|file| Some((file, input(&file)?))).collect();
+    pub(crate) fn new(task: &Task, input: impl Fn(&InputFile) -> Option<Input>) -> Program {
+        let inputs = task.files().into_iter().filter_map(|file| Some((file, input(&file)?))).collect();
         Program { inputs, paths: OnceLock::new(), matrices: Mutex::new(None) }
     }
 
@@ -104,9 +110,17 @@ impl Program {
                 let range = (work.first, work.count);
                 Ok(executor.paths(task, prepared, refine.as_ref(), range, stop)?)
             }
-            Task::Matrix(_) if !work.pass.is_empty() => Err(Trouble::Pass),
+            Task::Matrix(_) | Task::Staged(_) if !work.pass.is_empty() => Err(Trouble::Pass),
+            Task::Staged(task) => executor.stage(task, (work.first, work.count), &|blake3| self.file(blake3), stop),
             Task::Matrix(task) => Ok(executor.block(&self.matrices(task, stop)?, work.first, stop)?),
         }
+    }
+
+    fn file(&self, blake3: &[u8; 32]) -> Option<Arc<Cached>> {
+        self.inputs.iter().find_map(|(name, input)| match input {
+            Input::File(file) if name.blake3.0 == *blake3 => Some(file.clone()),
+            Input::File(_) | Input::Matrix(_) => None,
+        })
     }
 
     fn matrices(
@@ -120,7 +134,10 @@ impl Program {
             return prepared.clone();
         }
         let find = |blake3: &[u8; 32], bytes| {
-            self.inputs.get(&InputFile { blake3: Digest(*blake3), bytes }).cloned()
+            match self.inputs.get(&InputFile { blake3: Digest(*blake3), bytes, form: Form::Matrix }) {
+                Some(Input::Matrix(matrix)) => Some(matrix.clone()),
+                Some(Input::File(_)) | None => None,
+            }
         };
         let prepared = Prepared::new(Arc::new(task.clone()), &find, stop);
         if !matches!(prepared, Err(matrix::KernelError::Cancelled)) {

@@ -22,6 +22,7 @@ use crate::devices;
 use crate::error::AgentError;
 use crate::home::Home;
 use crate::host;
+use crate::cache::Cache;
 use crate::inputs::{Inputs, Looked};
 use crate::outgoing::Full;
 use crate::program::Program;
@@ -59,7 +60,9 @@ pub(crate) async fn run(
     let devices = devices::choose(&config.gpus);
     let runner = Runner::start(config.slots, &devices, config.isa, report)
         .map_err(|source| AgentError::System { what: "thread for a slot", source })?;
-    let mut machine = Machine::new(identity(&config, &devices, home.agent()));
+    let (cache, kept) = Cache::open(&config.data).map_err(|source| AgentError::System { what: "folder for inputs", source })?;
+    let stored = Inputs::new(cache, &kept);
+    let mut machine = Machine::new(identity(&config, &devices, home.agent()), kept);
     let target = Target { hub: config.hub.clone(), client, pinned };
     let mut hands = Hands {
         target,
@@ -68,7 +71,7 @@ pub(crate) async fn run(
         inputs,
         runner,
         programs: BTreeMap::new(),
-        matrices: Inputs::default(),
+        stored,
         lookers,
         serial: SessionSerial::default(),
         session: None,
@@ -92,7 +95,7 @@ pub(crate) async fn run(
                     Event::StopRequested
                 }
                 Some((slot, outcome)) = ended.recv() => Event::ShardEnded { slot, outcome },
-                Some(seen) = looked.recv() => hands.matrices.looked(seen),
+                Some(seen) = looked.recv() => hands.stored.looked(seen),
                 Some((serial, said)) = said.recv() => match hands.heard(serial, said) {
                     Some(event) => event,
                     None => continue,
@@ -149,7 +152,7 @@ struct Hands {
     runner: Runner,
     /// Of jobs of which a shard has started.
     programs: BTreeMap<JobId, Arc<Program>>,
-    matrices: Inputs,
+    stored: Inputs,
     lookers: mpsc::Sender<Looked>,
     /// Of the current session; what others say is not heard.
     serial: SessionSerial,
@@ -211,20 +214,20 @@ impl Hands {
             Effect::SendWork(message) => self.send(|link| link.work.push(&message)),
             Effect::SendBulk { header, payload } => self.send(|link| link.send_bulk(&header, &payload)),
             Effect::StartShard { slot, work } => {
-                let matrices = &self.matrices;
-                let program = || Arc::new(Program::new(&work.task, |input| matrices.get(input)));
+                let stored = &self.stored;
+                let program = || Arc::new(Program::new(&work.task, |input| stored.get(input)));
                 let program = self.programs.entry(work.attempt.job).or_insert_with(program).clone();
                 self.runner.begin(slot, work, program);
             }
             Effect::DropJob { job } => drop(self.programs.remove(&job)),
             Effect::StorePiece { fetch, input, offset, piece } => {
-                if let Some(reading) = self.matrices.reading(fetch, input, offset) {
+                if let Some(reading) = self.stored.reading(fetch, input, offset) {
                     let lookers = self.lookers.clone();
                     // Nobody listens once the program ends.
                     tokio::task::spawn_blocking(move || lookers.blocking_send(reading.look(&piece)));
                 }
             }
-            Effect::DropInput { input } => self.matrices.drop_input(&input),
+            Effect::DropInput { input } => self.stored.drop_input(&input),
             Effect::AnnounceUnusable { job, reason } => {
                 tracing::error!(%job, "its shards cannot be computed here: {reason}");
             }

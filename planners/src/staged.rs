@@ -100,6 +100,14 @@ impl Stage {
             return Err(StageError::Size(what));
         }
         let dear = units.checked_mul(self.unit_cost).is_none_or(|cost| cost > limits::SEED_MAX);
+        if self.task.len() > limits::STAGE_TASK_BYTES_MAX {
+            let (bytes, most) = (self.task.len(), limits::STAGE_TASK_BYTES_MAX);
+            let what = alloc::format!(
+                "the task of its {} stage would have {bytes} bytes, more than {most}: give it fewer files or larger shards",
+                self.name
+            );
+            return Err(StageError::Size(what));
+        }
         if dear || before >= limits::STAGES_MAX {
             return Err(StageError::Size("it costs more compute units than any job may".to_string()));
         }

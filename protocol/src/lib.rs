@@ -17,6 +17,7 @@ pub mod matrix;
 pub mod monte_carlo;
 pub mod product;
 pub mod spec;
+pub mod staged;
 pub mod tally;
 pub mod token;
 pub mod unit;

@@ -80,6 +80,8 @@ pub const PRODUCT_FILES_MAX: usize = 64;
 pub const PRODUCT_BYTES_MAX: usize = BULK_BYTES_MAX - (4 << 10);
 /// Most shards of one stage: a planner reads the heads of all.
 pub const STAGE_SHARDS_MAX: u64 = 4_096;
+/// Longest task of a stage, so that it fits a work frame. *Units*: bytes.
+pub const STAGE_TASK_BYTES_MAX: usize = WORK_FRAME_BYTES_MAX - (64 << 10);
 /// Most stages of one job.
 pub const STAGES_MAX: usize = 16;
 /// Payloads above this travel on a stream of their own, so that bulk never blocks small work.

@@ -1,4 +1,4 @@
-//! Matrices in memory and on the way.
+//! Files and matrices that are here and on the way.
 //!
 //! Owns which job has room for its operands, which files are kept, and the one fetch that is under way.
 //! Never holds a byte of them: the shell does. Room is given to whole jobs, in the order in which their
@@ -30,7 +30,7 @@ enum State {
     Kept,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct File {
     state: State,
     /// Jobs with room that read it.
@@ -102,11 +102,12 @@ pub(crate) struct Inputs {
 }
 
 impl Inputs {
-    /// With room for so many bytes.
-    pub(crate) fn new(bytes_max: u64) -> Inputs {
+    /// With room for so many bytes, and files that are there already.
+    pub(crate) fn new(bytes_max: u64, kept: Vec<InputFile>) -> Inputs {
+        let file = File { state: State::Kept, readers: 0, let_go: 0 };
         Inputs {
             bytes_max,
-            files: BTreeMap::new(),
+            files: kept.into_iter().map(|input| (input, file)).collect(),
             rooms: BTreeMap::new(),
             fetch: None,
             serial: FetchSerial(0),

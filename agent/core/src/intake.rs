@@ -4,6 +4,7 @@
 //! whole, so nothing here grows beyond the credit, [`JOBS_MAX`] and [`TASK_BYTES_MAX`].
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -85,11 +86,11 @@ pub(crate) struct Intake {
 }
 
 impl Intake {
-    /// A job is announced, with its task or without.
+    /// A job is announced, with its task or without, for one of the kernels offered.
     pub(crate) fn announce(
         &mut self,
         job: JobId,
-        kernel: &str,
+        (kernel, offered): (&str, &[String]),
         task: Option<&[u8]>,
     ) -> Result<(), Violation> {
         if self.jobs.contains_key(&job) {
@@ -106,7 +107,7 @@ impl Intake {
             (Some(_), Some(_)) => return Err(Violation::TaskTwice { job }),
             (task, early) => task.or(early.as_deref()),
         };
-        let stage = match (Kernel::named(kernel), task) {
+        let stage = match (Kernel::named(kernel, offered), task) {
             (Some(kernel), Some(task)) => self.prepare(kernel, task, Vec::new())?,
             (Some(kernel), None) => Stage::Awaiting { kernel, waiting: Vec::new() },
             (None, task) => {
@@ -306,7 +307,7 @@ impl Intake {
     fn prepare(&mut self, kernel: Kernel, task: &[u8], waiting: Vec<Queued>) -> Result<Stage, Violation> {
         let bytes = task.len();
         self.keep(bytes)?;
-        Ok(match Task::decode(kernel, task) {
+        Ok(match Task::decode(&kernel, task) {
             Ok(task) => {
                 let operands = Arc::new(task.operands());
                 let prepared = Prepared { task: Arc::new(task), operands, bytes };

@@ -23,5 +23,5 @@ pub use attempt::{Attempt, SlotIndex};
 pub use effect::{Closing, Effect, Exit, FetchSerial, ShardWork};
 pub use event::{Event, Outcome, Random};
 pub use machine::{Drain, Identity, Machine};
-pub use task::{InputFile, KERNELS, Task, Unusable};
+pub use task::{Form, InputFile, KERNELS, Task, Unusable};
 pub use violation::Violation;

@@ -93,15 +93,17 @@ impl Iterator for Drain<'_> {
 }
 
 impl Machine {
-    /// An agent that has not begun. It computes `hello.slots` shards at once.
-    pub fn new(mut identity: Identity) -> Machine {
-        identity.hello.kernels = KERNELS.iter().map(ToString::to_string).collect();
+    /// An agent that has not begun. It computes `hello.slots` shards at once, with [`KERNELS`] and those that
+    /// `hello` names besides. `kept` are the files that it has from before.
+    pub fn new(mut identity: Identity, kept: Vec<InputFile>) -> Machine {
+        let more = core::mem::take(&mut identity.hello.kernels);
+        identity.hello.kernels = KERNELS.iter().map(ToString::to_string).chain(more).collect();
         let operand_bytes_max = match identity.hello.memory_bytes {
             0 => OPERAND_BYTES_UNKNOWN,
             memory_bytes => memory_bytes / 2,
         };
         Machine {
-            inputs: Inputs::new(operand_bytes_max),
+            inputs: Inputs::new(operand_bytes_max, kept),
             slots: Slots::new(identity.hello.slots),
             identity,
             phase: Phase::Fresh,
@@ -128,7 +130,10 @@ impl Machine {
             Event::Refused(refusal) => self.refused(refusal),
             Event::HubDrained => self.hub_drained(),
             Event::JobAnnounced { job, kernel, task } => {
-                self.working(|machine, _| machine.intake.announce(job, &kernel, task.as_deref()));
+                self.working(|machine, _| {
+                    let offered = &machine.identity.hello.kernels;
+                    machine.intake.announce(job, (&kernel, offered), task.as_deref())
+                });
             }
             Event::TaskArrived { job, task } => self.working(|machine, _| {
                 let unable = machine.intake.task_arrived(job, &task)?;

@@ -2,28 +2,38 @@
 //!
 //! Owns which kernels there are and what each needs in memory before a shard can start.
 
+use alloc::borrow::ToOwned;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use tessera_protocol::id::{Digest, JobId};
 use tessera_protocol::matrix::{self, Source};
-use tessera_protocol::monte_carlo;
+use tessera_protocol::{monte_carlo, staged};
 use tessera_protocol::wire::ShardFailure;
 
-/// The kernels an agent has.
-pub const KERNELS: [&str; 3] = ["monte_carlo", "gemm", "syrk"];
+/// The kernels every agent has. What it can run besides depends on the programs of its machine.
+pub const KERNELS: [&str; 5] = ["monte_carlo", "gemm", "syrk", "climate_pca", "catastrophe"];
 
-/// One of [`KERNELS`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A kernel that an agent offers.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Kernel {
     MonteCarlo,
     Gemm,
     Syrk,
+    /// Of jobs that go through stages, by its name.
+    Staged(String),
 }
 
 impl Kernel {
-    pub(crate) fn named(name: &str) -> Option<Kernel> {
-        let all = [Kernel::MonteCarlo, Kernel::Gemm, Kernel::Syrk];
-        KERNELS.into_iter().zip(all).find(|(known, _)| *known == name).map(|(_, kernel)| kernel)
+    /// The kernel of a name, if it is among those offered.
+    pub(crate) fn named(name: &str, offered: &[String]) -> Option<Kernel> {
+        let known = offered.iter().find(|offered| *offered == name)?;
+        Some(match known.as_str() {
+            "monte_carlo" => Kernel::MonteCarlo,
+            "gemm" => Kernel::Gemm,
+            "syrk" => Kernel::Syrk,
+            name => Kernel::Staged(name.to_owned()),
+        })
     }
 }
 
@@ -35,6 +45,8 @@ pub enum Task {
     MonteCarlo(monte_carlo::Task),
     /// Blocks of a product of matrices.
     Matrix(matrix::Task),
+    /// Units of a stage.
+    Staged(staged::Task),
 }
 
 /// A file that tasks read, the same in whichever job.
@@ -44,6 +56,17 @@ pub struct InputFile {
     pub blake3: Digest,
     /// Its length.
     pub bytes: u64,
+    /// How it is kept.
+    pub form: Form,
+}
+
+/// How an input is kept for the kernels that read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Form {
+    /// As a matrix in memory.
+    Matrix,
+    /// As the file that it is.
+    File,
 }
 
 /// What a task needs in memory.
@@ -63,20 +86,39 @@ impl Operands {
 }
 
 impl Task {
-    pub(crate) fn decode(kernel: Kernel, bytes: &[u8]) -> Result<Task, ShardFailure> {
+    pub(crate) fn decode(kernel: &Kernel, bytes: &[u8]) -> Result<Task, ShardFailure> {
         let invalid = ShardFailure::TaskInvalid;
-        if kernel == Kernel::MonteCarlo {
+        if *kernel == Kernel::MonteCarlo {
             return monte_carlo::Task::decode(bytes).map(Task::MonteCarlo).map_err(|_| invalid);
         }
+        if let Kernel::Staged(name) = kernel {
+            return staged::Task::decode(name, bytes).map(Task::Staged).ok_or(invalid);
+        }
         let task = matrix::Task::decode(bytes).map_err(|_| invalid)?;
-        let fits = task.half.is_some() == (kernel == Kernel::Syrk);
+        let fits = task.half.is_some() == (*kernel == Kernel::Syrk);
         if fits { Ok(Task::Matrix(task)) } else { Err(invalid) }
     }
 
+    /// The files that it reads, in the order in which it numbers them.
+    pub fn files(&self) -> Vec<InputFile> {
+        let (inputs, form) = match self {
+            Task::MonteCarlo(_) => return Vec::new(),
+            Task::Matrix(task) => {
+                let inputs = task.inputs().into_iter().map(|(blake3, bytes)| (Digest(blake3), bytes));
+                (inputs.collect(), Form::Matrix)
+            }
+            Task::Staged(task) => (task.inputs(), Form::File),
+        };
+        inputs.into_iter().map(|(blake3, bytes)| InputFile { blake3, bytes, form }).collect()
+    }
+
     pub(crate) fn operands(&self) -> Operands {
-        let Task::Matrix(task) = self else { return Operands::default() };
-        let files = task.inputs().into_iter();
-        let files = files.map(|(blake3, bytes)| InputFile { blake3: Digest(blake3), bytes }).collect();
+        let task = match self {
+            Task::MonteCarlo(_) => return Operands::default(),
+            Task::Staged(_) => return Operands { files: self.files(), made_bytes: 0 },
+            Task::Matrix(task) => task,
+        };
+        let files = self.files();
         let made = [Some(&task.a), Some(&task.b), task.c.as_ref()].into_iter().flatten();
         let mut streams = Vec::new();
         let mut made_bytes = 0u64;
@@ -120,7 +162,7 @@ impl core::fmt::Display for Unusable {
         match self {
             Unusable::TooLarge { bytes, bytes_max } => write!(
                 f,
-                "its matrices take {bytes} bytes, and this agent keeps at most {bytes_max}: half of its memory"
+                "its files and matrices take {bytes} bytes, and this agent keeps at most {bytes_max}: half of its memory"
             ),
             Unusable::Unavailable { input } => {
                 write!(f, "the hub cannot send the input {}", input.blake3)

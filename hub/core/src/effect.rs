@@ -55,6 +55,8 @@ pub enum Effect {
         kernel: Arc<str>,
         /// The kernel's task.
         task: Arc<[u8]>,
+        /// Whether another task of the same job may follow, which must not overtake this one.
+        ordered: bool,
     },
     /// Tell an agent what is done with the samples of a job's shards from here on.
     SendPass {

@@ -41,9 +41,10 @@ impl Frames {
         self.push(session, Outgoing::Control(body));
     }
 
-    pub(super) fn job(&mut self, session: Session, job: JobId, kernel: &str, task: &[u8]) {
+    /// A task of which another may follow for the same job goes among the frames, which keep their order.
+    pub(super) fn job(&mut self, session: Session, job: JobId, kernel: &str, task: &[u8], ordered: bool) {
         self.flush(session);
-        let inline = (task.len() <= limits::INLINE_BYTES_MAX).then(|| task.to_vec());
+        let inline = (ordered || task.len() <= limits::INLINE_BYTES_MAX).then(|| task.to_vec());
         let bulk = inline.is_none();
         let body = self.body(&HubWork::Job { job: job.0, kernel: kernel.to_owned(), task: inline });
         self.push(session, Outgoing::Work(body));

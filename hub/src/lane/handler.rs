@@ -168,7 +168,9 @@ impl Handler {
                 self.counters.agents.fetch_add(1, Ordering::Relaxed);
                 self.frames.control(session, &HubControl::Welcome(welcome));
             }
-            Effect::SendJob { session, job, kernel, task } => self.frames.job(session, job, &kernel, &task),
+            Effect::SendJob { session, job, kernel, task, ordered } => {
+                self.frames.job(session, job, &kernel, &task, ordered);
+            }
             Effect::SendPass { session, job, pass } => self.frames.pass(session, job, &pass),
             Effect::SendInput { session, job, input, blake3, offset } => {
                 self.send_piece(session, Piece { job, input, blake3, offset }, io);
