@@ -50,6 +50,17 @@ pub const TILE_SIDE_MIN: u64 = 16;
 pub const TILE_SIDE_MAX: u64 = 1_024;
 /// Fewest terms of a k-panel.
 pub const K_PANEL_MIN: u64 = 16;
+/// Most cells of a climate field's grid: a regular global grid of a quarter of a degree has 1,038,240.
+pub const CLIMATE_CELLS_MAX: u64 = 1 << 21;
+/// Most samples of a climate field, all files together: 179 years of days.
+pub const CLIMATE_SAMPLES_MAX: u64 = 1 << 16;
+/// Most samples or cells, whichever are fewer, of a climate field: the matrix that is decomposed then has
+/// 128 MiB, and one core takes about two minutes.
+pub const CLIMATE_SIDE_MAX: u64 = 1 << 12;
+/// Most modes of a climate field.
+pub const CLIMATE_MODES_MAX: u64 = 256;
+/// Most of the numbers that a climate job writes to one file, so that the file fits a product. *Units*: bytes.
+pub const CLIMATE_OUTPUT_BYTES_MAX: u64 = 48 << 20;
 /// Most declared inputs of one job.
 pub const INPUTS_MAX: usize = 64;
 /// Most attempts at one shard beyond the first that a client may ask for.
