@@ -2,11 +2,17 @@
 //!
 //! Owns the device and what happens when it cannot: the processor computes the shard instead. Knows no jobs.
 
+use std::sync::Arc;
+
 use tessera_cuda::{CudaError, Device, DeviceInfo};
 use tessera_kernels::isa::Isa;
 use tessera_kernels::matrix::{self, Prepared};
 use tessera_kernels::monte_carlo::{self, KernelError};
 use tessera_protocol::monte_carlo::{Refine, Task};
+use tessera_protocol::staged;
+
+use crate::cache::Cached;
+use crate::program::Trouble;
 
 /// One slot's means.
 pub(crate) struct Executor {
@@ -46,6 +52,19 @@ impl Executor {
             None => {}
         }
         Ok(prepared.run_pass(refine, self.isa, first, count, stop)?.encode())
+    }
+
+    /// The product of some units of a stage.
+    pub(crate) fn stage(
+        &mut self,
+        task: &staged::Task,
+        (first, count): (u64, u64),
+        input: &dyn Fn(&[u8; 32]) -> Option<Arc<Cached>>,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Vec<u8>, Trouble> {
+        let bytes = |blake3: &[u8; 32]| input(blake3)?.bytes();
+        let _ = (task, first, count, bytes, stop);
+        todo!()
     }
 
     /// The partial of a block.

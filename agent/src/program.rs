@@ -111,7 +111,9 @@ impl Program {
                 Ok(executor.paths(task, prepared, refine.as_ref(), range, stop)?)
             }
             Task::Matrix(_) | Task::Staged(_) if !work.pass.is_empty() => Err(Trouble::Pass),
-            Task::Staged(task) => executor.stage(task, (work.first, work.count), &|blake3| self.file(blake3), stop),
+            Task::Staged(task) => {
+                executor.stage(task, (work.first, work.count), &|blake3| self.file(blake3), stop)
+            }
             Task::Matrix(task) => Ok(executor.block(&self.matrices(task, stop)?, work.first, stop)?),
         }
     }
@@ -133,11 +135,13 @@ impl Program {
         if let Some(prepared) = &*matrices {
             return prepared.clone();
         }
-        let find = |blake3: &[u8; 32], bytes| {
-            match self.inputs.get(&InputFile { blake3: Digest(*blake3), bytes, form: Form::Matrix }) {
-                Some(Input::Matrix(matrix)) => Some(matrix.clone()),
-                Some(Input::File(_)) | None => None,
-            }
+        let find = |blake3: &[u8; 32], bytes| match self.inputs.get(&InputFile {
+            blake3: Digest(*blake3),
+            bytes,
+            form: Form::Matrix,
+        }) {
+            Some(Input::Matrix(matrix)) => Some(matrix.clone()),
+            Some(Input::File(_)) | None => None,
         };
         let prepared = Prepared::new(Arc::new(task.clone()), &find, stop);
         if !matches!(prepared, Err(matrix::KernelError::Cancelled)) {

@@ -17,12 +17,12 @@ use tessera_protocol::wire::{Hello, Welcome};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use crate::cache::Cache;
 use crate::config::Config;
 use crate::devices;
 use crate::error::AgentError;
 use crate::home::Home;
 use crate::host;
-use crate::cache::Cache;
 use crate::inputs::{Inputs, Looked};
 use crate::outgoing::Full;
 use crate::program::Program;
@@ -60,7 +60,8 @@ pub(crate) async fn run(
     let devices = devices::choose(&config.gpus);
     let runner = Runner::start(config.slots, &devices, config.isa, report)
         .map_err(|source| AgentError::System { what: "thread for a slot", source })?;
-    let (cache, kept) = Cache::open(&config.data).map_err(|source| AgentError::System { what: "folder for inputs", source })?;
+    let (cache, kept) = Cache::open(&config.data)
+        .map_err(|source| AgentError::System { what: "folder for inputs", source })?;
     let stored = Inputs::new(cache, &kept);
     let mut machine = Machine::new(identity(&config, &devices, home.agent()), kept);
     let target = Target { hub: config.hub.clone(), client, pinned };

@@ -30,7 +30,7 @@ use crate::inputs::{Claim, Inputs};
 use crate::intake::{Intake, Unable};
 use crate::outbox::{Finished, Outbox};
 use crate::slots::Slots;
-use crate::task::{KERNELS, UnusableJob};
+use crate::task::{InputFile, KERNELS, UnusableJob};
 use crate::violation::Violation;
 use phase::{Phase, Working};
 

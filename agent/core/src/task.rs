@@ -8,8 +8,8 @@ use alloc::vec::Vec;
 
 use tessera_protocol::id::{Digest, JobId};
 use tessera_protocol::matrix::{self, Source};
-use tessera_protocol::{monte_carlo, staged};
 use tessera_protocol::wire::ShardFailure;
+use tessera_protocol::{monte_carlo, staged};
 
 /// The kernels every agent has. What it can run besides depends on the programs of its machine.
 pub const KERNELS: [&str; 5] = ["monte_carlo", "gemm", "syrk", "climate_pca", "catastrophe"];
@@ -38,7 +38,6 @@ impl Kernel {
 }
 
 /// What every shard of a job needs.
-#[expect(clippy::large_enum_variant, reason = "one a job, behind an Arc")]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Task {
     /// Paths of random numbers.

@@ -139,7 +139,7 @@ impl Agent {
 }
 
 fn machine(id: AgentId, slots: u16) -> Machine {
-    Machine::new(Identity { agent: id, hello: hello(slots), gpus: Vec::new() })
+    Machine::new(Identity { agent: id, hello: hello(slots), gpus: Vec::new() }, Vec::new())
 }
 
 fn hello(slots: u16) -> Hello {

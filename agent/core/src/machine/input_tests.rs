@@ -13,7 +13,7 @@ use super::tests::{at, results, started, violation, with_memory};
 use super::*;
 use crate::effect::FetchSerial;
 use crate::inputs::PIECE_MS_MAX;
-use crate::task::{InputFile, Unusable};
+use crate::task::{Form, InputFile, Unusable};
 
 const A: [u8; 32] = [0xa; 32];
 const B: [u8; 32] = [0xb; 32];
@@ -25,7 +25,7 @@ fn job(number: u8) -> JobId {
 }
 
 fn file(blake3: [u8; 32]) -> InputFile {
-    InputFile { blake3: Digest(blake3), bytes: BYTES + 128 }
+    InputFile { blake3: Digest(blake3), bytes: BYTES + 128, form: Form::Matrix }
 }
 
 /// A product of two files of five MiB each.

@@ -139,7 +139,7 @@ impl Witness {
             kernels: Vec::new(),
         };
         let mut witness = Witness {
-            machine: Machine::new(Identity { agent: AgentId(ME), hello, gpus: Vec::new() }),
+            machine: Machine::new(Identity { agent: AgentId(ME), hello, gpus: Vec::new() }, Vec::new()),
             now: 0,
             next_index: 0,
             announced: BTreeMap::new(),

@@ -30,7 +30,7 @@ fn agent_with(slots: u16, memory_bytes: u64) -> Machine {
         memory_bytes,
         kernels: Vec::new(),
     };
-    Machine::new(Identity { agent: ME, hello, gpus: Vec::new() })
+    Machine::new(Identity { agent: ME, hello, gpus: Vec::new() }, Vec::new())
 }
 
 /// Steps and checks; what came out.

@@ -143,7 +143,8 @@ impl Scheduler {
         let session = agent.session;
         let plan = &lane_job.work.plan;
         let told = agent.told.entry(job).or_insert_with(|| {
-            let (kernel, task, ordered) = (plan.kernel().clone(), plan.task().clone(), plan.stage().is_some());
+            let (kernel, task, ordered) =
+                (plan.kernel().clone(), plan.task().clone(), plan.stage().is_some());
             out.push(Effect::SendJob { session, job, kernel, task, ordered });
             Arc::default()
         });
