@@ -20,4 +20,5 @@ pub mod spec;
 pub mod tally;
 pub mod token;
 pub mod unit;
+pub mod video;
 pub mod wire;
