@@ -22,4 +22,5 @@ pub mod staged;
 pub mod tally;
 pub mod token;
 pub mod unit;
+pub mod video;
 pub mod wire;
