@@ -167,6 +167,11 @@ impl Hub {
         self.stream(&format!("/v1/jobs/{id}/output"))
     }
 
+    /// A file that a job's result document names, as it comes.
+    pub fn named_output(&self, id: JobId, name: &str) -> Result<impl Read + use<>, HubError> {
+        self.stream(&format!("/v1/jobs/{id}/outputs/{name}"))
+    }
+
     fn stream(&self, path: &str) -> Result<impl Read + use<>, HubError> {
         let request = self.request(Method::GET, path, None)?;
         let request = request.body(()).map_err(|source| self.unreachable(source.into()))?;

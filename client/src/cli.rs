@@ -10,9 +10,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 use tessera_client::api::{Hub, IdempotencyKey};
 use tessera_client::config::{self, Config};
-use tessera_client::render::{self, MatrixResult, Style};
+use tessera_client::render::{self, MatrixResult, StagedResult, Style};
 use tessera_client::spec_file::{self, LocalInput};
 use tessera_protocol::api::{JobState, JobView};
+use tessera_protocol::id::JobId;
 use tessera_protocol::spec::{JobSpec, Params};
 
 mod args;
@@ -120,6 +121,9 @@ fn job(hub: &Hub, command: JobCommand) -> Result<(), Failure> {
         JobCommand::Result { id, json, output } => {
             let view = hub.job(id)?;
             let document = hub.result(&view)?;
+            if let Some(result) = StagedResult::read(&document) {
+                return staged(hub, id, &document, &result, output.as_deref(), json);
+            }
             match (MatrixResult::read(&document), output) {
                 (Some(result), Some(path)) => {
                     matrices::save(hub, id, &result.output, &path)?;
@@ -161,13 +165,40 @@ fn job(hub: &Hub, command: JobCommand) -> Result<(), Failure> {
     }
 }
 
+/// Shows the result of a job that went through stages, and fetches its files into a folder.
+fn staged(
+    hub: &Hub,
+    id: JobId,
+    document: &[u8],
+    result: &StagedResult,
+    folder: Option<&Path>,
+    json: bool,
+) -> Result<(), Failure> {
+    if let Some(folder) = folder {
+        matrices::save_all(hub, id, result, folder)?;
+    }
+    match (json, folder) {
+        (true, _) => print(document),
+        (false, Some(folder)) => {
+            print(format!("{}files written to {}\n", result.text(style()), folder.display()).as_bytes())
+        }
+        (false, None) => print(
+            format!(
+                "{}hint: `tessera job result {id} --output FOLDER` fetches the files\n",
+                result.text(style())
+            )
+            .as_bytes(),
+        ),
+    }
+}
+
 /// Loads a job file, with another cut into shards where the command line asks for one.
 fn load(file: &Path, shard_size: Option<u64>) -> Result<(JobSpec, Vec<LocalInput>), Failure> {
     let (mut spec, files) = spec_file::load_with_files(file)?;
     if shard_size.is_some() {
         match &mut spec.params {
             Params::MonteCarlo(params) => params.shard_size = shard_size,
-            Params::Gemm(_) | Params::Syrk(_) => return Err(Failure::ShardSize),
+            Params::Gemm(_) | Params::Syrk(_) | Params::Staged(_) => return Err(Failure::ShardSize),
         }
     }
     Ok((spec, files))
@@ -205,9 +236,10 @@ fn report(finished: &Finished, json: bool, setting: Option<&Setting>) -> Result<
     } else if let Some(bytes) = &finished.document {
         let agents = setting.map(|setting| u64::from(setting.agents));
         let elapsed = setting.map(|setting| setting.elapsed_ms);
-        let result = match MatrixResult::read(bytes) {
-            Some(result) => matrix(&result, view, elapsed),
-            None => render::result(bytes, style())?,
+        let result = match (MatrixResult::read(bytes), StagedResult::read(bytes)) {
+            (Some(result), _) => matrix(&result, view, elapsed),
+            (None, Some(result)) => result.text(style()),
+            (None, None) => render::result(bytes, style())?,
         };
         let text = result + "\n" + &render::summary(view, agents, elapsed);
         print(text.as_bytes())?;

@@ -9,11 +9,13 @@ mod lists;
 mod matrix;
 mod number;
 mod result;
+mod staged;
 
 pub use lists::{agents, failure, job, jobs, quote, summary};
 pub use matrix::{MatrixOutput, MatrixResult};
 pub use number::{duration, grouped};
 pub use result::result;
+pub use staged::StagedResult;
 
 /// Columns of a page. A terminal that is narrower wraps.
 pub const WIDTH: usize = 100;

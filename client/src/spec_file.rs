@@ -16,6 +16,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::book_csv::{self, BOOK_BYTES_MAX, BookError};
 
+mod files;
 mod matrices;
 #[cfg(test)]
 mod matrix_tests;
@@ -250,7 +251,7 @@ fn json(
     let value: Value = serde_json::from_slice(bytes)
         .map_err(|source| SpecFileError::Json { file: file.to_owned(), source })?;
     let book = matches!(value.pointer("/params/book"), Some(Value::String(_)));
-    if book || value.pointer("/params/a").is_some() {
+    if book || value.pointer("/params/a").is_some() || value.pointer("/inputs/0").is_some() {
         return source.job(value, read_book);
     }
     // Read from the text once more, so that messages carry its lines.
@@ -284,8 +285,12 @@ impl Source<'_> {
             None => None,
         };
         let files = match self.folder {
-            Some(folder) => matrices::fill(&mut value, folder)
-                .map_err(|findings| self.fields(SpecError { fields: findings }))?,
+            Some(folder) => {
+                let refused = |findings| self.fields(SpecError { fields: findings });
+                let mut files = files::fill(&mut value, folder).map_err(refused)?;
+                files.extend(matrices::fill(&mut value, folder).map_err(refused)?);
+                files
+            }
             None => Vec::new(),
         };
         let mut spec = JobSpec::from_value(&value).map_err(|error| self.fields(error))?;

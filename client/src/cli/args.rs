@@ -143,8 +143,9 @@ pub(crate) struct Run {
     /// Folder that keeps the hub's and the agents' data [default: a temporary one]
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
-    /// Write the exact bytes of the result document to a file as well; of a matrix job, the matrix (.npy)
-    #[arg(long, value_name = "FILE")]
+    /// Write the exact bytes of the result document to a file as well; of a matrix job, the matrix (.npy); of a
+    /// job with several files, those, into this folder [default: JOB.outputs]
+    #[arg(long, value_name = "PATH")]
     pub(crate) output: Option<PathBuf>,
     /// Print one JSON document
     #[arg(long)]
@@ -211,8 +212,8 @@ pub(crate) enum JobCommand {
         #[arg(long)]
         json: bool,
         /// Write the exact bytes of the result document to a file, or `-` for standard output; of a matrix job,
-        /// the matrix (.npy)
-        #[arg(long, short, value_name = "FILE")]
+        /// the matrix (.npy); of a job with several files, those, into this folder
+        #[arg(long, short, value_name = "PATH")]
         output: Option<PathBuf>,
     },
     /// Compute a finished job again on this machine, from its manifest alone, and compare the bytes

@@ -1,4 +1,4 @@
-//! Files of matrix jobs: those that go to the hub before the job, the one that comes back after it.
+//! Files of jobs: those that go to the hub before the job, those that come back after it.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -7,9 +7,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use tessera_client::api::{Hub, HubError};
-use tessera_client::render::{MatrixOutput, grouped};
+use tessera_client::render::{MatrixOutput, StagedResult, grouped};
 use tessera_client::spec_file::LocalInput;
 use tessera_protocol::id::{Digest, JobId};
+use tessera_protocol::product::is_plain_name;
 
 use super::{Failure, print};
 
@@ -38,9 +39,35 @@ pub(super) fn upload(hub: &Hub, files: &[LocalInput], say: &dyn Fn(String)) -> R
     Ok(())
 }
 
-/// Writes a job's matrix to a file, or to standard output for `-`. Its digest is compared before the file
-/// has its name.
+/// Writes a job's matrix to a file, or to standard output for `-`.
 pub(super) fn save(hub: &Hub, job: JobId, output: &MatrixOutput, path: &Path) -> Result<(), Failure> {
+    save_stream(hub, job, (output.blake3, output.bytes), &mut hub.output(job)?, path)
+}
+
+/// Writes the files of a job that went through stages into a folder.
+pub(super) fn save_all(hub: &Hub, job: JobId, result: &StagedResult, folder: &Path) -> Result<(), Failure> {
+    let failed = |source| Failure::Write { path: folder.to_owned(), source };
+    std::fs::create_dir_all(folder).map_err(failed)?;
+    for output in &result.outputs {
+        if !is_plain_name(&output.name) {
+            let source =
+                io::Error::new(io::ErrorKind::InvalidData, format!("the hub names it {:?}", output.name));
+            return Err(failed(source));
+        }
+        let mut reader = hub.named_output(job, &output.name)?;
+        save_stream(hub, job, (output.blake3, output.bytes), &mut reader, &folder.join(&output.name))?;
+    }
+    Ok(())
+}
+
+/// The digest is compared before the file has its name.
+fn save_stream(
+    hub: &Hub,
+    job: JobId,
+    (blake3, length): (Digest, u64),
+    reader: &mut dyn Read,
+    path: &Path,
+) -> Result<(), Failure> {
     let failed = |source| Failure::Write { path: path.to_owned(), source };
     let to_stdout = path == Path::new("-");
     let folder = match path.parent() {
@@ -49,7 +76,6 @@ pub(super) fn save(hub: &Hub, job: JobId, output: &MatrixOutput, path: &Path) ->
         _ => ".".into(),
     };
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
-    let mut reader = hub.output(job)?;
     let dropped = |source| Failure::Hub(hub.dropped(source));
     let mut hasher = blake3::Hasher::new();
     let mut piece = vec![0; PIECE_BYTES];
@@ -62,15 +88,15 @@ pub(super) fn save(hub: &Hub, job: JobId, output: &MatrixOutput, path: &Path) ->
             Err(error) => return Err(dropped(error)),
         };
         bytes += read as u64;
-        if bytes > output.bytes {
+        if bytes > length {
             break;
         }
         hasher.update(&piece[..read]);
         file.write_all(&piece[..read]).map_err(failed)?;
     }
     let found = Digest(*hasher.finalize().as_bytes());
-    if found != output.blake3 || bytes != output.bytes {
-        return Err(Failure::Hub(HubError::WrongDigest { job, expected: output.blake3, found }));
+    if found != blake3 || bytes != length {
+        return Err(Failure::Hub(HubError::WrongDigest { job, expected: blake3, found }));
     }
     if to_stdout {
         return copy_to_stdout(file.path(), &mut piece);

@@ -1,18 +1,18 @@
 //! `tessera run`: a hub and agents of this machine for the time of one job.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tessera_client::api::IdempotencyKey;
 use tessera_client::local::{Local, LocalError, LocalPlan, Member, Notice, Programs};
-use tessera_client::render::MatrixResult;
+use tessera_client::render::{MatrixResult, StagedResult};
 use tessera_protocol::api::{AgentList, AgentState};
 
 use super::args::Run;
 use super::attend::{self, Happening, attend};
-use super::matrices::{save, upload};
+use super::matrices::{save, save_all, upload};
 use super::{Failure, Progress, Setting, load, report, write_file};
 
 /// How long the job waits for agents that were just started.
@@ -86,16 +86,34 @@ pub(super) fn run(command: &Run) -> Result<(), Failure> {
     }
     let finished = finished.map_err(stopped)?;
     let elapsed_ms = since.elapsed().as_millis() as u64;
-    if let (Some(path), Some(document)) = (&command.output, &finished.document) {
-        match MatrixResult::read(document) {
-            Some(result) => save(local.hub(), finished.view.id, &result.output, path)?,
-            None => write_file(path, document)?,
+    let mut written = None;
+    if let Some(document) = &finished.document {
+        let (hub, id) = (local.hub(), finished.view.id);
+        if let Some(result) = StagedResult::read(document) {
+            let folder = command.output.clone().unwrap_or_else(|| folder_of(&command.file));
+            save_all(hub, id, &result, &folder)?;
+            written = Some(folder);
+        } else if let Some(path) = &command.output {
+            match MatrixResult::read(document) {
+                Some(result) => save(hub, id, &result.output, path)?,
+                None => write_file(path, document)?,
+            }
         }
     }
     drop(local);
 
     let setting = Setting { agents: command.agents, lanes: command.lanes, elapsed_ms };
-    report(&finished, command.json, Some(&setting))
+    report(&finished, command.json, Some(&setting))?;
+    if let Some(folder) = written {
+        eprintln!("files written to {}", folder.display());
+    }
+    Ok(())
+}
+
+/// Where the files of a job go whose user named no folder: beside nothing that is there, in the current one.
+fn folder_of(file: &Path) -> PathBuf {
+    let stem = file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    PathBuf::from(stem + ".outputs")
 }
 
 /// Waits a little until all agents are connected, so that the first shards find somebody to check them. A
