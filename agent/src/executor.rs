@@ -2,14 +2,19 @@
 //!
 //! Owns the device and what happens when it cannot: the processor computes the shard instead. Knows no jobs.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tessera_cuda::{CudaError, Device, DeviceInfo};
 use tessera_kernels::isa::Isa;
 use tessera_kernels::matrix::{self, Prepared};
 use tessera_kernels::monte_carlo::{self, KernelError};
+use tessera_kernels::staged::StageError;
+use tessera_media::{Encoder, MediaError};
 use tessera_protocol::monte_carlo::{Refine, Task};
-use tessera_protocol::staged;
+use tessera_protocol::product::ProductError;
+use tessera_protocol::wire::ShardFailure;
+use tessera_protocol::{staged, video};
 
 use crate::cache::Cached;
 use crate::program::Trouble;
@@ -18,12 +23,34 @@ use crate::program::Trouble;
 pub(crate) struct Executor {
     isa: Isa,
     device: Option<Device>,
+    studio: Option<Arc<Studio>>,
+}
+
+/// The encoder of this machine and where it may leave files while it works.
+pub(crate) struct Studio {
+    pub(crate) encoder: Encoder,
+    pub(crate) scratch: PathBuf,
+}
+
+impl Studio {
+    fn run(
+        &self,
+        task: &video::Task,
+        (first, count): (u64, u64),
+        path: &dyn Fn(&[u8; 32]) -> Option<PathBuf>,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Vec<u8>, MediaError> {
+        let (encoder, scratch) = (&self.encoder, self.scratch.as_path());
+        let product = tessera_media::run(task, first, count, path, encoder, scratch, &|_, _| {}, stop)?;
+        let too_large = |error: ProductError| MediaError::Check { what: error.to_string() };
+        product.encode().map_err(too_large)
+    }
 }
 
 impl Executor {
     /// Opens the device, if the slot has one. One that cannot be opened is said once; the slot then computes
     /// on the processor.
-    pub(crate) fn new(isa: Isa, device: Option<&DeviceInfo>) -> Executor {
+    pub(crate) fn new(isa: Isa, device: Option<&DeviceInfo>, studio: Option<Arc<Studio>>) -> Executor {
         let open = |info: &DeviceInfo| {
             Device::open(info)
                 .inspect_err(|error| {
@@ -31,7 +58,7 @@ impl Executor {
                 })
                 .ok()
         };
-        Executor { isa, device: device.and_then(open) }
+        Executor { isa, device: device.and_then(open), studio }
     }
 
     /// The partial of a range of paths.
@@ -62,9 +89,27 @@ impl Executor {
         input: &dyn Fn(&[u8; 32]) -> Option<Arc<Cached>>,
         stop: &dyn Fn() -> bool,
     ) -> Result<Vec<u8>, Trouble> {
-        let bytes = |blake3: &[u8; 32]| input(blake3)?.bytes();
-        let _ = (task, first, count, bytes, stop);
-        todo!()
+        let failed = |why: String| Trouble::Stage { failure: ShardFailure::KernelFailed, why };
+        let outcome = match task {
+            staged::Task::Video(task) => {
+                let studio = self.studio.as_ref();
+                let studio = studio.ok_or_else(|| failed("this agent has no encoder".to_owned()))?;
+                let path = |blake3: &[u8; 32]| Some(input(blake3)?.path().to_owned());
+                let product = studio.run(task, (first, count), &path, stop);
+                product.map_err(|error| match error {
+                    MediaError::Cancelled => StageError::Cancelled,
+                    error => StageError::Kernel(error.to_string()),
+                })
+            }
+            task => {
+                let bytes = |blake3: &[u8; 32]| input(blake3)?.bytes();
+                tessera_kernels::staged::run(task, (first, count), &bytes, self.isa, stop)
+            }
+        };
+        outcome.map_err(|error| match error {
+            StageError::Cancelled => Trouble::Stopped,
+            error => failed(error.to_string()),
+        })
     }
 
     /// The partial of a block.

@@ -17,6 +17,7 @@ mod program;
 mod runner;
 mod session;
 mod shell;
+mod studio;
 mod tls;
 
 use std::future::Future;

@@ -18,7 +18,7 @@ use tessera_protocol::id::Digest;
 use tessera_protocol::limits;
 use tessera_protocol::wire::ShardFailure;
 
-use crate::executor::Executor;
+use crate::executor::{Executor, Studio};
 use crate::program::{Program, Trouble};
 
 /// What a slot's thread is handed.
@@ -43,16 +43,22 @@ pub(crate) struct Runner {
 impl Runner {
     /// Starts `slots` threads, and one more for each device. `report` is called on them, and may block;
     /// when it answers `false` nobody listens any more and the thread ends.
-    pub(crate) fn start<R>(slots: u16, devices: &[DeviceInfo], isa: Isa, report: R) -> io::Result<Runner>
+    pub(crate) fn start<R>(
+        slots: u16,
+        devices: &[DeviceInfo],
+        isa: Isa,
+        studio: Option<Arc<Studio>>,
+        report: R,
+    ) -> io::Result<Runner>
     where
         R: Fn(SlotIndex, Outcome) -> bool + Clone + Send + 'static,
     {
         let start = |index: u16| {
             let (sender, orders) = sync_channel(1);
-            let report = report.clone();
+            let (report, studio) = (report.clone(), studio.clone());
             let device = index.checked_sub(slots).and_then(|place| devices.get(usize::from(place)).cloned());
             let thread = std::thread::Builder::new().name(format!("slot {index}")).spawn(move || {
-                let mut executor = Executor::new(isa, device.as_ref());
+                let mut executor = Executor::new(isa, device.as_ref(), studio);
                 work(&orders, &mut executor, |outcome| report(SlotIndex(index), outcome));
             })?;
             Ok(Slot { orders: sender, cancelled: Arc::default(), thread })

@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::cache::Cache;
+use crate::executor::Studio;
 use crate::config::Config;
 use crate::devices;
 use crate::error::AgentError;
@@ -26,6 +27,7 @@ use crate::host;
 use crate::inputs::{Inputs, Looked};
 use crate::outgoing::Full;
 use crate::program::Program;
+use crate::studio;
 use crate::runner::{Runner, slots_with};
 use crate::session::{self, Link, Said, SessionSerial, Target, Teller, Trouble};
 use crate::tls::{self, HubKey};
@@ -58,12 +60,13 @@ pub(crate) async fn run(
     let (lookers, mut looked) = mpsc::channel(LOOKED_MAX);
     let report = move |slot: SlotIndex, outcome: Outcome| reports.blocking_send((slot, outcome)).is_ok();
     let devices = devices::choose(&config.gpus);
-    let runner = Runner::start(config.slots, &devices, config.isa, report)
+    let studio = studio::open(&config.data).map(Arc::new);
+    let runner = Runner::start(config.slots, &devices, config.isa, studio.clone(), report)
         .map_err(|source| AgentError::System { what: "thread for a slot", source })?;
     let (cache, kept) = Cache::open(&config.data)
         .map_err(|source| AgentError::System { what: "folder for inputs", source })?;
     let stored = Inputs::new(cache, &kept);
-    let mut machine = Machine::new(identity(&config, &devices, home.agent()), kept);
+    let mut machine = Machine::new(identity(&config, &devices, studio.as_deref(), home.agent()), kept);
     let target = Target { hub: config.hub.clone(), client, pinned };
     let mut hands = Hands {
         target,
@@ -118,7 +121,7 @@ pub(crate) async fn run(
     hands.outcome(exit)
 }
 
-fn identity(config: &Config, devices: &[DeviceInfo], agent: AgentId) -> Identity {
+fn identity(config: &Config, devices: &[DeviceInfo], studio: Option<&Studio>, agent: AgentId) -> Identity {
     let hello = Hello {
         token: config.token.map(|token| token.secret),
         name: config.name.clone(),
@@ -127,7 +130,7 @@ fn identity(config: &Config, devices: &[DeviceInfo], agent: AgentId) -> Identity
         isa: config.isa.name().to_owned(),
         arch: std::env::consts::ARCH.to_owned(),
         memory_bytes: host::memory_bytes(),
-        kernels: Vec::new(),
+        kernels: studio.map(|studio| studio.encoder.kernel()).into_iter().collect(),
     };
     Identity { agent, hello, gpus: devices.iter().map(devices::offered).collect() }
 }

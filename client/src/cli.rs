@@ -3,6 +3,7 @@
 //! Standard output carries what was asked for and nothing else; progress, notices and errors go to standard
 //! error.
 
+use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -11,7 +12,7 @@ use serde::Serialize;
 use tessera_client::api::{Hub, IdempotencyKey};
 use tessera_client::config::{self, Config};
 use tessera_client::render::{self, MatrixResult, StagedResult, Style};
-use tessera_client::spec_file::{self, LocalInput};
+use tessera_client::spec_file::{self, ChooseEncoder, LocalInput};
 use tessera_protocol::api::{JobState, JobView};
 use tessera_protocol::id::JobId;
 use tessera_protocol::spec::{JobSpec, Params};
@@ -37,8 +38,8 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         Command::Run(command) => run::run(&command),
         Command::Submit(command) => submit(&connect(&command.connection)?, &command),
         Command::Plan { connection, file, json } => {
-            let (spec, files) = load(&file, None)?;
             let hub = connect(&connection)?;
+            let (spec, files) = load(&file, None, &|| encoder_of(&hub))?;
             matrices::upload(&hub, &files, &|line| eprintln!("{line}"))?;
             let quote = hub.plan(&spec)?;
             show(json, &quote, || render::quote(&quote, spec.limits.cost_cap))
@@ -84,7 +85,7 @@ fn connect(connection: &Connection) -> Result<Hub, Failure> {
 }
 
 fn submit(hub: &Hub, command: &Submit) -> Result<(), Failure> {
-    let (spec, files) = load(&command.file, command.shard_size)?;
+    let (spec, files) = load(&command.file, command.shard_size, &|| encoder_of(hub))?;
     let key = match &command.idempotency_key {
         Some(key) => IdempotencyKey::chosen(key),
         None => IdempotencyKey::random()?,
@@ -193,8 +194,12 @@ fn staged(
 }
 
 /// Loads a job file, with another cut into shards where the command line asks for one.
-fn load(file: &Path, shard_size: Option<u64>) -> Result<(JobSpec, Vec<LocalInput>), Failure> {
-    let (mut spec, files) = spec_file::load_with_files(file)?;
+fn load(
+    file: &Path,
+    shard_size: Option<u64>,
+    encoder: &ChooseEncoder<'_>,
+) -> Result<(JobSpec, Vec<LocalInput>), Failure> {
+    let (mut spec, files) = spec_file::load_with_files(file, encoder)?;
     if shard_size.is_some() {
         match &mut spec.params {
             Params::MonteCarlo(params) => params.shard_size = shard_size,
@@ -202,6 +207,18 @@ fn load(file: &Path, shard_size: Option<u64>) -> Result<(JobSpec, Vec<LocalInput
         }
     }
     Ok((spec, files))
+}
+
+/// The build of the encoder that most connected agents have.
+fn encoder_of(hub: &Hub) -> Option<String> {
+    let agents = hub.agents().ok()?.agents;
+    let mut builds: BTreeMap<&str, usize> = BTreeMap::new();
+    for kernel in agents.iter().flat_map(|agent| &agent.kernels) {
+        if let Some(build) = kernel.strip_prefix("video:") {
+            *builds.entry(build).or_default() += 1;
+        }
+    }
+    builds.into_iter().max_by_key(|(_, agents)| *agents).map(|(build, _)| build.to_owned())
 }
 
 /// Follows a job of a hub that this command does not supervise.

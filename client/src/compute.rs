@@ -10,11 +10,12 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use bytes::Bytes;
 use tessera_cuda::{CudaError, Emulator};
 use tessera_kernels::isa::Isa;
-use tessera_kernels::{matrix, monte_carlo};
+use tessera_kernels::{matrix, monte_carlo, staged};
 use tessera_planners::{
-    FinishError, Fold, Next, Plan, PlanError, TileMisfit, finish_matrix, next, npy_band, npy_header,
+    FinishError, Fold, Next, Plan, PlanError, StageError, TileMisfit, finish_matrix, next, npy_band, npy_header,
 };
 use tessera_protocol::id::Digest;
 use tessera_protocol::matrix::Task as MatrixTask;
@@ -24,6 +25,7 @@ use tessera_protocol::tally::{Tally, TallyError};
 use tessera_protocol::unit::ShardIndex;
 
 mod quick;
+mod stages;
 
 pub use quick::{Look, SIDE_MIN, look};
 
@@ -105,8 +107,31 @@ pub struct Setting {
     pub order: Order,
 }
 
-/// Finds the bytes of an input file.
+/// Finds the matrix in an input file.
 pub type FindInput<'a> = dyn Fn(Digest) -> Result<Arc<matrix::Matrix>, ComputeError> + Sync + 'a;
+
+/// Where the input files of a job come from.
+pub trait Inputs: Sync {
+    /// A file as a matrix.
+    fn matrix(&self, input: Digest) -> Result<Arc<matrix::Matrix>, ComputeError>;
+
+    /// A file as it is.
+    fn file(&self, input: Digest) -> Result<Bytes, ComputeError>;
+}
+
+/// Of jobs that have none.
+#[derive(Clone, Copy, Debug)]
+pub struct NoInputs;
+
+impl Inputs for NoInputs {
+    fn matrix(&self, input: Digest) -> Result<Arc<matrix::Matrix>, ComputeError> {
+        Err(ComputeError::Input { input, cause: "the job was to have no inputs".to_owned() })
+    }
+
+    fn file(&self, input: Digest) -> Result<Bytes, ComputeError> {
+        self.matrix(input).map(|_| Bytes::new())
+    }
+}
 
 /// Hears of progress: shards done and shards known.
 pub type OnProgress<'a> = dyn Fn(u64, u64) + Sync + 'a;
@@ -136,6 +161,10 @@ pub enum ComputeError {
         /// Why.
         cause: String,
     },
+    /// A kernel of a stage stopped.
+    Stage(staged::StageError),
+    /// What was found in a stage does not let the job go on.
+    StageFailed(StageError),
     /// Two tallies do not merge.
     Tally(TallyError),
     /// The tallies are no result.
@@ -156,6 +185,8 @@ impl fmt::Display for ComputeError {
             ComputeError::Device(error) => error.fmt(f),
             ComputeError::Unsupported { what } => write!(f, "this path has no kernel for {what}"),
             ComputeError::Input { input, cause } => write!(f, "input {input}: {cause}"),
+            ComputeError::Stage(error) => error.fmt(f),
+            ComputeError::StageFailed(error) => error.fmt(f),
             ComputeError::Tally(error) => error.fmt(f),
             ComputeError::Finish(error) => error.fmt(f),
             ComputeError::NotFinite => f.write_str("an element of the result is too large for its type"),
@@ -177,7 +208,7 @@ impl From<TileMisfit> for ComputeError {
 pub fn compute(
     manifest: &Manifest,
     setting: &Setting,
-    input: &FindInput<'_>,
+    inputs: &dyn Inputs,
     file: &mut dyn FnMut(&[u8]),
     progress: &OnProgress<'_>,
     stop: &AtomicBool,
@@ -185,7 +216,10 @@ pub fn compute(
     let run = Run { setting, progress, stop };
     let mut plan = Plan::new(manifest, 0).map_err(ComputeError::Plan)?;
     if let Some(task) = plan.matrix().cloned() {
-        return run.matrix(&plan, &task, input, file);
+        return run.matrix(&plan, &task, &|input| inputs.matrix(input), file);
+    }
+    if plan.stage().is_some() {
+        return run.stages(manifest, plan, inputs);
     }
     let mut passes: Vec<Tally> = Vec::new();
     let mut running: Option<Tally> = None;
@@ -389,7 +423,7 @@ mod tests {
             let manifest = product(SIDE_MIN, half);
             let mut file = Vec::new();
             let mut keep = |piece: &[u8]| file.extend_from_slice(piece);
-            compute(&manifest, &setting, &none, &mut keep, &|_, _| {}, &stop).unwrap();
+            compute(&manifest, &setting, &NoInputs, &mut keep, &|_, _| {}, &stop).unwrap();
             let vectors = Vectors { key: [3, 4], rounds: 2 };
             let looked = |file: &[u8]| {
                 look(&manifest, Isa::detect(), &none, &mut &file[..], vectors, &|| false).unwrap()

@@ -179,11 +179,14 @@ pub type ReadBook<'a> = dyn FnMut(&str) -> io::Result<Vec<u8>> + 'a;
 
 /// Reads a job file, and what it names relative to it, and checks every field.
 pub fn load(path: &Path) -> Result<JobSpec, SpecFileError> {
-    load_with_files(path).map(|(spec, _)| spec)
+    load_with_files(path, &|| None).map(|(spec, _)| spec)
 }
 
+/// Says which build of the encoder a video is to be encoded with whose file names none; nothing where it cannot.
+pub type ChooseEncoder<'a> = dyn Fn() -> Option<String> + 'a;
+
 /// As [`load`], with the files that the job reads where it is computed.
-pub fn load_with_files(path: &Path) -> Result<(JobSpec, Vec<LocalInput>), SpecFileError> {
+pub fn load_with_files(path: &Path, encoder: &ChooseEncoder<'_>) -> Result<(JobSpec, Vec<LocalInput>), SpecFileError> {
     let file = path.display().to_string();
     let is = |extension: &str| path.extension().is_some_and(|found| found.eq_ignore_ascii_case(extension));
     if !is("toml") && !is("json") {
@@ -195,12 +198,13 @@ pub fn load_with_files(path: &Path) -> Result<(JobSpec, Vec<LocalInput>), SpecFi
         return Err(SpecFileError::FileTooLarge { file });
     }
     let folder = path.parent().unwrap_or(Path::new(""));
+    let around = Some(Around { folder, encoder });
     let mut read_book = |book: &str| read_at_most(&folder.join(book), BOOK_BYTES_MAX);
     if is("json") {
-        return json(&bytes, &file, Some(folder), &mut read_book);
+        return json(&bytes, &file, around, &mut read_book);
     }
     match std::str::from_utf8(&bytes) {
-        Ok(text) => toml(text, &file, Some(folder), &mut read_book),
+        Ok(text) => toml(text, &file, around, &mut read_book),
         Err(error) => Err(SpecFileError::NotUtf8 {
             line: 1 + bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count(),
             file,
@@ -222,12 +226,12 @@ pub fn parse_toml(text: &str, file: &str, read_book: &mut ReadBook<'_>) -> Resul
 fn toml(
     text: &str,
     file: &str,
-    folder: Option<&Path>,
+    around: Option<Around<'_>>,
     read_book: &mut ReadBook<'_>,
 ) -> Result<(JobSpec, Vec<LocalInput>), SpecFileError> {
     let document =
         DeTable::parse(text).map_err(|source| SpecFileError::Toml { file: file.to_owned(), source })?;
-    let source = Source { file, folder, toml: Some((text, document.get_ref())) };
+    let source = Source { file, around, toml: Some((text, document.get_ref())) };
     let mut findings = Vec::new();
     let value = json_of_table(document.get_ref(), "", &mut findings);
     if !findings.is_empty() {
@@ -244,14 +248,14 @@ pub fn parse_json(bytes: &[u8], file: &str, read_book: &mut ReadBook<'_>) -> Res
 fn json(
     bytes: &[u8],
     file: &str,
-    folder: Option<&Path>,
+    around: Option<Around<'_>>,
     read_book: &mut ReadBook<'_>,
 ) -> Result<(JobSpec, Vec<LocalInput>), SpecFileError> {
-    let source = Source { file, folder, toml: None };
+    let source = Source { file, around, toml: None };
     let value: Value = serde_json::from_slice(bytes)
         .map_err(|source| SpecFileError::Json { file: file.to_owned(), source })?;
     let book = matches!(value.pointer("/params/book"), Some(Value::String(_)));
-    if book || value.pointer("/params/a").is_some() || value.pointer("/inputs/0").is_some() {
+    if book || value.pointer("/params/a").is_some() || value.get("inputs").is_some() {
         return source.job(value, read_book);
     }
     // Read from the text once more, so that messages carry its lines.
@@ -259,11 +263,33 @@ fn json(
     Ok((spec, Vec::new()))
 }
 
+/// What a job file may take from the world around it.
+#[derive(Clone, Copy)]
+struct Around<'a> {
+    /// Where the files are that it names.
+    folder: &'a Path,
+    encoder: &'a ChooseEncoder<'a>,
+}
+
+impl Around<'_> {
+    /// A video whose file names no encoder gets one.
+    fn choose_encoder(&self, value: &mut Value) {
+        if value.get("workload").is_none_or(|workload| workload != "video") {
+            return;
+        }
+        let params = value.get_mut("params").and_then(Value::as_object_mut);
+        let Some(params) = params.filter(|params| !params.contains_key("encoder")) else { return };
+        if let Some(encoder) = (self.encoder)() {
+            params.insert("encoder".to_owned(), encoder.into());
+        }
+    }
+}
+
 /// What is being read, for messages.
 struct Source<'a> {
     file: &'a str,
-    /// Where the matrices are that it names; nothing where none are read.
-    folder: Option<&'a Path>,
+    /// Nothing where only the text is read.
+    around: Option<Around<'a>>,
     toml: Option<(&'a str, &'a DeTable<'a>)>,
 }
 
@@ -284,8 +310,10 @@ impl Source<'_> {
             },
             None => None,
         };
-        let files = match self.folder {
-            Some(folder) => {
+        let files = match self.around {
+            Some(around) => {
+                around.choose_encoder(&mut value);
+                let folder = around.folder;
                 let refused = |findings| self.fields(SpecError { fields: findings });
                 let mut files = files::fill(&mut value, folder).map_err(refused)?;
                 files.extend(matrices::fill(&mut value, folder).map_err(refused)?);

@@ -431,6 +431,7 @@ fn away(id: AgentId, stored: StoredAgent) -> AgentView {
         arch: stored.arch,
         memory_bytes: stored.memory_bytes,
         gpus: Vec::new(),
+        kernels: Vec::new(),
         in_flight: 0,
         completed: 0,
         mismatches: 0,

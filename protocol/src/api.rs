@@ -190,6 +190,9 @@ pub struct AgentView {
     /// GPUs that compute some of its shards.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gpus: Vec<GpuView>,
+    /// The kernels it offers while it is connected.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kernels: Vec<String>,
     /// Shards in flight.
     pub in_flight: u32,
     /// Shards it finished, since this hub started.

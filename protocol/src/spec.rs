@@ -346,7 +346,10 @@ impl JobSpec {
 
     /// The kernel that its shards need, as agents offer it.
     pub fn kernel(&self) -> String {
-        self.workload.kernel().to_owned()
+        match &self.params {
+            Params::Staged(StagedParams::Video(params)) => params.kernel(),
+            _ => self.workload.kernel().to_owned(),
+        }
     }
 
     /// Checks every field; the errors name each one that is wrong.

@@ -4,7 +4,7 @@
 
 use alloc::vec::Vec;
 
-use crate::climate;
+use crate::{catastrophe, climate, video};
 use crate::id::Digest;
 
 /// A stage's task as its kernel reads it.
@@ -12,6 +12,10 @@ use crate::id::Digest;
 pub enum Task {
     /// Of a climate PCA.
     Climate(climate::Task),
+    /// Of a catastrophe model.
+    Catastrophe(catastrophe::Task),
+    /// Of an encoding.
+    Video(video::Task),
 }
 
 impl Task {
@@ -19,6 +23,8 @@ impl Task {
     pub fn decode(kernel: &str, bytes: &[u8]) -> Option<Task> {
         match kernel {
             "climate_pca" => climate::Task::decode(bytes).ok().map(Task::Climate),
+            "catastrophe" => catastrophe::Task::decode(bytes).ok().map(Task::Catastrophe),
+            kernel if kernel.starts_with("video:") => video::Task::decode(bytes).ok().map(Task::Video),
             _ => None,
         }
     }
@@ -27,6 +33,8 @@ impl Task {
     pub fn inputs(&self) -> Vec<(Digest, u64)> {
         let inputs = match self {
             Task::Climate(task) => task.inputs(),
+            Task::Catastrophe(task) => task.inputs(),
+            Task::Video(task) => task.inputs(),
         };
         inputs.into_iter().map(|(blake3, bytes)| (Digest(blake3), bytes)).collect()
     }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
+use bytes::Bytes;
 use serde::Serialize;
 use tessera_client::api::Hub;
-use tessera_client::compute::{ComputeError, Look, Order, Path, SIDE_MIN, Setting, compute, look};
+use tessera_client::compute::{ComputeError, Inputs, Look, Order, Path, SIDE_MIN, Setting, compute, look};
 use tessera_kernels::gemm::freivalds::Vectors;
 use tessera_kernels::isa::Isa;
 use tessera_kernels::matrix::Matrix;
@@ -64,8 +65,8 @@ pub(super) fn replay(hub: &Hub, command: &Replay) -> Result<(), Failure> {
         }
     };
     let setting = Setting { path, agents: threads, order: Order::Ascending };
-    let input = |blake3| fetch(hub, &manifest, blake3);
-    let computed = compute(&manifest, &setting, &input, &mut |_| {}, &on_progress, &interrupted);
+    let inputs = OfHub { hub, manifest: &manifest };
+    let computed = compute(&manifest, &setting, &inputs, &mut |_| {}, &on_progress, &interrupted);
     if let Ok(progress) = progress.lock() {
         progress.finish();
     }
@@ -150,30 +151,63 @@ fn path_named(name: Option<&str>) -> Result<Path, Failure> {
     })
 }
 
-/// An input file of the hub, compared with its digest and read as a matrix.
+/// The input files of a job, as its hub has them.
+struct OfHub<'a> {
+    hub: &'a Hub,
+    manifest: &'a Manifest,
+}
+
+impl Inputs for OfHub<'_> {
+    fn matrix(&self, input: Digest) -> Result<Arc<Matrix>, ComputeError> {
+        fetch(self.hub, self.manifest, input)
+    }
+
+    fn file(&self, input: Digest) -> Result<Bytes, ComputeError> {
+        let mut bytes = Vec::new();
+        read(self.hub, self.manifest, input, &mut |piece| {
+            bytes.extend_from_slice(piece);
+            Ok(())
+        })?;
+        Ok(bytes.into())
+    }
+}
+
+/// An input file of the hub as a matrix.
 fn fetch(hub: &Hub, manifest: &Manifest, blake3: Digest) -> Result<Arc<Matrix>, ComputeError> {
     let failed = |cause: String| ComputeError::Input { input: blake3, cause };
     let declared = manifest.spec().inputs.iter().find(|input| input.blake3 == blake3);
-    let bytes = declared.map(|input| input.bytes).ok_or(ComputeError::Task)?;
+    let mut reader = npy::Reader::keeping(declared.map_or(0, |input| input.bytes));
+    read(hub, manifest, blake3, &mut |piece| reader.push(piece).map_err(|error| error.to_string()))?;
+    reader.matrix().map(Arc::new).map_err(|error| failed(error.to_string()))
+}
+
+/// Reads an input file of the hub and compares it with its digest.
+fn read(
+    hub: &Hub,
+    manifest: &Manifest,
+    blake3: Digest,
+    take: &mut dyn FnMut(&[u8]) -> Result<(), String>,
+) -> Result<(), ComputeError> {
+    let failed = |cause: String| ComputeError::Input { input: blake3, cause };
+    let declared = manifest.spec().inputs.iter().any(|input| input.blake3 == blake3);
+    if !declared {
+        return Err(ComputeError::Task);
+    }
     let mut file = hub.input(blake3).map_err(|error| failed(error.to_string()))?;
-    let (mut reader, mut hasher) = (npy::Reader::keeping(bytes), blake3::Hasher::new());
-    let mut piece = vec![0; PIECE_BYTES];
+    let (mut hasher, mut piece) = (blake3::Hasher::new(), vec![0; PIECE_BYTES]);
     loop {
         match file.read(&mut piece) {
             Ok(0) => break,
             Ok(read) => {
                 hasher.update(&piece[..read]);
-                reader.push(&piece[..read]).map_err(|error| failed(error.to_string()))?;
+                take(&piece[..read]).map_err(failed)?;
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(failed(format!("the connection to the hub broke: {error}"))),
         }
     }
     let found = Digest(*hasher.finalize().as_bytes());
-    if found != blake3 {
-        return Err(failed(format!("the hub sent a file with the digest {found}")));
-    }
-    reader.matrix().map(Arc::new).map_err(|error| failed(error.to_string()))
+    if found == blake3 { Ok(()) } else { Err(failed(format!("the hub sent a file with the digest {found}"))) }
 }
 
 fn words(replayed: &Replayed) -> String {

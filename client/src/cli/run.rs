@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tessera_client::api::IdempotencyKey;
 use tessera_client::local::{Local, LocalError, LocalPlan, Member, Notice, Programs};
 use tessera_client::render::{MatrixResult, StagedResult};
+use tessera_media::Encoder;
 use tessera_protocol::api::{AgentList, AgentState};
 
 use super::args::Run;
@@ -20,7 +21,9 @@ const AGENTS_PATIENCE: Duration = Duration::from_secs(5);
 const AGENTS_POLL: Duration = Duration::from_millis(10);
 
 pub(super) fn run(command: &Run) -> Result<(), Failure> {
-    let (spec, files) = load(&command.file, command.shard_size)?;
+    // Its agents are of this machine.
+    let encoder = || Encoder::find().ok().map(|encoder| encoder.build());
+    let (spec, files) = load(&command.file, command.shard_size, &encoder)?;
     let programs = Programs::in_folder(&program_folder()?)?;
     let key = IdempotencyKey::random()?;
     let interrupted = attend::interrupts()?;

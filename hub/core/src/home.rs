@@ -177,7 +177,7 @@ impl Home {
         }
         match (self.reducer.stitcher(), self.reducer.gatherer()) {
             (_, Some(gatherer)) => {
-                if gatherer.is_stored() || self.planting.is(Planted::AssembleEarly) {
+                if gatherer.is_stored() || self.planting.is(Planted::BeginStageEarly) {
                     self.next_stage(judge, out);
                 }
             }

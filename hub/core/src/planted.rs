@@ -29,11 +29,15 @@ pub enum Planted {
     FoldAsTheyCome,
     /// A matrix is read from the store before its last tile is there.
     AssembleEarly,
+    /// A stage follows before the last product of the one before is there.
+    BeginStageEarly,
+    /// Agents are not told of a stage's task when they know that of the stage before.
+    KeepOldTasks,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Planted; 13] = [
+    pub const ALL: [Planted; 15] = [
         Planted::SpeakBeforePersist,
         Planted::ForgetLostShards,
         Planted::KeepLapsedLeases,
@@ -47,6 +51,8 @@ impl Planted {
         Planted::AskTheFirstAgain,
         Planted::FoldAsTheyCome,
         Planted::AssembleEarly,
+        Planted::BeginStageEarly,
+        Planted::KeepOldTasks,
     ];
 }
 

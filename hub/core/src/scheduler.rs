@@ -258,7 +258,7 @@ impl Scheduler {
         if let Some(lane_job) = self.jobs.get_mut(&job) {
             let another_task = lane_job.work.plan.task_digest() != work.plan.task_digest();
             lane_job.work = work;
-            if another_task {
+            if another_task && !self.planting.is(Planted::KeepOldTasks) {
                 self.untell(job, out);
             }
             return self.work_appeared(job);

@@ -386,6 +386,7 @@ pub(crate) fn agent(number: u8) -> AgentView {
             compute_capability: "9.0".into(),
             driver: "12.4".into(),
         }],
+        kernels: vec!["monte_carlo".into(), "video:0123456789abcdef".into()],
         in_flight: 2,
         completed: 10,
         mismatches: 0,

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use tessera_agent_core::{Event, Identity, InputFile, Machine, Outcome, ShardWork, Task};
+use tessera_agent_core::{Event, Form, Identity, InputFile, Machine, Outcome, ShardWork, Task};
 use tessera_protocol::id::{AgentId, Digest};
 use tessera_protocol::wire::{Hello, ShardFailure};
-use tessera_protocol::{matrix, monte_carlo};
+use tessera_protocol::{matrix, monte_carlo, staged};
 
 use super::toy;
 
@@ -41,8 +41,8 @@ pub(super) struct Agent {
     slots: u16,
     /// What it offers: agents of an earlier version have fewer kernels.
     kernels: &'static [&'static str],
-    /// How much of each input it holds. *Units*: bytes.
-    inputs: BTreeMap<InputFile, u64>,
+    /// What it holds of each input.
+    inputs: BTreeMap<InputFile, Vec<u8>>,
 }
 
 impl Agent {
@@ -58,7 +58,7 @@ impl Agent {
             frozen: None,
             pace_ms,
             slots,
-            kernels: if is_old { &["monte_carlo"] } else { &["monte_carlo", "gemm", "syrk"] },
+            kernels: if is_old { &["monte_carlo"] } else { &["monte_carlo", "gemm", "syrk", "catastrophe"] },
             inputs: BTreeMap::new(),
         }
     }
@@ -76,10 +76,10 @@ impl Agent {
     pub(super) fn store(&mut self, input: InputFile, offset: u64, piece: &[u8]) {
         let held = self.inputs.entry(input).or_default();
         if offset == 0 {
-            *held = 0;
+            held.clear();
         }
-        assert_eq!(*held, offset, "a piece is missing");
-        *held += piece.len() as u64;
+        assert_eq!(held.len() as u64, offset, "a piece is missing");
+        held.extend(piece);
     }
 
     pub(super) fn drop_input(&mut self, input: InputFile) {
@@ -100,6 +100,7 @@ impl Agent {
         let mut partial = match &*work.task {
             Task::Matrix(task) => self.block(task, work.first),
             Task::MonteCarlo(task) => self.tally(task, work),
+            Task::Staged(task) => self.product(task, work),
         };
         if self.kind == Kind::Garbler && unlucky {
             match epoch % 4 {
@@ -125,10 +126,20 @@ impl Agent {
         tally.encode()
     }
 
+    fn input(&self, input: InputFile) -> &[u8] {
+        let held = self.inputs.get(&input).filter(|held| held.len() as u64 == input.bytes);
+        held.expect("a shard starts once its inputs are there")
+    }
+
+    fn product(&self, task: &staged::Task, work: &ShardWork) -> Vec<u8> {
+        let input = |(blake3, bytes)| self.input(InputFile { blake3, bytes, form: Form::File });
+        let inputs: Vec<&[u8]> = task.inputs().into_iter().map(input).collect();
+        toy::product(task, work.first, work.count, &inputs, self.kind == Kind::Liar)
+    }
+
     fn block(&self, task: &matrix::Task, index: u64) -> Vec<u8> {
         for (blake3, bytes) in task.inputs() {
-            let held = self.inputs.get(&InputFile { blake3: Digest(blake3), bytes });
-            assert_eq!(held, Some(&bytes), "a shard starts before its inputs are there");
+            self.input(InputFile { blake3: Digest(blake3), bytes, form: Form::Matrix });
         }
         let mut block = toy::block(task, index);
         if self.kind == Kind::Liar {

@@ -1,16 +1,20 @@
 //! What must hold in every run, judged from outside the hub.
 
+use std::collections::BTreeMap;
+
 use tessera_hub_core::{NewJob, Outcome};
 use tessera_planners::{Next, Plan};
 use tessera_protocol::api::{JobState, JobView};
 use tessera_protocol::id::{Digest, JobId};
 use tessera_protocol::matrix::Task;
-use tessera_protocol::monte_carlo;
+use tessera_protocol::product::ProductView;
+use tessera_protocol::{monte_carlo, staged};
 use tessera_protocol::spec::Manifest;
 use tessera_protocol::tally::Tally;
+use tessera_protocol::unit::ShardIndex;
 
 use super::store::Store;
-use super::toy;
+use super::{toy, workload};
 
 /// A promise that was broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +25,8 @@ pub enum Violation {
     ShownBeforeDurable(JobId),
     /// A matrix was to be read, or was shown as done, and not all its tiles are on disk.
     TilesMissing(JobId),
+    /// A product that a record names is not on disk.
+    ProductMissing(JobId),
     /// A finished job has not counted each of its shards once.
     Miscounted(JobId),
     /// A result is not the one a fault-free run gives.
@@ -36,6 +42,7 @@ pub enum Violation {
 /// The fault-free result.
 fn reference(job: &NewJob) -> Vec<u8> {
     match job.plan.matrix() {
+        None if job.plan.stage().is_some() => staged(job),
         None => sampled(&job.manifest),
         Some(task) => {
             let file = product(task);
@@ -61,6 +68,40 @@ fn sampled(manifest: &Manifest) -> Vec<u8> {
             Ok(Next::Round(next)) => plan = *next,
             Err(error) => panic!("the toy tallies have the shapes of their passes: {error}"),
         }
+    }
+}
+
+/// The document of all stages, each shard computed once and in order.
+fn staged(job: &NewJob) -> Vec<u8> {
+    let mut plan = job.plan.clone();
+    let mut files = BTreeMap::new();
+    loop {
+        let task = staged::Task::decode(plan.kernel(), plan.task()).expect("planners write right tasks");
+        let input = |(blake3, bytes): (Digest, u64)| files.get(&blake3).cloned().unwrap_or_else(|| workload::file(bytes));
+        let inputs: Vec<Vec<u8>> = plan.inputs().into_iter().map(input).collect();
+        let inputs: Vec<&[u8]> = inputs.iter().map(Vec::as_slice).collect();
+        let mut products = Vec::new();
+        for index in plan.indices().start..plan.indices().end {
+            let shard = plan.shard(ShardIndex(index)).expect("the index is of the plan");
+            let bytes = toy::product(&task, shard.first, shard.count, &inputs, false);
+            let digest = Digest::of(&bytes);
+            products.push(ProductView::decode(&bytes).expect("toys are products").reference(digest));
+            files.insert(digest, bytes);
+        }
+        match tessera_planners::next_stage(&job.manifest, &plan, products) {
+            Ok(Next::Finished(document)) => return document,
+            Ok(Next::Round(next)) => plan = *next,
+            Err(error) => panic!("the toy products have the heads of their stages: {error}"),
+        }
+    }
+}
+
+/// Every product that the records of a job name.
+pub(super) fn products(store: &Store, job: JobId) -> Result<(), Violation> {
+    let Some(stored) = store.jobs.get(&job) else { return Ok(()) };
+    match stored.products().all(|product| store.products.contains_key(&product)) {
+        true => Ok(()),
+        false => Err(Violation::ProductMissing(job)),
     }
 }
 

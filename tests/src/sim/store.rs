@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tessera_hub_core::ranges::Ranges;
 use tessera_hub_core::{NewJob, Outcome, Progress, Record};
+use tessera_planners::Pass;
 use tessera_protocol::api::JobView;
 use tessera_protocol::id::{Digest, JobId};
 use tessera_protocol::matrix::Task;
@@ -15,6 +16,8 @@ use tessera_protocol::unit::ShardRange;
 pub(super) struct Store {
     pub(super) jobs: BTreeMap<JobId, Stored>,
     keys: BTreeMap<(String, String), JobId>,
+    /// Products by their digests.
+    pub(super) products: BTreeMap<Digest, Arc<[u8]>>,
 }
 
 /// The records of one job.
@@ -81,6 +84,7 @@ impl Stored {
             view: self.accepted.clone(),
             plan: self.job.plan.digest(),
             round: self.job.plan.round().clone(),
+            products: BTreeMap::new(),
         };
         let mut progress = self.progress.clone().unwrap_or_else(fresh);
         for (_, tile) in self.tiles.keys().filter(|(plan, _)| *plan == progress.plan) {
@@ -92,6 +96,19 @@ impl Stored {
 
     pub(super) fn is_done(&self) -> bool {
         matches!(self.end, Some((_, Outcome::Done { .. })))
+    }
+
+    /// The products that its records name.
+    pub(super) fn products(&self) -> impl Iterator<Item = Digest> {
+        let progress = self.progress.iter();
+        progress.flat_map(|progress| {
+            let earlier = match &progress.round.pass {
+                Pass::Stage(stages) => stages.as_slice(),
+                Pass::Sample | Pass::Refine(_) => &[],
+            };
+            let products = earlier.iter().flatten().chain(progress.products.values());
+            products.map(|product| product.blake3).collect::<Vec<_>>()
+        })
     }
 
     /// Whether it had more shards than its first round.

@@ -3,10 +3,14 @@
 use std::collections::BTreeMap;
 
 use tessera_protocol::bins::{bin_of, key_of};
+use tessera_protocol::catastrophe::{FinishHead, Summary, Survey, SurveyHead};
 use tessera_protocol::exact::ExactSum;
+use tessera_protocol::id::Digest;
 use tessera_protocol::matrix::{Half, Task};
 use tessera_protocol::monte_carlo::{self, HISTOGRAM_BINS, Model, Refine, SUMS_PER_BOOK, SUMS_PER_CONTRACT};
+use tessera_protocol::product::{File, Product};
 use tessera_protocol::tally::Tally;
+use tessera_protocol::{catastrophe, staged};
 
 /// The tally of a range of samples in a pass: additive over any cut of the range.
 pub(super) fn tally(task: &monte_carlo::Task, pass: &[u8], first: u64, count: u64) -> Tally {
@@ -55,6 +59,43 @@ pub(super) fn tally(task: &monte_carlo::Task, pass: &[u8], first: u64, count: u6
 /// What the book is worth on a path: positive, and hardly ever the same twice.
 fn value_of(sample: u64) -> f64 {
     40.0 + (mix(sample) >> 16) as f64 / (1u64 << 42) as f64
+}
+
+/// The product of some units of a stage: its file says which units of which task they are and of which inputs,
+/// byte for byte.
+pub(super) fn product(task: &staged::Task, first: u64, count: u64, inputs: &[&[u8]], lie: bool) -> Vec<u8> {
+    let staged::Task::Catastrophe(task) = task else { unreachable!("no simulated job is of another workload") };
+    let mut said = task.encode();
+    for number in [first, count, u64::from(lie)] {
+        said.extend(number.to_le_bytes());
+    }
+    inputs.iter().for_each(|input| said.extend(Digest::of(input).0));
+    let name = match task {
+        catastrophe::Task::Survey(_) => "survey",
+        catastrophe::Task::Losses { .. } => catastrophe::LOSSES,
+        catastrophe::Task::Finish(_) => "event_losses.csv",
+    };
+    let file = File { name: name.to_owned(), bytes: Digest::of(&said).0.to_vec() };
+    let head = match task {
+        catastrophe::Task::Survey(_) => SurveyHead::Found(survey()).encode(),
+        catastrophe::Task::Losses { .. } => Vec::new(),
+        catastrophe::Task::Finish(_) => FinishHead::Found(Summary::default()).encode(),
+    };
+    Product { head, files: vec![file] }.encode().expect("toys keep the limits")
+}
+
+fn survey() -> Survey {
+    Survey {
+        storms: 5,
+        storms_in_reach: 5,
+        years: [1990, 1999],
+        annual_rate: 0.5,
+        points: 3,
+        classes: 1,
+        value: 10.0,
+        bounds: [0.0; 4],
+        event_cost: 100,
+    }
 }
 
 /// The partial of a block: one panel of every element of a tile, by rows.

@@ -34,6 +34,7 @@ impl Workload {
         };
         let mut inputs = Vec::new();
         let (workload, params) = match random.chance(self.matrices) {
+            false if random.chance(400) => ("catastrophe", storms(&mut random, &mut inputs)),
             false => ("monte_carlo", samples(&mut random)),
             true if random.chance(600) => ("gemm", gemm(&mut random, &mut inputs)),
             true => ("syrk", syrk(&mut random, &mut inputs)),
@@ -76,6 +77,16 @@ fn samples(random: &mut Random) -> String {
     }
 }
 
+/// A survey, a few shards of events and a finish, all of which read files.
+fn storms(random: &mut Random, inputs: &mut Vec<String>) -> String {
+    for name in ["tracks", "exposure"] {
+        let bytes = 1 + random.below(5_000);
+        inputs.push(format!(r#"{{"name":"{name}","blake3":"{}","bytes":{bytes}}}"#, Digest::of(&file(bytes))));
+    }
+    let (samples, shard_size) = (1 + random.below(40), 5 + random.below(20));
+    format!(r#""tracks":{{"input":"tracks"}},"exposure":"exposure","samples":{samples},"shard_size":{shard_size}"#)
+}
+
 /// A few tiles, edges that fill no tile, one to four panels.
 fn gemm(random: &mut Random, inputs: &mut Vec<String>) -> String {
     let (m, n, k) = (1 + random.below(40), 1 + random.below(40), 1 + random.below(64));
@@ -108,16 +119,19 @@ fn matrix(random: &mut Random, width: u64, rows: u64, cols: u64, inputs: &mut Ve
 }
 
 /// What an input holds: files of one length are one file, whichever job reads it.
-fn file(bytes: u64) -> Vec<u8> {
+pub(super) fn file(bytes: u64) -> Vec<u8> {
     vec![0x5a; bytes as usize]
 }
 
 /// The piece of an input of a job that starts at an offset.
-pub(super) fn piece(job: &NewJob, input: u32, blake3: Digest, offset: u64) -> Vec<u8> {
-    let task = job.plan.matrix().expect("only matrix jobs have inputs");
-    let (digest, bytes) = task.inputs()[input as usize];
-    assert_eq!(Digest(digest), blake3, "another input than was asked for");
-    let mut file = file(bytes).split_off(offset as usize);
-    file.truncate(INPUT_PIECE_BYTES as usize);
-    file
+pub(super) fn piece(job: &NewJob, blake3: Digest, offset: u64) -> Vec<u8> {
+    let declared = job.manifest.spec().inputs.iter().find(|input| input.blake3 == blake3);
+    cut(file(declared.expect("only inputs of the job are asked for").bytes), offset)
+}
+
+/// The piece of a file that starts at an offset.
+pub(super) fn cut(mut file: Vec<u8>, offset: u64) -> Vec<u8> {
+    let mut piece = file.split_off(offset as usize);
+    piece.truncate(INPUT_PIECE_BYTES as usize);
+    piece
 }

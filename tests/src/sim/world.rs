@@ -12,7 +12,7 @@ use tessera_hub_core::lane::{Config, Lane};
 use tessera_hub_core::{BatchId, Effect, Event, LaneMessage, Planted, Record, RequestId, home_lane};
 use tessera_protocol::id::{Digest, JobId};
 use tessera_protocol::matrix::Task;
-use tessera_protocol::unit::{LaneIndex, Tick, UnixMillis};
+use tessera_protocol::unit::{LaneIndex, ShardIndex, Tick, UnixMillis};
 
 use super::agent::{Agent, Kind};
 use super::checker::{self, Violation};
@@ -51,6 +51,8 @@ pub struct Report {
     pub went_on: u64,
     /// Pieces of inputs that reached agents.
     pub pieces: u64,
+    /// Products that were stored.
+    pub products: u64,
 }
 
 /// Fault rates of one seed, each drawn on its own so that runs differ in kind and not only in luck.
@@ -96,6 +98,14 @@ enum Due {
         lane: u16,
         job: JobId,
         task: Arc<Task>,
+    },
+    /// A product has been written, or could not be.
+    Product {
+        life: u64,
+        lane: u16,
+        job: JobId,
+        index: ShardIndex,
+        bytes: Arc<[u8]>,
     },
     /// Something reaches an agent's process, over the session it names if any.
     Agent {
@@ -363,18 +373,28 @@ impl World {
             Effect::Welcome { session, welcome } => {
                 self.tell_agent(session, AgentEvent::Welcomed(welcome));
             }
-            Effect::SendJob { session, job, kernel, task } => self.announce(session, job, kernel, &task),
+            Effect::SendJob { session, job, kernel, task, ordered } => {
+                self.announce(session, job, &kernel, &task, ordered);
+            }
             Effect::SendPass { session, job, pass } => {
                 self.tell_agent(session, AgentEvent::PassSet { job, pass: pass.to_vec() });
             }
             Effect::SendInput { session, job, input, blake3, offset } => {
-                let piece = workload::piece(&self.store.jobs[&job].job, input, blake3, offset);
+                let piece = match self.store.products.get(&blake3) {
+                    Some(product) => workload::cut(product.to_vec(), offset),
+                    None => workload::piece(&self.store.jobs[&job].job, blake3, offset),
+                };
                 self.tell_agent_apart(session, AgentEvent::PieceArrived { job, input, offset, piece });
             }
             Effect::Assemble { job, task } => {
                 checker::whole(&self.store, job, &task)?;
                 let at = self.any_order() + self.random.below(self.swarm.disk_ms);
                 self.at(at, Due::Assembled { life, lane, job, task });
+            }
+            Effect::StoreProduct { job, index, blake3, bytes } => {
+                assert_eq!(Digest::of(&bytes), blake3, "a product has another digest");
+                let at = self.any_order() + self.random.below(self.swarm.disk_ms);
+                self.at(at, Due::Product { life, lane, job, index, bytes });
             }
             Effect::Assign { session, job, assignment } => {
                 let lost = self.faulty() && self.random.chance(self.swarm.drop);
@@ -420,7 +440,10 @@ impl World {
             Due::Assembled { life, lane, job, task } if life == self.life => {
                 self.assembled(lane, job, &task);
             }
-            Due::Hub { .. } | Due::Timer { .. } | Due::Commit { .. } | Due::Assembled { .. } => {}
+            Due::Product { life, lane, job, index, bytes } if life == self.life => {
+                self.product_written(lane, job, index, bytes);
+            }
+            Due::Hub { .. } | Due::Timer { .. } | Due::Commit { .. } | Due::Assembled { .. } | Due::Product { .. } => {}
             Due::Agent { agent, life, session, event } => {
                 let who = &self.agents[agent];
                 if who.life == life && (session.is_none() || who.session == session) {
@@ -472,8 +495,15 @@ impl World {
         let event = if self.faulty() && self.random.chance(self.swarm.commit_fails) {
             Event::CommitFailed { batch, too_large: false }
         } else {
+            let of = match &record {
+                Record::JobProgressed { job, .. } => Some(*job),
+                _ => None,
+            };
             match self.store.commit(record) {
-                Commit::Done => Event::Committed { batch },
+                Commit::Done => {
+                    of.map_or(Ok(()), |job| checker::products(&self.store, job))?;
+                    Event::Committed { batch }
+                }
                 Commit::Conflict { existing, manifest } => Event::Conflicted { batch, existing, manifest },
             }
         };
@@ -482,6 +512,16 @@ impl World {
         let life = self.life;
         self.at(at, Due::Hub { life, lane, event: event.into() });
         Ok(())
+    }
+
+    fn product_written(&mut self, lane: u16, job: JobId, index: ShardIndex, bytes: Arc<[u8]>) {
+        let stored = !(self.faulty() && self.random.chance(self.swarm.commit_fails));
+        if stored {
+            self.report.products += 1;
+            self.store.products.insert(Digest::of(&bytes), bytes);
+        }
+        let (at, life) = (self.any_order(), self.life);
+        self.at(at, Due::Hub { life, lane, event: Event::ProductStored { job, index, stored }.into() });
     }
 
     /// A store that could not be read says so; tiles it has do not go away.

@@ -2,25 +2,51 @@
 //!
 //! Small, since one of the ways is an interpreter, and together they touch every kernel.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
 use serde_json::{Value, json};
-use tessera_protocol::spec::{JobSpec, Manifest, SpecError};
+use tessera_client::compute::{ComputeError, Inputs, NoInputs};
+use tessera_kernels::matrix::Matrix;
+use tessera_protocol::id::Digest;
+use tessera_protocol::spec::{Dtype, JobSpec, Manifest, SpecError};
 
 /// A job and the three sizes of shard that it is cut into.
 pub(super) struct Workload {
     pub(super) name: &'static str,
     spec: Value,
     sizes: [Value; 3],
+    pub(super) files: Files,
+}
+
+/// Input files of built-in jobs.
+#[derive(Default)]
+pub(super) struct Files(Vec<(Digest, Bytes)>);
+
+impl Inputs for Files {
+    fn matrix(&self, input: Digest) -> Result<Arc<Matrix>, ComputeError> {
+        NoInputs.matrix(input)
+    }
+
+    fn file(&self, input: Digest) -> Result<Bytes, ComputeError> {
+        match self.0.iter().find(|(digest, _)| *digest == input) {
+            Some((_, bytes)) => Ok(bytes.clone()),
+            None => NoInputs.file(input),
+        }
+    }
 }
 
 impl Workload {
     /// The job with one of its sizes, and what that size is called.
     pub(super) fn sized(&self, size: usize) -> Result<(Manifest, String), SpecError> {
         let mut spec = self.spec.clone();
-        let (field, size) = match spec["workload"].as_str() {
-            Some("monte_carlo") => ("shard_size", &self.sizes[size]),
-            _ => ("tile", &self.sizes[size]),
-        };
-        spec["params"][field] = size.clone();
+        let size = &self.sizes[size];
+        match spec["workload"].as_str() {
+            // A segment is a shard.
+            Some("video") => {}
+            Some("gemm" | "syrk") => spec["params"]["tile"] = size.clone(),
+            _ => spec["params"]["shard_size"] = size.clone(),
+        }
         let words = match size {
             Value::Array(sides) => sides.iter().map(Value::to_string).collect::<Vec<_>>().join("x"),
             size => size.to_string(),
@@ -31,12 +57,80 @@ impl Workload {
 
 fn paths(name: &'static str, params: Value) -> Workload {
     let spec = json!({ "name": name, "workload": "monte_carlo", "seed": 20_261_121, "params": params });
-    Workload { name, spec, sizes: [json!(500), json!(1_024), json!(4_000)] }
+    let sizes = [json!(500), json!(1_024), json!(4_000)];
+    Workload { name, spec, sizes, files: Files::default() }
 }
 
 fn product(name: &'static str, workload: &str, params: Value, sizes: [Value; 3]) -> Workload {
     let spec = json!({ "name": name, "workload": workload, "seed": 20_261_121, "params": params });
-    Workload { name, spec, sizes }
+    Workload { name, spec, sizes, files: Files::default() }
+}
+
+/// A job that goes through stages and reads these files.
+fn staged(
+    name: &'static str,
+    workload: &str,
+    params: Value,
+    files: &[(&str, Vec<u8>)],
+    sizes: [Value; 3],
+) -> Workload {
+    let digests: Vec<Digest> = files.iter().map(|(_, bytes)| Digest::of(bytes)).collect();
+    let inputs: Vec<Value> = files
+        .iter()
+        .zip(&digests)
+        .map(|((name, bytes), digest)| json!({ "name": name, "blake3": digest, "bytes": bytes.len() }))
+        .collect();
+    let spec = json!({ "name": name, "workload": workload, "seed": 20_261_121, "params": params, "inputs": inputs });
+    let bytes = files.iter().map(|(_, bytes)| Bytes::from(bytes.clone()));
+    Workload { name, spec, sizes, files: Files(digests.into_iter().zip(bytes).collect()) }
+}
+
+/// A field of a few waves and some noise, as `.npy`: more cells than times, or fewer.
+fn field(times: u64, cells: u64) -> Vec<u8> {
+    let mut bytes = tessera_planners::npy_header(times, cells, Dtype::F64);
+    let mut noise = 1u64;
+    for time in 0..times {
+        for cell in 0..cells {
+            noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let waves = (time * cell % 17) as f64 - 8.0 + ((time * time + cell) % 5) as f64;
+            let value = waves + (noise >> 40) as f64 / (1u64 << 24) as f64;
+            bytes.extend(value.to_le_bytes());
+        }
+    }
+    bytes
+}
+
+/// A hurricane of four points, in NOAA's format.
+const TRACK: &str = "\
+AL011992,             ANDREW,      4,
+19920824, 0000,  , HU, 25.5N,  78.5W, 125,  930,
+19920824, 0600,  , HU, 25.4N,  79.3W, 130,  937,
+19920824, 1200,  , HU, 25.6N,  81.2W, 110,  951,
+19920824, 1800,  , HU, 25.8N,  83.1W, 115,  947,
+";
+
+/// Houses along a coast.
+fn portfolio() -> Vec<u8> {
+    let mut text = "lat,lon,value,class,deductible,limit\n".to_owned();
+    for house in 0..40 {
+        let (lat, lon) = (25.2 + f64::from(house) * 0.02, -80.1 - f64::from(house % 7) * 0.05);
+        text += &format!("{lat:.2},{lon:.2},{}00000,wood,1000,250000\n", 1 + house % 4);
+    }
+    text.into_bytes()
+}
+
+/// Two seconds of moving squares without a codec.
+fn clip() -> Vec<u8> {
+    const SIDE: usize = 64;
+    let mut bytes = format!("YUV4MPEG2 W{SIDE} H{SIDE} F24:1 Ip A1:1 C420jpeg\n").into_bytes();
+    for frame in 0..48 {
+        bytes.extend(b"FRAME\n");
+        let inside = |at: usize| (frame..frame + 16).contains(&at);
+        let luma = |at: usize| if inside(at % SIDE) && inside(at / SIDE) { 200 } else { (at % SIDE) as u8 };
+        bytes.extend((0..SIDE * SIDE).map(luma));
+        bytes.extend(std::iter::repeat_n(100 + frame as u8, SIDE * SIDE / 2));
+    }
+    bytes
 }
 
 /// All of them.
@@ -129,5 +223,34 @@ pub(super) fn all() -> Vec<Workload> {
             json!({ "dtype": "f64", "a": uniform(75, 40), "k_panel": 16 }),
             [json!(16), json!(32), json!(128)],
         ),
+        staged(
+            "climate PCA, more cells than times",
+            "climate_pca",
+            json!({ "field": ["field"], "modes": 4, "reconstruct": [1] }),
+            &[("field", field(9, 5_000))],
+            [json!(1), json!(2), json!(5)],
+        ),
+        staged(
+            "climate PCA, more times than cells",
+            "climate_pca",
+            json!({ "field": ["field"], "modes": 3, "standardise": true }),
+            &[("field", field(5_000, 7))],
+            [json!(1), json!(2), json!(5)],
+        ),
+        staged(
+            "catastrophe model",
+            "catastrophe",
+            json!({ "tracks": { "input": "tracks" }, "exposure": "houses", "samples": 24, "years": 500 }),
+            &[("tracks", TRACK.into()), ("houses", portfolio())],
+            [json!(1), json!(7), json!(24)],
+        ),
+        video(),
     ]
+}
+
+/// Encoded with the build of this machine; where there is none, no path has the kernel.
+fn video() -> Workload {
+    let build = tessera_media::Encoder::find().map_or_else(|_| "0".repeat(16), |encoder| encoder.build());
+    let params = json!({ "input": "clip", "encoder": build, "keyframe_interval": 12, "preset": "veryfast" });
+    staged("video", "video", params, &[("clip", clip())], [json!(1), json!(1), json!(1)])
 }

@@ -78,6 +78,7 @@ pub(super) fn view_of(lane: LaneIndex, id: AgentId, agent: &Agent) -> AgentView 
         arch: agent.hello.arch.clone(),
         memory_bytes: agent.hello.memory_bytes,
         gpus: agent.gpus.iter().map(gpu_view).collect(),
+        kernels: agent.hello.kernels.clone(),
         in_flight: agent.attempts.len() as u32,
         completed: agent.completed,
         mismatches: agent.mismatches,
