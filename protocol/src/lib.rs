@@ -9,6 +9,7 @@ extern crate alloc;
 pub mod api;
 pub mod bins;
 pub mod canonical;
+pub mod catastrophe;
 pub mod correlation;
 pub mod exact;
 pub mod id;
