@@ -10,6 +10,7 @@ pub mod api;
 pub mod bins;
 pub mod canonical;
 pub mod climate;
+pub mod catastrophe;
 pub mod correlation;
 pub mod exact;
 pub mod id;
