@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use tessera_kernels::gemm::{Element, Product, View, gemm};
 use tessera_kernels::isa::Isa;
+use tessera_kernels::pages::advise_large;
 use tessera_kernels::philox::Schedule;
 
 use crate::contest::{Contestant, Outcome, Report, hold, timed};
@@ -102,12 +103,18 @@ number!(f32, sgemm, matrixmultiply::sgemm);
 fn contest<T: Number>(side: usize, rounds: u32, blas: &[(&str, OpenBlas)]) -> Outcome {
     let schedule = Schedule::new([3, side as u32]);
     let matrix = |stream: u32| -> Vec<T> {
-        (0..side * side)
-            .map(|place| T::from_signed(schedule.block(place as u64, 0, stream)[0] as i64))
-            .collect()
+        let mut entries = Vec::with_capacity(side * side);
+        // As numpy and our own jobs do with theirs; it is everybody's memory here.
+        advise_large(entries.spare_capacity_mut());
+        entries.extend(
+            (0..side * side).map(|place| T::from_signed(schedule.block(place as u64, 0, stream)[0] as i64)),
+        );
+        entries
     };
     let (a, b) = (matrix(0), matrix(1));
-    let out = RefCell::new(vec![T::ZERO; side * side]);
+    let out = vec![T::ZERO; side * side];
+    advise_large(&out);
+    let out = RefCell::new(out);
     let turn = |isa: Isa| {
         let (a, b) = (View::row_major(&a, side, side), View::row_major(&b, side, side));
         let product = Product::new(T::ONE, a.expect("square"), b.expect("square")).expect("square");

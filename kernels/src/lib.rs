@@ -10,6 +10,7 @@ pub mod gemm;
 pub mod isa;
 pub mod matrix;
 pub mod monte_carlo;
+pub mod pages;
 pub mod peak;
 pub mod philox;
 pub mod sums;

@@ -18,6 +18,7 @@ use tessera_protocol::spec::Dtype;
 
 use crate::gemm::{self, Element, GemmError, Product, Triangle, View};
 use crate::isa::Isa;
+use crate::pages::advise_large;
 
 /// A matrix in memory.
 #[derive(Clone, Debug, PartialEq)]
@@ -255,6 +256,7 @@ pub struct Terms<'a, T> {
 impl<T: Element> Terms<'_, T> {
     fn run(self, isa: Isa, cancelled: &dyn Fn() -> bool) -> Result<Vec<u8>, KernelError> {
         let mut out = vec![T::ZERO; self.product.rows() * self.product.cols()];
+        advise_large(&out);
         match self.half {
             Some(half) => gemm::syrk(isa, &self.product, half, self.k, &mut out, cancelled)?,
             None => gemm::gemm(isa, &self.product, self.k, &mut out, cancelled)?,

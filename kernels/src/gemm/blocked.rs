@@ -7,15 +7,15 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::microkernel::{Microkernel, Step};
+use super::microkernel::{LINE_BYTES, Microkernel, Next, Step};
 use super::packing::Buffer;
 use super::{Element, GemmError, Product, Triangle};
 use crate::isa::{Isa, floating_point_is_standard};
 
 /// Bytes of one row of a packed panel of `A`: eight rows are half of a first-level cache of 32 KiB.
 const DEPTH_BYTES: usize = 3072;
-/// Bytes of the packed block of `B`: half of a second-level cache of 1 MiB.
-const INNER_BYTES: usize = 655360;
+/// Bytes of the packed block of `B`, which `A` and accumulators pass through: half of a second-level cache of 1 MiB.
+const INNER_BYTES: usize = 524288;
 /// Rows of the packed block of `A`: 6 MiB, a share of the last cache; more rows pack `B` less often.
 const OUTER_ROWS: usize = 3072;
 
@@ -53,6 +53,11 @@ impl<'a, T: Element> Out<'a, T> {
             borrow: PhantomData,
         };
         rows.iter().flat_map(|rows| cols.iter().map(move |cols| piece(rows, cols))).collect()
+    }
+
+    /// A place to fetch from, which may lie outside.
+    fn near(&self, row: usize, col: usize) -> *const T {
+        self.first.wrapping_add(row * self.stride + col)
     }
 
     fn row(&mut self, row: usize, cols: Range<usize>) -> &mut [T] {
@@ -194,16 +199,25 @@ impl<T: Element> Work<'_, T> {
         cancelled: &dyn Fn() -> bool,
     ) -> Result<(), GemmError> {
         let last = k.end == self.block.k.end;
+        let panel = self.kernel.rows * k.len();
+        // Each strip fetches its part of the next panel of A, which is still in the last cache.
+        let part_lines =
+            (panel * size_of::<T>()).div_ceil(LINE_BYTES).div_ceil(cols.len().div_ceil(self.kernel.cols));
         for band in shares(rows.clone(), self.kernel.rows) {
             if cancelled() {
                 return Err(GemmError::Cancelled);
             }
             let a = (band.start - rows.start) * k.len();
+            let mut next_a = self.packed_a.as_ptr().wrapping_add(a + panel);
             for strip in shares(cols.clone(), self.kernel.cols) {
                 if self.block.region.meets(band.clone(), strip.clone()) {
                     let b = (strip.start - cols.start) * k.len();
-                    self.tile(band.clone(), strip, k.clone(), [a, b]);
+                    let [row, col] =
+                        if strip.end < cols.end { [band.start, strip.end] } else { [band.end, cols.start] };
+                    let next = Next { out: self.block.out.near(row, col), a: next_a, a_lines: part_lines };
+                    self.tile(band.clone(), strip, k.clone(), [a, b], next);
                 }
+                next_a = next_a.wrapping_add(part_lines * (LINE_BYTES / size_of::<T>()));
             }
             if last {
                 self.finish(band, cols.clone());
@@ -213,7 +227,14 @@ impl<T: Element> Work<'_, T> {
     }
 
     /// One tile, with its panels at these places.
-    fn tile(&mut self, rows: Range<usize>, cols: Range<usize>, k: Range<usize>, [a, b]: [usize; 2]) {
+    fn tile(
+        &mut self,
+        rows: Range<usize>,
+        cols: Range<usize>,
+        k: Range<usize>,
+        [a, b]: [usize; 2],
+        next: Next<T>,
+    ) {
         let kernel = self.kernel;
         let resume = k.start != self.block.k.start;
         let whole = rows.len() == kernel.rows && cols.len() & (kernel.lanes() - 1) == 0;
@@ -244,6 +265,7 @@ impl<T: Element> Work<'_, T> {
                 stride,
                 vectors: (cols.len() + kernel.lanes() - 1) >> kernel.lanes_log2,
                 resume,
+                next,
             });
         }
         if !whole {

@@ -41,6 +41,19 @@ pub(super) struct Step<T> {
     pub(super) vectors: usize,
     /// Go on from what is in `out` rather than from zero.
     pub(super) resume: bool,
+    /// What is fetched ahead.
+    pub(super) next: Next<T>,
+}
+
+/// What the caches should hold when the steps after this one begin: fetched ahead, never read or written, so
+/// that these may point anywhere.
+#[derive(Clone, Copy)]
+pub(super) struct Next<T> {
+    /// The next tile's accumulators.
+    pub(super) out: *const T,
+    /// A part of the next panel of `A`, and how many lines it is.
+    pub(super) a: *const T,
+    pub(super) a_lines: usize,
 }
 
 /// # Safety
@@ -50,7 +63,7 @@ pub(super) unsafe fn tile<V: Vector, const ROWS: usize, const VECTORS: usize>(
     step: Step<V::Element>,
     cols: usize,
 ) {
-    let Step { depth, mut a, mut b, out, stride, resume, .. } = step;
+    let Step { depth, mut a, mut b, out, stride, resume, next, .. } = step;
     // SAFETY: all within the panels and the rows that the caller vouches for.
     unsafe {
         let mut sums = [[V::splat(V::Element::ZERO); VECTORS]; ROWS];
@@ -60,22 +73,36 @@ pub(super) unsafe fn tile<V: Vector, const ROWS: usize, const VECTORS: usize>(
                 if resume {
                     *sum = V::load(place);
                 }
-                // The tile to the right comes next: its accumulators are fetched while this one computes.
-                prefetch::<true, _>(place.wrapping_add(VECTORS * V::LANES));
             }
         }
-        for _ in 0..depth / UNROLLED {
-            for _ in 0..UNROLLED {
-                fuse::<V, ROWS, VECTORS>(&mut sums, a, b, ROWS * depth);
-                a = a.add(ROWS);
-                b = b.add(cols);
+        // One line each few steps: more at once would keep the lines of B waiting that come from near.
+        let lines = (VECTORS * size_of::<V>()).div_ceil(LINE_BYTES);
+        let mut rounds = depth / UNROLLED;
+        let a_lines = if next.a_lines + ROWS * lines < rounds {
+            next.a_lines
+        } else {
+            rounds.saturating_sub(ROWS * lines)
+        };
+        rounds -= a_lines;
+        for line in 0..a_lines {
+            prefetch::<false, _>(next.a.cast::<u8>().wrapping_add(line * LINE_BYTES));
+            (a, b) = steps::<V, ROWS, VECTORS>(&mut sums, UNROLLED, [a, b], cols);
+        }
+        if rounds >= ROWS * lines {
+            rounds -= ROWS * lines;
+            for row in 0..ROWS {
+                for line in 0..lines {
+                    prefetch::<true, _>(
+                        next.out.wrapping_add(row * stride).cast::<u8>().wrapping_add(line * LINE_BYTES),
+                    );
+                    (a, b) = steps::<V, ROWS, VECTORS>(&mut sums, UNROLLED, [a, b], cols);
+                }
             }
         }
-        for _ in 0..depth % UNROLLED {
-            fuse::<V, ROWS, VECTORS>(&mut sums, a, b, ROWS * depth);
-            a = a.add(ROWS);
-            b = b.add(cols);
+        for _ in 0..rounds {
+            (a, b) = steps::<V, ROWS, VECTORS>(&mut sums, UNROLLED, [a, b], cols);
         }
+        steps::<V, ROWS, VECTORS>(&mut sums, depth % UNROLLED, [a, b], cols);
         for (row, sums) in sums.iter().enumerate() {
             for (vector, sum) in sums.iter().enumerate() {
                 sum.store(out.add(row * stride + vector * V::LANES));
@@ -86,14 +113,35 @@ pub(super) unsafe fn tile<V: Vector, const ROWS: usize, const VECTORS: usize>(
 
 const UNROLLED: usize = 4;
 
+/// So many `k`; returns where both panels go on.
+///
 /// # Safety
-/// As of [`tile`]: one `k` of both panels can be read. `next` elements on lies the next panel of `A`.
+/// As of [`tile`]: so many `k` of both panels can be read.
+#[inline(always)]
+unsafe fn steps<V: Vector, const ROWS: usize, const VECTORS: usize>(
+    sums: &mut [[V; VECTORS]; ROWS],
+    count: usize,
+    [mut a, mut b]: [*const V::Element; 2],
+    cols: usize,
+) -> (*const V::Element, *const V::Element) {
+    for _ in 0..count {
+        // SAFETY: promised by the caller.
+        unsafe {
+            fuse::<V, ROWS, VECTORS>(sums, a, b);
+            a = a.add(ROWS);
+            b = b.add(cols);
+        }
+    }
+    (a, b)
+}
+
+/// # Safety
+/// As of [`tile`]: one `k` of both panels can be read.
 #[inline(always)]
 unsafe fn fuse<V: Vector, const ROWS: usize, const VECTORS: usize>(
     sums: &mut [[V; VECTORS]; ROWS],
     a: *const V::Element,
     b: *const V::Element,
-    next: usize,
 ) {
     // SAFETY: promised by the caller; a prefetch may point anywhere.
     unsafe {
@@ -104,8 +152,6 @@ unsafe fn fuse<V: Vector, const ROWS: usize, const VECTORS: usize>(
                 prefetch::<true, _>(b.wrapping_add(AHEAD * VECTORS * V::LANES + vector * V::LANES));
             }
         }
-        // The next panel of A is still in the last cache when its turn comes.
-        prefetch::<false, _>(a.wrapping_add(next));
         for (row, sums) in sums.iter_mut().enumerate() {
             let element = V::splat(*a.add(row));
             for (sum, column) in sums.iter_mut().zip(columns) {
@@ -117,7 +163,7 @@ unsafe fn fuse<V: Vector, const ROWS: usize, const VECTORS: usize>(
 
 /// How many `k` ahead the panel of `B` is fetched from the second-level cache.
 const AHEAD: usize = 8;
-const LINE_BYTES: usize = 64;
+pub(super) const LINE_BYTES: usize = 64;
 
 /// Brings a line near: to the first-level cache, or to the second if it is needed later.
 #[inline(always)]

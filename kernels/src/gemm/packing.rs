@@ -8,6 +8,7 @@ use std::mem::MaybeUninit;
 
 use super::{Element, View};
 use crate::isa::Isa;
+use crate::pages::advise_large;
 
 /// One cache line: panels start on one.
 #[derive(Clone, Copy)]
@@ -25,6 +26,7 @@ impl<T: Element> Buffer<T> {
     pub(super) fn new(elements: usize) -> Self {
         let count = (elements * size_of::<T>()).div_ceil(size_of::<Line>());
         let mut lines = Vec::with_capacity(count);
+        advise_large(lines.spare_capacity_mut());
         // SAFETY: the capacity is there, and lines that may be uninitialised need no initialising.
         unsafe { lines.set_len(count) };
         Buffer { lines, elements, kind: std::marker::PhantomData }

@@ -13,6 +13,7 @@ use tessera_protocol::limits;
 use tessera_protocol::spec::Dtype;
 
 use super::{Dense, Matrix};
+use crate::pages::advise_large;
 
 const MAGIC: &[u8; 6] = b"\x93NUMPY";
 /// Longest header. *Units*: bytes. Version 1 has no longer ones, and numpy's own are below 200.
@@ -181,6 +182,12 @@ struct Values<T> {
 
 impl<T> Values<T> {
     const NONE: Values<T> = Values { kept: Vec::new(), count: 0, bad: None };
+
+    fn with_room(room: usize) -> Values<T> {
+        let mut kept = Vec::with_capacity(room);
+        advise_large(kept.spare_capacity_mut());
+        Values { kept, ..Values::NONE }
+    }
 }
 
 impl Reader {
@@ -265,8 +272,8 @@ impl Reader {
         }
         let room = if self.keep { count as usize } else { 0 };
         self.elements = match header.dtype {
-            Dtype::F32 => Elements::F32(Values { kept: Vec::with_capacity(room), ..Values::NONE }),
-            Dtype::F64 => Elements::F64(Values { kept: Vec::with_capacity(room), ..Values::NONE }),
+            Dtype::F32 => Elements::F32(Values::with_room(room)),
+            Dtype::F64 => Elements::F64(Values::with_room(room)),
         };
         self.header = Some(header);
         Ok(())

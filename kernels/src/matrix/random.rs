@@ -26,6 +26,7 @@ pub(super) fn uniform<T: Element + From<f32>>(
 ) -> Option<Vec<T>> {
     let schedule = Schedule::new(key);
     let mut entries = Vec::with_capacity(usize::try_from(count).ok()?);
+    crate::pages::advise_large(entries.spare_capacity_mut());
     let mut first = 0;
     while first < count {
         if cancelled() {
