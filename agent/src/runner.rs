@@ -159,7 +159,7 @@ mod tests {
     fn one_slot() -> (Runner, mpsc::Receiver<Outcome>) {
         let (sender, outcomes) = mpsc::channel();
         let report = move |_, outcome| sender.send(outcome).is_ok();
-        (Runner::start(1, &[], Isa::PLAIN, report).expect("a thread"), outcomes)
+        (Runner::start(1, &[], Isa::PLAIN, None, report).expect("a thread"), outcomes)
     }
 
     #[test]

@@ -18,18 +18,18 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::cache::Cache;
-use crate::executor::Studio;
 use crate::config::Config;
 use crate::devices;
 use crate::error::AgentError;
+use crate::executor::Studio;
 use crate::home::Home;
 use crate::host;
 use crate::inputs::{Inputs, Looked};
 use crate::outgoing::Full;
 use crate::program::Program;
-use crate::studio;
 use crate::runner::{Runner, slots_with};
 use crate::session::{self, Link, Said, SessionSerial, Target, Teller, Trouble};
+use crate::studio;
 use crate::tls::{self, HubKey};
 
 /// Events that wait for the machine; a step takes microseconds.

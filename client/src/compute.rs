@@ -15,7 +15,8 @@ use tessera_cuda::{CudaError, Emulator};
 use tessera_kernels::isa::Isa;
 use tessera_kernels::{matrix, monte_carlo, staged};
 use tessera_planners::{
-    FinishError, Fold, Next, Plan, PlanError, StageError, TileMisfit, finish_matrix, next, npy_band, npy_header,
+    FinishError, Fold, Next, Plan, PlanError, StageError, TileMisfit, finish_matrix, next, npy_band,
+    npy_header,
 };
 use tessera_protocol::id::Digest;
 use tessera_protocol::matrix::Task as MatrixTask;

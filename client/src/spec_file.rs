@@ -186,7 +186,10 @@ pub fn load(path: &Path) -> Result<JobSpec, SpecFileError> {
 pub type ChooseEncoder<'a> = dyn Fn() -> Option<String> + 'a;
 
 /// As [`load`], with the files that the job reads where it is computed.
-pub fn load_with_files(path: &Path, encoder: &ChooseEncoder<'_>) -> Result<(JobSpec, Vec<LocalInput>), SpecFileError> {
+pub fn load_with_files(
+    path: &Path,
+    encoder: &ChooseEncoder<'_>,
+) -> Result<(JobSpec, Vec<LocalInput>), SpecFileError> {
     let file = path.display().to_string();
     let is = |extension: &str| path.extension().is_some_and(|found| found.eq_ignore_ascii_case(extension));
     if !is("toml") && !is("json") {

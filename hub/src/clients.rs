@@ -134,7 +134,13 @@ fn feed(inbox: &Receiver<ToClients>, views: &Views, waiting: &Waiting) {
 fn away(views: &Views, agent: AgentId, lane: LaneIndex) {
     let Some(view) = views.agent(agent) else { return };
     if view.lane == Some(lane.0) {
-        let gone = AgentView { state: AgentState::Away, lane: None, in_flight: 0, kernels: Vec::new(), ..(*view).clone() };
+        let gone = AgentView {
+            state: AgentState::Away,
+            lane: None,
+            in_flight: 0,
+            kernels: Vec::new(),
+            ..(*view).clone()
+        };
         views.publish_agent(gone);
     }
 }

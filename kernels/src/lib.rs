@@ -5,6 +5,7 @@
 //! uses only operations that IEEE 754 rounds correctly: `+ - * / sqrt fma`, comparisons, integers.
 
 pub mod catastrophe;
+pub mod climate;
 pub mod elementary;
 pub mod gemm;
 pub mod isa;
@@ -13,4 +14,5 @@ pub mod monte_carlo;
 pub mod pages;
 pub mod peak;
 pub mod philox;
+pub mod staged;
 pub mod sums;

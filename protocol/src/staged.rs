@@ -4,8 +4,8 @@
 
 use alloc::vec::Vec;
 
-use crate::{catastrophe, climate, video};
 use crate::id::Digest;
+use crate::{catastrophe, climate, video};
 
 /// A stage's task as its kernel reads it.
 #[derive(Clone, Debug, PartialEq)]

@@ -25,7 +25,8 @@ fn every_seed_ends_with_the_bytes_of_a_fault_free_run() {
     for seed in FAILED_ONCE.into_iter().chain(0..seeds()) {
         match run(seed, Settings::default()) {
             Ok(report) => {
-                let counts = [report.crashes, report.assembled, report.went_on, report.pieces, report.products];
+                let counts =
+                    [report.crashes, report.assembled, report.went_on, report.pieces, report.products];
                 happened.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
             }
             Err(violation) => panic!("seed {seed}: {violation:?}"),

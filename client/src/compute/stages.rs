@@ -3,6 +3,7 @@
 //! Owns the products between the stages. What a stage is, planners say; what a product holds, kernels.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
@@ -33,8 +34,8 @@ impl Run<'_> {
         let mut files = Files::new();
         loop {
             for (blake3, _) in plan.inputs() {
-                if !files.contains_key(&blake3) {
-                    files.insert(blake3, inputs.file(blake3)?);
+                if let Entry::Vacant(place) = files.entry(blake3) {
+                    place.insert(inputs.file(blake3)?);
                 }
             }
             let products = self.stage(&plan, &files)?;
@@ -88,9 +89,11 @@ struct Studio {
 
 impl Studio {
     fn open(kernel: &str, files: &Files) -> Result<Studio, ComputeError> {
-        let encoder = Encoder::find().map_err(|error| ComputeError::Unsupported { what: error.to_string() })?;
+        let encoder =
+            Encoder::find().map_err(|error| ComputeError::Unsupported { what: error.to_string() })?;
         if encoder.kernel() != kernel {
-            let what = format!("{kernel}: the encoder of this machine is another build, {}", encoder.kernel());
+            let what =
+                format!("{kernel}: the encoder of this machine is another build, {}", encoder.kernel());
             return Err(ComputeError::Unsupported { what });
         }
         let folder = tempfile::tempdir().map_err(failed)?;

@@ -8,10 +8,10 @@ use tessera_protocol::api::{JobState, JobView};
 use tessera_protocol::id::{Digest, JobId};
 use tessera_protocol::matrix::Task;
 use tessera_protocol::product::ProductView;
-use tessera_protocol::{monte_carlo, staged};
 use tessera_protocol::spec::Manifest;
 use tessera_protocol::tally::Tally;
 use tessera_protocol::unit::ShardIndex;
+use tessera_protocol::{monte_carlo, staged};
 
 use super::store::Store;
 use super::{toy, workload};
@@ -77,7 +77,9 @@ fn staged(job: &NewJob) -> Vec<u8> {
     let mut files = BTreeMap::new();
     loop {
         let task = staged::Task::decode(plan.kernel(), plan.task()).expect("planners write right tasks");
-        let input = |(blake3, bytes): (Digest, u64)| files.get(&blake3).cloned().unwrap_or_else(|| workload::file(bytes));
+        let input = |(blake3, bytes): (Digest, u64)| {
+            files.get(&blake3).cloned().unwrap_or_else(|| workload::file(bytes))
+        };
         let inputs: Vec<Vec<u8>> = plan.inputs().into_iter().map(input).collect();
         let inputs: Vec<&[u8]> = inputs.iter().map(Vec::as_slice).collect();
         let mut products = Vec::new();

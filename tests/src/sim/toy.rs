@@ -64,7 +64,9 @@ fn value_of(sample: u64) -> f64 {
 /// The product of some units of a stage: its file says which units of which task they are and of which inputs,
 /// byte for byte.
 pub(super) fn product(task: &staged::Task, first: u64, count: u64, inputs: &[&[u8]], lie: bool) -> Vec<u8> {
-    let staged::Task::Catastrophe(task) = task else { unreachable!("no simulated job is of another workload") };
+    let staged::Task::Catastrophe(task) = task else {
+        unreachable!("no simulated job is of another workload")
+    };
     let mut said = task.encode();
     for number in [first, count, u64::from(lie)] {
         said.extend(number.to_le_bytes());
@@ -79,7 +81,7 @@ pub(super) fn product(task: &staged::Task, first: u64, count: u64, inputs: &[&[u
     let head = match task {
         catastrophe::Task::Survey(_) => SurveyHead::Found(survey()).encode(),
         catastrophe::Task::Losses { .. } => Vec::new(),
-        catastrophe::Task::Finish(_) => FinishHead::Found(Summary::default()).encode(),
+        catastrophe::Task::Finish(_) => FinishHead::Found(summary()).encode(),
     };
     Product { head, files: vec![file] }.encode().expect("toys keep the limits")
 }
@@ -95,6 +97,21 @@ fn survey() -> Survey {
         value: 10.0,
         bounds: [0.0; 4],
         event_cost: 100,
+    }
+}
+
+fn summary() -> Summary {
+    Summary {
+        events: 1,
+        events_with_loss: 1,
+        average_annual_loss: 1.0,
+        standard_deviation: 1.0,
+        average_annual_ground_up: 1.0,
+        years: 1,
+        simulated_average: 1.0,
+        simulated_standard_error: 1.0,
+        largest: None,
+        return_periods: Vec::new(),
     }
 }
 

@@ -81,10 +81,13 @@ fn samples(random: &mut Random) -> String {
 fn storms(random: &mut Random, inputs: &mut Vec<String>) -> String {
     for name in ["tracks", "exposure"] {
         let bytes = 1 + random.below(5_000);
-        inputs.push(format!(r#"{{"name":"{name}","blake3":"{}","bytes":{bytes}}}"#, Digest::of(&file(bytes))));
+        inputs
+            .push(format!(r#"{{"name":"{name}","blake3":"{}","bytes":{bytes}}}"#, Digest::of(&file(bytes))));
     }
     let (samples, shard_size) = (1 + random.below(40), 5 + random.below(20));
-    format!(r#""tracks":{{"input":"tracks"}},"exposure":"exposure","samples":{samples},"shard_size":{shard_size}"#)
+    format!(
+        r#""tracks":{{"input":"tracks"}},"exposure":"exposure","samples":{samples},"shard_size":{shard_size}"#
+    )
 }
 
 /// A few tiles, edges that fill no tile, one to four panels.

@@ -203,6 +203,7 @@ impl World {
             assembled: 0,
             went_on: 0,
             pieces: 0,
+            products: 0,
         };
         let mut world = World {
             random,
@@ -443,7 +444,11 @@ impl World {
             Due::Product { life, lane, job, index, bytes } if life == self.life => {
                 self.product_written(lane, job, index, bytes);
             }
-            Due::Hub { .. } | Due::Timer { .. } | Due::Commit { .. } | Due::Assembled { .. } | Due::Product { .. } => {}
+            Due::Hub { .. }
+            | Due::Timer { .. }
+            | Due::Commit { .. }
+            | Due::Assembled { .. }
+            | Due::Product { .. } => {}
             Due::Agent { agent, life, session, event } => {
                 let who = &self.agents[agent];
                 if who.life == life && (session.is_none() || who.session == session) {

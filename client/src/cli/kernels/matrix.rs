@@ -83,7 +83,8 @@ fn cell(
 ) -> Result<Computed, Failure> {
     let (manifest, shard_size) = workload.sized(size).map_err(Failure::BuiltIn)?;
     let setting = Setting { path, agents, order };
-    let document = compute(&manifest, &setting, &workload.files, &mut |_| {}, &|_, _| {}, &AtomicBool::new(false))?;
+    let document =
+        compute(&manifest, &setting, &workload.files, &mut |_| {}, &|_, _| {}, &AtomicBool::new(false))?;
     let digest = Digest::of(&document);
     Ok(Computed { path: path.name(), agents, shard_size, order: order.name(), digest })
 }

@@ -80,7 +80,8 @@ fn staged(
         .zip(&digests)
         .map(|((name, bytes), digest)| json!({ "name": name, "blake3": digest, "bytes": bytes.len() }))
         .collect();
-    let spec = json!({ "name": name, "workload": workload, "seed": 20_261_121, "params": params, "inputs": inputs });
+    let spec =
+        json!({ "name": name, "workload": workload, "seed": 20_261_121, "params": params, "inputs": inputs });
     let bytes = files.iter().map(|(_, bytes)| Bytes::from(bytes.clone()));
     Workload { name, spec, sizes, files: Files(digests.into_iter().zip(bytes).collect()) }
 }

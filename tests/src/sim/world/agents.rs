@@ -27,7 +27,14 @@ impl World {
     }
 
     /// Tells an agent of a job, whose task may travel on a stream of its own.
-    pub(super) fn announce(&mut self, session: SessionId, job: JobId, kernel: &str, task: &[u8], ordered: bool) {
+    pub(super) fn announce(
+        &mut self,
+        session: SessionId,
+        job: JobId,
+        kernel: &str,
+        task: &[u8],
+        ordered: bool,
+    ) {
         let (kernel, bulk) = (kernel.to_owned(), !ordered && self.random.chance(300));
         let inline = (!bulk).then(|| task.to_vec());
         self.tell_agent(session, AgentEvent::JobAnnounced { job, kernel, task: inline });
