@@ -4,6 +4,7 @@
 //! may not touch a clock, ambient randomness, files, the environment or the number of threads, and it
 //! uses only operations that IEEE 754 rounds correctly: `+ - * / sqrt fma`, comparisons, integers.
 
+pub mod climate;
 pub mod elementary;
 pub mod gemm;
 pub mod isa;
