@@ -162,8 +162,13 @@ impl<'a> Progress<'a> {
             next if next < finish => {
                 let (field, new) = projections[next - MODES - 1];
                 let modes = self.eigen()?.modes;
-                let project =
-                    ProjectTask { anomalies: self.anomalies(field)?, eofs: self.products(MODES), modes, new };
+                let project = ProjectTask {
+                    anomalies: self.anomalies(field)?,
+                    eofs: self.products(MODES),
+                    modes,
+                    new,
+                    survey: self.product(SURVEY)?,
+                };
                 let values = field.cells * field.samples();
                 let cost = values / VALUES_PER_UNIT + values * modes / TERMS_PER_UNIT;
                 let name = if new { "project" } else { "scores" };

@@ -291,7 +291,7 @@ fn shard_sizes_orders_and_instruction_sets_give_one_digest() {
     let params = json!({ "field": ["a.npy"], "project": ["b.npy"], "modes": 4, "reconstruct": [1] });
     let jobs = [
         (wide(), 9),
-        (Job::new(params.clone(), &[("a.npy", generated(40, 3_000)), ("b.npy", generated(70, 3_000))]), 20),
+        (Job::new(params.clone(), &[("a.npy", generated(40, 3_000)), ("b.npy", generated(70, 3_000))]), 17),
         (Job::new(params, &[("a.npy", generated(150, 70)), ("b.npy", generated(9, 70))]), 20),
     ];
     for (job, shards) in jobs {
@@ -340,7 +340,7 @@ fn nothing_of_a_file_that_is_wrong_is_analysed_and_the_message_says_what_to_do()
     };
     assert_eq!(
         alone(json!({ "variable": "q" }), &wide),
-        "z.nc: has no variable \"q\"; it has flag, time, latitude, longitude, z"
+        "z.nc: has no variable \"q\"; it has longitude, latitude, flag, time, z"
     );
     assert_eq!(alone(json!({ "units": "hPa" }), &wide), "z.nc: z has units \"m\" where hPa is needed");
     let renamed = |from: &[u8], to: &[u8]| {
@@ -349,21 +349,18 @@ fn nothing_of_a_file_that_is_wrong_is_analysed_and_the_message_says_what_to_do()
     };
     assert_eq!(
         alone(json!({ "variable": "z" }), &renamed(b"days since", b"days after")),
-        "z.nc: z: it has no dimension of time, by its units, standard name or axis".replace(
-            "z: it has no dimension of time, by its units, standard name or axis",
-            "time has units \"days after 1900-01-01\" where a unit of time since a date, as in `days since \
-             1900-01-01` is needed"
-        )
+        "z.nc: time has units \"days after 1900-01-01\" where a unit of time since a date, as in `days since \
+         1900-01-01` is needed"
     );
     assert_eq!(
         alone(json!({}), &renamed(b"degrees_north", b"radians_north")),
         "z.nc: latitude has units \"radians_north\" where degrees_north is needed"
     );
     assert_eq!(
-        alone(json!({}), &wide[..wide.len() - 1]),
+        alone(json!({}), &wide[..wide.len() - 4]),
         format!(
             "z.nc: cut short: it has {} bytes, and its header speaks of more; copy it again",
-            wide.len() - 1
+            wide.len() - 4
         )
     );
     assert!(alone(json!({}), &wide[..300]).starts_with("z.nc: its header is not that of a NetCDF-3 file: "));
@@ -414,7 +411,7 @@ fn nothing_of_a_file_that_is_wrong_is_analysed_and_the_message_says_what_to_do()
 fn grids_of_other_places_do_not_fit_each_other() {
     let (a, mut b) = (reference_bytes("wide.nc"), reference_bytes("wide.nc"));
     // The first latitude, 80, is 60 in the second file.
-    let at = b.windows(4).position(|window| window == 80.0f32.to_be_bytes()).unwrap();
+    let at = b.windows(4).rposition(|window| window == 80.0f32.to_be_bytes()).unwrap();
     b[at..at + 4].copy_from_slice(&60.0f32.to_be_bytes());
     let params = json!({ "field": ["a.nc", "b.nc"] });
     assert_eq!(

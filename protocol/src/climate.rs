@@ -189,8 +189,10 @@ pub struct ProjectTask {
     /// Products of the `modes` stage, in order.
     pub eofs: Vec<Source>,
     pub modes: u64,
-    /// Whether a sample whose cell is missing is a finding: those of the field have been looked at.
+    /// Whether these are other samples than the field's, of which no stage has looked at the missing cells.
     pub new: bool,
+    /// Product of the survey.
+    pub survey: Source,
 }
 
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -514,7 +516,8 @@ impl Task {
                 add(task.eigen);
             }
             Task::Project(task) => {
-                task.anomalies.sources().chain(task.eofs.iter().copied()).for_each(add);
+                task.anomalies.sources().chain(task.eofs.iter().copied()).for_each(&mut add);
+                add(task.survey);
             }
             Task::Finish(task) => {
                 add(task.survey);

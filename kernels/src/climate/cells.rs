@@ -3,7 +3,7 @@
 //! Owns what is subtracted from a cell's values and what they are multiplied by. Sums are compensated, in
 //! the order of the samples, and a panel sees all of them: no sharding splits a sum.
 
-use tessera_protocol::climate::{CellWeights, Cells, CellsTask, Coordinates, Head, PANEL_CELLS, Piece};
+use tessera_protocol::climate::{CellWeights, Cells, CellsTask, Head, PANEL_CELLS, Piece};
 use tessera_protocol::product::{File, Product};
 
 use super::anomalies::Cell;
@@ -35,7 +35,7 @@ pub(super) fn run(
     let cells = units.start * PANEL_CELLS..(units.end * PANEL_CELLS).min(task.field.cells);
     let weights = match weights(task, cells.clone(), find)? {
         Ok(weights) => weights,
-        Err(finding) => return refused(task, finding, find),
+        Err(finding) => return finding.product_with(&task.survey, find),
     };
     let (mut out, mut head) = (Vec::new(), Cells { present: 0, constant: 0 });
     for panel in units {
@@ -44,17 +44,11 @@ pub(super) fn run(
         let panel_weights = &weights[(first - cells.start) as usize..][..count as usize];
         match of_panel(task, &samples, first, panel_weights, &mut head, cancelled)? {
             Ok(panel) => out.extend(panel.iter().flat_map(|cell| [cell.mean, cell.factor])),
-            Err(finding) => return refused(task, finding, find),
+            Err(finding) => return finding.product_with(&task.survey, find),
         }
     }
     let file = File { name: "cells".into(), bytes: files::to_bytes(out) };
     Ok(Product { head: Head::Cells(head).encode(), files: vec![file] })
-}
-
-fn refused(task: &CellsTask, finding: Finding, find: &Find<'_>) -> Result<Product, KernelError> {
-    let coordinates = files::file(&task.survey, "coordinates", find)?;
-    let coordinates = Coordinates::decode(&coordinates).map_err(|_| KernelError::Product)?;
-    Ok(finding.with(&coordinates).product())
 }
 
 fn of_panel(

@@ -5,8 +5,11 @@
 
 use std::fmt;
 
-use tessera_protocol::climate::{Coordinate, Coordinates, Head};
+use tessera_protocol::climate::{Coordinate, Coordinates, Head, Source};
 use tessera_protocol::product::Product;
+
+use super::values::Find;
+use super::{KernelError, files};
 
 /// Longest message. *Units*: characters.
 const MESSAGE_CHARS_MAX: usize = 1_000;
@@ -51,28 +54,26 @@ pub(super) enum Finding {
 }
 
 impl Finding {
-    /// Its words, with those of the grid.
-    pub(super) fn with<'a>(&'a self, coordinates: &'a Coordinates) -> Told<'a> {
-        Told { finding: self, coordinates: Some(coordinates) }
-    }
-
     /// As a product whose head says it.
     pub(super) fn product(&self) -> Product {
-        Told { finding: self, coordinates: None }.product()
+        refusal(&Told { finding: self, coordinates: None }.to_string())
+    }
+
+    /// As [`Finding::product`], with the coordinates that the survey found.
+    pub(super) fn product_with(&self, survey: &Source, find: &Find<'_>) -> Result<Product, KernelError> {
+        let coordinates = files::file(survey, "coordinates", find)?;
+        let coordinates = Coordinates::decode(&coordinates).map_err(|_| KernelError::Product)?;
+        Ok(refusal(&Told { finding: self, coordinates: Some(&coordinates) }.to_string()))
     }
 }
 
 /// A finding and what is known of where.
-pub(super) struct Told<'a> {
+struct Told<'a> {
     finding: &'a Finding,
     coordinates: Option<&'a Coordinates>,
 }
 
 impl Told<'_> {
-    pub(super) fn product(&self) -> Product {
-        refusal(&self.to_string())
-    }
-
     fn cell(&self, cell: u64) -> String {
         self.coordinates.map(|coordinates| coordinates_of(coordinates, cell)).unwrap_or_default()
     }

@@ -151,7 +151,8 @@ pub(super) fn project(
             Ok(block) => scores.extend(block),
             Err(hole) if task.new => {
                 let (file, sample) = matrix.samples().place(hole.sample);
-                return Ok(Finding::MissingInNew(Place { cell: hole.cell, file, sample }).product());
+                let finding = Finding::MissingInNew(Place { cell: hole.cell, file, sample });
+                return finding.product_with(&task.survey, find);
             }
             Err(_) => return Err(KernelError::Product),
         }
