@@ -23,6 +23,10 @@ const NAME_BYTES_MAX: u32 = 256;
 const DIMENSIONS_MAX: u32 = 1_024;
 /// Longest text of an attribute that the output repeats. *Units*: bytes.
 const ATTRIBUTE_BYTES_MAX: usize = 256;
+/// Most coordinate variables that messages and output repeat, and most numbers of all of them: a file could
+/// name the same bytes as often as it likes.
+const COORDINATES_MAX: usize = 8;
+const COORDINATE_NUMBERS_MAX: u64 = 2 * limits::CLIMATE_CELLS_MAX;
 /// What stands for a missing value where a file says nothing. *Source*: `NC_FILL_FLOAT`, and so on.
 const FILL_F32: f64 = 9.969_209_968_386_869e36;
 
@@ -161,6 +165,9 @@ impl<'a> Classic<'a> {
         if axes.iter().filter(|axis| **axis == Axis::Time).count() != 1 {
             return Err(shape_error("it has no dimension of time, by its units, standard name or axis"));
         }
+        if variable.dimensions.iter().skip(1).any(|dimension| dimension.is_unlimited) {
+            return Err(shape_error("its unlimited dimension is not the first"));
+        }
         if variable.dimensions.iter().any(|dimension| dimension.size == 0) {
             return Err(shape_error("one of its dimensions is empty"));
         }
@@ -181,7 +188,9 @@ impl<'a> Classic<'a> {
         let cells = cells.filter(|cells| *cells <= limits::CLIMATE_CELLS_MAX).ok_or_else(|| {
             SurveyError::TooLarge { file: self.file.into(), what: "cells", most: limits::CLIMATE_CELLS_MAX }
         })?;
-        let slab = self.slab(variable, element, of_samples.iter().map(sizes).collect(), cells);
+        // Records lie apart; within one, as in a variable without records, all is dense.
+        let records = variable.is_record_var && of_samples.first() == Some(&0);
+        let slab = self.slab(variable, element, of_samples.iter().map(sizes).collect(), cells, records);
         let slab = super::survey::checked(slab, self.file, self.bytes.len() as u64, cells)?;
         let dimensions: Vec<String> = grid.iter().map(|(name, _)| name.clone()).collect();
         let time = axes.iter().position(|axis| *axis == Axis::Time).map(|at| &variable.dimensions[at]);
@@ -199,10 +208,16 @@ impl<'a> Classic<'a> {
         })
     }
 
-    fn slab(&self, variable: &NcVariable, element: Element, mut counts: Vec<u64>, cells: u64) -> Slab {
+    fn slab(
+        &self,
+        variable: &NcVariable,
+        element: Element,
+        mut counts: Vec<u64>,
+        cells: u64,
+        records: bool,
+    ) -> Slab {
         let sample = cells.saturating_mul(element.bytes());
-        // Records lie apart; within one, as in a variable without records, all is dense.
-        let record = if variable.is_record_var { Some(self.record_stride) } else { None };
+        let record = if records { Some(self.record_stride) } else { None };
         if counts.len() == 1 {
             counts.insert(0, 1);
         }
@@ -235,7 +250,7 @@ impl<'a> Classic<'a> {
         if count == 0 || count > most {
             return None;
         }
-        let slab = self.slab(variable, element, vec![records], within);
+        let slab = self.slab(variable, element, vec![records], within, variable.is_record_var);
         slab.check(self.bytes.len() as u64, within).ok()?;
         let mut all = vec![0.0; count as usize];
         for (record, row) in all.chunks_exact_mut(within as usize).enumerate() {
@@ -284,8 +299,11 @@ impl<'a> Classic<'a> {
     ) -> Result<Vec<Coordinate>, SurveyError> {
         let auxiliary = text(variable, "coordinates").unwrap_or_default().split_ascii_whitespace();
         let names: Vec<&str> = dimensions.iter().map(String::as_str).chain(auxiliary).collect();
-        let mut all: Vec<Coordinate> = Vec::new();
+        let (mut all, mut room): (Vec<Coordinate>, u64) = (Vec::new(), COORDINATE_NUMBERS_MAX);
         for name in names {
+            if all.len() == COORDINATES_MAX {
+                break;
+            }
             let Some(coordinate) = self.variable(name) else { continue };
             let of: Vec<String> = coordinate.dimensions.iter().map(|one| one.name.clone()).collect();
             let fits = !of.is_empty() && of.iter().all(|one| dimensions.contains(one));
@@ -295,7 +313,10 @@ impl<'a> Classic<'a> {
             {
                 continue;
             }
-            all.push(self.coordinate(coordinate, of, limits::CLIMATE_CELLS_MAX)?);
+            let most = room.min(limits::CLIMATE_CELLS_MAX);
+            let coordinate = self.coordinate(coordinate, of, most)?;
+            room -= coordinate.values.len() as u64;
+            all.push(coordinate);
         }
         Ok(all)
     }

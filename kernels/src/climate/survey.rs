@@ -235,7 +235,11 @@ fn survey(
     let new = all.split_off(task.field.len());
     let Some((first, first_name)) = all.first() else { return Err(SurveyError::TooFew) };
     let cells = first.grid.iter().map(|(_, size)| size).product();
-    enough(&all, first_name)?;
+    if all.iter().map(|(one, _)| one.slab.samples()).sum::<u64>() < 2 {
+        return Err(SurveyError::TooFew);
+    }
+    few_enough(&all, first_name)?;
+    few_enough(&new, first_name)?;
     let weights = match weights {
         Some((named, bytes)) => Some(npy::weights(&named.name, bytes, &first.grid, cells)?),
         None => None,
@@ -262,12 +266,8 @@ fn survey(
     Ok(Product { head: Head::Survey(head).encode(), files })
 }
 
-/// Whether there are enough samples, and not too many.
-fn enough(all: &[(Described, &String)], first_name: &str) -> Result<(), SurveyError> {
+fn few_enough(all: &[(Described, &String)], first_name: &str) -> Result<(), SurveyError> {
     let samples = all.iter().map(|(one, _)| one.slab.samples()).sum::<u64>();
-    if samples < 2 {
-        return Err(SurveyError::TooFew);
-    }
     let most = limits::CLIMATE_SAMPLES_MAX;
     match samples > most {
         true => Err(SurveyError::TooLarge { file: first_name.to_owned(), what: "samples", most }),
