@@ -164,6 +164,8 @@ pub enum Side {
 
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub struct EigenTask {
+    /// Of the field, at least two.
+    pub samples: u64,
     pub side: u64,
     pub tile: u64,
     /// Products of the `gram` stage, in order.
@@ -187,8 +189,10 @@ pub struct ProjectTask {
     /// Products of the `modes` stage, in order.
     pub eofs: Vec<Source>,
     pub modes: u64,
-    /// Whether a sample whose cell is missing is a finding: those of the field have been looked at.
+    /// Whether these are other samples than the field's, of which no stage has looked at the missing cells.
     pub new: bool,
+    /// Product of the survey.
+    pub survey: Source,
 }
 
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -197,11 +201,17 @@ pub struct FinishTask {
     pub cells: Vec<Source>,
     pub eigen: Source,
     pub eofs: Vec<Source>,
-    /// Products of the `project` stage, in order: the field's own where its scores are not known from the
-    /// eigenvectors, then new ones.
+    /// Products of the `project` stage of the field itself, in order; none where its scores are known from
+    /// the eigenvectors.
     pub scores: Vec<Source>,
+    /// Products of the `project` stage of other files, in order.
+    pub projected: Vec<Source>,
     pub of: Side,
-    pub grid: Vec<u64>,
+    /// The variable's name and units.
+    pub variable: String,
+    pub units: Option<String>,
+    /// Name and length of the dimensions of the grid.
+    pub grid: Vec<(String, u64)>,
     /// Samples of each file.
     pub samples: Vec<u64>,
     /// Samples of each file that is projected.
@@ -216,7 +226,6 @@ pub struct FinishTask {
     pub reconstruct: Vec<u64>,
     pub netcdf: bool,
     pub npy: bool,
-    pub standardised: bool,
 }
 
 /// How EOFs and scores are scaled.
@@ -304,6 +313,40 @@ pub struct Finish {
     pub near_degenerate: Vec<bool>,
     /// Largest difference of a product of two EOFs from what orthonormal ones have.
     pub orthonormality_error: f64,
+}
+
+/// The survey's file `coordinates`: what the output repeats and messages speak of.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+pub struct Coordinates {
+    /// Over dimensions of the grid.
+    pub grid: Vec<Coordinate>,
+    /// Of each file of the field; nothing where it has none.
+    pub times: Vec<Option<Coordinate>>,
+    /// Of each file that is projected.
+    pub new_times: Vec<Option<Coordinate>>,
+}
+
+/// A coordinate variable.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct Coordinate {
+    pub name: String,
+    /// Their names, in order.
+    pub dimensions: Vec<String>,
+    /// Those that are text.
+    pub attributes: Vec<(String, String)>,
+    pub values: Vec<f64>,
+}
+
+impl Coordinates {
+    /// Its bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        crate::wire::archive(self)
+    }
+
+    /// Reads bytes from outside.
+    pub fn decode(bytes: &[u8]) -> Result<Coordinates, TaskError> {
+        rkyv::from_bytes::<Coordinates, rkyv::rancor::Failure>(bytes).map_err(|_| TaskError::Malformed)
+    }
 }
 
 /// Why bytes are not a task or head of this version.
@@ -413,6 +456,7 @@ impl Task {
                 if side == task.side { Ok(()) } else { Err(TaskError::Size) }
             }
             Task::Eigen(task) => {
+                within(task.samples.saturating_sub(1), limits::CLIMATE_SAMPLES_MAX)?;
                 within(task.side, limits::CLIMATE_SIDE_MAX)?;
                 within(task.tile, limits::TILE_SIDE_MAX)?;
                 within(task.modes, limits::CLIMATE_MODES_MAX.min(task.side))?;
@@ -472,12 +516,14 @@ impl Task {
                 add(task.eigen);
             }
             Task::Project(task) => {
-                task.anomalies.sources().chain(task.eofs.iter().copied()).for_each(add);
+                task.anomalies.sources().chain(task.eofs.iter().copied()).for_each(&mut add);
+                add(task.survey);
             }
             Task::Finish(task) => {
                 add(task.survey);
                 add(task.eigen);
-                task.cells.iter().chain(&task.eofs).chain(&task.scores).copied().for_each(add);
+                let products = task.cells.iter().chain(&task.eofs).chain(&task.scores);
+                products.chain(&task.projected).copied().for_each(add);
             }
         }
         all
@@ -499,11 +545,11 @@ impl Anomalies {
 impl FinishTask {
     /// Cells of the grid.
     pub fn cells_of_grid(&self) -> u64 {
-        self.grid.iter().product()
+        self.grid.iter().map(|(_, size)| size).product()
     }
 
     fn check(&self) -> Result<(), TaskError> {
-        let cells = self.grid.iter().try_fold(1u64, |cells, side| cells.checked_mul(*side));
+        let cells = self.grid.iter().try_fold(1u64, |cells, (_, size)| cells.checked_mul(*size));
         let count = |samples: &[u64]| samples.iter().map(|count| u128::from(*count)).sum::<u128>();
         let samples = u128::from(limits::CLIMATE_SAMPLES_MAX);
         let fits = cells.is_some_and(|cells| (1..=limits::CLIMATE_CELLS_MAX).contains(&cells))

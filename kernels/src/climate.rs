@@ -1,0 +1,126 @@
+//! The climate kernel: any unit of any stage of a principal component analysis to its product.
+//!
+//! Owns which stage runs what. A *survey* looks into the files, *cells* centres and weights, *gram* sums
+//! products, *eigen* decomposes them, *modes* and *project* find loadings and scores, *finish* writes what
+//! the client gets. What a stage finds wrong with the data is a product too, so that it is verified like
+//! any answer; errors are for broken tasks and missing inputs.
+
+mod anomalies;
+mod cells;
+mod files;
+mod finding;
+mod finish;
+mod gram;
+mod modes;
+mod netcdf;
+mod npy;
+mod output;
+mod sum;
+mod survey;
+mod symmetric;
+mod values;
+
+use std::fmt;
+
+use tessera_protocol::climate::Task;
+use tessera_protocol::product::Product;
+
+use crate::gemm::GemmError;
+use crate::isa::{self, Isa};
+use anomalies::Hole;
+use finding::Finding;
+pub use values::Find;
+
+/// Why a shard gave no product.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KernelError {
+    /// The caller asked to stop.
+    Cancelled,
+    /// The task has no such units, or does not fit together.
+    Task,
+    /// A file that the task names was not given, or has another length.
+    InputMissing,
+    /// A product of an earlier stage is not what its kernel writes.
+    Product,
+    /// A product of matrices cannot be computed.
+    Gemm(GemmError),
+    /// The output cannot be written.
+    Output,
+}
+
+impl fmt::Display for KernelError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            KernelError::Cancelled => f.write_str("the computation was cancelled"),
+            KernelError::Task => f.write_str("the task has no such units, or does not fit together"),
+            KernelError::InputMissing => {
+                f.write_str("a file that the task names is not there or has another length")
+            }
+            KernelError::Product => {
+                f.write_str("a product of an earlier stage is not what its kernel writes")
+            }
+            KernelError::Gemm(error) => error.fmt(f),
+            KernelError::Output => f.write_str("the output exceeds what its format holds"),
+        }
+    }
+}
+
+impl std::error::Error for KernelError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            KernelError::Gemm(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl From<GemmError> for KernelError {
+    fn from(error: GemmError) -> KernelError {
+        match error {
+            GemmError::Cancelled => KernelError::Cancelled,
+            error => KernelError::Gemm(error),
+        }
+    }
+}
+
+impl From<Hole> for KernelError {
+    /// Of the field itself: its cells were looked at, so the products of their stage are not this field's.
+    fn from(_: Hole) -> KernelError {
+        KernelError::Product
+    }
+}
+
+/// Runs units `first .. first + count` of a stage.
+///
+/// `inputs` finds files by digest. `cancelled` is asked every few milliseconds, except while the output is
+/// written.
+///
+/// *Errors*: those of [`KernelError`]. What is wrong with the data is a product whose head says so.
+pub fn run(
+    task: &Task,
+    first: u64,
+    count: u64,
+    inputs: &Find<'_>,
+    isa: Isa,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<Product, KernelError> {
+    if !isa::floating_point_is_standard() {
+        return Err(KernelError::Gemm(GemmError::FloatingPointMode));
+    }
+    task.check().map_err(|_| KernelError::Task)?;
+    let end = first.checked_add(count).filter(|end| count > 0 && *end <= task.units());
+    let units = first..end.ok_or(KernelError::Task)?;
+    let product = match task {
+        Task::Survey(task) => survey::run(task, inputs),
+        Task::Cells(task) => cells::run(task, units, inputs, cancelled),
+        Task::Gram(task) => gram::run(task, units, inputs, isa, cancelled),
+        Task::Eigen(task) => gram::eigen(task, inputs, isa, cancelled),
+        Task::Modes(task) => modes::run(task, units, inputs, isa, cancelled),
+        Task::Project(task) => modes::project(task, units, inputs, isa, cancelled),
+        Task::Finish(task) => finish::run(task, inputs, isa, cancelled),
+    };
+    match product {
+        Err(KernelError::Gemm(GemmError::NotFinite { .. })) => Ok(Finding::Overflow.product()),
+        product => product,
+    }
+}
