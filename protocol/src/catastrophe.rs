@@ -479,3 +479,81 @@ macro_rules! head {
 }
 head!(SurveyHead);
 head!(FinishHead);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::{LandSpec, TracksSpec, WindSpec};
+    use alloc::string::ToString;
+    use alloc::vec;
+
+    fn finish() -> Finish {
+        let file = |byte| FileName { blake3: [byte; 32], bytes: 1 };
+        let tracks: TracksSpec = serde_json::from_str("{ \"input\": \"tracks.txt\" }").unwrap();
+        let model = Model {
+            key: [1, 2],
+            samples: 3,
+            tracks: Tracks::of(&tracks, file(1)),
+            exposure: file(2),
+            vulnerability: Vulnerability::Curves(file(3)),
+            perturbation: Perturbation { position_km: 30.0, intensity: 0.1, radius: 0.2 },
+            wind: Wind::of(&WindSpec::default()),
+            decay: LandSpec::default().decay.into(),
+            mask: Some(file(4)),
+        };
+        Finish {
+            model,
+            storms: 5,
+            parts: vec![file(9), file(8), file(9)],
+            years: 100,
+            return_periods: vec![10.0],
+        }
+    }
+
+    #[test]
+    fn a_task_reads_back_and_names_each_file_once() {
+        let model = finish().model;
+        for task in [
+            Task::Survey(model.clone()),
+            Task::Losses { model: model.clone(), storms: 5 },
+            Task::Finish(finish()),
+        ] {
+            let bytes = task.encode();
+            assert_eq!(Task::decode(&bytes), Ok(task));
+            (0..bytes.len()).for_each(|cut| assert!(Task::decode(&bytes[..cut]).is_err()));
+        }
+        let inputs: Vec<u8> = Task::Finish(finish()).inputs().iter().map(|(blake3, _)| blake3[0]).collect();
+        assert_eq!(inputs, [1, 2, 3, 4, 8, 9]);
+        assert_eq!(Task::Losses { model, storms: 5 }.units(), 15);
+    }
+
+    #[test]
+    fn a_task_beyond_its_limits_is_refused() {
+        let right = finish();
+        let mut wrong = vec![right.clone(); 6];
+        wrong[0].model.samples = 0;
+        wrong[1].storms = 1 << 20;
+        wrong[2].parts = Vec::new();
+        wrong[3].return_periods = vec![101.0];
+        wrong[4].model.wind.reach_km = f64::NAN;
+        wrong[5].model.perturbation.intensity = 2.0;
+        let errors = [
+            TaskError::Size,
+            TaskError::Size,
+            TaskError::Size,
+            TaskError::Size,
+            TaskError::Number,
+            TaskError::Number,
+        ];
+        for (wrong, error) in wrong.into_iter().zip(errors) {
+            assert_eq!(Task::decode(&Task::Finish(wrong).encode()), Err(error));
+        }
+    }
+
+    #[test]
+    fn heads_read_back() {
+        let fault = SurveyHead::Fault("the exposure file: holds no row".to_string());
+        assert_eq!(SurveyHead::decode(&fault.encode()), Some(fault));
+        assert_eq!(SurveyHead::decode(b"no head"), None);
+    }
+}

@@ -20,8 +20,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<Vec<Recorded>, Fault> {
         let (Some(id), Some(name), Some(Ok(count))) = (id, name, count.map(str::parse::<usize>)) else {
             return Err(wrong(line, "not the header of a storm: HURDAT2 has `AL041992, ANDREW, 66,` here"));
         };
-        if id.is_empty() || count > POINTS_MAX {
-            return Err(wrong(line, &format!("storm {id:?} with {count} points: must be 0 to {POINTS_MAX}")));
+        if id.is_empty() || !(1..=POINTS_MAX).contains(&count) {
+            return Err(wrong(line, &format!("storm {id:?} with {count} points: must be 1 to {POINTS_MAX}")));
         }
         let mut records = Vec::with_capacity(count);
         for number in 0..count {

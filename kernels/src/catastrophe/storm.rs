@@ -251,3 +251,134 @@ fn bounded(value: f64, least: f64, most: f64) -> f64 {
         value
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tessera_protocol::catastrophe::{FileName, Perturbation, Tracks, Vulnerability};
+
+    fn fix(minutes: f64, lat: f64, lon: f64, wind: f64) -> Fix {
+        Fix { minutes, lat, lon, deficit: 64.0, wind, radius: 40.0 }
+    }
+
+    fn model() -> Model {
+        let file = FileName { blake3: [0; 32], bytes: 0 };
+        Model {
+            key: [1, 2],
+            samples: 10,
+            tracks: Tracks {
+                file,
+                csv: true,
+                years: None,
+                storms: Vec::new(),
+                annual_rate: None,
+                environment_hpa: 1010.0,
+                to_one_minute: 1.0,
+            },
+            exposure: file,
+            vulnerability: Vulnerability::Curves(file),
+            perturbation: Perturbation { position_km: 50.0, intensity: 0.2, radius: 0.3 },
+            wind: Wind {
+                holland_2008: false,
+                asymmetry: true,
+                reach_km: 300.0,
+                least: 17.5,
+                step_minutes: 60.0,
+                gust_factor: 1.0,
+                gradient_to_surface: 0.9,
+                air_density: 1.15,
+            },
+            decay: DecayOf::Perturbed,
+            mask: None,
+        }
+    }
+
+    #[test]
+    fn over_land_a_storm_decays_as_kaplan_and_demaria_say_and_goes_on_with_what_is_left() {
+        // Along 27° N from the Atlantic over Florida into the Gulf: at sea, landfall at 80.03 W, at sea at 82.3 W.
+        let mut states: Vec<Fix> = [-79.0, -80.0, -80.5, -81.5, -82.6, -84.0]
+            .iter()
+            .enumerate()
+            .map(|(hour, lon)| fix(120.0 * hour as f64, 27.0, *lon, 60.0))
+            .collect();
+        decay(&mut states, &Land::Outline);
+        let winds: Vec<f64> = states.iter().map(|state| state.wind).collect();
+        // Vb = 26.7 kt = 13.7357 m/s; 0.9 · 60 − Vb = 40.2643. Last at sea at 80.0 W; 2 hours: e^−0.19 = 0.826959,
+        // 47.0325; 4 hours: e^−0.38 = 0.683861, 41.2709.
+        let expected = [60.0, 60.0, 47.0325, 41.2709, 41.2709, 41.2709];
+        assert!(
+            winds.iter().zip(expected).all(|(wind, expected)| (wind - expected).abs() < 1e-3),
+            "{winds:?}"
+        );
+        assert!(states.iter().all(|state| (state.deficit - 64.0 * (state.wind / 60.0).powi(2)).abs() < 1e-9));
+        // A record that decays faster is left alone, and a storm that begins over land has no landfall.
+        let mut faster = vec![fix(0.0, 27.0, -79.9, 60.0), fix(120.0, 27.0, -80.5, 20.0)];
+        let mut inland = vec![fix(0.0, 27.0, -80.5, 60.0), fix(120.0, 27.0, -81.0, 60.0)];
+        let as_recorded = (faster.clone(), inland.clone());
+        decay(&mut faster, &Land::Outline);
+        decay(&mut inland, &Land::Outline);
+        assert_eq!((faster, inland), as_recorded);
+    }
+
+    #[test]
+    fn samples_have_the_deviations_asked_for_and_winds_keep_their_mean() {
+        let (model, schedule) = (model(), Schedule::new([1, 2]));
+        let drawn: Vec<Drawn> =
+            (1..20_000).map(|sample| Drawn::of(&model, &schedule, "AL041992", sample)).collect();
+        let n = drawn.len() as f64;
+        let moments = |of: &dyn Fn(&Drawn) -> f64| {
+            let mean = drawn.iter().map(of).sum::<f64>() / n;
+            (
+                mean,
+                (drawn.iter().map(|drawn| (of(drawn) - mean) * (of(drawn) - mean)).sum::<f64>() / n).sqrt(),
+            )
+        };
+        for of in [&(|drawn: &Drawn| drawn.north) as &dyn Fn(&Drawn) -> f64, &|drawn| drawn.east] {
+            let (mean, deviation) = moments(of);
+            assert!(
+                mean.abs() < 5.0 * 50.0 / n.sqrt()
+                    && (deviation - 50.0).abs() < 5.0 * 50.0 / (2.0 * n).sqrt()
+            );
+        }
+        // The deviation of a lognormal with mean one is √(e^σ² − 1): 0.2020 and 0.3069.
+        for (of, expected) in [
+            (&(|drawn: &Drawn| drawn.wind) as &dyn Fn(&Drawn) -> f64, 0.2020),
+            (&|drawn| drawn.radius, 0.3069),
+        ] {
+            let (mean, deviation) = moments(of);
+            assert!((mean - 1.0).abs() < 5.0 * expected / n.sqrt(), "{mean}");
+            assert!((deviation / expected - 1.0).abs() < 0.05, "{deviation}");
+        }
+        let other = Drawn::of(&model, &schedule, "AL051992", 1);
+        assert_ne!(other.north, drawn[0].north);
+        let recorded = Drawn::of(&model, &schedule, "AL041992", 0);
+        assert_eq!((recorded.north, recorded.east, recorded.wind, recorded.radius), (0.0, 0.0, 1.0, 1.0));
+    }
+
+    #[test]
+    fn a_track_keeps_its_recorded_points_and_no_step_is_longer_than_asked() {
+        let drawn = Drawn::of(&model(), &Schedule::new([1, 2]), "A", 0);
+        let fixes =
+            [fix(0.0, 20.0, 179.0, 40.0), fix(145.0, 21.0, 181.0, 50.0), fix(150.0, 21.2, 181.5, 51.0)];
+        let states = interpolated(&fixes, 60.0, &drawn);
+        let minutes: Vec<f64> = states.iter().map(|state| state.minutes.round()).collect();
+        assert_eq!(minutes, [0.0, 48.0, 97.0, 145.0, 150.0]);
+        assert!(fixes.iter().all(|fix| states.contains(fix)));
+        assert!((states[1].lon - (179.0 + 2.0 / 3.0)).abs() < 1e-12);
+    }
+
+    #[test]
+    fn the_strongest_wind_of_a_node_is_the_recorded_one_at_the_recorded_radius() {
+        // Moving north at 5 m/s, 60 m/s at 40 km, 64 hPa: B = (55 / 0.9)² e 1.15 / 6400 = 1.824, not bounded.
+        let node = node(&model().wind, &fix(0.0, 25.0, -80.0, 60.0), [0.0, 5.0], 0.0);
+        assert!((node.exponent - 1.8242).abs() < 1e-3);
+        let degrees = 40_000.0 / (EARTH_RADIUS_M * RADIANS);
+        let at = |east: f64, north: f64| {
+            let place = unit_vector(25.0 + north * degrees, -80.0 + east * degrees / (25.0 * RADIANS).cos());
+            super::super::wind::squared(&node, 3e5, place).sqrt()
+        };
+        // To the right of the motion both add; to the left they do not; Coriolis takes about 1 m/s.
+        assert!((at(1.0, 0.0) - 60.0).abs() < 1.5, "{}", at(1.0, 0.0));
+        assert!((at(-1.0, 0.0) - 50.0).abs() < 1.5, "{}", at(-1.0, 0.0));
+    }
+}
