@@ -18,24 +18,24 @@ use tessera_protocol::video::Task;
 
 /// The order in which shards of a stage are computed.
 #[derive(Clone, Copy, Debug)]
-pub enum Order {
+pub(crate) enum Order {
     Forward,
     Backward,
 }
 
 /// A finished job: its document and where its files are.
-pub struct Done {
-    pub document: Value,
+pub(crate) struct Done {
+    pub(crate) document: Value,
     /// The product stages of the job in order, with each shard's head.
-    pub products: Vec<Vec<ProductRef>>,
-    pub output: PathBuf,
-    pub digest: Digest,
+    pub(crate) products: Vec<Vec<ProductRef>>,
+    pub(crate) output: PathBuf,
+    pub(crate) digest: Digest,
     store: Store,
 }
 
 impl Done {
     /// A file of a shard's product.
-    pub fn file(&self, stage: usize, shard: usize, name: &str) -> Vec<u8> {
+    pub(crate) fn file(&self, stage: usize, shard: usize, name: &str) -> Vec<u8> {
         let bytes = std::fs::read(self.store.path(&self.products[stage][shard].blake3)).unwrap();
         ProductView::decode(&bytes).unwrap().file(name).unwrap().to_vec()
     }
@@ -59,7 +59,7 @@ impl Store {
 }
 
 /// Runs a job over a source; what is wrong with it otherwise.
-pub fn job(source: &Path, params: Value, order: Order) -> Result<Done, String> {
+pub(crate) fn job(source: &Path, params: Value, order: Order) -> Result<Done, String> {
     let encoder = Encoder::find().expect("scripts/setup installs ffmpeg");
     let store = Store { folder: tempfile::tempdir().unwrap() };
     let scratch = tempfile::tempdir().unwrap();
@@ -141,21 +141,21 @@ fn stage(
 }
 
 /// A folder with clips made by FFmpeg itself.
-pub struct Clips {
+pub(crate) struct Clips {
     folder: TempDir,
 }
 
 impl Clips {
-    pub fn new() -> Clips {
+    pub(crate) fn new() -> Clips {
         Clips { folder: tempfile::tempdir().unwrap() }
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     /// Runs `ffmpeg` with arguments separated by spaces; the last is the file it makes.
-    pub fn make(&self, arguments: &str) -> PathBuf {
+    pub(crate) fn make(&self, arguments: &str) -> PathBuf {
         let name = arguments.split_whitespace().last().unwrap();
         let mut command = Command::new("ffmpeg");
         command.args(["-hide_banner", "-nostdin", "-v", "error", "-y"]).args(arguments.split_whitespace());
@@ -166,14 +166,14 @@ impl Clips {
 }
 
 /// What a program says.
-pub fn say<A: AsRef<OsStr>>(program: &str, arguments: &[A]) -> String {
+pub(crate) fn say<A: AsRef<OsStr>>(program: &str, arguments: &[A]) -> String {
     let output = Command::new(program).args(arguments).output().unwrap();
     assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 
 /// When the frames of a file's video are shown, in order. *Units*: seconds.
-pub fn shown(file: &Path) -> Vec<f64> {
+pub(crate) fn shown(file: &Path) -> Vec<f64> {
     let entries =
         ["-v", "error", "-select_streams", "v:0", "-show_entries", "packet=pts_time", "-of", "csv=p=0"];
     let arguments: Vec<&OsStr> = entries.iter().map(OsStr::new).chain([file.as_os_str()]).collect();
@@ -185,7 +185,7 @@ pub fn shown(file: &Path) -> Vec<f64> {
 }
 
 /// The likeness of each frame of two files, by number, after a filter on the second.
-pub fn likeness(made: &Path, source: &Path, filter: &str) -> Vec<f64> {
+pub(crate) fn likeness(made: &Path, source: &Path, filter: &str) -> Vec<f64> {
     let graph = format!(
         "[0:v:0]settb=1/1000,setpts=N[a];[1:v:0]{filter},settb=1/1000,setpts=N[b];[a][b]ssim=stats_file=-:shortest=1"
     );
@@ -217,7 +217,7 @@ pub fn likeness(made: &Path, source: &Path, filter: &str) -> Vec<f64> {
 }
 
 /// An audio stream of a file as samples of one channel at 48 kHz.
-pub fn samples(file: &Path, stream: usize) -> Vec<i16> {
+fn samples(file: &Path, stream: usize) -> Vec<i16> {
     let output = Command::new("ffmpeg")
         .args(["-v", "error", "-i"])
         .arg(file)
@@ -228,10 +228,27 @@ pub fn samples(file: &Path, stream: usize) -> Vec<i16> {
     output.stdout.as_chunks::<2>().0.iter().map(|pair| i16::from_le_bytes(*pair)).collect()
 }
 
-/// By how many samples the second is later than the first, where both are noise, by their correlation.
-pub fn delay(first: &[i16], second: &[i16], at: usize) -> i64 {
+/// How much later the second file's sound is heard than the first's, each counted from its first frame, by
+/// their correlation. Both are noise. *Units*: samples.
+pub(crate) fn delay(first: &Path, second: &Path, stream: usize) -> i64 {
+    let [heard, heard_then] = [first, second].map(|file| samples(file, stream));
+    let at = 100_000;
     let product = |lag: i64| -> i64 {
-        (0..4_000).map(|i| i64::from(first[at + i]) * i64::from(second[(at as i64 + lag) as usize + i])).sum()
+        let shifted = &heard_then[(at as i64 + lag) as usize..];
+        heard[at..at + 2_000].iter().zip(shifted).map(|(a, b)| i64::from(*a) * i64::from(*b)).sum()
     };
-    (-4_000..4_000).max_by_key(|lag| product(*lag)).unwrap()
+    let later = (-20_000..20_000).max_by_key(|lag| product(*lag)).unwrap();
+    later + begins(second, stream) - begins(first, stream)
+}
+
+/// When the first sample of an audio stream is heard, counted from the first frame. *Units*: samples.
+fn begins(file: &Path, stream: usize) -> i64 {
+    let stream = format!("a:{stream}");
+    let entries =
+        ["-v", "error", "-read_intervals", "%+#8", "-show_entries", "frame=pts_time", "-of", "csv=p=0"];
+    let mut arguments: Vec<&OsStr> = entries.iter().map(OsStr::new).collect();
+    arguments.extend([OsStr::new("-select_streams"), OsStr::new(&stream), file.as_os_str()]);
+    let said = say("ffprobe", &arguments);
+    let first = said.lines().find_map(|line| line.trim_end_matches(',').parse::<f64>().ok()).unwrap();
+    ((first - shown(file)[0]) * 48_000.0).round() as i64
 }
