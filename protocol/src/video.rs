@@ -158,6 +158,8 @@ pub struct SurveyTask {
 /// How pictures are made and encoded.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct Recipe {
+    /// The number of the video stream in the source.
+    pub stream: u32,
     /// By which encoder.
     pub codec: VideoCodec,
     /// Position in [`crate::spec::H264_PRESETS`], or the number of SVT-AV1.

@@ -3,6 +3,7 @@ use alloc::vec;
 
 fn recipe() -> Recipe {
     Recipe {
+        stream: 0,
         codec: VideoCodec::H264,
         preset: 5,
         rate: Rate::Crf(23),

@@ -1,0 +1,233 @@
+//! The build of FFmpeg on this machine: where it is, what it can do and which other builds give its bytes.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use tessera_protocol::video::{AudioCodec, Metric, VideoCodec};
+
+use crate::child::{self, Limits};
+
+/// Raised whenever a command line of this crate changes what comes out: agents of another recipe are of
+/// another build.
+const RECIPE: u32 = 1;
+
+/// Libraries that decide a bit of what comes out: those that read, decode, filter and encode, and the
+/// mathematics that rate control and audio call.
+const DECISIVE: [&str; 16] = [
+    "libavcodec",
+    "libavfilter",
+    "libavformat",
+    "libavutil",
+    "libswresample",
+    "libswscale",
+    "libpostproc",
+    "libx264",
+    "libSvtAv1Enc",
+    "libopus",
+    "libdav1d",
+    "libaom",
+    "libvpx",
+    "libvmaf",
+    "libm.",
+    "libc.",
+];
+
+/// How a child is kept from the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Confinement {
+    /// It has a network of its own in which there is nothing.
+    Namespace,
+    /// The system refuses namespaces to this user: FFmpeg itself is told to open files only.
+    Protocols,
+}
+
+/// A build of FFmpeg that was found.
+#[derive(Clone, Debug)]
+pub struct Encoder {
+    pub(crate) ffmpeg: PathBuf,
+    pub(crate) ffprobe: PathBuf,
+    version: String,
+    build: blake3::Hash,
+    encoders: Vec<String>,
+    filters: Vec<String>,
+    pub(crate) confinement: Confinement,
+    /// What a child may take.
+    pub limits: Limits,
+}
+
+/// Why no build of FFmpeg can be used.
+#[derive(Debug)]
+pub enum FindError {
+    /// There is no such program on the path.
+    Missing(&'static str),
+    /// It does not run.
+    Broken(&'static str),
+    /// The libraries that it loads cannot be listed, and so its build cannot be named.
+    Libraries,
+    /// A program or library cannot be read.
+    Io(std::io::Error),
+}
+
+impl fmt::Display for FindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FindError::Missing(program) => {
+                write!(f, "{program} is not on the path: install FFmpeg (Debian: apt-get install ffmpeg)")
+            }
+            FindError::Broken(program) => write!(f, "{program} does not run: install FFmpeg anew"),
+            FindError::Libraries => {
+                f.write_str("the libraries of ffmpeg cannot be listed with ldd, and so its build has no name")
+            }
+            FindError::Io(error) => write!(f, "a program or library of FFmpeg cannot be read: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for FindError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            FindError::Io(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl Encoder {
+    /// The build on the path. Reads its programs and libraries whole: about a tenth of a second.
+    pub fn find() -> Result<Encoder, FindError> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let on_path = |program: &'static str| {
+            let candidates = std::env::split_paths(&path).map(|folder| folder.join(program));
+            candidates.into_iter().find(|file| file.is_file()).ok_or(FindError::Missing(program))
+        };
+        Encoder::at(&on_path("ffmpeg")?, &on_path("ffprobe")?)
+    }
+
+    /// The build whose programs lie there.
+    pub fn at(ffmpeg: &Path, ffprobe: &Path) -> Result<Encoder, FindError> {
+        let [ffmpeg, ffprobe] = [ffmpeg, ffprobe].map(Path::canonicalize);
+        let (ffmpeg, ffprobe) = (ffmpeg.map_err(FindError::Io)?, ffprobe.map_err(FindError::Io)?);
+        let version = say(&ffmpeg, &["-version"]).ok_or(FindError::Broken("ffmpeg"))?;
+        say(&ffprobe, &["-version"]).ok_or(FindError::Broken("ffprobe"))?;
+        let confinement = match child::can_unshare(&ffmpeg) {
+            true => Confinement::Namespace,
+            false => Confinement::Protocols,
+        };
+        let list = |what| say(&ffmpeg, &["-hide_banner", what]).ok_or(FindError::Broken("ffmpeg"));
+        Ok(Encoder {
+            version: version.lines().next().unwrap_or_default().to_owned(),
+            build: build(&ffmpeg, &ffprobe)?,
+            encoders: second_words(&list("-encoders")?),
+            filters: second_words(&list("-filters")?),
+            ffmpeg,
+            ffprobe,
+            confinement,
+            limits: Limits::default(),
+        })
+    }
+
+    /// Which build it is: 16 hex digits. Two machines whose builds have one name make the same bytes.
+    pub fn build(&self) -> String {
+        self.build.to_hex()[..16].to_owned()
+    }
+
+    /// The kernel that an agent with this build offers.
+    pub fn kernel(&self) -> String {
+        format!("video:{}", self.build())
+    }
+
+    /// What FFmpeg says of itself, for people.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// How its children are kept from the network.
+    pub fn confinement(&self) -> Confinement {
+        self.confinement
+    }
+
+    /// Whether it has what encodes so.
+    pub fn can_encode(&self, codec: VideoCodec) -> bool {
+        self.has_encoder(match codec {
+            VideoCodec::H264 => "libx264",
+            VideoCodec::Av1 => "libsvtav1",
+        })
+    }
+
+    /// Whether it has what encodes so.
+    pub fn can_encode_audio(&self, codec: AudioCodec) -> bool {
+        self.has_encoder(match codec {
+            AudioCodec::Aac => "aac",
+            AudioCodec::Opus => "libopus",
+        })
+    }
+
+    /// Whether it has what measures so.
+    pub fn can_measure(&self, metric: Metric) -> bool {
+        let filter = match metric {
+            Metric::Ssim => "ssim",
+            Metric::Vmaf => "libvmaf",
+        };
+        self.filters.iter().any(|name| name == filter)
+    }
+
+    fn has_encoder(&self, name: &str) -> bool {
+        self.encoders.iter().any(|encoder| encoder == name)
+    }
+}
+
+/// What a program says, if it runs.
+fn say(program: &Path, arguments: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(arguments).env_clear().stdin(Stdio::null()).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// The names in FFmpeg's tables: flags, name, description.
+fn second_words(table: &str) -> Vec<String> {
+    table.lines().filter_map(|line| line.split_whitespace().nth(1)).map(str::to_owned).collect()
+}
+
+/// Names a build: architecture, recipe, and name and content of each program and library that decides.
+fn build(ffmpeg: &Path, ffprobe: &Path) -> Result<blake3::Hash, FindError> {
+    let mut files: BTreeMap<String, PathBuf> = BTreeMap::new();
+    for (name, program) in [("ffmpeg", ffmpeg), ("ffprobe", ffprobe)] {
+        files.insert(name.to_owned(), program.to_owned());
+        files.extend(libraries(program)?);
+    }
+    let mut all = blake3::Hasher::new_derive_key("tessera 2026-11-21 build of the video encoder");
+    all.update(&RECIPE.to_le_bytes());
+    all.update(std::env::consts::ARCH.as_bytes());
+    for (name, path) in files {
+        let mut one = blake3::Hasher::new();
+        let mut file = File::open(&path).map_err(FindError::Io)?;
+        std::io::copy(&mut file, &mut one).map_err(FindError::Io)?;
+        all.update(&(name.len() as u64).to_le_bytes());
+        all.update(name.as_bytes());
+        all.update(one.finalize().as_bytes());
+    }
+    Ok(all.finalize())
+}
+
+/// The decisive libraries that a program loads, as the loader resolves them for a child of ours.
+fn libraries(program: &Path) -> Result<BTreeMap<String, PathBuf>, FindError> {
+    let program = program.to_string_lossy();
+    let output = Command::new("ldd").arg(&*program).env_remove("LD_LIBRARY_PATH").env("LC_ALL", "C").output();
+    let output = output.map_err(|_| FindError::Libraries)?;
+    let listed = String::from_utf8_lossy(&output.stdout);
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        let alone = [&*listed, &*said].iter().any(|text| text.contains("not a dynamic executable"));
+        return if alone { Ok(BTreeMap::new()) } else { Err(FindError::Libraries) };
+    }
+    // `libx264.so.164 => /lib/x86_64-linux-gnu/libx264.so.164 (0x00007f…)`
+    let resolved = listed.lines().filter_map(|line| {
+        let (name, rest) = line.trim().split_once(" => ")?;
+        let path = rest.split(" (").next()?.trim();
+        let decides = DECISIVE.iter().any(|prefix| name.starts_with(prefix));
+        decides.then(|| (name.to_owned(), PathBuf::from(path)))
+    });
+    Ok(resolved.collect())
+}
