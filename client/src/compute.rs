@@ -427,7 +427,7 @@ mod tests {
             compute(&manifest, &setting, &NoInputs, &mut keep, &|_, _| {}, &stop).unwrap();
             let vectors = Vectors { key: [3, 4], rounds: 2 };
             let looked = |file: &[u8]| {
-                look(&manifest, Isa::detect(), &none, &mut &file[..], vectors, &|| false).unwrap()
+                look(&manifest, Isa::detect(), &none, &mut &file[..], vectors, 2, &|| false).unwrap()
             };
             assert!(matches!(looked(&file), Look::Consistent { .. }));
             // Row 1,999, column 17, in the middle of its bits.
@@ -440,7 +440,7 @@ mod tests {
         }
         let small = product(100, false);
         let vectors = Vectors { key: [3, 4], rounds: 2 };
-        let look = look(&small, Isa::detect(), &none, &mut &b""[..], vectors, &|| false).unwrap();
+        let look = look(&small, Isa::detect(), &none, &mut &b""[..], vectors, 2, &|| false).unwrap();
         assert_eq!(look, Look::NotWorthIt);
     }
 

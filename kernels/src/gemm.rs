@@ -1,8 +1,8 @@
 //! Matrix products: `C = alpha * op(A) * op(B) + beta * C`, the same bits on every machine.
 //!
 //! Owns the definition of an element, dense `f32` and `f64` products ([`gemm`]), their triangles
-//! ([`syrk`]), and a check that is cheaper than the product ([`freivalds`]). It starts no threads but
-//! uses those it is given.
+//! ([`syrk`]), and a check that is cheaper than the product ([`freivalds`]). It starts no threads:
+//! whoever has many computes tiles side by side.
 //!
 //! # The definition
 //!
@@ -14,7 +14,7 @@
 //! P0  = alpha * acc                           the panel that starts at 0, when beta = 0: C is not read
 //! P0  = fma(alpha, acc, beta * C[i,j])        otherwise; beta * C is rounded first
 //! Pp  = alpha * acc                           every later panel
-//! C'  = ((P0 + P1) + P2) + …                  each addition rounded: add_panel
+//! C'  = ((P0 + P1) + P2) + …                  each addition rounded, by whoever gathers the panels
 //! ```
 //!
 //! One panel is the whole of `k` unless a plan says otherwise. Shape of tiles, blocks, packing,
@@ -33,8 +33,6 @@ mod view;
 
 use std::fmt;
 use std::ops::Range;
-
-use rayon::prelude::*;
 
 use blocked::{Block, Out, Region};
 pub use element::Element;
@@ -145,19 +143,7 @@ pub fn gemm<T: Element>(
     out: &mut [T],
     cancelled: &dyn Fn() -> bool,
 ) -> Result<(), GemmError> {
-    alone(isa, product, k, None, out, cancelled)
-}
-
-/// As [`gemm`], on all threads of a pool. The bits are the same.
-pub fn gemm_on<T: Element>(
-    pool: &rayon::ThreadPool,
-    isa: Isa,
-    product: &Product<'_, T>,
-    k: Range<usize>,
-    out: &mut [T],
-    cancelled: &(dyn Fn() -> bool + Sync),
-) -> Result<(), GemmError> {
-    together(pool, isa, product, k, None, out, cancelled)
+    compute(isa, product, k, None, out, cancelled)
 }
 
 /// Which half of a symmetric result is computed; both hold the diagonal.
@@ -184,44 +170,10 @@ pub fn syrk<T: Element>(
     out: &mut [T],
     cancelled: &dyn Fn() -> bool,
 ) -> Result<(), GemmError> {
-    alone(isa, product, k, Some(triangle), out, cancelled)
+    compute(isa, product, k, Some(triangle), out, cancelled)
 }
 
-/// As [`syrk`], on all threads of a pool. The bits are the same.
-pub fn syrk_on<T: Element>(
-    pool: &rayon::ThreadPool,
-    isa: Isa,
-    product: &Product<'_, T>,
-    triangle: Triangle,
-    k: Range<usize>,
-    out: &mut [T],
-    cancelled: &(dyn Fn() -> bool + Sync),
-) -> Result<(), GemmError> {
-    together(pool, isa, product, k, Some(triangle), out, cancelled)
-}
-
-/// Adds a later panel to the sum of those before it, each addition rounded.
-///
-/// *Order*: panels ascending. *Shape*: both are row-major with so many columns.
-///
-/// *Errors*: [`GemmError::NotFinite`] if a sum is, [`GemmError::Shape`].
-pub fn add_panel<T: Element>(sum: &mut [T], panel: &[T], cols: usize) -> Result<(), GemmError> {
-    if !crate::isa::floating_point_is_standard() {
-        return Err(GemmError::FloatingPointMode);
-    }
-    if sum.len() != panel.len() {
-        let [expected, found] = [[1, sum.len()], [1, panel.len()]];
-        return Err(GemmError::Shape { operand: "the panel", expected, found });
-    }
-    let mut finite = true;
-    for (sum, panel) in sum.iter_mut().zip(panel) {
-        *sum = sum.plus(*panel);
-        finite &= sum.finite();
-    }
-    if finite { Ok(()) } else { Err(not_finite(sum, cols)) }
-}
-
-fn alone<T: Element>(
+fn compute<T: Element>(
     isa: Isa,
     product: &Product<'_, T>,
     k: Range<usize>,
@@ -230,63 +182,10 @@ fn alone<T: Element>(
     cancelled: &dyn Fn() -> bool,
 ) -> Result<(), GemmError> {
     check(product, &k, triangle, out.len())?;
-    let region = triangle.map_or(Region::All, |triangle| Region::Of(triangle, [0, 0]));
+    let region = triangle.map_or(Region::All, Region::Of);
     let whole = Out::new(out, product.rows(), product.cols());
     let finite = blocked::compute(Block { isa, product: *product, k, region, out: whole }, cancelled)?;
     if finite { Ok(()) } else { Err(not_finite(out, product.cols())) }
-}
-
-fn together<T: Element>(
-    pool: &rayon::ThreadPool,
-    isa: Isa,
-    product: &Product<'_, T>,
-    k: Range<usize>,
-    triangle: Option<Triangle>,
-    out: &mut [T],
-    cancelled: &(dyn Fn() -> bool + Sync),
-) -> Result<(), GemmError> {
-    if pool.current_num_threads() == 1 {
-        return pool.install(|| alone(isa, product, k, triangle, out, &|| cancelled()));
-    }
-    check(product, &k, triangle, out.len())?;
-    let (rows, cols) = pieces([product.rows(), product.cols()], pool.current_num_threads());
-    let outs = Out::new(out, product.rows(), product.cols()).cut(&rows, &cols);
-    let places = rows.iter().flat_map(|rows| cols.iter().map(move |cols| (rows.clone(), cols.clone())));
-    let blocks: Vec<Block<'_, T>> = places
-        .zip(outs)
-        .map(|((rows, cols), out)| {
-            let corner = [rows.start, cols.start];
-            let region = triangle.map_or(Region::All, |triangle| Region::Of(triangle, corner));
-            Ok(Block { isa, product: product.tile(rows, cols)?, k: k.clone(), region, out })
-        })
-        .collect::<Result<_, GemmError>>()?;
-    let results: Vec<Result<bool, GemmError>> = pool
-        .install(|| blocks.into_par_iter().map(|block| blocked::compute(block, &|| cancelled())).collect());
-    let mut finite = true;
-    for result in results {
-        finite &= result?;
-    }
-    if finite { Ok(()) } else { Err(not_finite(out, product.cols())) }
-}
-
-/// Columns of the widest micro-kernel's tile; its rows divide it too.
-const TILE_COLS_MAX: usize = 48;
-
-/// Two pieces a thread, so that one that is held up does not hold up all, as square as can be: a piece
-/// packs its rows and columns, so their sum is what it pays beside the arithmetic.
-fn pieces([rows, cols]: [usize; 2], threads: usize) -> (Vec<Range<usize>>, Vec<Range<usize>>) {
-    let count = 2 * threads;
-    let grids = (1..=count).map(|down| [down, count.div_ceil(down)]);
-    let cost = |[down, across]: &[usize; 2]| rows / down + cols / across;
-    let [down, across] = grids.min_by_key(cost).unwrap_or([1, 1]);
-    let cut = |all: usize, parts: usize| {
-        // Whole tiles, so that only the last piece has an edge.
-        let share =
-            all.div_ceil(parts).div_ceil(TILE_COLS_MAX).saturating_sub(1) * TILE_COLS_MAX + TILE_COLS_MAX;
-        let starts = (0..all).step_by(share);
-        starts.map(|start| start..if all - start < share { all } else { start + share }).collect()
-    };
-    (cut(rows, down), cut(cols, across))
 }
 
 fn check<T: Element>(

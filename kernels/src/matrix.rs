@@ -196,15 +196,26 @@ impl Prepared {
     ///
     /// *Errors*: [`KernelError::Task`] past the last block.
     pub fn block(&self, block: u64) -> Result<BlockTerms<'_>, KernelError> {
-        let block = self.task.block(block).ok_or(KernelError::Task)?;
+        self.of(&self.task.block(block).ok_or(KernelError::Task)?)
+    }
+
+    /// What the whole result is made of, as one block.
+    ///
+    /// *Errors*: [`KernelError::Task`] if its matrices do not fit together.
+    pub fn whole(&self) -> Result<BlockTerms<'_>, KernelError> {
+        let [rows, cols, terms] = self.task.shape();
+        self.of(&Block { tile: 0, panel: 0, rows: 0..rows, cols: 0..cols, terms: 0..terms })
+    }
+
+    fn of(&self, block: &Block) -> Result<BlockTerms<'_>, KernelError> {
         if self.task.double {
             let c = self.c.as_ref().map(|c| c.f64()).transpose()?;
             let factors = [self.task.alpha, self.task.beta];
-            self.terms(&block, factors, self.a.f64()?, self.b.f64()?, c).map(BlockTerms::F64)
+            self.terms(block, factors, self.a.f64()?, self.b.f64()?, c).map(BlockTerms::F64)
         } else {
             let c = self.c.as_ref().map(|c| c.f32()).transpose()?;
             let factors = [self.task.alpha as f32, self.task.beta as f32];
-            self.terms(&block, factors, self.a.f32()?, self.b.f32()?, c).map(BlockTerms::F32)
+            self.terms(block, factors, self.a.f32()?, self.b.f32()?, c).map(BlockTerms::F32)
         }
     }
 

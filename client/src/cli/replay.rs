@@ -54,7 +54,7 @@ pub(super) fn replay(hub: &Hub, command: &Replay) -> Result<(), Failure> {
     let spec = JobSpec::from_json(&hub.manifest(&view)?).map_err(Failure::Manifest)?;
     let manifest = Manifest::recovered(spec).map_err(Failure::Manifest)?;
     let interrupted: Arc<AtomicBool> = attend::interrupts()?;
-    if command.quick && quick(hub, command, &manifest, &interrupted)? {
+    if command.quick && quick(hub, command, &manifest, threads, &interrupted)? {
         return Ok(());
     }
     let begun = Instant::now();
@@ -98,6 +98,7 @@ fn quick(
     hub: &Hub,
     command: &Replay,
     manifest: &Manifest,
+    threads: usize,
     interrupted: &AtomicBool,
 ) -> Result<bool, Failure> {
     let mut key = [0; 8];
@@ -112,7 +113,7 @@ fn quick(
     let input = |blake3| fetch(hub, manifest, blake3);
     let stop = || interrupted.load(std::sync::atomic::Ordering::Relaxed);
     let mut file = hub.output(command.id)?;
-    match look(manifest, Isa::detect(), &input, &mut file, vectors, &stop)? {
+    match look(manifest, Isa::detect(), &input, &mut file, vectors, threads, &stop)? {
         Look::NotWorthIt => {
             eprintln!("below {SIDE_MIN} a quick look is not cheaper: computing the job again");
             Ok(false)

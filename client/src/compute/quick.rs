@@ -1,15 +1,14 @@
 //! A quick look at a matrix product: Freivalds' vectors instead of the product.
 //!
-//! Owns the walk over a result file, tile by tile. It sees errors that rounding cannot explain, for a small part
+//! Owns the walk over a result file, a row of tiles after another. It sees errors that rounding cannot explain, for a small part
 //! of what the product cost; only computing again compares bits.
 
 use std::io::Read;
-use std::sync::Arc;
 
-use tessera_kernels::gemm::freivalds::{Vectors, Verdict, check};
-use tessera_kernels::gemm::{Element, Triangle};
+use tessera_kernels::gemm::freivalds::{Band, Check, Vectors, Verdict};
+use tessera_kernels::gemm::{Element, GemmError, Triangle};
 use tessera_kernels::isa::Isa;
-use tessera_kernels::matrix::{self, BlockTerms, Prepared, Terms};
+use tessera_kernels::matrix::{self, BlockTerms, Terms};
 use tessera_planners::{Plan, npy_header};
 use tessera_protocol::matrix::Task;
 use tessera_protocol::spec::Manifest;
@@ -33,7 +32,7 @@ pub enum Look {
     Wrong {
         /// Of the result.
         row: u64,
-        /// First column of the tile.
+        /// First column of the group of them that a vector adds up.
         col: u64,
         /// How far the row is from where it should be.
         residual: f64,
@@ -44,14 +43,15 @@ pub enum Look {
     NotTheFile,
 }
 
-/// Looks at a matrix job's result file. The vectors' key must be one that nobody could know who computed it.
+/// Looks at a matrix job's result file on so many threads. The vectors' key must be one that nobody could know who computed it.
 pub fn look(
     manifest: &Manifest,
     isa: Isa,
     input: &FindInput<'_>,
     file: &mut dyn Read,
     vectors: Vectors,
-    cancelled: &dyn Fn() -> bool,
+    threads: usize,
+    cancelled: &(dyn Fn() -> bool + Sync),
 ) -> Result<Look, ComputeError> {
     let plan = Plan::new(manifest, 0).map_err(ComputeError::Plan)?;
     let Some(task) = plan.matrix().cloned().filter(|task| task.shape().iter().all(|side| *side >= SIDE_MIN))
@@ -65,75 +65,88 @@ pub fn look(
     if file.read_exact(&mut header).is_err() || header != expected {
         return Ok(Look::NotTheFile);
     }
-    for row in 0..task.tiles()[0] {
-        let height = task.tile[0].min(rows - row * task.tile[0]);
-        let mut band = vec![0; (height * cols * task.element_bytes()) as usize];
-        if file.read_exact(&mut band).is_err() {
-            return Ok(Look::NotTheFile);
-        }
-        for tile in task.tiles_of_row(row).0 {
-            if let Some(wrong) = look_at_tile(&prepared, &task, tile, &band, isa, vectors, cancelled)? {
+    let terms = prepared.whole().map_err(ComputeError::Matrix)?;
+    let job = Job { task: &task, isa, vectors, threads, cancelled };
+    match terms {
+        BlockTerms::F32(terms) => job.look(&terms, file, f32::from_le_bytes),
+        BlockTerms::F64(terms) => job.look(&terms, file, f64::from_le_bytes),
+    }
+}
+
+/// How the look is taken.
+struct Job<'a> {
+    task: &'a Task,
+    isa: Isa,
+    vectors: Vectors,
+    threads: usize,
+    cancelled: &'a (dyn Fn() -> bool + Sync),
+}
+
+impl Job<'_> {
+    /// Reads a row of tiles after another, and checks each on all threads.
+    fn look<T: Element, const BYTES: usize>(
+        &self,
+        terms: &Terms<'_, T>,
+        file: &mut dyn Read,
+        element: fn([u8; BYTES]) -> T,
+    ) -> Result<Look, ComputeError> {
+        let task = self.task;
+        let [rows, cols, _] = task.shape();
+        let (panels, strip) = (task.panels() as usize, task.tile[1] as usize);
+        let check = Check::new(self.isa, terms.product, panels, strip, self.vectors, self.cancelled)
+            .map_err(failed)?;
+        for row in 0..task.tiles()[0] {
+            let first = row * task.tile[0];
+            let height = task.tile[0].min(rows - first);
+            let mut bytes = vec![0; (height * cols) as usize * BYTES];
+            if file.read_exact(&mut bytes).is_err() {
+                return Ok(Look::NotTheFile);
+            }
+            // Of a symmetric result the other half is not computed.
+            let given = match terms.half {
+                Some(Triangle::Lower) => 0..(first + height) as usize,
+                Some(Triangle::Upper) => first as usize..cols as usize,
+                None => 0..cols as usize,
+            };
+            let lines = bytes.chunks_exact(cols as usize * BYTES);
+            let lines = lines.flat_map(|line| &line.as_chunks().0[given.clone()]);
+            let elements: Vec<T> = lines.map(|bytes| element(*bytes)).collect();
+            let band = Band { first: first as usize, cols: given, elements: &elements, half: terms.half };
+            if let Some(wrong) = self.look_at_band(&check, &band, height as usize)? {
                 return Ok(wrong);
             }
         }
+        Ok(Look::Consistent { tiles: task.tile_count() })
     }
-    Ok(Look::Consistent { tiles: task.tile_count() })
+
+    /// Each thread takes its share of the rows; of what they find, the first row counts.
+    fn look_at_band<T: Element>(
+        &self,
+        check: &Check<'_, T>,
+        band: &Band<'_, T>,
+        height: usize,
+    ) -> Result<Option<Look>, ComputeError> {
+        let share = height.div_ceil(self.threads.max(1));
+        let verdicts = std::thread::scope(|scope| {
+            let starts = (band.first..band.first + height).step_by(share);
+            let threads = starts.map(|start| {
+                let rows = start..(start + share).min(band.first + height);
+                scope.spawn(move || check.rows(band, rows, self.cancelled))
+            });
+            let threads: Vec<_> = threads.collect();
+            let joined = threads.into_iter().map(|thread| thread.join());
+            joined.collect::<Result<Vec<_>, _>>()
+        });
+        let verdicts = verdicts.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        for verdict in verdicts {
+            if let Verdict::Inconsistent { row, col, residual, bound } = verdict.map_err(failed)? {
+                return Ok(Some(Look::Wrong { row: row as u64, col: col as u64, residual, bound }));
+            }
+        }
+        Ok(None)
+    }
 }
 
-fn look_at_tile(
-    prepared: &Prepared,
-    task: &Arc<Task>,
-    tile: u64,
-    band: &[u8],
-    isa: Isa,
-    vectors: Vectors,
-    cancelled: &dyn Fn() -> bool,
-) -> Result<Option<Look>, ComputeError> {
-    let block = task.block(tile * task.panels()).ok_or(ComputeError::Task)?;
-    let [_, cols, _] = task.shape();
-    let cut = |range: &std::ops::Range<u64>| {
-        (range.start * task.element_bytes()) as usize..(range.end * task.element_bytes()) as usize
-    };
-    let lines = band.chunks_exact((cols * task.element_bytes()) as usize).map(|line| &line[cut(&block.cols)]);
-    let panels = task.panels() as usize;
-    let verdict = match prepared.block(tile * task.panels()).map_err(ComputeError::Matrix)? {
-        BlockTerms::F32(terms) => {
-            let elements = lines.flat_map(|line| line.as_chunks().0).map(|bytes| f32::from_le_bytes(*bytes));
-            judge(isa, &terms, elements.collect(), panels, vectors, cancelled)
-        }
-        BlockTerms::F64(terms) => {
-            let elements = lines.flat_map(|line| line.as_chunks().0).map(|bytes| f64::from_le_bytes(*bytes));
-            judge(isa, &terms, elements.collect(), panels, vectors, cancelled)
-        }
-    };
-    Ok(match verdict.map_err(|error| ComputeError::Matrix(matrix::KernelError::from(error)))? {
-        Verdict::Consistent => None,
-        Verdict::Inconsistent { row, residual, bound } => {
-            Some(Look::Wrong { row: block.rows.start + row as u64, col: block.cols.start, residual, bound })
-        }
-    })
-}
-
-fn judge<T: Element>(
-    isa: Isa,
-    terms: &Terms<'_, T>,
-    mut elements: Vec<T>,
-    panels: usize,
-    vectors: Vectors,
-    cancelled: &dyn Fn() -> bool,
-) -> Result<Verdict, tessera_kernels::gemm::GemmError> {
-    // A tile on the diagonal is symmetric; the half that was not computed is the other one's mirror.
-    let side = terms.product.cols();
-    for at in 0..elements.len() {
-        let (row, col) = (at / side, at % side);
-        let mirrored = match terms.half {
-            Some(Triangle::Lower) => col > row,
-            Some(Triangle::Upper) => col < row,
-            None => false,
-        };
-        if mirrored {
-            elements[at] = elements[col * side + row];
-        }
-    }
-    check(isa, &terms.product, &elements, panels, vectors, cancelled)
+fn failed(error: GemmError) -> ComputeError {
+    ComputeError::Matrix(matrix::KernelError::from(error))
 }

@@ -19,7 +19,7 @@ const INNER_BYTES: usize = 524288;
 /// Rows of the packed block of `A`: 6 MiB, a share of the last cache; more rows pack `B` less often.
 const OUTER_ROWS: usize = 3072;
 
-/// A part of a row-major matrix that one thread writes.
+/// A row-major matrix that is written.
 pub(super) struct Out<'a, T> {
     first: *mut T,
     stride: usize,
@@ -28,31 +28,10 @@ pub(super) struct Out<'a, T> {
     borrow: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: it is an exclusive borrow of its elements, which are `Send`.
-unsafe impl<T: Send> Send for Out<'_, T> {}
-
 impl<'a, T: Element> Out<'a, T> {
     pub(super) fn new(data: &'a mut [T], rows: usize, cols: usize) -> Self {
         assert_eq!(Some(data.len()), rows.checked_mul(cols));
         Out { first: data.as_mut_ptr(), stride: cols, rows, cols, borrow: PhantomData }
-    }
-
-    /// Cuts it at these rows and columns, row of pieces after row of pieces.
-    pub(super) fn cut(self, rows: &[Range<usize>], cols: &[Range<usize>]) -> Vec<Out<'a, T>> {
-        let partition = |ranges: &[Range<usize>], all| {
-            ranges.iter().try_fold(0, |at, range| (range.start == at && range.end >= at).then_some(range.end))
-                == Some(all)
-        };
-        assert!(partition(rows, self.rows) && partition(cols, self.cols));
-        let piece = |rows: &Range<usize>, cols: &Range<usize>| Out {
-            // An empty piece may start behind the last element, so the pointer may not be `add`ed to.
-            first: self.first.wrapping_add(rows.start * self.stride + cols.start),
-            stride: self.stride,
-            rows: rows.len(),
-            cols: cols.len(),
-            borrow: PhantomData,
-        };
-        rows.iter().flat_map(|rows| cols.iter().map(move |cols| piece(rows, cols))).collect()
     }
 
     /// A place to fetch from, which may lie outside.
@@ -74,8 +53,8 @@ impl<'a, T: Element> Out<'a, T> {
 #[derive(Clone, Copy)]
 pub(super) enum Region {
     All,
-    /// Those of a triangle of a matrix in which the output's first element is at this row and column.
-    Of(Triangle, [usize; 2]),
+    /// Those of a triangle.
+    Of(Triangle),
 }
 
 impl Region {
@@ -84,8 +63,8 @@ impl Region {
         let clamp = |col: usize| if col < cols { col } else { cols };
         match self {
             Region::All => 0..cols,
-            Region::Of(Triangle::Lower, [top, left]) => 0..clamp((top + row + 1).saturating_sub(left)),
-            Region::Of(Triangle::Upper, [top, left]) => clamp((top + row).saturating_sub(left))..cols,
+            Region::Of(Triangle::Lower) => 0..clamp(row + 1),
+            Region::Of(Triangle::Upper) => clamp(row)..cols,
         }
     }
 
@@ -93,15 +72,15 @@ impl Region {
     fn meets(self, rows: Range<usize>, cols: Range<usize>) -> bool {
         let longest = match self {
             Region::All => return true,
-            Region::Of(Triangle::Lower, _) => rows.end - 1,
-            Region::Of(Triangle::Upper, _) => rows.start,
+            Region::Of(Triangle::Lower) => rows.end - 1,
+            Region::Of(Triangle::Upper) => rows.start,
         };
         let wanted = self.columns(longest, cols.end);
         wanted.start < cols.end && wanted.end > cols.start
     }
 }
 
-/// What one thread computes of a panel.
+/// A panel of a product, and where it goes.
 pub(super) struct Block<'a, T> {
     pub(super) isa: Isa,
     pub(super) product: Product<'a, T>,

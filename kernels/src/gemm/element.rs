@@ -27,8 +27,6 @@ pub trait Element: sealed::Sealed + Copy + PartialEq + std::fmt::Debug + Send + 
     fn finite(self) -> bool;
     /// The same number; exact.
     fn widened(self) -> f64;
-    /// The sum, rounded.
-    fn plus(self, other: Self) -> Self;
     /// Appends its bytes, little-endian.
     fn put(self, bytes: &mut Vec<u8>);
 }
@@ -73,9 +71,6 @@ macro_rules! element {
             }
             fn widened(self) -> f64 {
                 self.into()
-            }
-            fn plus(self, other: Self) -> Self {
-                self + other
             }
             fn put(self, bytes: &mut Vec<u8>) {
                 bytes.extend_from_slice(&self.to_le_bytes());

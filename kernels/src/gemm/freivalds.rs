@@ -18,7 +18,10 @@
 //! *Source*: Freivalds, "Probabilistic machines can use less running time", IFIP 1977; the bound is
 //! Higham, "Accuracy and Stability of Numerical Algorithms", 2002, section 3.5.
 
-use super::{Element, GemmError, Product};
+use std::ops::Range;
+
+use super::blocked::{self, Block, Out, Region};
+use super::{Element, GemmError, Product, Triangle, View};
 use crate::isa::{Isa, floating_point_is_standard, for_each_isa};
 use crate::philox::Schedule;
 
@@ -35,8 +38,10 @@ pub enum Verdict {
     Consistent,
     /// No honest computation gives this tile.
     Inconsistent {
-        /// Of the tile; the wrong element lies in it.
+        /// Of the product; the wrong element lies in it.
         row: usize,
+        /// The first column of the group in which it lies.
+        col: usize,
         /// How far `C x` is from where it should be.
         residual: f64,
         /// How far rounding could have brought it.
@@ -53,55 +58,231 @@ pub struct Vectors {
     pub rounds: u32,
 }
 
-/// Checks a row-major tile computed in so many panels, multiplying by these vectors.
-///
-/// Costs about `(rounds + 1) × (k·n + m·n + m·k·n/GROUP)` operations.
-///
-/// *Errors*: [`GemmError::Shape`] if the tile has another shape than the product, or the product is deeper
-/// than [`DEPTH_MAX`]; [`GemmError::NotFinite`] if an element of the tile is; [`GemmError::Cancelled`];
-/// [`GemmError::FloatingPointMode`].
-pub fn check<T: Element>(
+/// A product of which rows can be checked: `B` is folded into groups of columns once, for all of them.
+#[derive(Debug)]
+pub struct Check<'a, T> {
     isa: Isa,
-    product: &Product<'_, T>,
-    tile: &[T],
-    panels: usize,
-    vectors: Vectors,
-    cancelled: &dyn Fn() -> bool,
-) -> Result<Verdict, GemmError> {
-    let [rows, cols, depth] = [product.rows(), product.cols(), product.depth()];
-    if rows.checked_mul(cols) != Some(tile.len()) {
-        let (expected, found) = ([rows, cols], [1, tile.len()]);
-        return Err(GemmError::Shape { operand: "the tile", expected, found });
-    }
-    if depth > DEPTH_MAX || panels > DEPTH_MAX {
-        let (expected, found) = ([rows, DEPTH_MAX], [rows, depth]);
-        return Err(GemmError::Shape { operand: "A of a checked product", expected, found });
-    }
-    if !floating_point_is_standard() {
-        return Err(GemmError::FloatingPointMode);
-    }
-    if tile.iter().any(|value| !value.finite()) {
-        return Err(super::not_finite(tile, cols));
-    }
-    if cols == 0 {
-        return Ok(Verdict::Consistent);
-    }
-    let signs = Signs::new(vectors, cols);
-    let mut folded = Sums::default();
-    for k in 0..depth {
-        let line: Vec<f64> = (0..cols).map(|col| product.b.at(k, col).widened()).collect();
-        folded.push(&signs, &line);
-    }
-    let judge = Judge { isa, product, tile, panels: panels as f64, signs, folded };
-    for row in 0..rows {
-        if cancelled() {
-            return Err(GemmError::Cancelled);
+    product: Product<'a, T>,
+    panels: f64,
+    signs: Signs,
+    groups: Vec<Range<usize>>,
+    /// `B x` and `|B| |x|`.
+    folded: Sums,
+}
+
+/// Rows of a result from which some are to be checked.
+#[derive(Clone, Debug)]
+pub struct Band<'a, T> {
+    /// Which row of the product comes first.
+    pub first: usize,
+    /// Columns that are given, whole strips of them.
+    pub cols: Range<usize>,
+    /// The elements by rows.
+    pub elements: &'a [T],
+    /// The half that was computed where the columns cross the diagonal; the other one's elements, in these
+    /// rows, are taken to be their mirror.
+    pub half: Option<Triangle>,
+}
+
+impl<'a, T: Element> Check<'a, T> {
+    /// For a product computed in so many panels, multiplying by these vectors. Groups end where a strip of so
+    /// many columns does. Costs about `(rounds + 1) × k·n` operations.
+    ///
+    /// *Errors*: [`GemmError::Shape`] if the product is deeper than [`DEPTH_MAX`],
+    /// [`GemmError::FloatingPointMode`], [`GemmError::Cancelled`].
+    pub fn new(
+        isa: Isa,
+        product: Product<'a, T>,
+        panels: usize,
+        strip: usize,
+        vectors: Vectors,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Self, GemmError> {
+        let [rows, cols, depth] = [product.rows(), product.cols(), product.depth()];
+        if depth > DEPTH_MAX || panels > DEPTH_MAX {
+            let (expected, found) = ([rows, DEPTH_MAX], [rows, depth]);
+            return Err(GemmError::Shape { operand: "A of a checked product", expected, found });
         }
-        if let Some(verdict) = judge.verdict(row) {
-            return Ok(verdict);
+        if !floating_point_is_standard() {
+            return Err(GemmError::FloatingPointMode);
+        }
+        let signs = Signs::new(vectors, cols);
+        let groups: Vec<Range<usize>> = cut(0..cols, strip).flat_map(|strip| cut(strip, GROUP)).collect();
+        let mut folded = Sums::default();
+        let mut lines = Vec::new();
+        for some in cut(0..depth, LINES) {
+            if cancelled() {
+                return Err(GemmError::Cancelled);
+            }
+            widen(&product.b.tile(some, 0..cols)?, &mut lines);
+            fold(isa, &lines, &signs, &groups, 0, &mut folded);
+        }
+        Ok(Check { isa, product, panels: panels as f64, signs, groups, folded })
+    }
+
+    /// Checks these rows of the product, which lie in the band.
+    ///
+    /// Costs about `(rounds + 1) × (m·n + m·k·n/GROUP)` operations.
+    ///
+    /// *Errors*: [`GemmError::Shape`] if the band is not of this product, [`GemmError::NotFinite`] if an
+    /// element of it is; [`GemmError::Cancelled`]; [`GemmError::FloatingPointMode`].
+    pub fn rows(
+        &self,
+        band: &Band<'_, T>,
+        rows: Range<usize>,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Verdict, GemmError> {
+        if !floating_point_is_standard() {
+            return Err(GemmError::FloatingPointMode);
+        }
+        let groups = self.groups_of(band, &rows)?;
+        if groups.is_empty() {
+            return Ok(Verdict::Consistent);
+        }
+        for some in cut(rows, LINES) {
+            if let Some(verdict) = self.verdict(band, some, groups.clone(), cancelled)? {
+                return Ok(verdict);
+            }
+        }
+        Ok(Verdict::Consistent)
+    }
+
+    /// Which groups the band's columns are, after looking whether it is one of this product.
+    fn groups_of(&self, band: &Band<'_, T>, rows: &Range<usize>) -> Result<Range<usize>, GemmError> {
+        let (all, width) = (self.product.cols(), band.cols.len());
+        let Some(height) = band.elements.len().checked_div(width) else {
+            return Ok(0..0);
+        };
+        let found = [height, width];
+        let groups = self.groups.partition_point(|group| group.start < band.cols.start)
+            ..self.groups.partition_point(|group| group.end <= band.cols.end);
+        let starts = |col: usize| col == all || self.groups.iter().any(|group| group.start == col);
+        let inside = band.first <= rows.start && rows.end <= band.first + height;
+        let square = band.half.is_none() || self.product.rows() == all;
+        if !inside
+            || rows.end > self.product.rows()
+            || height * width != band.elements.len()
+            || band.cols.end > all
+            || !(starts(band.cols.start) && starts(band.cols.end))
+            || !square
+        {
+            let expected = [rows.len(), all];
+            return Err(GemmError::Shape { operand: "a band of the result", expected, found });
+        }
+        match band.elements.iter().any(|value| !value.finite()) {
+            true => Err(super::not_finite(band.elements, width)),
+            false => Ok(groups),
         }
     }
-    Ok(Verdict::Consistent)
+
+    fn verdict(
+        &self,
+        band: &Band<'_, T>,
+        rows: Range<usize>,
+        groups: Range<usize>,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Option<Verdict>, GemmError> {
+        let (product, rounds) = (&self.product, self.signs.0.len());
+        let lanes = groups.start * rounds..groups.end * rounds;
+        let mut a = Vec::new();
+        widen(&product.a.tile(rows.clone(), 0..product.depth())?, &mut a);
+        let signed = self.times(&a, rows.len(), &self.folded.signed, lanes.clone(), cancelled)?;
+        a.iter_mut().for_each(|element| *element = element.abs());
+        let absolute = self.times(&a, rows.len(), &self.folded.absolute, groups.clone(), cancelled)?;
+
+        let (mut found, mut addend) = (Sums::default(), Sums::default());
+        let width = band.cols.len();
+        let element = |row: usize, col: usize| {
+            band.elements[(row - band.first) * width + col - band.cols.start].widened()
+        };
+        let lines = self.lines(band, &rows, element);
+        let (isa, signs, of) = (self.isa, &self.signs, &self.groups[groups.clone()]);
+        fold(isa, &lines, signs, of, band.cols.start, &mut found);
+        let mut beta = 0.0;
+        if let Some((factor, c)) = product.addend {
+            beta = factor.widened();
+            let lines = self.lines(band, &rows, |row, col| c.at(row, col).widened());
+            fold(isa, &lines, signs, of, band.cols.start, &mut addend);
+        }
+        let alpha = product.alpha.widened();
+        for (at, row) in rows.enumerate() {
+            let weights = &a[at * product.depth()..][..product.depth()];
+            let a_absolute = weights.iter().fold(0.0, |sum, weight| sum + weight * SCALE);
+            for lane in 0..lanes.len() {
+                let (group, place) = (at * groups.len() + lane / rounds, at * lanes.len() + lane);
+                let of_c = |sums: &[f64], place| sums.get(place).copied().unwrap_or_default();
+                let residual =
+                    found.signed[place] - alpha * signed[place] - beta * of_c(&addend.signed, place);
+                let terms = [alpha.abs() * absolute[group], beta.abs() * of_c(&addend.absolute, group)];
+                let bound = self.bound(found.absolute[group], terms, [alpha.abs(), beta.abs()], a_absolute);
+                // Where the bound leaves the range of f64, rounding can explain everything.
+                if bound.is_finite() && (residual.is_nan() || residual.abs() > bound) {
+                    let (residual, bound) = (residual / SCALE, bound / SCALE);
+                    let col = of[lane / rounds].start;
+                    return Ok(Some(Verdict::Inconsistent { row, col, residual, bound }));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// So many rows by some columns of a folded `B`, as any product. What leaves the range stays.
+    fn times(
+        &self,
+        a: &[f64],
+        rows: usize,
+        folded: &[f64],
+        lanes: Range<usize>,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Vec<f64>, GemmError> {
+        let depth = self.product.depth();
+        let all = folded.len().checked_div(depth).unwrap_or(lanes.end);
+        let b = View::row_major(folded, depth, all)?.tile(0..depth, lanes)?;
+        let product = Product::new(1.0, View::row_major(a, rows, depth)?, b)?;
+        let mut out = vec![0.0; rows * b.cols()];
+        let whole = Out::new(&mut out, rows, b.cols());
+        let block = Block { isa: self.isa, product, k: 0..depth, region: Region::All, out: whole };
+        blocked::compute(block, cancelled)?;
+        Ok(out)
+    }
+
+    /// Elements of the band's columns row by row, mirrored where the half was not computed.
+    fn lines(
+        &self,
+        band: &Band<'_, T>,
+        rows: &Range<usize>,
+        element: impl Fn(usize, usize) -> f64,
+    ) -> Vec<f64> {
+        let places = rows.clone().flat_map(|row| band.cols.clone().map(move |col| [row, col]));
+        let mirrored = |[row, col]: [usize; 2]| match band.half {
+            Some(Triangle::Lower) => col > row,
+            Some(Triangle::Upper) => col < row,
+            None => false,
+        };
+        places
+            .map(|place| {
+                let [row, col] = if mirrored(place) { [place[1], place[0]] } else { place };
+                element(row, col)
+            })
+            .collect()
+    }
+
+    /// What rounding can explain: that of the tile, in its type, and that of the check.
+    fn bound(&self, found: f64, [ab, addend]: [f64; 2], [alpha, beta]: [f64; 2], a_absolute: f64) -> f64 {
+        let (depth, group, panels) = (self.product.depth() as f64, GROUP as f64, self.panels);
+        // An element: its chain, alpha, the addition of beta * C, those of panels.
+        let honest = gamma(depth + panels + 3.0, T::UNIT_ROUNDOFF) * (ab + addend);
+        // The check: sums over a group, over k, and the last few operations.
+        let own = gamma(depth + group + 8.0, f64::UNIT_ROUNDOFF) * (ab + addend + found);
+        // Where results are subnormal an operation is off by half of the smallest number instead: those of
+        // an element (the chain's are then multiplied by alpha), and the check's, some multiplied by A.
+        let chain = (depth + 1.0) * (alpha + 1.0) + panels + 3.0;
+        let element = group * chain * SCALE * T::SMALLEST;
+        let folding = (group + 1.0) * alpha * (a_absolute * (f64::SMALLEST / SCALE));
+        let rest = (depth + group + 8.0) * (alpha + beta + 8.0) * f64::SMALLEST;
+        // The bound was rounded as well, by far less than a hundredth.
+        1.01 * (honest + own) + 2.0 * (element + folding + rest)
+    }
 }
 
 /// All is scaled down by this, so that no sum of the check overflows where the product does not: a power
@@ -110,6 +291,7 @@ pub fn check<T: Element>(
 const SCALE: f64 = f64::from_bits((1023 - 90) << 52);
 
 /// The vectors: a sign for each round and column.
+#[derive(Debug)]
 struct Signs(Vec<Vec<f64>>);
 
 impl Signs {
@@ -128,106 +310,92 @@ impl Signs {
 const STREAM: u32 = 0x4672_6569;
 
 /// Lines folded into groups, scaled: a few numbers for each line.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Sums {
-    /// For each line, round and group.
+    /// For each line, group and round.
     signed: Vec<f64>,
     /// For each line and group, of absolute values.
     absolute: Vec<f64>,
 }
 
-impl Sums {
-    fn push(&mut self, signs: &Signs, line: &[f64]) {
-        for signs in &signs.0 {
-            for (line, signs) in line.chunks(GROUP).zip(signs.chunks(GROUP)) {
-                self.signed.push(line.iter().zip(signs).fold(0.0, |sum, (value, sign)| sum + value * sign));
-            }
-        }
-        let absolute =
-            line.chunks(GROUP).map(|line| line.iter().fold(0.0, |sum, value| sum + value.abs() * SCALE));
-        self.absolute.extend(absolute);
-    }
-}
-
 for_each_isa! {
-    /// Adds a line's weights times lines of `sums.len()` numbers.
-    fn weigh(weights: &[f64], lines: &[f64], sums: &mut [f64]) = weigh_body;
+    /// Appends the sums of lines that start at the column `first`.
+    fn fold(
+        lines: &[f64], signs: &Signs, groups: &[Range<usize>], first: usize, sums: &mut Sums,
+    ) = fold_body;
 }
 
 #[inline(always)]
-fn weigh_body(weights: &[f64], lines: &[f64], sums: &mut [f64]) {
-    for (weight, line) in weights.iter().zip(lines.chunks_exact(sums.len())) {
-        for (sum, value) in sums.iter_mut().zip(line) {
-            *sum += weight * value;
+fn fold_body(lines: &[f64], signs: &Signs, groups: &[Range<usize>], first: usize, sums: &mut Sums) {
+    let Some(end) = groups.last().map(|group| group.end) else { return };
+    for line in lines.chunks_exact(end - first) {
+        for group in groups {
+            let values = &line[group.start - first..group.end - first];
+            for signs in &signs.0 {
+                sums.signed.push(weighed(values, &signs[group.start..group.end]));
+            }
+            sums.absolute.push(absolute(values));
         }
     }
 }
 
-struct Judge<'a, T> {
-    isa: Isa,
-    product: &'a Product<'a, T>,
-    tile: &'a [T],
-    panels: f64,
-    signs: Signs,
-    /// `B x` and `|B| |x|`.
-    folded: Sums,
+/// Sums that are added up side by side, of an order that no instruction set changes.
+const PARTS: usize = 16;
+
+#[inline(always)]
+fn weighed(values: &[f64], weights: &[f64]) -> f64 {
+    let mut parts = [0.0; PARTS];
+    let (values, weights) = (values.chunks(PARTS), weights.chunks(PARTS));
+    for (values, weights) in values.zip(weights) {
+        for ((part, value), weight) in parts.iter_mut().zip(values).zip(weights) {
+            *part += value * weight;
+        }
+    }
+    parts.iter().fold(0.0, |sum, part| sum + part)
 }
 
-impl<T: Element> Judge<'_, T> {
-    fn verdict(&self, row: usize) -> Option<Verdict> {
-        let product = self.product;
-        let (cols, groups, rounds) = (product.cols(), product.cols().div_ceil(GROUP), self.signs.0.len());
-        if rounds == 0 {
-            return None;
+#[inline(always)]
+fn absolute(values: &[f64]) -> f64 {
+    let mut parts = [0.0; PARTS];
+    for values in values.chunks(PARTS) {
+        for (part, value) in parts.iter_mut().zip(values) {
+            *part += value.abs() * SCALE;
         }
-        let mut weights: Vec<f64> = (0..product.depth()).map(|k| product.a.at(row, k).widened()).collect();
-        let mut ab = Sums { signed: vec![0.0; groups * rounds], absolute: vec![0.0; groups] };
-        weigh(self.isa, &weights, &self.folded.signed, &mut ab.signed);
-        weights.iter_mut().for_each(|weight| *weight = weight.abs());
-        weigh(self.isa, &weights, &self.folded.absolute, &mut ab.absolute);
-        let a_absolute = weights.iter().fold(0.0, |sum, weight| sum + weight * SCALE);
+    }
+    parts.iter().fold(0.0, |sum, part| sum + part)
+}
 
-        let (mut found, mut addend) = (Sums::default(), Sums::default());
-        let tile: Vec<f64> = self.tile[row * cols..][..cols].iter().map(|value| value.widened()).collect();
-        found.push(&self.signs, &tile);
-        let mut beta = 0.0;
-        let mut line = vec![0.0; cols];
-        if let Some((factor, c)) = product.addend {
-            beta = factor.widened();
-            line = (0..cols).map(|col| c.at(row, col).widened()).collect();
-        }
-        addend.push(&self.signs, &line);
-        let alpha = product.alpha.widened();
+/// Lines or rows worked on together: a few megabytes of the deepest.
+const LINES: usize = 96;
 
-        for lane in 0..groups * rounds {
-            let residual = found.signed[lane] - alpha * ab.signed[lane] - beta * addend.signed[lane];
-            let group = lane % groups;
-            let terms = [alpha.abs() * ab.absolute[group], beta.abs() * addend.absolute[group]];
-            let bound = self.bound(found.absolute[group], terms, [alpha.abs(), beta.abs()], a_absolute);
-            // Where the bound leaves the range of f64, rounding can explain everything.
-            if bound.is_finite() && (residual.is_nan() || residual.abs() > bound) {
-                let (residual, bound) = (residual / SCALE, bound / SCALE);
-                return Some(Verdict::Inconsistent { row, residual, bound });
+/// Parts of at most so many.
+fn cut(all: Range<usize>, most: usize) -> impl Iterator<Item = Range<usize>> {
+    let end = all.end;
+    all.step_by(if most == 0 { 1 } else { most })
+        .map(move |start| start..if end - start < most { end } else { start + most })
+}
+
+/// A view's numbers by rows, read in the order in which they lie.
+fn widen<T: Element>(view: &View<'_, T>, out: &mut Vec<f64>) {
+    let (rows, cols) = (view.rows(), view.cols());
+    out.clear();
+    out.resize(rows * cols, 0.0);
+    if out.is_empty() {
+        return;
+    }
+    if view.row_stride() == 1 {
+        for col in 0..cols {
+            for (row, value) in view.from(0, col)[..rows].iter().enumerate() {
+                out[row * cols + col] = value.widened();
             }
         }
-        None
-    }
-
-    /// What rounding can explain: that of the tile, in its type, and that of the check.
-    fn bound(&self, found: f64, [ab, addend]: [f64; 2], [alpha, beta]: [f64; 2], a_absolute: f64) -> f64 {
-        let (depth, group, panels) = (self.product.depth() as f64, GROUP as f64, self.panels);
-        // An element: its chain, alpha, the addition of beta * C, those of panels.
-        let honest = gamma(depth + panels + 3.0, T::UNIT_ROUNDOFF) * (ab + addend);
-        // The check: sums over a group, over k, and the last few operations.
-        let own = gamma(depth + group + 8.0, f64::UNIT_ROUNDOFF) * (ab + addend + found);
-        // Where results are subnormal an operation is off by half of the smallest number instead: those of
-        // an element (the chain's are then multiplied by alpha), and the check's, some multiplied by A.
-        let chain = (depth + 1.0) * (alpha + 1.0) + panels + 3.0;
-        let element = group * chain * SCALE * T::SMALLEST;
-        let folding = (group + 1.0) * alpha * (a_absolute * (f64::SMALLEST / SCALE));
-        let rest = (depth + group + 8.0) * (alpha + beta + 8.0) * f64::SMALLEST;
-        // The bound was rounded as well, by far less than a hundredth.
-        1.01 * (honest + own) + 2.0 * (element + folding + rest)
+    } else if view.col_stride() == 1 {
+        for (row, line) in out.chunks_exact_mut(cols).enumerate() {
+            line.iter_mut().zip(view.from(row, 0)).for_each(|(out, value)| *out = value.widened());
+        }
+    } else {
+        let places = (0..rows).flat_map(|row| (0..cols).map(move |col| [row, col]));
+        out.iter_mut().zip(places).for_each(|(out, [row, col])| *out = view.at(row, col).widened());
     }
 }
 
