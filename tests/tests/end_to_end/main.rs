@@ -5,6 +5,7 @@ mod programs;
 mod proof;
 mod refusals;
 mod rounds;
+mod uploads;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
