@@ -4,23 +4,23 @@
 //! Every call is safe to repeat: those that make something carry an idempotency key, and a connection that
 //! drops is tried again with the same key.
 
-use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tessera_protocol::api::{AgentList, ExtendRequest, JobList, JobView, PlanQuote, Problem, TokenIssued};
 use tessera_protocol::id::{Digest, JobId};
-use tessera_protocol::spec::{Input, JobSpec};
+use tessera_protocol::spec::JobSpec;
 use ureq::http::{Method, Request, Response, StatusCode};
 
 mod error;
 mod events;
+mod upload;
 
 pub use error::{HubError, HubUrlError, ReplyProblem};
 pub use events::{JobEvents, News, follow};
+pub use upload::UploadNews;
 
 /// Largest reply that is read. *Units*: bytes. A result of 10,000 contracts is about 10 MB.
 const REPLY_BYTES_MAX: u64 = 64 << 20;
@@ -28,8 +28,6 @@ const REPLY_BYTES_MAX: u64 = 64 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long one call may take, except watching. A hub commits a job within a second when healthy.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
-/// Slowest upload that is waited for. *Units*: bytes a second.
-const UPLOAD_RATE_MIN: u64 = 50_000;
 /// How often a call is repeated after a connection that was open has dropped.
 const DROPPED_RETRIES: u32 = 3;
 /// How an error of the standard library begins when a name has no address. It has no kind of its own.
@@ -145,23 +143,6 @@ impl Hub {
         self.stream(&format!("/v1/inputs/{blake3}"))
     }
 
-    /// Whether the hub has a file.
-    pub fn has_input(&self, blake3: Digest) -> Result<bool, HubError> {
-        let path = format!("/v1/inputs/{blake3}");
-        match self.call(&path, || self.send(Method::HEAD, &path, &[], None)) {
-            Ok(_) => Ok(true),
-            Err(HubError::BadReply { problem: ReplyProblem::Status(404), .. }) => Ok(false),
-            Err(HubError::Refused(problem)) if problem.status == 404 => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Gives the hub a file; `tell` hears how many bytes have left. The hub compares them with the digest.
-    pub fn put_input(&self, input: &Input, path: &Path, tell: &dyn Fn(u64)) -> Result<(), HubError> {
-        let target = format!("/v1/inputs/{}", input.blake3);
-        self.call(&target, || self.send_file(&target, input, path, tell)).map(drop)
-    }
-
     /// The file that is the result of a finished matrix job, as it comes; nothing of it is compared.
     pub fn output(&self, id: JobId) -> Result<impl Read + use<>, HubError> {
         self.stream(&format!("/v1/jobs/{id}/output"))
@@ -257,20 +238,27 @@ impl Hub {
         self.document(path, &reply)
     }
 
-    /// Sends until a hub has answered: a refused connection is tried again while patience lasts, a dropped
-    /// one a few times.
+    /// Sends until a hub has answered that it did what it was asked.
     fn call(
         &self,
         path: &str,
         send: impl Fn() -> Result<(StatusCode, Vec<u8>), HubError>,
     ) -> Result<Vec<u8>, HubError> {
+        self.repeat(|| match send()? {
+            (status, reply) if status.is_success() => Ok(reply),
+            (status, reply) => Err(self.refusal(path, status, &reply)),
+        })
+    }
+
+    /// Asks until a hub has answered: a refused connection is tried again while patience lasts, a dropped one a
+    /// few times.
+    fn repeat<T>(&self, ask: impl Fn() -> Result<T, HubError>) -> Result<T, HubError> {
         let since = Instant::now();
         let mut pause = PAUSE_MIN;
         let mut dropped = 0;
         loop {
-            let error = match send() {
-                Ok((status, reply)) if status.is_success() => return Ok(reply),
-                Ok((status, reply)) => self.refusal(path, status, &reply),
+            let error = match ask() {
+                Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
             dropped += u32::from(matches!(error, HubError::Dropped { .. }));
@@ -311,29 +299,6 @@ impl Hub {
         .map_err(|source| self.unreachable(source))?;
         let status = response.status();
         Ok((status, self.body(path, response)?))
-    }
-
-    fn send_file(
-        &self,
-        target: &str,
-        input: &Input,
-        path: &Path,
-        tell: &dyn Fn(u64),
-    ) -> Result<(StatusCode, Vec<u8>), HubError> {
-        let unreadable = |source| HubError::InputUnreadable { path: path.to_owned(), source };
-        let file = File::open(path).map_err(unreadable)?;
-        let mut counted = Counted { file: file.take(input.bytes), sent: 0, tell };
-        let request = self.request(Method::PUT, target, None)?.header("Content-Length", input.bytes);
-        let request = request.header("Content-Type", "application/octet-stream");
-        let request = request
-            .body(ureq::SendBody::from_reader(&mut counted))
-            .map_err(|source| self.unreachable(source.into()))?;
-        let sending = CALL_TIMEOUT + Duration::from_secs(input.bytes / UPLOAD_RATE_MIN);
-        let request = self.agent.configure_request(request);
-        let request = request.timeout_send_body(Some(sending)).timeout_recv_response(Some(CALL_TIMEOUT));
-        let response = self.agent.run(request.build()).map_err(|source| self.unreachable(source))?;
-        let status = response.status();
-        Ok((status, self.body(target, response)?))
     }
 
     fn request(
@@ -403,22 +368,6 @@ impl Hub {
             ureq::Error::Http(source) => HubError::NotSendable { source },
             source => HubError::Dropped { url, source },
         }
-    }
-}
-
-/// A file on its way out.
-struct Counted<'a> {
-    file: io::Take<File>,
-    sent: u64,
-    tell: &'a dyn Fn(u64),
-}
-
-impl Read for Counted<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.file.read(buffer)?;
-        self.sent += read as u64;
-        (self.tell)(self.sent);
-        Ok(read)
     }
 }
 

@@ -3,6 +3,7 @@
 //! Standard output carries what was asked for and nothing else; progress, notices and errors go to standard
 //! error.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
@@ -25,12 +26,14 @@ mod matrices;
 mod progress;
 mod replay;
 mod run;
+mod uploads;
 
 pub(crate) use args::Args;
 use args::{AgentCommand, Command, Connection, JobCommand, KernelsCommand, Submit};
 use attend::{Finished, attend};
 use failure::Failure;
 use progress::Progress;
+use uploads::UploadDisplay;
 
 /// Runs one command.
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
@@ -40,7 +43,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         Command::Plan { connection, file, json } => {
             let hub = connect(&connection)?;
             let (spec, files) = load(&file, None, &|| encoder_of(&hub))?;
-            matrices::upload(&hub, &files, &|line| eprintln!("{line}"))?;
+            upload(&hub, &files, json)?;
             let quote = hub.plan(&spec)?;
             show(json, &quote, || render::quote(&quote, spec.limits.cost_cap))
         }
@@ -90,7 +93,7 @@ fn submit(hub: &Hub, command: &Submit) -> Result<(), Failure> {
         Some(key) => IdempotencyKey::chosen(key),
         None => IdempotencyKey::random()?,
     };
-    matrices::upload(hub, &files, &|line| eprintln!("{line}"))?;
+    upload(hub, &files, command.json)?;
     if !command.wait {
         let view = hub.submit(&spec, &key)?;
         return show(command.json, &view, || {
@@ -99,6 +102,13 @@ fn submit(hub: &Hub, command: &Submit) -> Result<(), Failure> {
     }
     let finished = attend_alone(hub, move |hub| hub.submit(&spec, &key))?;
     report(&finished, command.json, None)
+}
+
+/// Sends a job's files before the job.
+fn upload(hub: &Hub, files: &[LocalInput], json: bool) -> Result<(), Failure> {
+    let display = RefCell::new(UploadDisplay::new(json));
+    uploads::upload(hub, files, &|step| display.borrow_mut().show(&step))?;
+    Ok(())
 }
 
 fn job(hub: &Hub, command: JobCommand) -> Result<(), Failure> {

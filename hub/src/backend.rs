@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use blake3::Hasher;
 use bytes::Bytes;
 use tessera_hub_core::record::Base;
 use tessera_hub_core::{Answer, Event, NewJob, RequestId, admission, home_lane};
@@ -30,7 +31,7 @@ use crate::ingress::backend::{
     OutputFile, PlanError, Reply, ResultError, Submission, SubmitError, Submitted, TokenError,
 };
 use crate::ingress::keys::KeyHash;
-use crate::inputs::{self, Upload, UploadRefused, Uploads};
+use crate::inputs::{self, Piece, Presence, Upload, UploadRefused, Uploads};
 use crate::journal::{Journal, Verdict};
 use crate::lane::{Input, LaneCounters};
 use crate::output;
@@ -184,6 +185,7 @@ impl Hub {
         self.journal.retry(request).map_err(|_| Outage::Unavailable)?;
         match verdict.await {
             Ok(Verdict::Judged(Commit::Done)) => Ok(()),
+            Ok(Verdict::Failed(_)) if self.journal.is_full() => Err(Outage::StoreFull),
             Ok(Verdict::Judged(Commit::Conflict { .. }) | Verdict::Failed(_)) => Err(Outage::StoreFailing),
             Err(_) => Err(Outage::Unavailable),
         }
@@ -407,32 +409,49 @@ impl Backend for Hub {
         Box::pin(self.input_pieces(input))
     }
 
-    fn input(&self, input: Digest) -> Reply<'_, Result<Option<u64>, Outage>> {
-        Box::pin(self.read(move |store| inputs::length(store, input)))
+    fn input(&self, input: Digest) -> Reply<'_, Result<Presence, Outage>> {
+        Box::pin(self.read(move |store| inputs::presence(store, input)))
     }
 
     fn begin_upload(&self, input: Digest) -> Result<Upload, UploadRefused> {
         self.uploads.begin(input)
     }
 
-    fn put_piece(&self, input: Digest, piece: u64, bytes: Vec<u8>) -> Reply<'_, Result<(), Outage>> {
+    fn put_piece(&self, input: Digest, piece: Piece) -> Reply<'_, Result<(), Outage>> {
         Box::pin(async move {
             if self.draining.load(Ordering::Relaxed) {
                 return Err(Outage::Draining);
             }
-            let length = bytes.len() as u64;
-            self.store_made(move || inputs::piece_batch(input, piece, &bytes)).await?;
+            let length = piece.bytes.len() as u64;
+            self.store_made(move || inputs::upload_batch(input, &piece, UnixMillis(unix_ms()))).await?;
             self.uploaded_bytes.fetch_add(length, Ordering::Relaxed);
             Ok(())
         })
     }
 
+    fn hash_piece(
+        &self,
+        input: Digest,
+        piece: u64,
+        mut hasher: Hasher,
+    ) -> Reply<'_, Result<Option<Hasher>, Outage>> {
+        Box::pin(self.read(move |store| {
+            let Some(bytes) = inputs::uploaded_piece(store, input, piece)? else { return Ok(None) };
+            hasher.update(&bytes);
+            Ok(Some(hasher))
+        }))
+    }
+
     fn end_upload(&self, input: Digest, whole: Option<u64>) -> Reply<'_, Result<(), Outage>> {
-        let batch = match whole {
-            Some(bytes) => inputs::whole_batch(input, bytes),
-            None => inputs::abandon_batch(input),
-        };
-        Box::pin(self.store(batch))
+        Box::pin(async move {
+            if let Some(bytes) = whole {
+                return self.store(inputs::whole_batch(input, bytes)).await;
+            }
+            while let Some(batch) = self.read(move |store| inputs::removal_batch(store, input)).await? {
+                self.store(batch).await?;
+            }
+            Ok(())
+        })
     }
 
     fn agents(&self) -> Vec<Arc<AgentView>> {
@@ -450,6 +469,8 @@ impl Backend for Hub {
     fn health(&self) -> Health {
         if self.draining.load(Ordering::Relaxed) {
             Health::Out(Outage::Draining)
+        } else if self.journal.is_failing() && self.journal.is_full() {
+            Health::Out(Outage::StoreFull)
         } else if self.journal.is_failing() {
             Health::Out(Outage::StoreFailing)
         } else {

@@ -71,6 +71,7 @@ pub struct Journal {
 #[derive(Debug, Default)]
 struct State {
     failing: AtomicBool,
+    full: AtomicBool,
     stopped: AtomicBool,
     commits: AtomicU64,
     groups: AtomicU64,
@@ -135,6 +136,11 @@ impl Journal {
         self.state.failing.load(Ordering::Relaxed)
     }
 
+    /// Whether the last commit failed because the disk is full.
+    pub fn is_full(&self) -> bool {
+        self.state.full.load(Ordering::Relaxed)
+    }
+
     /// Batches committed, and the waits for the disk they took.
     pub fn counts(&self) -> (u64, u64) {
         (self.state.commits.load(Ordering::Relaxed), self.state.groups.load(Ordering::Relaxed))
@@ -182,6 +188,7 @@ fn commit_group(engine: &dyn Engine, batches: Vec<Batch>, callbacks: Vec<Callbac
             Ok(commit) => {
                 state.commits.fetch_add(1, Ordering::Relaxed);
                 state.failing.store(false, Ordering::Relaxed);
+                state.full.store(false, Ordering::Relaxed);
                 Verdict::Judged(commit)
             }
             Err(error) => {
@@ -189,6 +196,7 @@ fn commit_group(engine: &dyn Engine, batches: Vec<Batch>, callbacks: Vec<Callbac
                     tracing::error!(%limit, "a batch is larger than the store takes");
                     Verdict::Failed(Failed::TooLarge)
                 } else {
+                    state.full.store(matches!(error, CommitError::DiskFull(_)), Ordering::Relaxed);
                     if !state.failing.swap(true, Ordering::Relaxed) {
                         tracing::error!(%error, "the store refuses writes");
                     }

@@ -15,3 +15,4 @@ pub mod reader;
 pub mod records;
 pub mod runtime;
 pub mod serve;
+pub mod sweeper;

@@ -25,13 +25,14 @@ use crate::clients::Clients;
 use crate::config::HubConfig;
 use crate::ingress::keys::{ApiKey, KeyHash};
 use crate::ingress::{self, ServerHandle, Views};
-use crate::inputs::{self, Uploads};
+use crate::inputs::Uploads;
 use crate::journal::Journal;
 use crate::lane::{Handler, HandlerConfig, Input, LaneCounters};
 use crate::quic::{Identity, IdentityError, LaneSockets, SteeringError, SteeringPreference};
 use crate::reader::Reader;
 use crate::records::{self, RecordError, Recovered};
 use crate::runtime::{LaneConfig, LaneError, Lanes, PushError, SpawnError, spawn_lanes};
+use crate::sweeper::Sweeper;
 
 /// Why a hub did not start or did not end well.
 #[derive(Debug)]
@@ -143,6 +144,7 @@ struct Running {
     hub: Arc<Hub>,
     lanes: Lanes<Input>,
     http: ServerHandle,
+    sweeper: Sweeper,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -156,7 +158,6 @@ pub fn serve(config: &HubConfig) -> Result<(), ServeError> {
         .map_err(|source| ServeError::Quic { address: config.quic, source })?;
     let snapshot = || store.snapshot().map_err(|error| ServeError::Read(error.into()));
     let secrets = secrets(&*store, &*snapshot()?)?;
-    remove_abandoned(&*store, &*snapshot()?)?;
     let recovered = records::recover(&*snapshot()?).map_err(ServeError::Read)?;
     let first_key = secrets.first_api_key.as_ref().map(ApiKey::reveal);
     let token = secrets.token.to_string();
@@ -178,6 +179,8 @@ fn start(
     let (reader, reader_threads) = Reader::start(store.clone()).map_err(ServeError::Thread)?;
     let (clients, clients_thread) = Clients::start(views.clone()).map_err(ServeError::Thread)?;
     let uploads = Uploads::default();
+    let (sweeper, sweeper_thread) =
+        Sweeper::start(store.clone(), journal.clone(), uploads.clone()).map_err(ServeError::Thread)?;
     let counters: Vec<Arc<LaneCounters>> = (0..config.lanes).map(|_| Arc::default()).collect();
     let quic = sockets.address();
     tracing::info!(steering = ?sockets.steering(), lanes = config.lanes, "lanes open");
@@ -214,9 +217,10 @@ fn start(
         draining: AtomicBool::new(false),
     });
     resume(&hub, recovered);
-    let threads = [journal_thread, clients_thread].into_iter().chain(reader_threads).collect();
+    let threads =
+        [sweeper_thread, journal_thread, clients_thread].into_iter().chain(reader_threads).collect();
     let http = ingress::serve(http, hub.clone(), ingress::Limits::default()).map_err(ServeError::Thread)?;
-    Ok(Running { hub, lanes, http, threads })
+    Ok(Running { hub, lanes, http, sweeper, threads })
 }
 
 /// Gives views and open jobs back to whom they belong.
@@ -239,7 +243,7 @@ fn resume(hub: &Hub, recovered: Recovered) {
 }
 
 fn wait(running: Running) -> Result<(), ServeError> {
-    let Running { hub, lanes, http, threads } = running;
+    let Running { hub, lanes, http, sweeper, threads } = running;
     let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(ServeError::Thread)?;
     let closer = signals.handle();
     let stopper = lanes.stopper();
@@ -259,6 +263,8 @@ fn wait(running: Running) -> Result<(), ServeError> {
     http.join();
     hub.clients.stop();
     hub.reader.stop();
+    // Before the journal: it waits there for a batch that it gave.
+    drop(sweeper);
     hub.journal.stop();
     for thread in threads {
         if thread.join().is_err() {
@@ -269,18 +275,6 @@ fn wait(running: Running) -> Result<(), ServeError> {
     let _ = watcher.join();
     tracing::info!("stopped");
     outcome.map_err(ServeError::Lane)
-}
-
-/// Removes what uploads left that were under way when the hub was killed.
-fn remove_abandoned(store: &dyn Engine, snapshot: &dyn Snapshot) -> Result<(), ServeError> {
-    for input in inputs::abandoned(snapshot).map_err(ServeError::Read)? {
-        tracing::info!(%input, "removing the pieces of an upload that was cut off");
-        match store.commit(inputs::abandon_batch(input)).map_err(ServeError::Write)? {
-            // It expects nothing, so it conflicts with nothing.
-            Commit::Done | Commit::Conflict { .. } => {}
-        }
-    }
-    Ok(())
 }
 
 fn secrets(store: &dyn Engine, snapshot: &dyn Snapshot) -> Result<Secrets, ServeError> {

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use client::{Answer, Connection, head};
 use serde_json::{Value, json};
-use tessera_hub::{output, records};
+use tessera_hub::{inputs, output, records};
 use tessera_hub_core::record::Kept;
 use tessera_hub_core::{NewJob, Outcome, Record};
 use tessera_planners::Plan;
@@ -43,8 +43,13 @@ struct Hub {
 impl Hub {
     /// Starts a hub; its key is the one it announces at its first start.
     fn start(data: &Path, bearer: Option<String>) -> Hub {
+        Hub::start_as(Command::new(env!("CARGO_BIN_EXE_hub")), data, bearer)
+    }
+
+    /// Starts it by a command that takes its arguments.
+    fn start_as(mut command: Command, data: &Path, bearer: Option<String>) -> Hub {
         let any = "127.0.0.1:0";
-        let mut process = Command::new(env!("CARGO_BIN_EXE_hub"))
+        let mut process = command
             .args([
                 "serve", "--json", "--lanes", "1", "--http", any, "--quic", any, "--log", "error", "--data",
             ])
@@ -158,35 +163,101 @@ fn a_job_is_refused_until_its_files_are_here_as_it_says_and_files_survive_the_hu
     }
 }
 
-#[test]
-fn a_hub_that_is_killed_in_the_middle_of_an_upload_keeps_nothing_of_it() {
-    let data = tempfile::tempdir().unwrap();
-    let hub = Hub::start(data.path(), None);
-    let (whole, _, path) = file(1);
-    assert_eq!(hub.put(&path, &whole).status, 201);
-    let bytes = vec![7; INPUT_PIECE_BYTES as usize + 1_000];
-    let cut = format!("/v1/inputs/{}", Digest::of(&bytes));
-    let mut connection = hub.begin("PUT", &cut, &[], Some(bytes.len()));
-    connection.send_bytes(&bytes[..bytes.len() - 1]);
-    let stored = |hub: &Hub| String::from_utf8(hub.get("/metrics").body).unwrap();
+/// Waits until so many bytes of uploads are stored, since a hub stores them when it has them.
+fn until_stored(hub: &Hub, bytes: u64) {
     let started = Instant::now();
-    let after_piece = format!("tessera_upload_bytes_total {}\n", whole.len() as u64 + INPUT_PIECE_BYTES);
-    while !stored(&hub).contains(&after_piece) {
-        assert!(started.elapsed() < Duration::from_secs(10), "the first piece is stored");
+    let line = format!("tessera_upload_bytes_total {bytes}\n");
+    while !String::from_utf8(hub.get("/metrics").body).unwrap().contains(&line) {
+        assert!(started.elapsed() < Duration::from_secs(20), "{bytes} bytes are stored");
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// How much of a file a hub says that it has.
+fn received(hub: &Hub, path: &str) -> u64 {
+    let answer = hub.begin("HEAD", path, &[], None).read_head();
+    answer.header("tessera-input-received").unwrap().parse().unwrap()
+}
+
+fn put_from(hub: &Hub, path: &str, file: &[u8], from: u64) -> Answer {
+    let (rest, range) = (&file[from as usize..], format!("bytes {from}-{}/{}", file.len() - 1, file.len()));
+    let mut connection = hub.begin("PUT", path, &[("content-range", &range)], Some(rest.len()));
+    connection.send_bytes(rest);
+    connection.read_answer()
+}
+
+/// A file of pieces that differ.
+fn large_file(bytes: u64) -> (Vec<u8>, String) {
+    let file: Vec<u8> = (0..bytes).map(|at| (at.wrapping_mul(0x9e37_79b9) >> 13) as u8).collect();
+    let path = format!("/v1/inputs/{}", Digest::of(&file));
+    (file, path)
+}
+
+#[test]
+fn a_hub_that_is_killed_in_the_middle_of_an_upload_goes_on_from_its_whole_pieces() {
+    let data = tempfile::tempdir().unwrap();
+    let hub = Hub::start(data.path(), None);
+    let (whole, _, whole_path) = file(1);
+    assert_eq!(hub.put(&whole_path, &whole).status, 201);
+    let (bytes, path) = large_file(3 * INPUT_PIECE_BYTES + 1_000);
+    let mut connection = hub.begin("PUT", &path, &[], Some(bytes.len()));
+    connection.send_bytes(&bytes[..2 * INPUT_PIECE_BYTES as usize + 500]);
+    until_stored(&hub, whole.len() as u64 + 2 * INPUT_PIECE_BYTES);
     let bearer = hub.kill();
-    let pieces = || {
+
+    let hub = Hub::start(data.path(), Some(bearer));
+    assert_eq!((hub.get(&path).status, hub.get(&whole_path).status), (404, 200), "half a file is no file");
+    assert_eq!(received(&hub, &path), 2 * INPUT_PIECE_BYTES);
+    assert_eq!(put_from(&hub, &path, &bytes, INPUT_PIECE_BYTES).code(), "input_offset");
+    let answer = put_from(&hub, &path, &bytes, 2 * INPUT_PIECE_BYTES);
+    assert_eq!(answer.status, 201, "{answer:?}");
+    until_stored(&hub, INPUT_PIECE_BYTES + 1_000);
+    let bearer = hub.kill();
+    let hub = Hub::start(data.path(), Some(bearer));
+    assert!(hub.get(&path).body == bytes, "the file is there whole");
+}
+
+#[test]
+fn pieces_that_no_record_tells_of_are_removed_by_the_next_hub() {
+    let data = tempfile::tempdir().unwrap();
+    let bearer = Hub::start(data.path(), None).kill();
+    let orphan = Digest([3; 32]);
+    let store = Embedded::open(data.path()).unwrap();
+    assert_eq!(store.commit(inputs::piece_batch(orphan, 0, &[1; 200_000])).unwrap(), Commit::Done);
+    drop(store);
+    let started = Instant::now();
+    let mut bearer = Some(bearer);
+    loop {
+        let hub = Hub::start(data.path(), bearer.take());
+        std::thread::sleep(Duration::from_millis(50));
+        bearer = Some(hub.kill());
         let store = Embedded::open(data.path()).unwrap();
-        store.snapshot().unwrap().range(&Family::Pieces.range(), usize::MAX).unwrap().len()
-    };
-    assert!(pieces() > 1);
-    let hub = Hub::start(data.path(), Some(bearer));
-    assert_eq!((hub.get(&cut).status, hub.get(&path).status), (404, 200));
+        if store.snapshot().unwrap().range(&Family::Pieces.range(), 1).unwrap().is_empty() {
+            return;
+        }
+        assert!(started.elapsed() < Duration::from_secs(20), "they are still there");
+    }
+}
+
+#[test]
+fn a_disk_that_fills_up_is_told_and_the_upload_goes_on_once_there_is_room() {
+    let data = tempfile::tempdir().unwrap();
+    let bearer = Hub::start(data.path(), None).kill();
+    // Files of this hub may have 24 MiB, in units of 512 bytes; that is how a full disk looks to it.
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "trap '' XFSZ; ulimit -f 49152; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_hub")]);
+    let hub = Hub::start_as(limited, data.path(), Some(bearer));
+    let (bytes, path) = large_file(12 * INPUT_PIECE_BYTES);
+    let answer = hub.put(&path, &bytes);
+    assert_eq!((answer.status, answer.code().as_str()), (507, "store_full"), "{answer:?}");
+    let kept = received(&hub, &path);
+    assert!(kept > 0 && kept < bytes.len() as u64, "{kept}");
     let bearer = hub.kill();
-    assert_eq!(pieces(), 1, "that of the whole file");
+
     let hub = Hub::start(data.path(), Some(bearer));
-    assert_eq!(hub.put(&cut, &bytes).status, 201);
+    assert_eq!(received(&hub, &path), kept);
+    assert_eq!(put_from(&hub, &path, &bytes, kept).status, 201);
+    assert!(hub.get(&path).body == bytes);
 }
 
 /// Puts a finished product of 2,048 × 2,048 doubles into a store; gives its file.

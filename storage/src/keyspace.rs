@@ -17,6 +17,7 @@
 //! | `tile/` job id (16), tile (8), chunk (4) | a finished tile of a matrix job's result, chunked |
 //! | `input/` digest (32) | an input file that is here whole: its length, big-endian `u64` |
 //! | `piece/` digest (32), piece (8), chunk (4) | a piece of an input file, chunked |
+//! | `upload/` digest (32) | how far the upload of an input file is that has not ended yet |
 //! | `idem/` length of project (2), project, client's key | the job an Idempotency-Key made |
 //! | `agent/` agent id (16) | an enrolled agent |
 //! | `token/` digest (32) | a single-use enrolment token |
@@ -26,6 +27,7 @@ use crate::batch::Quoted;
 use crate::chunked::CHUNK_INDEX_BYTES;
 use crate::engine::KeyRange;
 use std::fmt;
+use std::ops::Range;
 use tessera_protocol::id::{AgentId, Digest, JobId};
 
 /// A key of the product.
@@ -63,6 +65,8 @@ pub enum Key<'a> {
         /// The piece's position.
         piece: u64,
     },
+    /// How far an upload is that has not ended yet.
+    Upload(Digest),
     /// What a client's Idempotency-Key made.
     Idempotency {
         /// The project whose key it is.
@@ -99,6 +103,8 @@ pub enum Family {
     Inputs,
     /// `piece/`
     Pieces,
+    /// `upload/`
+    Uploads,
     /// `idem/`
     Idempotency,
     /// `agent/`
@@ -111,7 +117,7 @@ pub enum Family {
 
 impl Family {
     /// Every family.
-    pub const ALL: [Family; 13] = [
+    pub const ALL: [Family; 14] = [
         Family::Meta,
         Family::Hub,
         Family::Jobs,
@@ -121,6 +127,7 @@ impl Family {
         Family::Tiles,
         Family::Inputs,
         Family::Pieces,
+        Family::Uploads,
         Family::Idempotency,
         Family::Agents,
         Family::Tokens,
@@ -139,6 +146,7 @@ impl Family {
             Family::Tiles => b"tile/",
             Family::Inputs => b"input/",
             Family::Pieces => b"piece/",
+            Family::Uploads => b"upload/",
             Family::Idempotency => b"idem/",
             Family::Agents => b"agent/",
             Family::Tokens => b"token/",
@@ -162,6 +170,12 @@ pub fn pieces_of(input: Digest) -> KeyRange {
     KeyRange::prefix([Family::Pieces.prefix(), &input.0].concat())
 }
 
+/// Where the pieces of one input lie from one position up to but without another.
+pub fn pieces_within(input: Digest, pieces: Range<u64>) -> KeyRange {
+    let key = |piece| Key::Piece { input, piece }.encode();
+    KeyRange::new(key(pieces.start), key(pieces.end))
+}
+
 /// Where the Idempotency-Keys of one project lie.
 pub fn idempotency_of(project: &str) -> KeyRange {
     KeyRange::prefix(Key::Idempotency { project, key: &[] }.encode())
@@ -180,6 +194,7 @@ impl<'a> Key<'a> {
             Key::Tile { .. } => Family::Tiles,
             Key::Input(_) => Family::Inputs,
             Key::Piece { .. } => Family::Pieces,
+            Key::Upload(_) => Family::Uploads,
             Key::Idempotency { .. } => Family::Idempotency,
             Key::Agent(_) => Family::Agents,
             Key::Token(_) => Family::Tokens,
@@ -224,7 +239,9 @@ impl<'a> Key<'a> {
                 bytes.extend(input.0);
                 bytes.extend(piece.to_be_bytes());
             }
-            Key::Token(digest) | Key::ApiKey(digest) | Key::Input(digest) => bytes.extend(digest.0),
+            Key::Token(digest) | Key::ApiKey(digest) | Key::Input(digest) | Key::Upload(digest) => {
+                bytes.extend(digest.0);
+            }
         }
         bytes
     }
@@ -251,6 +268,7 @@ impl<'a> Key<'a> {
             Family::Tokens => array(rest).map(|digest| Key::Token(Digest(digest))),
             Family::ApiKeys => array(rest).map(|digest| Key::ApiKey(Digest(digest))),
             Family::Inputs => array(rest).map(|digest| Key::Input(Digest(digest))),
+            Family::Uploads => array(rest).map(|digest| Key::Upload(Digest(digest))),
             Family::Tiles | Family::Pieces => {
                 let (of, chunk) = rest.split_last_chunk::<CHUNK_INDEX_BYTES>().ok_or_else(refused)?;
                 let (of, position) = of.split_last_chunk().ok_or_else(refused)?;
@@ -312,7 +330,7 @@ mod tests {
     use super::*;
     use crate::chunked::chunk_key;
 
-    fn keys() -> [(Key<'static>, Vec<u8>); 15] {
+    fn keys() -> [(Key<'static>, Vec<u8>); 16] {
         let sixteen = *b"0123456789abcdef";
         let digest = Digest([7; 32]);
         let with = |prefix: &[u8], rest: &[u8]| [prefix, rest].concat();
@@ -335,6 +353,7 @@ mod tests {
                 Key::Piece { input: digest, piece: 3 },
                 [&b"piece/"[..], &[7; 32], &[0, 0, 0, 0, 0, 0, 0, 3]].concat(),
             ),
+            (Key::Upload(digest), with(b"upload/", &[7; 32])),
             (idempotency, b"idem/\x00\x05quantk/1".to_vec()),
             (Key::Agent(AgentId(sixteen)), b"agent/0123456789abcdef".to_vec()),
             (Key::Token(digest), with(b"token/", &[7; 32])),

@@ -194,7 +194,11 @@ impl fmt::Display for HubError {
 /// are used where its code is not known here.
 fn hint(problem: &Problem) -> &str {
     match problem.code.as_str() {
-        "input_digest" => "the file changed while it was uploaded: submit the job again",
+        "input_differs" => "the file changed while it was uploaded: submit the job again",
+        "input_busy" => "try again in a moment: what arrives of the file by then is not sent again",
+        "store_full" => {
+            "its operator should make room; what arrived of a file is kept for a day, and the next try goes on from there"
+        }
         "job_unknown" => "`tessera job list` lists the jobs of this hub",
         "job_not_done" => "`tessera job watch JOB` follows it until it is done",
         "job_ended" => "there is nothing to cancel; `tessera job show JOB` says how it ended",

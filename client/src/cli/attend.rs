@@ -11,6 +11,7 @@ use tessera_client::api::{Hub, HubError, News, follow};
 use tessera_client::local::Notice;
 use tessera_protocol::api::{JobState, JobView};
 
+use super::uploads::UploadStep;
 use super::{Failure, Progress};
 
 /// Happenings that may wait to be looked at; when there are more, who has news waits. Above the largest number
@@ -25,8 +26,8 @@ pub(crate) enum Happening {
     Changed(Box<JobView>),
     /// The hub stopped answering, or answers again.
     HubAnswers(bool),
-    /// A line for the person who waits.
-    Said(String),
+    /// A file of the job is on its way.
+    Uploaded(UploadStep),
     /// Something happened to a child process.
     Notice(Notice),
     /// The job has ended, or cannot be followed.
@@ -87,7 +88,7 @@ pub(crate) fn attend(
                     false => "the hub does not answer; trying again",
                 });
             }
-            Ok(Happening::Said(line)) => progress.say(&line),
+            Ok(Happening::Uploaded(step)) => progress.uploads.show(&step),
             Ok(Happening::Notice(notice)) => {
                 progress.say(&notice.to_string());
                 on_notice(notice)?;

@@ -1,43 +1,18 @@
-//! Files of jobs: those that go to the hub before the job, those that come back after it.
+//! Files of jobs that come back after them.
 
-use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use tessera_client::api::{Hub, HubError};
-use tessera_client::render::{MatrixOutput, StagedResult, grouped};
-use tessera_client::spec_file::LocalInput;
+use tessera_client::render::{MatrixOutput, StagedResult};
 use tessera_protocol::id::{Digest, JobId};
 use tessera_protocol::product::is_plain_name;
 
 use super::{Failure, print};
 
-/// Least time between two lines about one file.
-const LINE_INTERVAL: Duration = Duration::from_secs(2);
 /// Copied at once. *Units*: bytes.
 const PIECE_BYTES: usize = 1 << 20;
-
-/// Sends the files that the hub has not, saying how far it is.
-pub(super) fn upload(hub: &Hub, files: &[LocalInput], say: &dyn Fn(String)) -> Result<(), HubError> {
-    for LocalInput { path, input } in files {
-        if hub.has_input(input.blake3)? {
-            continue;
-        }
-        let size = grouped(input.bytes);
-        say(format!("uploading {} ({size} bytes)", input.name));
-        let last = Cell::new(Instant::now());
-        let tell = |sent: u64| {
-            if last.get().elapsed() >= LINE_INTERVAL {
-                last.set(Instant::now());
-                say(format!("{}: {} of {size} bytes uploaded", input.name, grouped(sent)));
-            }
-        };
-        hub.put_input(input, path, &tell)?;
-    }
-    Ok(())
-}
 
 /// Writes a job's matrix to a file, or to standard output for `-`.
 pub(super) fn save(hub: &Hub, job: JobId, output: &MatrixOutput, path: &Path) -> Result<(), Failure> {

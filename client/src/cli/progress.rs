@@ -7,6 +7,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tessera_client::render::grouped;
 use tessera_protocol::api::{JobState, JobView};
 
+use super::uploads::UploadDisplay;
+
 /// Least time between two lines.
 const LINE_INTERVAL: Duration = Duration::from_secs(1);
 /// A line is written this long after the last one even when little has changed.
@@ -16,6 +18,8 @@ const LINE_PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct Progress {
     bar: Option<ProgressBar>,
     lines: Lines,
+    /// Of the files that leave before the job does: lines, unless it is replaced.
+    pub(super) uploads: UploadDisplay,
 }
 
 /// Decides which changes deserve a line: the first, every new state or reason to wait; then each tenth of the
@@ -62,7 +66,7 @@ impl Progress {
             let style = ProgressStyle::with_template("{bar:40} {percent:>3} %  {msg}  {elapsed}");
             bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("━╸─"))
         });
-        Progress { bar, lines: Lines::default() }
+        Progress { bar, lines: Lines::default(), uploads: UploadDisplay::new(true) }
     }
 
     /// Shows where the job stands.
@@ -96,7 +100,8 @@ impl Progress {
     }
 
     /// Takes the bar away.
-    pub(crate) fn finish(&self) {
+    pub(crate) fn finish(&mut self) {
+        self.uploads.clear();
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }

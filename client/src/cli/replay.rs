@@ -67,7 +67,7 @@ pub(super) fn replay(hub: &Hub, command: &Replay) -> Result<(), Failure> {
     let setting = Setting { path, agents: threads, order: Order::Ascending };
     let inputs = OfHub { hub, manifest: &manifest };
     let computed = compute(&manifest, &setting, &inputs, &mut |_| {}, &on_progress, &interrupted);
-    if let Ok(progress) = progress.lock() {
+    if let Ok(mut progress) = progress.lock() {
         progress.finish();
     }
     let computed = computed?;

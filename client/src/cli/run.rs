@@ -13,7 +13,8 @@ use tessera_protocol::api::{AgentList, AgentState};
 
 use super::args::Run;
 use super::attend::{self, Happening, attend};
-use super::matrices::{save, save_all, upload};
+use super::matrices::{save, save_all};
+use super::uploads::{UploadDisplay, upload};
 use super::{Failure, Progress, Setting, load, report, write_file};
 
 /// How long the job waits for agents that were just started.
@@ -59,7 +60,7 @@ pub(super) fn run(command: &Run) -> Result<(), Failure> {
     });
     let local = local.map_err(|error| stopped(error.into()))?;
 
-    let mut progress = Progress::new();
+    let mut progress = Progress { uploads: UploadDisplay::new(command.json), ..Progress::new() };
     let mut pids = Pids { expected: usize::from(command.agents) + 1, known: Vec::new() };
     let mut lost = 0;
     let mut on_notice = |notice: Notice| match notice {
@@ -78,7 +79,7 @@ pub(super) fn run(command: &Run) -> Result<(), Failure> {
     let teller = happenings.clone();
     let begin = move |hub: &tessera_client::api::Hub| {
         // Nobody listens any more when the command was interrupted.
-        upload(hub, &files, &|line| drop(teller.send(Happening::Said(line))))?;
+        upload(hub, &files, &|step| drop(teller.send(Happening::Uploaded(step))))?;
         hub.submit(&spec, &key)
     };
     let finished =
@@ -175,7 +176,7 @@ impl Pids {
                 Ok(
                     Happening::Changed(_)
                     | Happening::HubAnswers(_)
-                    | Happening::Said(_)
+                    | Happening::Uploaded(_)
                     | Happening::Ended(_),
                 )
                 | Err(_) => break,

@@ -8,6 +8,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use blake3::Hasher;
 use bytes::Bytes;
 use tessera_protocol::api::{AgentView, JobFailure, JobState, JobView, PlanQuote, TokenIssued};
 use tessera_protocol::id::{Digest, JobId};
@@ -16,7 +17,7 @@ use tessera_protocol::unit::ComputeUnits;
 use tokio::sync::{mpsc, watch};
 
 use super::keys::KeyHash;
-use crate::inputs::{Upload, UploadRefused};
+use crate::inputs::{Piece, Presence, Upload, UploadRefused};
 
 /// An answer that comes later.
 ///
@@ -64,16 +65,23 @@ pub trait Backend: Send + Sync + 'static {
     /// An input file, if it is here whole, read as it is asked for.
     fn input_file(&self, input: Digest) -> Reply<'_, Result<Option<OutputFile>, Outage>>;
 
-    /// The length of an input file, if it is here whole.
-    fn input(&self, input: Digest) -> Reply<'_, Result<Option<u64>, Outage>>;
+    /// What of an input file is here.
+    fn input(&self, input: Digest) -> Reply<'_, Result<Presence, Outage>>;
 
     /// Begins to take an input file in.
     fn begin_upload(&self, input: Digest) -> Result<Upload, UploadRefused>;
 
-    /// Takes one piece in, of [`limits::INPUT_PIECE_BYTES`] unless it is the last. *Order*: ascending from zero.
-    ///
-    /// [`limits::INPUT_PIECE_BYTES`]: tessera_protocol::limits::INPUT_PIECE_BYTES
-    fn put_piece(&self, input: Digest, piece: u64, bytes: Vec<u8>) -> Reply<'_, Result<(), Outage>>;
+    /// Takes one piece in; its answer means that it is durable. *Order*: ascending, from zero or from where the
+    /// last upload of the file was cut off.
+    fn put_piece(&self, input: Digest, piece: Piece) -> Reply<'_, Result<(), Outage>>;
+
+    /// Hashes a piece that was taken in, behind those that the hasher knows; nothing where there is no such piece.
+    fn hash_piece(
+        &self,
+        input: Digest,
+        piece: u64,
+        hasher: Hasher,
+    ) -> Reply<'_, Result<Option<Hasher>, Outage>>;
 
     /// Makes the file usable, or removes what came of it; its answer means that it is durable.
     fn end_upload(&self, input: Digest, whole: Option<u64>) -> Reply<'_, Result<(), Outage>>;
@@ -194,6 +202,8 @@ pub enum Outage {
     Draining,
     /// Its store refuses to write or read.
     StoreFailing,
+    /// The disk under its store is full.
+    StoreFull,
     /// A part of it that the answer needs has stopped or is overloaded.
     Unavailable,
 }
@@ -336,6 +346,7 @@ impl fmt::Display for Outage {
         f.write_str(match self {
             Outage::Draining => "the hub is stopping and takes nothing new",
             Outage::StoreFailing => "the hub's store does not read or write",
+            Outage::StoreFull => "the disk of the hub's store is full",
             Outage::Unavailable => "a part of the hub does not answer",
         })
     }

@@ -15,6 +15,7 @@ mod metrics;
 mod problem;
 mod routes;
 mod server;
+mod upload;
 mod views;
 
 pub use backend::Backend;

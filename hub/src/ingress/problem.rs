@@ -54,8 +54,14 @@ pub enum Code {
     InputBusy,
     /// The body has another digest than the path.
     InputDiffers,
-    /// An upload without a length, of nothing, or of too much.
+    /// An upload without a length, or of nothing.
     InputLength,
+    /// An upload of a file larger than any input may be.
+    InputTooLarge,
+    /// The Content-Range of an upload is not the end of a file.
+    RangeInvalid,
+    /// An upload goes on from where the file does not.
+    InputOffset,
     /// Too many uploads are under way.
     UploadsFull,
     /// The job failed and has no result.
@@ -80,6 +86,8 @@ pub enum Code {
     Draining,
     /// The store fails.
     StoreFailing,
+    /// The disk is full.
+    StoreFull,
     /// A part of the hub does not answer, or is overloaded.
     HubUnavailable,
     /// Too many event streams are open.
@@ -100,7 +108,7 @@ pub(super) struct Row {
 
 impl Code {
     /// Every code, by status.
-    pub const ALL: [Code; 35] = [
+    pub const ALL: [Code; 39] = [
         Code::JsonMalformed,
         Code::BodyMalformed,
         Code::QueryInvalid,
@@ -108,6 +116,7 @@ impl Code {
         Code::DigestInvalid,
         Code::IdempotencyKeyInvalid,
         Code::InputLength,
+        Code::RangeInvalid,
         Code::KeyMissing,
         Code::KeyWrong,
         Code::RouteUnknown,
@@ -120,9 +129,11 @@ impl Code {
         Code::JobNotDone,
         Code::JobEnded,
         Code::InputBusy,
+        Code::InputOffset,
         Code::JobFailed,
         Code::JobCancelled,
         Code::BodyTooLarge,
+        Code::InputTooLarge,
         Code::ContentTypeUnsupported,
         Code::SpecInvalid,
         Code::InputDiffers,
@@ -136,6 +147,7 @@ impl Code {
         Code::StreamsFull,
         Code::UploadsFull,
         Code::AnswerTimeout,
+        Code::StoreFull,
     ];
 
     /// The word clients match on.
@@ -208,10 +220,19 @@ impl Code {
                 "Ask `HEAD /v1/inputs/{blake3}` every few seconds until it answers 200, or send it again."),
             Code::InputDiffers => ("input_differs", S::UNPROCESSABLE_ENTITY, None,
                 "The body has another digest than the path",
-                "The file changed on its way or after its digest was taken, and nothing was kept: take the digest again and send it again."),
+                "The file changed on its way or after its digest was taken, and nothing was kept: take the digest again and send it again, from its start."),
             Code::InputLength => ("input_length", S::BAD_REQUEST, None,
-                "The length of the file is missing, zero or too large",
-                "Send the whole file with a Content-Length and not chunked; a matrix may have 1 GiB, and its header 64 KiB."),
+                "The length of the file is missing or zero",
+                "Send the file with a Content-Length and not chunked."),
+            Code::InputTooLarge => ("input_too_large", S::PAYLOAD_TOO_LARGE, None,
+                "The file is too large",
+                "An input file may have 16 GiB, and a matrix 1 GiB: split it over several files."),
+            Code::RangeInvalid => ("range_invalid", S::BAD_REQUEST, None,
+                "The Content-Range is not the end of a file",
+                "Send `Content-Range: bytes N-M/T` with N bytes here before, M the file's last byte and T its length, and a Content-Length of T - N."),
+            Code::InputOffset => ("input_offset", S::CONFLICT, None,
+                "The upload goes on from another byte",
+                "Go on from the byte that `Tessera-Input-Received` says, as `HEAD /v1/inputs/{blake3}` does, or send the whole file without a Content-Range."),
             Code::UploadsFull => ("uploads_full", S::SERVICE_UNAVAILABLE, Some(5),
                 "Too many files are being uploaded",
                 "Send it again in a few seconds; 16 are taken at once."),
@@ -248,6 +269,9 @@ impl Code {
             Code::StoreFailing => ("store_failing", S::SERVICE_UNAVAILABLE, Some(10),
                 "The hub cannot read or write its data",
                 "Its operator should look at the disk and the hub's log; nothing was half stored."),
+            Code::StoreFull => ("store_full", S::INSUFFICIENT_STORAGE, Some(60),
+                "The hub's disk is full",
+                "Its operator should make room; what came of an upload is kept for a day, and the next one goes on from there."),
             Code::HubUnavailable => ("hub_unavailable", S::SERVICE_UNAVAILABLE, Some(2),
                 "The hub is overloaded or partly down",
                 "Try again; if it lasts, its operator should look at the hub's log."),
@@ -333,6 +357,7 @@ impl From<Outage> for Refusal {
         let code = match outage {
             Outage::Draining => Code::Draining,
             Outage::StoreFailing => Code::StoreFailing,
+            Outage::StoreFull => Code::StoreFull,
             Outage::Unavailable => Code::HubUnavailable,
         };
         Refusal::new(code, outage.to_string())

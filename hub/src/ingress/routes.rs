@@ -22,6 +22,7 @@ use super::events::{self, Feed};
 use super::files;
 use super::limits::{LIST_DEFAULT, LIST_MAX};
 use super::problem::{Code, Refusal};
+use super::upload;
 
 /// The API as it is served, written by hand; `tests` compare it with the types.
 const OPENAPI: &str = include_str!("openapi.json");
@@ -225,7 +226,8 @@ async fn put_input(
     input: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Result<Response, Refusal> {
-    Ok(files::take(door, digest(&path_text(input)?)?, request.into_body()).await)
+    let (head, body) = request.into_parts();
+    Ok(upload::take(door, digest(&path_text(input)?)?, head.headers, body).await)
 }
 
 async fn get_input(

@@ -193,15 +193,16 @@ fn full_and_out(seen: &mut Seen) {
     while watcher.read_chunk().is_some() {}
     assert_eq!(hub.get(&events).status, 200, "the place of an ended stream is free again");
 
-    for (outage, code) in [
-        (Outage::Draining, "draining"),
-        (Outage::StoreFailing, "store_failing"),
-        (Outage::Unavailable, "hub_unavailable"),
+    for (outage, status, code) in [
+        (Outage::Draining, 503, "draining"),
+        (Outage::StoreFailing, 503, "store_failing"),
+        (Outage::StoreFull, 507, "store_full"),
+        (Outage::Unavailable, 503, "hub_unavailable"),
     ] {
         *hub.fake.outage.lock().unwrap() = Some(outage);
         for answer in [hub.post("/v1/jobs", PI), hub.get("/healthz"), hub.get("/v1/jobs")] {
             assert!(answer.header("retry-after").is_some());
-            seen.expect(answer, 503, code);
+            seen.expect(answer, status, code);
         }
     }
 }

@@ -9,9 +9,10 @@ use std::time::Duration;
 use tessera_hub::ingress::backend::*;
 use tessera_hub::ingress::keys::{ApiKey, KeyHash};
 use tessera_hub::ingress::{Backend, Limits, ServerHandle, Views, serve};
-use tessera_hub::inputs::{Upload, UploadRefused, Uploads};
+use tessera_hub::inputs::{Piece, Presence, Unfinished, Upload, UploadRefused, Uploads};
 use tessera_protocol::api::*;
 use tessera_protocol::id::{AgentId, Digest, JobId};
+use tessera_protocol::limits::INPUT_PIECE_BYTES;
 use tessera_protocol::spec::{FieldError, SpecError};
 use tessera_protocol::unit::{ComputeUnits, UnixMillis};
 use tokio::sync::{mpsc, watch};
@@ -43,6 +44,9 @@ pub(crate) struct Fake {
     files: Mutex<BTreeMap<JobId, Arc<[u8]>>>,
     uploads: Uploads,
     pieces: Mutex<BTreeMap<(Digest, u64), Vec<u8>>>,
+    unfinished: Mutex<BTreeMap<Digest, Unfinished>>,
+    /// Pieces that were hashed again, of uploads that went on from where another was cut off.
+    pub(crate) pieces_hashed: AtomicU64,
     inputs: Mutex<BTreeMap<Digest, u64>>,
     idempotent: Mutex<BTreeMap<IdempotencyKey, (Digest, JobId)>>,
     jobs: AtomicU64,
@@ -62,6 +66,8 @@ impl Fake {
             files: Mutex::default(),
             uploads: Uploads::default(),
             pieces: Mutex::default(),
+            unfinished: Mutex::default(),
+            pieces_hashed: AtomicU64::new(0),
             inputs: Mutex::default(),
             idempotent: Mutex::default(),
             jobs: AtomicU64::new(0),
@@ -311,21 +317,49 @@ impl Backend for Fake {
         })
     }
 
-    fn input(&self, input: Digest) -> Reply<'_, Result<Option<u64>, Outage>> {
-        Box::pin(async move { self.up().map(|()| self.inputs.lock().unwrap().get(&input).copied()) })
+    fn input(&self, input: Digest) -> Reply<'_, Result<Presence, Outage>> {
+        Box::pin(async move {
+            self.up()?;
+            let unfinished = || self.unfinished.lock().unwrap().get(&input).copied();
+            Ok(match self.inputs.lock().unwrap().get(&input) {
+                Some(bytes) => Presence::Whole(*bytes),
+                None => unfinished().map_or(Presence::Absent, Presence::Part),
+            })
+        })
     }
 
     fn begin_upload(&self, input: Digest) -> Result<Upload, UploadRefused> {
         self.uploads.begin(input)
     }
 
-    fn put_piece(&self, input: Digest, piece: u64, bytes: Vec<u8>) -> Reply<'_, Result<(), Outage>> {
+    fn put_piece(&self, input: Digest, piece: Piece) -> Reply<'_, Result<(), Outage>> {
         Box::pin(async move {
-            if self.pieces_stored_max.lock().unwrap().is_some_and(|max| piece >= max) {
-                return Err(Outage::StoreFailing);
+            if self.pieces_stored_max.lock().unwrap().is_some_and(|max| piece.number >= max) {
+                return Err(Outage::StoreFull);
             }
-            self.pieces.lock().unwrap().insert((input, piece), bytes);
+            let Piece { number, bytes, declared } = piece;
+            let whole_pieces =
+                number + u64::from(number * INPUT_PIECE_BYTES + (bytes.len() as u64) < declared);
+            let received = whole_pieces * INPUT_PIECE_BYTES;
+            self.pieces.lock().unwrap().insert((input, number), bytes);
+            let unfinished = Unfinished { received, declared, last: UnixMillis(0) };
+            self.unfinished.lock().unwrap().insert(input, unfinished);
             Ok(())
+        })
+    }
+
+    fn hash_piece(
+        &self,
+        input: Digest,
+        piece: u64,
+        mut hasher: blake3::Hasher,
+    ) -> Reply<'_, Result<Option<blake3::Hasher>, Outage>> {
+        Box::pin(async move {
+            self.pieces_hashed.fetch_add(1, Ordering::Relaxed);
+            let pieces = self.pieces.lock().unwrap();
+            let Some(bytes) = pieces.get(&(input, piece)) else { return Ok(None) };
+            hasher.update(bytes);
+            Ok(Some(hasher))
         })
     }
 
@@ -333,6 +367,7 @@ impl Backend for Fake {
         Box::pin(async move {
             // As in a hub, it takes a moment until it is durable.
             tokio::task::yield_now().await;
+            self.unfinished.lock().unwrap().remove(&input);
             match whole {
                 Some(bytes) => drop(self.inputs.lock().unwrap().insert(input, bytes)),
                 None => self.pieces.lock().unwrap().retain(|(of, _), _| *of != input),

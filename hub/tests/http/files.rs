@@ -11,9 +11,11 @@ use tessera_protocol::id::Digest;
 use tessera_protocol::limits::INPUT_PIECE_BYTES;
 
 use crate::PI;
-use crate::client::{Connection, head};
+use crate::client::{Answer, Connection, head};
 use crate::codes::Seen;
 use crate::fake::{Hub, PART_BYTES};
+
+const PIECE: usize = INPUT_PIECE_BYTES as usize;
 
 /// A file of so many bytes, its digest and where it lives.
 fn file(bytes: usize) -> (Vec<u8>, Digest, String) {
@@ -40,6 +42,35 @@ fn begin(hub: &Hub, path: &str, length: usize, first: &[u8]) -> Connection {
     connection
 }
 
+/// Goes on with an upload.
+fn put_range(hub: &Hub, path: &str, range: &str, bytes: &[u8]) -> Answer {
+    let mut connection = hub.connect();
+    connection.send(&hub.head("PUT", path, &[("content-range", range)], Some(bytes.len())));
+    connection.send_bytes(bytes);
+    connection.read_answer()
+}
+
+/// The range from a byte to the end of a file.
+fn from(byte: usize, file: &[u8]) -> String {
+    format!("bytes {byte}-{}/{}", file.len() - 1, file.len())
+}
+
+/// How much of a file a hub says that it has, and whether that is all.
+fn received(hub: &Hub, path: &str) -> (u16, usize) {
+    let mut connection = hub.connect();
+    connection.send(&hub.head("HEAD", path, &[], None));
+    let answer = connection.read_head();
+    (answer.status, answer.header("tessera-input-received").unwrap().parse().unwrap())
+}
+
+/// Sends the beginning of a file, and cuts the connection when the hub has its whole pieces.
+fn cut_off(hub: &Hub, path: &str, digest: Digest, file: &[u8], sent: usize) {
+    let connection = begin(hub, path, file.len(), &file[..sent]);
+    soon("the whole pieces are stored", || hub.fake.pieces_kept(digest) == sent / PIECE);
+    drop(connection);
+    soon("its place is free", || hub.fake.uploads() == 0);
+}
+
 /// Every code that has to do with files.
 pub(crate) fn wrong_files(seen: &mut Seen) {
     let hub = Hub::start(Limits::default());
@@ -52,7 +83,33 @@ pub(crate) fn wrong_files(seen: &mut Seen) {
     seen.expect(hub.put(&path, &bytes[1..]), 422, "input_differs");
     seen.expect(hub.put(&path, b""), 400, "input_length");
     let mut connection = begin(&hub, &path, INPUT_BYTES_MAX as usize + 1, b"");
-    seen.expect(connection.read_answer(), 400, "input_length");
+    let too_large = seen.expect(connection.read_answer(), 413, "input_too_large");
+    assert!(too_large.detail.contains(&INPUT_BYTES_MAX.to_string()), "{}", too_large.detail);
+    let largest = INPUT_BYTES_MAX;
+    for range in [
+        "bytes 0-999/999",
+        "bytes 0-998/1000",
+        "bytes 1-999/1000",
+        "bytes 1000-999/1000",
+        "bytes */1000",
+        "bytes 0-999/*",
+        "lines 0-999/1000",
+        "bytes 0-999",
+        "bytes -0-999/1000",
+        "",
+        "bytes 18446744073709551615-18446744073709551615/18446744073709551615",
+        "bytes 18446744073709550616-18446744073709551615/18446744073709551616",
+    ] {
+        let answer = put_range(&hub, &path, range, &bytes);
+        assert_eq!(answer.header("connection"), Some("close"), "{range}");
+        seen.expect(answer, 400, "range_invalid");
+    }
+    let range = format!("bytes {}-{}/{}", largest - 999, largest, largest + 1);
+    seen.expect(put_range(&hub, &path, &range, &bytes), 413, "input_too_large");
+    let answer =
+        put_range(&hub, &path, &format!("bytes {}-{}/{}", largest - 1_000, largest - 1, largest), &bytes);
+    assert_eq!(answer.header("tessera-input-received"), Some("0"));
+    seen.expect(answer, 409, "input_offset");
     let mut connection = hub.connect();
     connection.send(&hub.head("PUT", &path, &[("transfer-encoding", "chunked")], None));
     connection.send("4\r\nbody\r\n0\r\n\r\n");
@@ -149,24 +206,95 @@ fn nothing_is_kept_of_a_file_with_another_digest() {
 }
 
 #[test]
-fn nothing_is_usable_of_an_upload_that_is_cut_off_and_the_next_one_works() {
+fn an_upload_that_is_cut_off_is_no_file_and_goes_on_from_its_whole_pieces() {
     let hub = Hub::start(Limits::default());
-    let (bytes, digest, path) = file(2 * INPUT_PIECE_BYTES as usize + 1_000);
-    for half_closed in [false, true] {
-        let sent = INPUT_PIECE_BYTES as usize + 500;
-        let mut connection = begin(&hub, &path, bytes.len(), &bytes[..sent]);
-        soon("the first piece is stored", || hub.fake.pieces_kept(digest) == 1);
-        assert_eq!(hub.get(&path).status, 404, "half a file is no file");
-        if half_closed {
-            connection.stream.get_mut().shutdown(Shutdown::Write).unwrap();
-        } else {
-            drop(connection);
-        }
-        soon("its place is free and its piece is gone", || {
-            hub.fake.uploads() == 0 && hub.fake.pieces_kept(digest) == 0
-        });
+    let (bytes, digest, path) = file(3 * PIECE + 1_000);
+    assert_eq!(received(&hub, &path), (404, 0));
+    cut_off(&hub, &path, digest, &bytes, PIECE + 500);
+    assert_eq!((received(&hub, &path), hub.get(&path).status), ((404, PIECE), 404));
+    let mut half_closed = hub.connect();
+    let rest = &bytes[PIECE..2 * PIECE + 77];
+    half_closed.send(&hub.head(
+        "PUT",
+        &path,
+        &[("content-range", &from(PIECE, &bytes))],
+        Some(bytes.len() - PIECE),
+    ));
+    half_closed.send_bytes(rest);
+    soon("the second piece is stored", || hub.fake.pieces_kept(digest) == 2);
+    half_closed.stream.get_mut().shutdown(Shutdown::Write).unwrap();
+    soon("its place is free", || hub.fake.uploads() == 0);
+    assert_eq!(received(&hub, &path), (404, 2 * PIECE));
+    let answer = put_range(&hub, &path, &from(2 * PIECE, &bytes), &bytes[2 * PIECE..]);
+    assert_eq!(answer.status, 201, "{answer:?}");
+    assert!(hub.fake.input_bytes(digest).is_some_and(|kept| kept == bytes));
+    assert_eq!(received(&hub, &path), (200, bytes.len()));
+    assert_eq!(hub.fake.pieces_hashed.load(Ordering::Relaxed), 4, "all of it as it lies there");
+    assert_eq!(put_range(&hub, &path, &from(2 * PIECE, &bytes), &bytes[2 * PIECE..]).status, 200);
+}
+
+#[test]
+fn an_upload_may_go_on_only_from_what_is_here_and_is_told_where_that_is() {
+    let hub = Hub::start(Limits::default());
+    let (bytes, digest, path) = file(2 * PIECE + 10);
+    cut_off(&hub, &path, digest, &bytes, PIECE);
+    for wrong in [0, 1, PIECE - 1, PIECE + 1, 2 * PIECE] {
+        // Nothing of the body is sent.
+        let mut connection = hub.connect();
+        let range = from(wrong, &bytes);
+        let asks_first = [("content-range", range.as_str()), ("expect", "100-continue")];
+        connection.send(&hub.head("PUT", &path, &asks_first, Some(bytes.len() - wrong)));
+        let answer = connection.read_answer();
+        assert_eq!((answer.status, answer.code().as_str()), (409, "input_offset"), "from {wrong}");
+        assert_eq!(answer.header("tessera-input-received"), Some(PIECE.to_string().as_str()));
+        let detail = answer.json()["detail"].as_str().unwrap().to_owned();
+        assert!(detail.starts_with(&format!("{PIECE} bytes of the file are here")), "{detail}");
     }
+    let longer = format!("bytes {PIECE}-{}/{}", bytes.len(), bytes.len() + 1);
+    let answer = put_range(&hub, &path, &longer, &[&bytes[PIECE..], b"x"].concat());
+    assert_eq!(answer.code(), "input_offset");
+    assert!(answer.json()["detail"].as_str().unwrap().contains("one digest has one length"), "{answer:?}");
+    assert_eq!(received(&hub, &path), (404, PIECE), "a refusal takes nothing away");
+    assert_eq!(put_range(&hub, &path, &from(PIECE, &bytes), &bytes[PIECE..]).status, 201);
+}
+
+#[test]
+fn an_upload_without_a_range_starts_anew_whatever_is_here() {
+    let hub = Hub::start(Limits::default());
+    let (bytes, digest, path) = file(2 * PIECE + 10);
+    let garbage = vec![9; 3 * PIECE];
+    cut_off(&hub, &path, digest, &garbage, 2 * PIECE);
     assert_eq!(hub.put(&path, &bytes).status, 201);
+    assert!(hub.fake.input_bytes(digest).is_some_and(|kept| kept == bytes));
+    assert_eq!(hub.fake.pieces_hashed.load(Ordering::Relaxed), 0, "it was hashed on its way");
+}
+
+#[test]
+fn a_wrong_beginning_is_found_at_the_end_and_nothing_is_kept() {
+    let hub = Hub::start(Limits::default());
+    let (bytes, digest, path) = file(2 * PIECE);
+    let mut wrong = bytes.clone();
+    wrong[5] ^= 1;
+    cut_off(&hub, &path, digest, &wrong, PIECE + 1);
+    let answer = put_range(&hub, &path, &from(PIECE, &bytes), &bytes[PIECE..]);
+    assert_eq!((answer.status, answer.code().as_str()), (422, "input_differs"));
+    assert!(answer.json()["detail"].as_str().unwrap().contains(&Digest::of(&wrong).to_string()));
+    assert_eq!((hub.fake.pieces_kept(digest), received(&hub, &path)), (0, (404, 0)));
+    assert_eq!(put_range(&hub, &path, &from(0, &bytes), &bytes).status, 201);
+}
+
+#[test]
+fn of_two_clients_with_one_file_the_second_waits_and_may_go_on_where_the_first_stopped() {
+    let hub = Hub::start(Limits::default());
+    let (bytes, digest, path) = file(2 * PIECE + 10);
+    let first = begin(&hub, &path, bytes.len(), &bytes[..PIECE]);
+    soon("the first piece is stored", || hub.fake.pieces_kept(digest) == 1);
+    assert_eq!(received(&hub, &path), (404, PIECE), "while it comes");
+    let answer = put_range(&hub, &path, &from(PIECE, &bytes), &bytes[PIECE..]);
+    assert_eq!((answer.status, answer.code().as_str()), (409, "input_busy"));
+    drop(first);
+    soon("its place is free", || hub.fake.uploads() == 0);
+    assert_eq!(put_range(&hub, &path, &from(PIECE, &bytes), &bytes[PIECE..]).status, 201);
     assert!(hub.fake.input_bytes(digest).is_some_and(|kept| kept == bytes));
 }
 
@@ -201,15 +329,16 @@ fn an_uploader_that_stops_sending_is_cut_off_and_so_is_one_that_sends_a_byte_now
 }
 
 #[test]
-fn a_store_that_fails_in_the_middle_is_an_outage_and_leaves_nothing_usable() {
+fn a_full_disk_is_told_and_the_upload_goes_on_once_there_is_room() {
     let hub = Hub::start(Limits::default());
-    let (bytes, digest, path) = file(2 * INPUT_PIECE_BYTES as usize + 1);
+    let (bytes, digest, path) = file(2 * PIECE + 1);
     *hub.fake.pieces_stored_max.lock().unwrap() = Some(1);
     let answer = hub.put(&path, &bytes);
-    assert_eq!((answer.status, answer.code().as_str()), (503, "store_failing"));
-    assert_eq!((hub.get(&path).status, hub.fake.pieces_kept(digest)), (404, 0));
+    assert_eq!((answer.status, answer.code().as_str()), (507, "store_full"));
+    assert_eq!((hub.get(&path).status, received(&hub, &path)), (404, (404, PIECE)));
     *hub.fake.pieces_stored_max.lock().unwrap() = None;
-    assert_eq!(hub.put(&path, &bytes).status, 201);
+    assert_eq!(put_range(&hub, &path, &from(PIECE, &bytes), &bytes[PIECE..]).status, 201);
+    assert!(hub.fake.input_bytes(digest).is_some_and(|kept| kept == bytes));
 }
 
 #[test]

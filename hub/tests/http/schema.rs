@@ -282,6 +282,11 @@ fn every_published_path_is_served_and_every_reference_leads_somewhere() {
             let answer = match method {
                 "get" => hub.get(&path),
                 "put" => hub.put(&path, b"input"),
+                "head" => {
+                    let mut connection = hub.connect();
+                    connection.send(&hub.head("HEAD", &path, &[], None));
+                    connection.read_head()
+                }
                 _ => hub.post(&path, PI),
             };
             let status = answer.status;

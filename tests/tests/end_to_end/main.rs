@@ -6,6 +6,7 @@ mod proof;
 mod refusals;
 mod rounds;
 mod stages;
+mod uploads;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -1,6 +1,7 @@
 //! The real programs as children of a test: started on free ports, killed when the test ends.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -97,13 +98,29 @@ impl Hub {
 
     /// `tessera` against this hub.
     pub(crate) fn tessera(&self, args: &[&str]) -> Output {
-        Command::new(program("tessera"))
+        self.client(args).output().expect("tessera runs")
+    }
+
+    /// `tessera` against this hub, not started yet.
+    pub(crate) fn client(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(program("tessera"));
+        command
             .args(args)
             .env("TESSERA_HUB", format!("http://{}", self.http))
             .env("TESSERA_API_KEY", &self.api_key)
-            .stdin(Stdio::null())
-            .output()
-            .expect("tessera runs")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// A number of the hub's metrics that has no labels.
+    pub(crate) fn metric(&self, name: &str) -> u64 {
+        let mut stream = TcpStream::connect(&self.http).expect("the hub listens");
+        let head = "GET /metrics HTTP/1.1\r\nhost: hub\r\nconnection: close\r\n\r\n";
+        stream.write_all(head.as_bytes()).expect("writable");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("text");
+        let value = answer.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
+        value.unwrap_or_else(|| panic!("no {name} in {answer}"))
     }
 
     /// `tessera` with `--json`, which must succeed.
