@@ -258,7 +258,11 @@ fn json(
     let value: Value = serde_json::from_slice(bytes)
         .map_err(|source| SpecFileError::Json { file: file.to_owned(), source })?;
     let book = matches!(value.pointer("/params/book"), Some(Value::String(_)));
-    if book || value.pointer("/params/a").is_some() || value.get("inputs").is_some() {
+    if book
+        || value.pointer("/params/a").is_some()
+        || value.get("inputs").is_some()
+        || value.get("workload").is_some_and(files::names_files)
+    {
         return source.job(value, read_book);
     }
     // Read from the text once more, so that messages carry its lines.

@@ -370,7 +370,7 @@ impl Recipe {
             Rate::Crf(crf) => (1..=crf_max(self.codec)).contains(&crf),
             Rate::Kbps(kbps) => (1..=1_000_000).contains(&kbps),
         };
-        let side = |side: u32| (SIDE_MIN..=SIDE_MAX).contains(&side) && side % 2 == 0;
+        let side = |side: u32| (SIDE_MIN..=SIDE_MAX).contains(&side) && side.is_multiple_of(2);
         let clock = is_clock(self.time_base) && self.time_base[1] / self.time_base[0] <= TICKS_PER_SECOND_MAX;
         let fits = preset
             && rate

@@ -60,7 +60,8 @@ pub(super) fn run(command: &Run) -> Result<(), Failure> {
     });
     let local = local.map_err(|error| stopped(error.into()))?;
 
-    let mut progress = Progress { uploads: UploadDisplay::new(command.json), ..Progress::new() };
+    let mut progress = Progress::new();
+    progress.uploads = UploadDisplay::new(command.json);
     let mut pids = Pids { expected: usize::from(command.agents) + 1, known: Vec::new() };
     let mut lost = 0;
     let mut on_notice = |notice: Notice| match notice {

@@ -15,9 +15,57 @@ use super::LocalInput;
 /// Read at once. *Units*: bytes.
 const PIECE_BYTES: usize = 1 << 20;
 
+/// Parameters that name inputs, by workload; `*` stands for every entry of a list.
+const FIELDS: [(&str, &[&str]); 3] = [
+    ("climate_pca", &["field/*", "project/*", "weights/input"]),
+    ("catastrophe", &["tracks/input", "exposure", "curves", "land/mask"]),
+    ("video", &["input"]),
+];
+
+/// Whether jobs of a workload name files in their parameters.
+pub(super) fn names_files(workload: &Value) -> bool {
+    FIELDS.iter().any(|(name, _)| *workload == **name)
+}
+
+/// Replaces paths that a job's parameters hold where they name an input by entries of its inputs.
+fn declare(value: &mut Value) {
+    let workload = value.get("workload").and_then(Value::as_str).unwrap_or_default();
+    let Some((_, fields)) = FIELDS.into_iter().find(|(name, _)| *name == workload) else { return };
+    let entries = value.get("inputs").and_then(Value::as_array).cloned().unwrap_or_default();
+    let mut entries: Vec<Value> = entries;
+    let Some(params) = value.get_mut("params") else { return };
+    for field in fields {
+        let named: Vec<&mut Value> = match field.strip_suffix("/*") {
+            Some(list) => params.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten().collect(),
+            None => params.pointer_mut(&format!("/{field}")).into_iter().collect(),
+        };
+        for name in named {
+            let Some(written) = name.as_str().map(str::to_owned) else { continue };
+            let is_declared = |entry: &Value| entry.get("name").is_some_and(|name| *name == *written);
+            if entries.iter().any(is_declared) {
+                continue;
+            }
+            let short = Path::new(&written)
+                .file_name()
+                .map_or(written.clone(), |name| name.to_string_lossy().into_owned());
+            // Two files of one name keep their paths for names.
+            let taken = entries.iter().any(|entry| entry.get("name").is_some_and(|name| *name == *short));
+            let chosen = if taken { written.clone() } else { short };
+            entries.push(serde_json::json!({ "name": chosen, "file": written }));
+            *name = chosen.into();
+        }
+    }
+    if !entries.is_empty()
+        && let Some(job) = value.as_object_mut()
+    {
+        job.insert("inputs".to_owned(), Value::Array(entries));
+    }
+}
+
 /// Replaces the files of a job's inputs by what the job declares of them, and says which files those are. A
 /// file that is not there is none to look at where the job declares it in full: the hub may have it.
 pub(super) fn fill(value: &mut Value, folder: &Path) -> Result<Vec<LocalInput>, Vec<FieldError>> {
+    declare(value);
     let Some(inputs) = value.get_mut("inputs").and_then(Value::as_array_mut) else { return Ok(Vec::new()) };
     let (mut files, mut findings) = (Vec::new(), Vec::new());
     for (position, entry) in inputs.iter_mut().enumerate() {
@@ -107,6 +155,26 @@ mod tests {
             assert_eq!(*entry, json!({ "name": name, "blake3": digest, "bytes": 3 }));
         }
         assert_eq!(files.iter().map(|file| file.input.name.as_str()).collect::<Vec<_>>(), names);
+    }
+
+    #[test]
+    fn a_path_in_the_parameters_stands_for_an_input() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, bytes) in [("a.nc", b"1"), ("b.nc", b"2")] {
+            std::fs::write(folder.path().join(name), bytes).unwrap();
+        }
+        let mut job = json!({
+            "workload": "climate_pca",
+            "params": { "field": ["a.nc", "./b.nc", "declared"] },
+            "inputs": [{ "name": "declared", "file": "a.nc" }],
+        });
+        let files = fill(&mut job, folder.path()).unwrap();
+        assert_eq!(job["params"]["field"], json!(["a.nc", "b.nc", "declared"]));
+        let names: Vec<&str> = files.iter().map(|file| file.input.name.as_str()).collect();
+        assert_eq!(names, ["declared", "a.nc", "b.nc"]);
+        let mut missing = json!({ "workload": "video", "params": { "input": "no.mp4" } });
+        let message = fill(&mut missing, folder.path()).unwrap_err()[0].to_string();
+        assert!(message.starts_with("inputs[0].file = \"no.mp4\": cannot read it"), "{message}");
     }
 
     #[test]

@@ -279,7 +279,7 @@ impl<'a> Classic<'a> {
         }
         let numbers = self.numbers(latitude, limits::CLIMATE_CELLS_MAX).ok_or_else(damaged)?;
         // A little more than a pole is rounding; anything beyond is in other units.
-        if numbers.iter().any(|latitude| !(latitude.abs() <= 90.001)) {
+        if numbers.iter().any(|latitude| latitude.is_nan() || latitude.abs() > 90.001) {
             return Err(damaged());
         }
         let dimensions: Vec<&str> = latitude.dimensions.iter().map(|one| one.name.as_str()).collect();

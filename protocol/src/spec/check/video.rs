@@ -107,7 +107,7 @@ impl Findings {
         let frames = params.frames_of_segment();
         let most = u64::from(video::SEGMENT_FRAMES_MAX);
         self.integer("params.segment_frames", u64::from(frames), u64::from(params.keyframe_interval), most);
-        if params.keyframe_interval > 0 && frames % params.keyframe_interval != 0 {
+        if params.keyframe_interval > 0 && !frames.is_multiple_of(params.keyframe_interval) {
             let allowed = format!("must be a multiple of keyframe_interval, {}", params.keyframe_interval);
             self.add("params.segment_frames", &frames.to_string(), &allowed);
         }
