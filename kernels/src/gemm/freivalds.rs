@@ -192,16 +192,14 @@ impl<'a, T: Element> Check<'a, T> {
 
         let (mut found, mut addend) = (Sums::default(), Sums::default());
         let width = band.cols.len();
-        let element = |row: usize, col: usize| {
-            band.elements[(row - band.first) * width + col - band.cols.start].widened()
-        };
-        let lines = self.lines(band, &rows, element);
+        let given = View::row_major(band.elements, band.elements.len() / width, width)?;
+        let lines = self::lines(band, &rows, &given, [band.first, band.cols.start])?;
         let (isa, signs, of) = (self.isa, &self.signs, &self.groups[groups.clone()]);
         fold(isa, &lines, signs, of, band.cols.start, &mut found);
         let mut beta = 0.0;
         if let Some((factor, c)) = product.addend {
             beta = factor.widened();
-            let lines = self.lines(band, &rows, |row, col| c.at(row, col).widened());
+            let lines = self::lines(band, &rows, &c, [0, 0])?;
             fold(isa, &lines, signs, of, band.cols.start, &mut addend);
         }
         let alpha = product.alpha.widened();
@@ -244,27 +242,6 @@ impl<'a, T: Element> Check<'a, T> {
         let block = Block { isa: self.isa, product, k: 0..depth, region: Region::All, out: whole };
         blocked::compute(block, cancelled)?;
         Ok(out)
-    }
-
-    /// Elements of the band's columns row by row, mirrored where the half was not computed.
-    fn lines(
-        &self,
-        band: &Band<'_, T>,
-        rows: &Range<usize>,
-        element: impl Fn(usize, usize) -> f64,
-    ) -> Vec<f64> {
-        let places = rows.clone().flat_map(|row| band.cols.clone().map(move |col| [row, col]));
-        let mirrored = |[row, col]: [usize; 2]| match band.half {
-            Some(Triangle::Lower) => col > row,
-            Some(Triangle::Upper) => col < row,
-            None => false,
-        };
-        places
-            .map(|place| {
-                let [row, col] = if mirrored(place) { [place[1], place[0]] } else { place };
-                element(row, col)
-            })
-            .collect()
     }
 
     /// What rounding can explain: that of the tile, in its type, and that of the check.
@@ -363,6 +340,30 @@ fn absolute(values: &[f64]) -> f64 {
         }
     }
     parts.iter().fold(0.0, |sum, part| sum + part)
+}
+
+/// Numbers of the band's columns by rows, of a view that starts at this row and column of the product; mirrored
+/// where the half was not computed.
+fn lines<T: Element>(
+    band: &Band<'_, T>,
+    rows: &Range<usize>,
+    view: &View<'_, T>,
+    [top, left]: [usize; 2],
+) -> Result<Vec<f64>, GemmError> {
+    let mut lines = Vec::new();
+    let (first, width) = (band.cols.start, band.cols.len());
+    widen(&view.tile(rows.start - top..rows.end - top, first - left..band.cols.end - left)?, &mut lines);
+    for (row, line) in rows.clone().zip(lines.chunks_exact_mut(width)) {
+        let mirrored = match band.half {
+            Some(Triangle::Lower) => row + 1 - first..width,
+            Some(Triangle::Upper) => 0..row - first,
+            None => 0..0,
+        };
+        for at in mirrored {
+            line[at] = view.at(first + at - top, row - left).widened();
+        }
+    }
+    Ok(lines)
 }
 
 /// Lines or rows worked on together: a few megabytes of the deepest.
