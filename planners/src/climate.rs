@@ -8,8 +8,9 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use tessera_protocol::climate::{
-    Anomalies, CellWeights, CellsTask, Eigen, EigenTask, Field, FinishTask, GramTask, Head, ModesTask, Named,
-    Peak, Piece, ProjectTask, Scaling, Side, Slab, Source, Survey, SurveyTask, Task, Weights,
+    Anomalies, BLOCK_SAMPLES, CellWeights, CellsTask, Eigen, EigenTask, Field, FinishTask, GramTask, Head,
+    ModesTask, Named, PANEL_CELLS, Peak, Piece, ProjectTask, Scaling, Side, Slab, Source, Survey, SurveyTask,
+    Task, Weights,
 };
 use tessera_protocol::id::Digest;
 use tessera_protocol::limits;
@@ -34,6 +35,8 @@ const TRACE_SLACK: f64 = 1e-9;
 
 /// Compute units that a shard is meant to cost: a third of a second of one core.
 const SHARD_COST: u64 = 20_000_000;
+/// Longest file of a shard's product, where one unit is not longer. *Units*: bytes.
+const SHARD_BYTES_MAX: u64 = 16 << 20;
 /// Fused multiply-adds of matrix products to one compute unit.
 const TERMS_PER_UNIT: u64 = 128;
 /// Values that are read and converted to one compute unit.
@@ -49,12 +52,7 @@ pub(crate) fn step(
     done: &[Vec<ProductRef>],
 ) -> Result<Step, StageError> {
     if done.is_empty() {
-        return Ok(Step::Stage(stage(
-            params,
-            "survey",
-            Task::Survey(survey(spec, params)?),
-            survey_cost(spec),
-        )));
+        return stage(params, "survey", Task::Survey(survey(spec, params)?), survey_cost(spec), 1);
     }
     Progress::read(spec, params, done)?.step()
 }
@@ -113,12 +111,8 @@ impl<'a> Progress<'a> {
                     standardise: self.params.standardise,
                 };
                 let passes = if self.params.standardise { 2 } else { 1 };
-                Ok(Step::Stage(stage(
-                    self.params,
-                    "cells",
-                    Task::Cells(cells),
-                    passes * values / VALUES_PER_UNIT,
-                )))
+                let cost = passes * values / VALUES_PER_UNIT;
+                stage(self.params, "cells", Task::Cells(cells), cost, 16 * PANEL_CELLS)
             }
             GRAM => {
                 let (of, side) = self.side()?;
@@ -128,7 +122,7 @@ impl<'a> Progress<'a> {
                 // Each tile reads its rows and its columns.
                 let read = values * side.div_ceil(tile) / VALUES_PER_UNIT;
                 let cost = side * side / 2 * depth / TERMS_PER_UNIT + read;
-                Ok(Step::Stage(stage(self.params, "gram", Task::Gram(gram), cost)))
+                stage(self.params, "gram", Task::Gram(gram), cost, 8 * tile * tile)
             }
             EIGEN => {
                 let (_, side) = self.side()?;
@@ -136,7 +130,7 @@ impl<'a> Progress<'a> {
                 let tiles = self.products(GRAM);
                 let eigen = EigenTask { samples: self.field.samples(), side, tile: tile(side), tiles, modes };
                 // About ten operations for each element of each column, most of them in vectors.
-                Ok(Step::Stage(stage(self.params, "eigen", Task::Eigen(eigen), side * side * side / 8)))
+                stage(self.params, "eigen", Task::Eigen(eigen), side * side * side / 8, 1)
             }
             MODES => {
                 let (of, _) = self.side()?;
@@ -145,7 +139,7 @@ impl<'a> Progress<'a> {
                 let modes =
                     ModesTask { anomalies: self.anomalies(&self.field)?, of, eigen: self.product(EIGEN)? };
                 let cost = values / VALUES_PER_UNIT + values * eigen.modes / TERMS_PER_UNIT;
-                Ok(Step::Stage(stage(self.params, "modes", Task::Modes(modes), cost)))
+                stage(self.params, "modes", Task::Modes(modes), cost, 8 * PANEL_CELLS * eigen.modes)
             }
             _ => self.after_modes(),
         }
@@ -172,12 +166,12 @@ impl<'a> Progress<'a> {
                 let values = field.cells * field.samples();
                 let cost = values / VALUES_PER_UNIT + values * modes / TERMS_PER_UNIT;
                 let name = if new { "project" } else { "scores" };
-                Ok(Step::Stage(stage(self.params, name, Task::Project(project), cost)))
+                stage(self.params, name, Task::Project(project), cost, 8 * BLOCK_SAMPLES * modes)
             }
             next if next == finish => {
                 let task = self.finish_task(of)?;
                 let numbers = output_bytes(&task) / 8;
-                Ok(Step::Stage(stage(self.params, "finish", Task::Finish(task), 8 * numbers)))
+                stage(self.params, "finish", Task::Finish(task), 8 * numbers, 1)
             }
             next if next == finish + 1 => self.finished(of, finish),
             _ => Err(StageError::Head { stage: finish + 1 }),
@@ -369,14 +363,24 @@ fn output_bytes(task: &FinishTask) -> u64 {
     8 * task.cells_of_grid() * (maps + rebuilt)
 }
 
-/// Cuts a stage's units so that a shard costs about [`SHARD_COST`], unless the client said how.
-fn stage(params: &ClimateParams, name: &'static str, task: Task, cost: u64) -> Stage {
+/// Cuts a stage's units so that a shard costs about [`SHARD_COST`], unless the client said how, and its product
+/// is no longer than one may be.
+fn stage(
+    params: &ClimateParams,
+    name: &'static str,
+    task: Task,
+    cost: u64,
+    unit_bytes: u64,
+) -> Result<Step, StageError> {
+    // What an agent would refuse was in a head that no kernel writes.
+    task.check().map_err(|_| StageError::Head { stage: SURVEY })?;
     let units = task.units();
     let unit_cost = cost.div_ceil(units.max(1)).max(1);
     let fewest = units.div_ceil(limits::STAGE_SHARDS_MAX).max(1);
-    let shard_units = params.shard_size.unwrap_or(SHARD_COST / unit_cost).clamp(fewest, units.max(1));
+    let most = (SHARD_BYTES_MAX / unit_bytes.max(1)).clamp(fewest, units.max(fewest));
+    let shard_units = params.shard_size.unwrap_or(SHARD_COST / unit_cost).clamp(fewest, most);
     let inputs = task.inputs().into_iter().map(|(blake3, bytes)| (Digest(blake3), bytes)).collect();
-    Stage { name, task: task.encode(), inputs, units, shard_units, unit_cost }
+    Ok(Step::Stage(Stage { name, task: task.encode(), inputs, units, shard_units, unit_cost }))
 }
 
 fn survey(spec: &JobSpec, params: &ClimateParams) -> Result<SurveyTask, StageError> {
