@@ -124,6 +124,53 @@ fn a_job_gives_the_same_numbers_and_files_in_any_size_of_shards() {
 }
 
 #[test]
+fn the_example_s_recorded_storm_does_what_andrew_did_to_homestead() {
+    // The parameters of examples/catastrophe.toml, with fewer samples and years.
+    let read = |name: &str| {
+        let path = format!("{}/../examples/{name}", env!("CARGO_MANIFEST_DIR"));
+        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
+    };
+    let files = ["catastrophe_tracks.txt", "catastrophe_exposure.csv", "catastrophe_curves.csv"];
+    let mut store = Store::new();
+    let inputs: Vec<Value> = files
+        .iter()
+        .map(|name| {
+            let text = read(name);
+            let blake3 = Digest::of(text.as_bytes());
+            let bytes = text.len();
+            store.insert(blake3, text.into());
+            json!({ "name": name, "blake3": blake3, "bytes": bytes })
+        })
+        .collect();
+    let job = json!({
+        "name": "example", "workload": "catastrophe", "seed": 20251121, "inputs": inputs,
+        "params": {
+            "tracks": { "input": files[0], "annual_rate": 0.03 }, "exposure": files[1], "curves": files[2],
+            "samples": 40, "years": 20_000, "return_periods": [50, 100, 500],
+            "perturbation": { "position_km": 60, "intensity": 0.12, "radius": 0.25 }
+        }
+    });
+    let manifest = JobSpec::from_value(&job).and_then(JobSpec::check).unwrap_or_else(|error| panic!("{error}"));
+    let document = result(&manifest, &mut store).unwrap_or_else(|error| panic!("{error}"));
+    let result: Value = serde_json::from_slice(&document).expect("results are JSON");
+    println!("{}", serde_json::to_string_pretty(&result).expect("JSON"));
+    if let Some(folder) = option_env!("CATASTROPHE_OUT") {
+        for output in result["outputs"].as_array().expect("outputs") {
+            let part = &output["parts"][0];
+            let digest: Digest = serde_json::from_value(part["product"].clone()).expect("a digest");
+            let at = |name: &str| part[name].as_u64().expect("a number") as usize;
+            let bytes = &store[&digest][at("offset")..][..at("bytes")];
+            std::fs::write(format!("{folder}/{}", output["name"].as_str().unwrap()), bytes).unwrap();
+        }
+    }
+    let number = |value: &Value| value.as_f64().unwrap_or_else(|| panic!("{value} is no number"));
+    let value = number(&result["inputs"]["value"]);
+    assert!((0.0..0.1 * value).contains(&number(&result["average_annual_loss"])), "{result}");
+    let (drawn, error) = (number(&result["simulated_average"]), number(&result["simulated_standard_error"]));
+    assert!((drawn - number(&result["average_annual_loss"])).abs() < 4.0 * error, "{drawn} ± {error}");
+}
+
+#[test]
 fn what_is_wrong_with_a_file_ends_the_job_in_the_survey_s_words() {
     let (manifest, mut store) = job(TRACKS, "lat,lon,value\n99,0,1\n", None);
     let Err(error) = result(&manifest, &mut store) else { panic!("a house beyond the pole") };
