@@ -97,7 +97,7 @@ impl std::error::Error for KernelError {
 /// Finds an input or an earlier product by its digest.
 pub type Find<'a> = dyn Fn(&[u8; 32]) -> Option<Bytes> + 'a;
 
-/// Computes the units `first .. first + count` of a stage. `cancelled` is asked before each event.
+/// Computes the units `first .. first + count` of a stage. `cancelled` is asked before each storm or event.
 ///
 /// *Errors*: see [`KernelError`]. What is wrong with a file is no error of the survey but its answer.
 pub fn run(
@@ -112,7 +112,7 @@ pub fn run(
         return Err(KernelError::Task);
     }
     match task {
-        Task::Survey(model) => survey::run(model, inputs),
+        Task::Survey(model) => survey::run(model, inputs, cancelled),
         Task::Losses { model, storms } => {
             losses::run(model, *storms, first..first + count, inputs, isa, cancelled)
         }

@@ -364,7 +364,8 @@ const FLORIDA: &str = "";
 fn parquet_holds_the_same_table_as_the_csv_and_pictures_are_svg() {
     let (summary, product) = florida().summary(5_000, &[100.0]);
     assert!(summary.events_with_loss > 5);
-    for (name, rows) in [("event_losses", summary.events_with_loss as usize), ("exceedance", 299)] {
+    // Of 5,000 years the curve shows 310.
+    for (name, rows) in [("event_losses", summary.events_with_loss as usize), ("exceedance", 310)] {
         let csv = file(&product, &format!("{name}.csv"));
         let bytes =
             product.files.iter().find(|file| file.name == format!("{name}.parquet")).expect("it is there");

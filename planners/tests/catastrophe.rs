@@ -124,6 +124,44 @@ fn a_job_gives_the_same_numbers_and_files_in_any_size_of_shards() {
 }
 
 #[test]
+fn the_example_has_a_loss_that_its_drawn_years_agree_with() {
+    // The parameters of examples/catastrophe.toml, with fewer samples and years.
+    let read = |name: &str| {
+        let path = format!("{}/../examples/{name}", env!("CARGO_MANIFEST_DIR"));
+        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
+    };
+    let files = ["catastrophe_tracks.txt", "catastrophe_exposure.csv", "catastrophe_curves.csv"];
+    let mut store = Store::new();
+    let inputs: Vec<Value> = files
+        .iter()
+        .map(|name| {
+            let text = read(name);
+            let blake3 = Digest::of(text.as_bytes());
+            let bytes = text.len();
+            store.insert(blake3, text.into());
+            json!({ "name": name, "blake3": blake3, "bytes": bytes })
+        })
+        .collect();
+    let job = json!({
+        "name": "example", "workload": "catastrophe", "seed": 20251121, "inputs": inputs,
+        "params": {
+            "tracks": { "input": files[0], "annual_rate": 0.03 }, "exposure": files[1], "curves": files[2],
+            "samples": 40, "years": 20_000, "return_periods": [50, 100, 500],
+            "perturbation": { "position_km": 60, "intensity": 0.12, "radius": 0.25 }
+        }
+    });
+    let manifest =
+        JobSpec::from_value(&job).and_then(JobSpec::check).unwrap_or_else(|error| panic!("{error}"));
+    let document = result(&manifest, &mut store).unwrap_or_else(|error| panic!("{error}"));
+    let result: Value = serde_json::from_slice(&document).expect("results are JSON");
+    let number = |value: &Value| value.as_f64().unwrap_or_else(|| panic!("{value} is no number"));
+    let value = number(&result["inputs"]["value"]);
+    assert!((0.0..0.1 * value).contains(&number(&result["average_annual_loss"])), "{result}");
+    let (drawn, error) = (number(&result["simulated_average"]), number(&result["simulated_standard_error"]));
+    assert!((drawn - number(&result["average_annual_loss"])).abs() < 4.0 * error, "{drawn} ± {error}");
+}
+
+#[test]
 fn what_is_wrong_with_a_file_ends_the_job_in_the_survey_s_words() {
     let (manifest, mut store) = job(TRACKS, "lat,lon,value\n99,0,1\n", None);
     let Err(error) = result(&manifest, &mut store) else { panic!("a house beyond the pole") };
@@ -149,7 +187,7 @@ fn a_wrong_parameter_is_named() {
         ("params.tracks.input = \"x\": must be the name of an entry of `inputs`", &|job| {
             job["params"]["tracks"]["input"] = json!("x")
         }),
-        ("params.samples = 0: must be from 1 to 262144", &|job| job["params"]["samples"] = json!(0)),
+        ("params.samples = 0: must be from 1 to 200000", &|job| job["params"]["samples"] = json!(0)),
         ("params.return_periods[2] = 5000: must be above 50 and at most the years drawn, 2000", &|job| {
             job["params"]["return_periods"][2] = json!(5000)
         }),

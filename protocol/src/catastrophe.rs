@@ -17,9 +17,9 @@ use crate::limits;
 use crate::spec::{Averaging, Decay, HollandB, TrackFormat};
 
 /// Most events of one job: its tables then fit one product.
-pub const EVENTS_MAX: u64 = 1 << 18;
-/// Most years drawn for the curves. The losses of a year are held in memory, twice.
-pub const YEARS_MAX: u32 = 10_000_000;
+pub const EVENTS_MAX: u64 = 200_000;
+/// Most years drawn for the curves. Their losses are sorted in memory.
+pub const YEARS_MAX: u32 = 1_000_000;
 /// Most return periods that a result names.
 pub const RETURN_PERIODS_MAX: usize = 64;
 /// Most storms chosen by their ids.

@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_curve_has_every_extreme_year_and_a_tenth_of_a_thousand_others() {
+    fn a_curve_has_every_extreme_year_and_a_few_hundred_others() {
         let ranks = curve_ranks(100_000);
         assert_eq!(ranks[..100], (1..=100).collect::<Vec<_>>());
         assert!(

@@ -14,8 +14,12 @@ const DEVIATIONS: f64 = 4.0;
 /// What making a node costs. *Units*: compute units.
 const NODE_COST: u64 = 12;
 
-pub(super) fn run(model: &Model, inputs: &Find<'_>) -> Result<Product, KernelError> {
-    let head = match Prepared::read(model, inputs).and_then(|prepared| Ok(survey(model, &prepared)?)) {
+pub(super) fn run(
+    model: &Model,
+    inputs: &Find<'_>,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<Product, KernelError> {
+    let head = match Prepared::read(model, inputs).and_then(|prepared| survey(model, &prepared, cancelled)) {
         Ok(found) => SurveyHead::Found(found),
         Err(PrepareError::Fault(fault)) => SurveyHead::Fault(fault.to_string()),
         Err(PrepareError::Kernel(error)) => return Err(error),
@@ -23,7 +27,7 @@ pub(super) fn run(model: &Model, inputs: &Find<'_>) -> Result<Product, KernelErr
     Ok(Product { head: head.encode(), files: Vec::new() })
 }
 
-fn survey(model: &Model, prepared: &Prepared) -> Result<Survey, Fault> {
+fn survey(model: &Model, prepared: &Prepared, cancelled: &dyn Fn() -> bool) -> Result<Survey, PrepareError> {
     let Prepared { catalogue, exposure, points, land, .. } = prepared;
     let storms = catalogue.tracks.len() as u64;
     if storms * u64::from(model.samples) > EVENTS_MAX {
@@ -31,12 +35,15 @@ fn survey(model: &Model, prepared: &Prepared) -> Result<Survey, Fault> {
             "{storms} storms of {} samples: at most {EVENTS_MAX} events are computed in one job; take fewer samples, or years",
             model.samples
         );
-        return Err(Fault::of(Role::Tracks, what));
+        return Err(Fault::of(Role::Tracks, what).into());
     }
     let schedule = Schedule::new(model.key);
     let reach = 1000.0 * DEVIATIONS.mul_add(model.perturbation.position_km, model.wind.reach_km);
     let (mut in_reach, mut cost) = (0u32, 0u64);
     for track in &catalogue.tracks {
+        if cancelled() {
+            return Err(PrepareError::Kernel(KernelError::Cancelled));
+        }
         let nodes = storm::nodes(model, &schedule, land, track, 0);
         let near = nodes.iter().filter(|node| points.may_reach(node.centre, reach)).count() as u64;
         in_reach += u32::from(near > 0);
@@ -47,7 +54,7 @@ fn survey(model: &Model, prepared: &Prepared) -> Result<Survey, Fault> {
             "no row lies within {} km of any track: check the signs of latitudes and longitudes, west and south are negative",
             reach / 1000.0
         );
-        return Err(Fault::of(Role::Exposure, what));
+        return Err(Fault::of(Role::Exposure, what).into());
     }
     let mut value = ExactSum::new();
     // The reader takes finite values only.

@@ -20,6 +20,10 @@ pub(super) const NAUTICAL_MILE_KM: f64 = 1.852;
 const SPEED_KMH_MAX: f64 = 300.0;
 /// *Units*: km in a degree of latitude, for that check alone.
 const DEGREE_KM: f64 = 111.2;
+/// Longest life of a storm: the longest was 36 days. *Units*: minutes.
+const LIFE_MAX: f64 = 100.0 * 24.0 * 60.0;
+/// Longest id or name. *Units*: bytes. The tables of the most events then fit one product.
+const ID_BYTES_MAX: usize = 24;
 /// Storms of one job: HURDAT2 has 2,000.
 const STORMS_MAX: usize = 100_000;
 
@@ -126,6 +130,10 @@ pub fn read(spec: &Tracks, bytes: &[u8]) -> Result<Catalogue, Fault> {
 
 fn track(spec: &Tracks, storm: Recorded, once: f64) -> Result<Track, Fault> {
     let Recorded { id, name, line, annual_rate, records } = storm;
+    if id.len() > ID_BYTES_MAX || name.len() > ID_BYTES_MAX {
+        let what = format!("storm {id:?}, {name:?}: ids and names have at most {ID_BYTES_MAX} bytes");
+        return Err(Fault::at(Role::Tracks, line, what));
+    }
     let annual_rate = spec.annual_rate.or(annual_rate).unwrap_or(once);
     let mut fixes: Vec<Fix> = Vec::with_capacity(records.len());
     let start = records.first().map(|record| record.time).unwrap_or_default();
@@ -134,6 +142,10 @@ fn track(spec: &Tracks, storm: Recorded, once: f64) -> Result<Track, Fault> {
         let Some(wind) = record.wind else { continue };
         let minutes = (record.time - start).num_minutes() as f64;
         let mut fix = fix(spec, record, wind, minutes);
+        if minutes > LIFE_MAX {
+            let what = format!("storm {id} would be more than 100 days old: check times");
+            return Err(Fault::at(Role::Tracks, record.line, what));
+        }
         if let Some(last) = fixes.last() {
             if fix.minutes <= last.minutes {
                 return Err(Fault::at(
