@@ -134,11 +134,7 @@ impl Home {
                 };
                 let reducer = match plan.stage() {
                     None => Reducer::resume(&plan, progress.done, progress.earlier, progress.tally),
-                    Some(_) => {
-                        let mut done = progress.done;
-                        done.insert(ShardRange { start: 0, end: plan.indices().start });
-                        Reducer::resume_stage(done, progress.products)
-                    }
+                    Some(_) => Reducer::resume_stage(progress.done, progress.products),
                 };
                 (plan, progress.view.cost, todo, reducer)
             }
