@@ -7,31 +7,14 @@
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
 use crate::MediaError;
-use crate::encoder::Confinement;
-
-/// What one child may take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// *Units*: seconds of processor time.
-    pub cpu_s: u64,
-    /// *Units*: bytes of address space.
-    pub memory_bytes: u64,
-    /// The longest file that it may write. *Units*: bytes.
-    pub file_bytes: u64,
-}
-
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits { cpu_s: 4 * 3_600, memory_bytes: 16 << 30, file_bytes: 64 << 30 }
-    }
-}
+use crate::confine::{Confinement, Limits, Walls, confine};
 
 /// How much of what a child says in its errors is kept. *Units*: bytes.
 const SAID_BYTES_MAX: usize = 4 << 10;
@@ -58,7 +41,12 @@ pub(crate) struct Ended {
 /// A program to run in a directory.
 pub(crate) struct Order<'a> {
     pub(crate) program: &'a Path,
+    /// Where it runs and may write.
     pub(crate) folder: &'a Path,
+    /// What it may read besides programs and libraries.
+    pub(crate) reads: Option<&'a Path>,
+    /// Where its programs and libraries are.
+    pub(crate) libraries: &'a [PathBuf],
     pub(crate) confinement: Confinement,
     pub(crate) limits: Limits,
 }
@@ -80,7 +68,8 @@ impl Order<'_> {
         ]);
         command.env("HOME", self.folder).env("TMPDIR", self.folder).process_group(0);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        confine(&mut command, self.confinement, self.limits);
+        let walls = Walls { writes: self.folder, reads: self.reads, libraries: self.libraries };
+        confine(&mut command, self.confinement, self.limits, &walls)?;
         let mut running = Running(command.spawn()?);
         let (out, errors) = (running.0.stdout.take(), running.0.stderr.take());
         let (lines, read) = sync_channel(LINES_MAX);
@@ -174,85 +163,14 @@ fn plain(said: &[u8]) -> String {
     lines.join("; ")
 }
 
-/// Sets what the kernel sees to, once the child runs and before its program does.
-fn confine(command: &mut Command, confinement: Confinement, limits: Limits) {
-    let parent = std::process::id();
-    let enter = move || {
-        limit(libc::RLIMIT_CPU, limits.cpu_s)?;
-        limit(libc::RLIMIT_AS, limits.memory_bytes)?;
-        limit(libc::RLIMIT_FSIZE, limits.file_bytes)?;
-        limit(libc::RLIMIT_CORE, 0)?;
-        #[cfg(target_os = "linux")]
-        only_on_linux(confinement, parent)?;
-        Ok(())
-    };
-    #[cfg(not(target_os = "linux"))]
-    let _ = (confinement, parent);
-    // SAFETY: between fork and exec it makes system calls only, and allocates and locks nothing.
-    unsafe { command.pre_exec(enter) };
-}
-
-#[cfg(target_os = "linux")]
-type Resource = libc::__rlimit_resource_t;
-#[cfg(not(target_os = "linux"))]
-type Resource = libc::c_int;
-
-fn limit(resource: Resource, most: u64) -> std::io::Result<()> {
-    let mut now = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `now` is ours and as large as the call expects.
-    if unsafe { libc::getrlimit(resource, &mut now) } != 0 {
-        return Err(std::io::Error::last_os_error());
-    }
-    // A limit can only be lowered.
-    let most = most.min(now.rlim_max);
-    let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
-    // SAFETY: as above.
-    match unsafe { libc::setrlimit(resource, &limit) } {
-        0 => Ok(()),
-        _ => Err(std::io::Error::last_os_error()),
-    }
-}
-
-#[cfg(target_os = "linux")]
-fn only_on_linux(confinement: Confinement, parent: u32) -> std::io::Result<()> {
-    // SAFETY: none of the calls touches memory of ours.
-    unsafe {
-        if confinement == Confinement::Namespace
-            && libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNET | libc::CLONE_NEWIPC) != 0
-        {
-            return Err(std::io::Error::last_os_error());
-        }
-        let no_privileges = libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-        let ends_with_us = libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-        if no_privileges != 0 || ends_with_us != 0 {
-            return Err(std::io::Error::last_os_error());
-        }
-        // The agent may have died before the child asked to be told.
-        if u32::try_from(libc::getppid()) != Ok(parent) {
-            libc::_exit(1);
-        }
-    }
-    Ok(())
-}
-
-/// Whether the system lets a child have a network of its own.
-pub(crate) fn can_unshare(program: &Path) -> bool {
-    if !cfg!(target_os = "linux") {
-        return false;
-    }
-    let mut command = Command::new(program);
-    command.arg("-version").env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    confine(&mut command, Confinement::Namespace, Limits::default());
-    command.status().is_ok_and(|status| status.success())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::cell::Cell;
     use std::time::Instant;
 
-    fn shell(
+    fn shell_in(
+        confinement: Confinement,
         limits: Limits,
         script: &str,
         cancelled: &dyn Fn() -> bool,
@@ -261,12 +179,22 @@ mod tests {
         let order = Order {
             program: Path::new("/bin/sh"),
             folder: folder.path(),
-            confinement: Confinement::Protocols,
+            reads: None,
+            libraries: &[],
+            confinement,
             limits,
         };
         let mut lines = Vec::new();
         let ended = order.run(&["-c", script], &mut |line| lines.push(line.to_owned()), cancelled);
         (ended, lines)
+    }
+
+    fn shell(
+        limits: Limits,
+        script: &str,
+        cancelled: &dyn Fn() -> bool,
+    ) -> (Result<Ended, MediaError>, Vec<String>) {
+        shell_in(Confinement::of_this_system(), limits, script, cancelled)
     }
 
     #[test]
@@ -301,22 +229,33 @@ mod tests {
     }
 
     #[test]
+    fn a_child_reaches_no_network_and_no_files_of_others() {
+        let system = Confinement::of_this_system();
+        let secret = tempfile::NamedTempFile::new().unwrap();
+        let script = format!("cat {}", secret.path().display());
+        let (ended, _) = shell(Limits::default(), &script, &|| false);
+        let ended = ended.unwrap();
+        assert_eq!(system.files, !ended.success && ended.said.contains("Permission denied"), "{ended:?}");
+        // Two lines of titles, then one for each interface: alone there is the loop to itself only.
+        let asked = Confinement { files: false, ..system };
+        let (_, lines) = shell_in(asked, Limits::default(), "cat /proc/net/dev", &|| false);
+        assert!(!system.network || lines.len() == 3, "{lines:?}");
+    }
+
+    #[test]
     fn a_child_that_takes_more_than_its_limits_is_killed() {
         let limits = Limits { cpu_s: 1, ..Limits::default() };
         let (ended, _) = shell(limits, "while :; do :; done", &|| false);
         assert!(matches!(ended, Err(MediaError::Killed { .. })));
         let limits = Limits { file_bytes: 4_096, ..Limits::default() };
-        let (ended, _) = shell(limits, "exec head -c 100000 /dev/zero > file", &|| false);
+        let (ended, _) = shell(limits, "exec yes > file", &|| false);
         assert!(matches!(ended, Err(MediaError::Killed { signal }) if signal == libc::SIGXFSZ));
     }
 
     #[test]
     fn of_endless_errors_the_end_is_kept() {
-        let (ended, _) = shell(
-            Limits::default(),
-            "head -c 1000000 /dev/zero | tr '\\0' a >&2; echo end >&2; exit 3",
-            &|| false,
-        );
+        let (ended, _) =
+            shell(Limits::default(), "yes | head -c 1000000 >&2; echo end >&2; exit 3", &|| false);
         let ended = ended.unwrap();
         assert!(!ended.success && ended.said.ends_with("end") && ended.said.len() <= SAID_BYTES_MAX);
     }

@@ -1,6 +1,6 @@
 //! The build of FFmpeg on this machine: where it is, what it can do and which other builds give its bytes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use tessera_protocol::video::{AudioCodec, Metric, VideoCodec};
 
-use crate::child::{self, Limits};
+use crate::confine::{Confinement, Limits};
 
 /// Raised whenever a command line of this crate changes what comes out: agents of another recipe are of
 /// another build.
@@ -35,15 +35,6 @@ const DECISIVE: [&str; 16] = [
     "libc.",
 ];
 
-/// How a child is kept from the network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Confinement {
-    /// It has a network of its own in which there is nothing.
-    Namespace,
-    /// The system refuses namespaces to this user: FFmpeg itself is told to open files only.
-    Protocols,
-}
-
 /// A build of FFmpeg that was found.
 #[derive(Clone, Debug)]
 pub struct Encoder {
@@ -53,6 +44,8 @@ pub struct Encoder {
     build: blake3::Hash,
     encoders: Vec<String>,
     filters: Vec<String>,
+    /// The folders of its programs and of the libraries that they load.
+    pub(crate) libraries: Vec<PathBuf>,
     pub(crate) confinement: Confinement,
     /// What a child may take.
     pub limits: Limits,
@@ -112,19 +105,18 @@ impl Encoder {
         let (ffmpeg, ffprobe) = (ffmpeg.map_err(FindError::Io)?, ffprobe.map_err(FindError::Io)?);
         let version = say(&ffmpeg, &["-version"]).ok_or(FindError::Broken("ffmpeg"))?;
         say(&ffprobe, &["-version"]).ok_or(FindError::Broken("ffprobe"))?;
-        let confinement = match child::can_unshare(&ffmpeg) {
-            true => Confinement::Namespace,
-            false => Confinement::Protocols,
-        };
+        let mut libraries = libraries(&ffmpeg)?;
+        libraries.extend(self::libraries(&ffprobe)?);
         let list = |what| say(&ffmpeg, &["-hide_banner", what]).ok_or(FindError::Broken("ffmpeg"));
         Ok(Encoder {
             version: version.lines().next().unwrap_or_default().to_owned(),
-            build: build(&ffmpeg, &ffprobe)?,
+            build: build(&ffmpeg, &ffprobe, &libraries)?,
             encoders: second_words(&list("-encoders")?),
             filters: second_words(&list("-filters")?),
+            libraries: folders(&ffmpeg, &ffprobe, &libraries),
             ffmpeg,
             ffprobe,
-            confinement,
+            confinement: Confinement::of_this_system(),
             limits: Limits::default(),
         })
     }
@@ -144,7 +136,7 @@ impl Encoder {
         &self.version
     }
 
-    /// How its children are kept from the network.
+    /// What its children are kept from.
     pub fn confinement(&self) -> Confinement {
         self.confinement
     }
@@ -191,18 +183,21 @@ fn second_words(table: &str) -> Vec<String> {
 }
 
 /// Names a build: architecture, recipe, and name and content of each program and library that decides.
-fn build(ffmpeg: &Path, ffprobe: &Path) -> Result<blake3::Hash, FindError> {
-    let mut files: BTreeMap<String, PathBuf> = BTreeMap::new();
-    for (name, program) in [("ffmpeg", ffmpeg), ("ffprobe", ffprobe)] {
-        files.insert(name.to_owned(), program.to_owned());
-        files.extend(libraries(program)?);
-    }
+fn build(
+    ffmpeg: &Path,
+    ffprobe: &Path,
+    libraries: &BTreeMap<String, PathBuf>,
+) -> Result<blake3::Hash, FindError> {
+    let decides = |name: &String| DECISIVE.iter().any(|prefix| name.starts_with(prefix));
+    let libraries = libraries.iter().filter(|(name, _)| decides(name));
+    let files = [("ffmpeg", ffmpeg), ("ffprobe", ffprobe)];
+    let files = files.into_iter().chain(libraries.map(|(name, path)| (name.as_str(), path.as_path())));
     let mut all = blake3::Hasher::new_derive_key("tessera 2026-11-21 build of the video encoder");
     all.update(&RECIPE.to_le_bytes());
     all.update(std::env::consts::ARCH.as_bytes());
     for (name, path) in files {
         let mut one = blake3::Hasher::new();
-        let mut file = File::open(&path).map_err(FindError::Io)?;
+        let mut file = File::open(path).map_err(FindError::Io)?;
         std::io::copy(&mut file, &mut one).map_err(FindError::Io)?;
         all.update(&(name.len() as u64).to_le_bytes());
         all.update(name.as_bytes());
@@ -211,7 +206,14 @@ fn build(ffmpeg: &Path, ffprobe: &Path) -> Result<blake3::Hash, FindError> {
     Ok(all.finalize())
 }
 
-/// The decisive libraries that a program loads, as the loader resolves them for a child of ours.
+/// Where programs and libraries lie.
+fn folders(ffmpeg: &Path, ffprobe: &Path, libraries: &BTreeMap<String, PathBuf>) -> Vec<PathBuf> {
+    let files = [ffmpeg, ffprobe].into_iter().chain(libraries.values().map(PathBuf::as_path));
+    let folders: BTreeSet<PathBuf> = files.filter_map(Path::parent).map(Path::to_path_buf).collect();
+    folders.into_iter().collect()
+}
+
+/// The libraries that a program loads, as the loader resolves them for a child of ours.
 fn libraries(program: &Path) -> Result<BTreeMap<String, PathBuf>, FindError> {
     let program = program.to_string_lossy();
     let output = Command::new("ldd").arg(&*program).env_remove("LD_LIBRARY_PATH").env("LC_ALL", "C").output();
@@ -226,8 +228,7 @@ fn libraries(program: &Path) -> Result<BTreeMap<String, PathBuf>, FindError> {
     let resolved = listed.lines().filter_map(|line| {
         let (name, rest) = line.trim().split_once(" => ")?;
         let path = rest.split(" (").next()?.trim();
-        let decides = DECISIVE.iter().any(|prefix| name.starts_with(prefix));
-        decides.then(|| (name.to_owned(), PathBuf::from(path)))
+        Some((name.to_owned(), PathBuf::from(path)))
     });
     Ok(resolved.collect())
 }

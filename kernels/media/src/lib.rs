@@ -15,6 +15,7 @@ use tessera_protocol::video::{Task, TaskError};
 
 mod audio;
 mod child;
+mod confine;
 mod decode;
 mod encoder;
 mod finish;
@@ -25,8 +26,8 @@ mod segment;
 mod subtitle;
 mod survey;
 
-pub use child::Limits;
-pub use encoder::{Confinement, Encoder, FindError};
+pub use confine::{Confinement, Limits};
+pub use encoder::{Encoder, FindError};
 
 use room::Room;
 
@@ -122,6 +123,7 @@ pub(crate) struct Setting<'a> {
 /// `inputs` says where the bytes of a digest lie; products lie there encoded. Nothing is left in `scratch`
 /// afterwards, whatever happens. `progress` is told of frames done, and of how many there are. `cancelled` is
 /// asked about twenty times a second.
+#[expect(clippy::too_many_arguments, reason = "an agent has each of them at hand, and nothing else")]
 pub fn run(
     task: &Task,
     first: u64,

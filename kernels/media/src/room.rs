@@ -3,6 +3,7 @@
 //! Children see plain names there, whatever the paths of this machine are: the source is a link called
 //! `source`. The directory is removed when the unit ends.
 
+use std::cell::OnceCell;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -25,6 +26,8 @@ pub(crate) const SOURCE: &str = "file:source";
 pub(crate) struct Room<'a> {
     pub(crate) setting: &'a Setting<'a>,
     folder: TempDir,
+    /// Where the source really is.
+    source: OnceCell<PathBuf>,
 }
 
 impl<'a> Room<'a> {
@@ -33,7 +36,7 @@ impl<'a> Room<'a> {
         fs::create_dir_all(setting.scratch)?;
         let scratch = setting.scratch.canonicalize()?;
         let folder = tempfile::Builder::new().prefix("video-").tempdir_in(scratch)?;
-        Ok(Room { setting, folder })
+        Ok(Room { setting, folder, source: OnceCell::new() })
     }
 
     pub(crate) fn encoder(&self) -> &'a Encoder {
@@ -48,6 +51,7 @@ impl<'a> Room<'a> {
     /// Puts an input of the job there as `source`.
     pub(crate) fn take_source(&self, source: &Source) -> Result<(), MediaError> {
         let path = self.input(source)?.canonicalize()?;
+        let path = self.source.get_or_init(|| path);
         std::os::unix::fs::symlink(path, self.path("source"))?;
         Ok(())
     }
@@ -115,6 +119,8 @@ impl<'a> Room<'a> {
         Order {
             program,
             folder: self.folder.path(),
+            reads: self.source.get().map(PathBuf::as_path),
+            libraries: &encoder.libraries,
             confinement: encoder.confinement,
             limits: encoder.limits,
         }

@@ -187,18 +187,18 @@ fn check_header(description: &Description, video: &Stream, spans: &[Span]) -> Re
     }
     let header = description.format.as_ref().and_then(|format| format.duration.as_deref());
     let header: Option<f64> = header.and_then(|text| text.parse().ok());
-    let seconds = |stream: &Stream| {
-        let (span, [above, below]) = (spans.get(stream.index as usize)?, stream.tick()?);
-        let seconds = |ticks: i64| ticks as f64 * f64::from(above) / f64::from(below);
-        Some([seconds(span.first?), seconds(span.end?)])
+    let held = |stream: &Stream| {
+        let (span, tick) = (spans.get(stream.index as usize)?, stream.tick()?);
+        Some([micros(span.first?, tick), micros(span.end?, tick)])
     };
-    let all: Vec<[f64; 2]> = description.streams.iter().filter_map(seconds).collect();
-    let first = all.iter().map(|[first, _]| *first).fold(f64::INFINITY, f64::min);
-    let last = all.iter().map(|[_, last]| *last).fold(f64::NEG_INFINITY, f64::max);
-    if let Some(header) = header.filter(|_| first <= last) {
+    let held: Vec<[i64; 2]> = description.streams.iter().filter_map(held).collect();
+    let (first, last) =
+        (held.iter().map(|[first, _]| *first).min(), held.iter().map(|[_, last]| *last).max());
+    if let (Some(header), Some(first), Some(last)) = (header, first, last) {
+        let (header_us, held_us) = ((header * 1e6) as i64, last.saturating_sub(first));
         // Edits, priming and the clock of each wrapping make a difference of a few frames.
-        let held = last - first;
-        if (header - held).abs() > 1.0 + 0.02 * held {
+        if header_us.abs_diff(held_us) > 1_000_000 + held_us.unsigned_abs() / 50 {
+            let held = held_us as f64 / 1e6;
             return wrong(format!(
                 "its header promises {header:.1} s, its streams hold {held:.1} s: it is damaged or cut short"
             ));

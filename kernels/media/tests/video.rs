@@ -7,6 +7,10 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use tessera_media::MediaError;
+use tessera_protocol::id::Digest;
+use tessera_protocol::video::{Source, SurveyTask, Task, VideoCodec};
+
 use driver::{Clips, Done, Order, delay, job, likeness, say, shown};
 
 /// Samples of one frame at 25 frames a second.
@@ -266,6 +270,43 @@ fn of_a_bad_file_the_client_is_told_what_is_wrong_with_it() {
 }
 
 #[test]
+fn a_cancelled_unit_ends_soon_and_leaves_nothing_behind() {
+    let clips = Clips::new();
+    let source =
+        clips.make("-f lavfi -i testsrc2=s=1280x720:r=25:d=20 -c:v libx264 -preset ultrafast long.mp4");
+    let bytes = fs::read(&source).unwrap();
+    let encoder = tessera_media::Encoder::find().unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    let blake3 = Digest::of(&bytes).0;
+    let task = Task::Survey(SurveyTask {
+        source: Source { blake3, bytes: bytes.len() as u64 },
+        frame_rate: None,
+        codec: VideoCodec::H264,
+        audio: None,
+        metric: None,
+    });
+    let run = |cancelled: &dyn Fn() -> bool| {
+        let inputs = |_: &[u8; 32]| Some(source.clone());
+        tessera_media::run(&task, 0, 1, &inputs, &encoder, scratch.path(), &|_, _| {}, cancelled)
+    };
+    assert!(run(&|| false).is_ok());
+    assert!(matches!(run(&|| true), Err(MediaError::Cancelled)));
+    assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn builds_have_one_name_each_and_it_is_the_same_every_time() {
+    let encoder = tessera_media::Encoder::find().unwrap();
+    assert_eq!(encoder.build(), tessera_media::Encoder::find().unwrap().build());
+    assert_eq!(encoder.kernel(), format!("video:{}", encoder.build()));
+    assert!(encoder.version().starts_with("ffmpeg version"), "{}", encoder.version());
+    // Another program is another build.
+    let other = tessera_media::Encoder::at(Path::new("/bin/true"), Path::new("/bin/true")).unwrap();
+    assert_ne!(encoder.build(), other.build());
+    assert!(!other.can_encode(VideoCodec::H264));
+}
+
+#[test]
 fn a_metric_that_the_build_lacks_is_refused_with_the_reason() {
     let encoder = tessera_media::Encoder::find().unwrap();
     let clips = Clips::new();
@@ -279,4 +320,23 @@ fn a_metric_that_the_build_lacks_is_refused_with_the_reason() {
         let what = refused(&source, params);
         assert!(what.contains("has no filter that measures Vmaf"), "{what}");
     }
+}
+
+#[test]
+#[ignore = "ten minutes of a core"]
+fn two_minutes_of_1080p_are_frame_exact_and_the_same_twice() {
+    let clips = Clips::new();
+    let source = clips.make(
+        "-f lavfi -i testsrc2=s=1920x1080:r=30:d=120 -f lavfi -i anoisesrc=d=120:seed=1:r=48000:a=0.3 \
+         -c:v libx264 -preset ultrafast -g 250 -c:a aac long.mp4",
+    );
+    let params = json!({ "preset": "veryfast" });
+    let done = job(&source, params.clone(), Order::Forward).unwrap();
+    assert_eq!(done.document["frames"], json!(3_600));
+    assert_frame_exact(&done, &source, 1e-6);
+    let late = delay(&source, &done.output, 0);
+    assert!(late.abs() < 48_000 / 30, "{late} samples");
+    let again = job(&source, params, Order::Backward).unwrap();
+    assert_eq!(done.digest, again.digest);
+    println!("{} {}", done.digest, done.document);
 }

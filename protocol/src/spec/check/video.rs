@@ -88,7 +88,7 @@ impl Findings {
     fn side(&mut self, field: &str, side: Option<u32>) {
         let Some(side) = side else { return };
         self.integer(field, u64::from(side), u64::from(video::SIDE_MIN), u64::from(video::SIDE_MAX));
-        if side % 2 != 0 {
+        if !side.is_multiple_of(2) {
             self.add(field, &side.to_string(), "must be even: colour has half the pixels");
         }
     }
