@@ -92,7 +92,9 @@ fn a_hub_that_is_killed_between_stages_goes_on_and_its_files_are_there_afterward
         (0..2).map(|number| hub.agent(&folder.path().join(format!("agent-{number}")))).collect();
     let id = hub.json(&["submit", job.to_str().unwrap()])["id"].as_str().expect("an id").to_owned();
     let view = |hub: &Hub| hub.json(&["job", "show", &id]);
-    until("the survey and some events are done", || (view(&hub)["shards_done"].as_u64() >= Some(4)).then_some(()));
+    until("the survey and some events are done", || {
+        (view(&hub)["shards_done"].as_u64() >= Some(4)).then_some(())
+    });
     std::thread::sleep(std::time::Duration::from_millis(700));
     hub.crash_and_restart();
     assert!(view(&hub)["shards_done"].as_u64() > Some(0), "products survive the crash");
@@ -119,5 +121,8 @@ fn what_is_wrong_with_an_input_is_told_in_one_line() {
     let output = hub.tessera(&["submit", job.to_str().unwrap(), "--wait"]);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success());
-    assert!(said.contains("its stage `survey`:") && said.contains("short.nc") || said.contains("field"), "{said}");
+    assert!(
+        said.contains("its stage `survey`:") && said.contains("short.nc") || said.contains("field"),
+        "{said}"
+    );
 }
