@@ -1,7 +1,6 @@
 //! Numbers of the eofs package and scikit-learn, and one digest whatever the cut.
 
-use netcdf_reader::NcFile;
-use serde_json::{Value, json};
+use serde_json::json;
 use tessera_kernels::isa::Isa;
 
 use crate::driver::{Job, npy, numbers, reference_bytes, tall, wide};

@@ -16,31 +16,31 @@ use tessera_protocol::unit::ShardIndex;
 
 /// What a job needs, and how it is run.
 #[derive(Clone)]
-pub struct Job {
-    pub params: Value,
-    pub inputs: Vec<(String, Vec<u8>)>,
+pub(crate) struct Job {
+    pub(crate) params: Value,
+    pub(crate) inputs: Vec<(String, Vec<u8>)>,
     /// Shards are run last to first.
-    pub backwards: bool,
-    pub isa: Isa,
+    pub(crate) backwards: bool,
+    pub(crate) isa: Isa,
 }
 
 /// What a client gets.
-pub struct Outcome {
-    pub document: Value,
-    pub digest: Digest,
-    pub files: BTreeMap<String, Vec<u8>>,
-    pub stages: Vec<String>,
-    pub shards: u64,
+pub(crate) struct Outcome {
+    pub(crate) document: Value,
+    pub(crate) digest: Digest,
+    pub(crate) files: BTreeMap<String, Vec<u8>>,
+    pub(crate) stages: Vec<String>,
+    pub(crate) shards: u64,
 }
 
 impl Job {
-    pub fn new(params: Value, inputs: &[(&str, Vec<u8>)]) -> Job {
+    pub(crate) fn new(params: Value, inputs: &[(&str, Vec<u8>)]) -> Job {
         let inputs = inputs.iter().map(|(name, bytes)| ((*name).to_owned(), bytes.clone())).collect();
         Job { params, inputs, backwards: false, isa: Isa::detect() }
     }
 
     /// The outcome, or the words that the job ends with.
-    pub fn outcome(&self) -> Result<Outcome, String> {
+    pub(crate) fn outcome(&self) -> Result<Outcome, String> {
         let mut store: HashMap<[u8; 32], Bytes> = HashMap::new();
         let mut put = |bytes: Vec<u8>| {
             let digest = Digest::of(&bytes);
@@ -102,11 +102,11 @@ impl Job {
         products.into_iter().map(|(_, product)| product).collect()
     }
 
-    pub fn done(&self) -> Outcome {
+    pub(crate) fn done(&self) -> Outcome {
         self.outcome().unwrap_or_else(|error| panic!("{error}"))
     }
 
-    pub fn refused(&self) -> String {
+    pub(crate) fn refused(&self) -> String {
         self.outcome().err().expect("the job ends with an error")
     }
 }
@@ -131,17 +131,17 @@ fn files(document: &Value, store: &HashMap<[u8; 32], Bytes>) -> BTreeMap<String,
     files
 }
 
-pub fn reference_bytes(name: &str) -> Vec<u8> {
+pub(crate) fn reference_bytes(name: &str) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kernels/reference/climate").join(name);
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-pub fn numbers(npy: &[u8]) -> (Vec<u64>, Vec<f64>) {
+pub(crate) fn numbers(npy: &[u8]) -> (Vec<u64>, Vec<f64>) {
     let file = npyz::NpyFile::new(npy).unwrap();
     (file.shape().to_vec(), file.into_vec().unwrap())
 }
 
-pub fn npy(shape: &[u64], values: &[f64]) -> Vec<u8> {
+pub(crate) fn npy(shape: &[u64], values: &[f64]) -> Vec<u8> {
     use npyz::WriterBuilder;
     let mut bytes = Vec::new();
     let options = npyz::WriteOptions::new().default_dtype().shape(shape).writer(&mut bytes);
@@ -151,7 +151,7 @@ pub fn npy(shape: &[u64], values: &[f64]) -> Vec<u8> {
     bytes
 }
 
-pub fn wide() -> Job {
+pub(crate) fn wide() -> Job {
     let params = json!({
         "field": ["wide.nc"], "project": ["new.npy"], "weights": "sqrt_cos_lat", "modes": 5,
         "reconstruct": [3, 1], "formats": ["netcdf", "npy"]
@@ -160,7 +160,7 @@ pub fn wide() -> Job {
     Job::new(params, &inputs)
 }
 
-pub fn tall() -> Job {
+pub(crate) fn tall() -> Job {
     let params = json!({ "field": ["tall.npy"], "modes": 5, "formats": ["npy"] });
     Job::new(params, &[("tall.npy", reference_bytes("tall.npy"))])
 }

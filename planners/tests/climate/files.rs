@@ -5,7 +5,7 @@ use std::path::Path;
 use netcdf_reader::NcFile;
 use serde_json::{Value, json};
 
-use crate::driver::{Job, npy, numbers, reference_bytes};
+use crate::driver::{Job, npy, numbers, reference_bytes, wide};
 
 #[test]
 fn the_netcdf_output_holds_the_same_numbers_with_the_coordinates_of_the_input() {
