@@ -77,7 +77,7 @@ fn of_panel(
         })
         .collect();
     let deviations = match task.standardise {
-        true => Some(deviations(samples, first, &means, &pass, cancelled)?),
+        true => Some(deviations(task, samples, first, &means, &pass, cancelled)?),
         false => None,
     };
     let cells = means.iter().enumerate().map(|(cell, mean)| {
@@ -153,6 +153,7 @@ impl Pass {
 
 /// Standard deviations over the samples, one degree of freedom less than there are.
 fn deviations(
+    task: &CellsTask,
     samples: &Samples,
     first: u64,
     means: &[f64],
@@ -161,11 +162,12 @@ fn deviations(
 ) -> Result<Vec<f64>, KernelError> {
     let width = means.len();
     let (mut row, mut sums) = (vec![0.0; width], vec![Sum::default(); width]);
-    // Of what was not centred, too, the deviation is that from the mean.
     let count = samples.count() as f64;
-    let centres: Vec<f64> = (0..width)
-        .map(|cell| if means[cell] == 0.0 { pass.sums[cell].quotient(count) } else { means[cell] })
-        .collect();
+    // Of what is not centred, too, the deviation is that from the mean.
+    let centres: Vec<f64> = match task.center {
+        true => means.to_vec(),
+        false => pass.sums.iter().map(|sum| sum.quotient(count)).collect(),
+    };
     for sample in 0..samples.count() {
         if cancelled() {
             return Err(KernelError::Cancelled);

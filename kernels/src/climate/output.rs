@@ -51,13 +51,6 @@ pub(super) fn files(task: &FinishTask, results: &Results) -> Result<Vec<File>, K
 
 fn arrays<'a>(task: &FinishTask, results: &'a Results) -> Vec<Array<'a>> {
     let modes = task.modes as usize;
-    let one = |name: &str, about, units: Option<&String>, over: &[Over], values: Cow<'a, [f64]>| Array {
-        name: name.to_owned(),
-        about,
-        units: units.cloned(),
-        over: over.to_vec(),
-        values,
-    };
     let squared = task.units.as_ref().map(|units| format!("({units})^2"));
     let (units, squared) = (task.units.as_ref(), squared.as_ref());
     let flags = results.errors.near_degenerate.iter().map(|close| f64::from(*close)).collect();
@@ -97,48 +90,57 @@ fn arrays<'a>(task: &FinishTask, results: &'a Results) -> Vec<Array<'a>> {
         one("mean", "mean that was subtracted", units, &[Over::Grid], means.into()),
         one("factor", "what anomalies were multiplied by", None, &[Over::Grid], factors.into()),
     ];
-    for scaling in &task.scalings {
-        let (suffix, about) = match scaling {
-            Scaling::Unscaled => ("", ["EOFs of length one", "principal components"]),
-            Scaling::Divided => (
-                "_divided",
-                ["EOFs divided by the square root of the eigenvalue", "principal components of variance one"],
-            ),
-            Scaling::Multiplied => (
-                "_multiplied",
-                [
-                    "EOFs multiplied by the square root of the eigenvalue",
-                    "principal components multiplied by the square root of the eigenvalue",
-                ],
-            ),
-        };
-        let deviation = |mode: usize| results.deviations[mode];
-        let cells = results.cells.len();
-        let eofs = results.eofs.iter().enumerate();
-        let eofs = eofs.map(|(at, loading)| scaled(*loading, deviation(at / cells), *scaling)).collect();
-        let rows = |scores: &[f64]| -> Vec<f64> {
-            let scores = scores.iter().enumerate();
-            scores.map(|(at, score)| scaled(*score, deviation(at % modes), *scaling)).collect()
-        };
-        all.push(one(&format!("eofs{suffix}"), about[0], None, &[Over::Modes, Over::Grid], Cow::Owned(eofs)));
-        let pcs = rows(&results.scores).into();
-        all.push(one(&format!("pcs{suffix}"), about[1], None, &[Over::Samples, Over::Modes], pcs));
-        if !results.projected.is_empty() {
-            let name = format!("projected{suffix}");
-            let values = rows(&results.projected).into();
-            all.push(one(
-                &name,
-                "scores of projected samples",
-                None,
-                &[Over::NewSamples, Over::Modes],
-                values,
-            ));
-        }
-    }
+    task.scalings.iter().for_each(|scaling| all.extend(in_scaling(modes, results, *scaling)));
     if !results.reconstruction.is_empty() {
         let about = "anomalies put together from chosen modes";
         let over = [Over::Samples, Over::Grid];
         all.push(one("reconstruction", about, units, &over, (&results.reconstruction).into()));
+    }
+    all
+}
+
+fn one<'a>(
+    name: &str,
+    about: &'static str,
+    units: Option<&String>,
+    over: &[Over],
+    values: Cow<'a, [f64]>,
+) -> Array<'a> {
+    Array { name: name.to_owned(), about, units: units.cloned(), over: over.to_vec(), values }
+}
+
+/// EOFs and scores in one scaling.
+fn in_scaling(modes: usize, results: &Results, scaling: Scaling) -> Vec<Array<'static>> {
+    let mut all = Vec::new();
+    let (suffix, about) = match scaling {
+        Scaling::Unscaled => ("", ["EOFs of length one", "principal components"]),
+        Scaling::Divided => (
+            "_divided",
+            ["EOFs divided by the square root of the eigenvalue", "principal components of variance one"],
+        ),
+        Scaling::Multiplied => (
+            "_multiplied",
+            [
+                "EOFs multiplied by the square root of the eigenvalue",
+                "principal components multiplied by the square root of the eigenvalue",
+            ],
+        ),
+    };
+    let deviation = |mode: usize| results.deviations[mode];
+    let cells = results.cells.len();
+    let eofs = results.eofs.iter().enumerate();
+    let eofs = eofs.map(|(at, loading)| scaled(*loading, deviation(at / cells), scaling)).collect();
+    let rows = |scores: &[f64]| -> Vec<f64> {
+        let scores = scores.iter().enumerate();
+        scores.map(|(at, score)| scaled(*score, deviation(at % modes), scaling)).collect()
+    };
+    all.push(one(&format!("eofs{suffix}"), about[0], None, &[Over::Modes, Over::Grid], Cow::Owned(eofs)));
+    let pcs = rows(&results.scores).into();
+    all.push(one(&format!("pcs{suffix}"), about[1], None, &[Over::Samples, Over::Modes], pcs));
+    if !results.projected.is_empty() {
+        let name = format!("projected{suffix}");
+        let values = rows(&results.projected).into();
+        all.push(one(&name, "scores of projected samples", None, &[Over::NewSamples, Over::Modes], values));
     }
     all
 }
@@ -218,7 +220,7 @@ fn netcdf(task: &FinishTask, results: &Results, arrays: &[Array<'_>]) -> Result<
             dataset.variable(&array.name, &over, &array.values, &attributes, false)?;
         }
     }
-    // Offsets of 64 bits: a file may pass 2 GiB in no version of this, but one format is enough.
+    // What every reader of NetCDF-3 takes, as large as limits allow files to become.
     Ok(dataset.builder.to_vec(NcWriteOptions::offset64())?.1)
 }
 
