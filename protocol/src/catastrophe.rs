@@ -419,7 +419,8 @@ pub struct Summary {
     pub simulated_standard_error: f64,
     /// The largest event; nothing where none has a loss.
     pub largest: Option<Largest>,
-    /// In the order of the job's list.
+    /// In the order of the job's list. The result document has them as rows of a table.
+    #[serde(skip)]
     pub return_periods: Vec<ReturnPeriod>,
 }
 
@@ -439,7 +440,7 @@ pub struct Largest {
 }
 
 /// Losses that are exceeded once in so many years, in the mean.
-#[derive(Archive, Serialize, Deserialize, serde::Serialize, Clone, Debug, PartialEq)]
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub struct ReturnPeriod {
     /// *Units*: years.
     pub years: f64,
@@ -452,7 +453,7 @@ pub struct ReturnPeriod {
 }
 
 /// An order statistic with bounds that hold the quantile in 95 % of all cases.
-#[derive(Archive, Serialize, Deserialize, serde::Serialize, Clone, Copy, Debug, PartialEq)]
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
 pub struct Bounded {
     /// The estimate.
     pub loss: f64,

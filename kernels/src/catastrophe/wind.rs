@@ -85,30 +85,54 @@ fn arc(sine: f64, square: f64) -> f64 {
     (sine * square).mul_add(series, sine)
 }
 
-/// The square of the wind at a point, zero beyond `reach` metres. *Units*: m²/s².
-///
+/// A point as the centre sees it. All but the distance are zero where no wind reaches, and so is then the wind.
+#[derive(Clone, Copy)]
+struct Seen {
+    /// *Units*: metres. Where no wind reaches, a harmless number.
+    distance: f64,
+    /// East and north parts of the direction.
+    east: f64,
+    north: f64,
+    /// What of the storm's motion is added.
+    share: f64,
+}
+
 /// The storm's motion is added in full inside the radius of the strongest wind, outside by the ratio of that radius
 /// to the distance. *Source*: Mouton and Nordbeck (2005), Cyclone Database Manager, UNEP/GRID-Geneva, figure 7.
 #[inline(always)]
-pub fn squared(node: &Node, reach: f64, [x, y, z]: [f64; 3]) -> f64 {
+fn seen(node: &Node, reach: f64, [x, y, z]: [f64; 3]) -> Seen {
     let up = node.centre[2].mul_add(z, node.centre[1].mul_add(y, node.centre[0] * x));
     let east = node.east[1].mul_add(y, node.east[0] * x);
     let north = node.north[2].mul_add(z, node.north[1].mul_add(y, node.north[0] * x));
     let square = east.mul_add(east, north * north);
     let sine = square.sqrt();
     let distance = EARTH_RADIUS_M * arc(sine, square);
-    let near = (up > 0.0) & (distance <= reach) & (distance > CENTRE_M);
-    // Elsewhere the lane computes with harmless numbers, and its result is dropped.
-    let distance = if near { distance } else { reach };
-    let sine = if near { sine } else { 1.0 };
     let ratio = node.radius / distance;
     let share = if ratio < 1.0 { ratio } else { 1.0 };
-    let around = (-node.contained).mul_add(share, profile(node, distance));
-    let per_sine = node.turn * around / sine;
-    let to_east = (-per_sine).mul_add(north, node.motion[0] * share);
-    let to_north = per_sine.mul_add(east, node.motion[1] * share);
-    let speed = to_east.mul_add(to_east, to_north * to_north);
-    if near { speed } else { 0.0 }
+    let near = (up > 0.0) & (distance <= reach) & (distance > CENTRE_M);
+    let scale = if near { 1.0 / sine } else { 0.0 };
+    Seen {
+        distance: if near { distance } else { reach },
+        east: east * scale,
+        north: north * scale,
+        share: if near { share } else { 0.0 },
+    }
+}
+
+/// The square of the wind from the wind around the centre.
+#[inline(always)]
+fn combined(node: &Node, seen: Seen, around: f64) -> f64 {
+    let around = node.turn * (-node.contained).mul_add(seen.share, around);
+    let to_east = (-around).mul_add(seen.north, node.motion[0] * seen.share);
+    let to_north = around.mul_add(seen.east, node.motion[1] * seen.share);
+    to_east.mul_add(to_east, to_north * to_north)
+}
+
+/// The square of the wind at a point, zero beyond `reach` metres. *Units*: m²/s².
+#[inline(always)]
+pub fn squared(node: &Node, reach: f64, point: [f64; 3]) -> f64 {
+    let seen = seen(node, reach, point);
+    combined(node, seen, profile(node, seen.distance))
 }
 
 /// Unit vectors of many points, by coordinate.
@@ -188,19 +212,56 @@ for_each_isa! {
 #[inline(always)]
 fn strongest_body(nodes: &[Node], reach: f64, points: &Points, strongest: &mut [f64]) {
     assert_eq!(strongest.len(), points.len(), "one wind to a point");
+    let mut lanes =
+        Lanes { distance: [reach; BLOCK], east: [0.0; BLOCK], north: [0.0; BLOCK], share: [0.0; BLOCK] };
+    let mut around = [0.0; BLOCK];
     for (block, (middle, radius)) in points.blocks.iter().enumerate() {
         let start = block * BLOCK;
         let end = if points.len() - start < BLOCK { points.len() } else { start + BLOCK };
         let [x, y, z] = [&points.x[start..end], &points.y[start..end], &points.z[start..end]];
         let strongest = &mut strongest[start..end];
         strongest.fill(0.0);
-        for node in nodes {
-            if near(node.centre, *middle, *radius, reach) {
-                for i in 0..strongest.len() {
-                    let wind = squared(node, reach, [x[i], y[i], z[i]]);
-                    strongest[i] = if wind > strongest[i] { wind } else { strongest[i] };
-                }
+        for node in nodes.iter().filter(|node| near(node.centre, *middle, *radius, reach)) {
+            lanes.look(node, reach, x, y, z);
+            for i in 0..strongest.len() {
+                around[i] = profile(node, lanes.distance[i]);
             }
+            lanes.combine(node, &around, strongest);
+        }
+    }
+}
+
+/// What is [`Seen`] of a block's points. Three short loops over a block vectorise where one long loop does not.
+struct Lanes {
+    distance: [f64; BLOCK],
+    east: [f64; BLOCK],
+    north: [f64; BLOCK],
+    share: [f64; BLOCK],
+}
+
+impl Lanes {
+    #[inline(always)]
+    fn look(&mut self, node: &Node, reach: f64, x: &[f64], y: &[f64], z: &[f64]) {
+        for i in 0..x.len() {
+            let seen = seen(node, reach, [x[i], y[i], z[i]]);
+            self.distance[i] = seen.distance;
+            self.east[i] = seen.east;
+            self.north[i] = seen.north;
+            self.share[i] = seen.share;
+        }
+    }
+
+    #[inline(always)]
+    fn combine(&self, node: &Node, around: &[f64; BLOCK], strongest: &mut [f64]) {
+        for i in 0..strongest.len() {
+            let seen = Seen {
+                distance: self.distance[i],
+                east: self.east[i],
+                north: self.north[i],
+                share: self.share[i],
+            };
+            let wind = combined(node, seen, around[i]);
+            strongest[i] = if wind > strongest[i] { wind } else { strongest[i] };
         }
     }
 }

@@ -117,4 +117,20 @@ mod tests {
         let fewer = draw([5, 6], 100, &rates, &losses, &|| false).expect("not cancelled");
         assert_eq!(fewer.total, years.total[..100]);
     }
+
+    #[test]
+    fn the_means_of_many_seeds_scatter_as_their_standard_error_says() {
+        let (rates, losses) = ([0.02, 0.01], [0.0, 3.0, 40.0, 5.0, 16.0, 1.0]);
+        let expected = 0.02 * (43.0 / 3.0) + 0.01 * (22.0 / 3.0);
+        let variance = 0.02 * (1609.0 / 3.0) + 0.01 * (282.0 / 3.0);
+        let scores: Vec<f64> = (0..100)
+            .map(|seed| {
+                let years = draw([seed, 1], 4_000, &rates, &losses, &|| false).expect("not cancelled");
+                (years.total.iter().sum::<f64>() / 4_000.0 - expected) / (variance / 4_000.0f64).sqrt()
+            })
+            .collect();
+        let mean = scores.iter().sum::<f64>() / 100.0;
+        let square = scores.iter().map(|score| score * score).sum::<f64>() / 100.0;
+        assert!(mean.abs() < 0.4 && (0.5..1.6).contains(&square), "{mean}, {square}");
+    }
 }

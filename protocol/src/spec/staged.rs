@@ -7,6 +7,7 @@ use super::{CatastropheParams, ClimateParams, VideoParams, Workload};
 /// The parameters of one such workload.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
+#[allow(clippy::large_enum_variant, reason = "a job has one of them")]
 pub enum StagedParams {
     /// Of [`Workload::ClimatePca`].
     Climate(ClimateParams),
