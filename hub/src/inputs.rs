@@ -214,10 +214,10 @@ pub fn stale(store: &dyn Snapshot, now: UnixMillis) -> Result<Vec<Digest>, Recor
     }
 }
 
-/// Whether there is an upload of an input of which nothing has come for [`UNFINISHED_KEPT`].
+/// Whether an input is not here whole and nothing of it has come for [`UNFINISHED_KEPT`].
 pub fn is_stale(store: &dyn Snapshot, input: Digest, now: UnixMillis) -> Result<bool, RecordError> {
     let value = store.get(&Key::Upload(input).encode())?;
-    Ok(value.is_some_and(|value| is_old(input, &value, now)))
+    Ok(length(store, input)?.is_none() && value.is_some_and(|value| is_old(input, &value, now)))
 }
 
 /// A record that cannot be read is no use to anybody, however new.

@@ -9,7 +9,7 @@ use tessera_protocol::id::{Digest, JobId};
 use tessera_protocol::spec::{FieldError, JobSpec, Workload};
 use tessera_protocol::unit::UnixMillis;
 
-use crate::fake::{Hub, agent};
+use crate::fake::{Hub, OUTPUT_NAME, agent};
 use crate::{PI, full_spec};
 
 fn published() -> Value {
@@ -279,6 +279,7 @@ fn every_published_path_is_served_and_every_reference_leads_somewhere() {
     for (path, methods) in document["paths"].as_object().unwrap() {
         for method in names(methods) {
             let path = path.replace("{id}", &id.to_string()).replace("{blake3}", &input.to_string());
+            let path = path.replace("{name}", OUTPUT_NAME);
             let answer = match method {
                 "get" => hub.get(&path),
                 "put" => hub.put(&path, b"input"),
