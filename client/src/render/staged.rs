@@ -21,6 +21,10 @@ pub struct StagedResult {
 
 /// Rows of a list that are shown; the files hold all.
 const ROWS_MAX: usize = 20;
+/// Fields that say which row of a list it is.
+const FIRST: [&str; 3] = ["mode", "name", "years"];
+/// Counts from here on are written in groups of three digits: below, they may be years.
+const GROUPED_MIN: u64 = 10_000;
 /// Significant digits of a number.
 const DIGITS: usize = 6;
 
@@ -66,11 +70,16 @@ fn tell(name: &str, value: &Value, style: Style, known: &mut Vec<(String, String
             }
         }
         Value::Array(rows) if rows.iter().all(Value::is_object) && !rows.is_empty() => {
-            let empty = Map::new();
-            let fields = |row: &Value| row.as_object().unwrap_or(&empty).clone();
-            let header: Vec<String> = fields(&rows[0]).keys().map(|key| key.replace('_', " ")).collect();
+            let mut keys: Vec<&str> =
+                rows[0].as_object().into_iter().flatten().map(|(key, _)| key.as_str()).collect();
+            // What says which row it is comes first; a canonical document has its fields by their names.
+            keys.sort_by_key(|key| !FIRST.contains(key));
+            let header: Vec<String> = keys.iter().map(|key| key.replace('_', " ")).collect();
             let header: Vec<&str> = header.iter().map(String::as_str).collect();
-            let cells = rows.iter().take(ROWS_MAX).map(|row| fields(row).values().map(plain).collect());
+            let cells = rows
+                .iter()
+                .take(ROWS_MAX)
+                .map(|row| keys.iter().map(|key| plain(row.get(*key).unwrap_or(&Value::Null))).collect());
             *tables += &format!("\n{}\n{}", style.heading(&words), columns(&header, 1, cells.collect()));
             if rows.len() > ROWS_MAX {
                 *tables += &format!("  and {} more\n", rows.len() - ROWS_MAX);
@@ -85,6 +94,7 @@ fn plain(value: &Value) -> String {
         Value::Null => "n/a".to_owned(),
         Value::String(text) => text.clone(),
         Value::Number(number) => match (number.as_u64(), number.as_f64()) {
+            (Some(count), _) if count < GROUPED_MIN => count.to_string(),
             (Some(count), _) => grouped(count),
             (None, Some(value)) => short(value),
             (None, None) => number.to_string(),
@@ -99,6 +109,10 @@ fn short(value: f64) -> String {
     let magnitude = value.abs();
     if value != 0.0 && !(1e-4..1e15).contains(&magnitude) {
         return format!("{value:.*e}", DIGITS - 1);
+    }
+    if magnitude >= GROUPED_MIN as f64 && magnitude < 1e15 {
+        let sign = if value < 0.0 { "-" } else { "" };
+        return format!("{sign}{}", grouped(magnitude.round() as u64));
     }
     let whole = if magnitude >= 1.0 { magnitude.log10() as usize + 1 } else { 1 };
     let text = format!("{value:.*}", DIGITS.saturating_sub(whole));
@@ -120,8 +134,10 @@ mod tests {
         let text = StagedResult::read(document.as_bytes()).unwrap().text(Style::default());
         let expected = [
             "Climate PCA",
+            "loss            98,822,427",
             "times           65",
             "total variance  1234.57",
+            "mode  fraction",
             "0.25",
             "1.00000e-9",
             "pca.nc",
