@@ -75,7 +75,6 @@ fn a_product_that_no_kernel_wrote_is_an_error_and_not_a_panic() {
         numbers("tiles", 1),
         numbers("tiles", 1_000),
         numbers("eofs", 2 * CELLS as usize + 1),
-        encoded(vec![file("cells", 16 * CELLS as usize), file("singular", 0), file("vectors", 0)]),
     ];
     for product in wrong {
         let product = Bytes::from(product);
