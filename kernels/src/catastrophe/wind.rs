@@ -223,8 +223,9 @@ fn strongest_body(nodes: &[Node], reach: f64, points: &Points, strongest: &mut [
         strongest.fill(0.0);
         for node in nodes.iter().filter(|node| near(node.centre, *middle, *radius, reach)) {
             lanes.look(node, reach, x, y, z);
-            for i in 0..strongest.len() {
-                around[i] = profile(node, lanes.distance[i]);
+            // Lanes past the block's last point hold numbers of an earlier one, as harmless.
+            for (around, distance) in around.iter_mut().zip(&lanes.distance) {
+                *around = profile(node, *distance);
             }
             lanes.combine(node, &around, strongest);
         }
