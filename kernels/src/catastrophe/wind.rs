@@ -223,7 +223,8 @@ fn strongest_body(nodes: &[Node], reach: f64, points: &Points, strongest: &mut [
         strongest.fill(0.0);
         for node in nodes.iter().filter(|node| near(node.centre, *middle, *radius, reach)) {
             lanes.look(node, reach, x, y, z);
-            for (around, distance) in around[..strongest.len()].iter_mut().zip(&lanes.distance) {
+            // Lanes past the block's last point hold numbers of an earlier one, as harmless.
+            for (around, distance) in around.iter_mut().zip(&lanes.distance) {
                 *around = profile(node, *distance);
             }
             lanes.combine(node, &around, strongest);
