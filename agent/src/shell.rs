@@ -130,7 +130,7 @@ fn identity(config: &Config, devices: &[DeviceInfo], studio: Option<&Studio>, ag
         isa: config.isa.name().to_owned(),
         arch: std::env::consts::ARCH.to_owned(),
         memory_bytes: host::memory_bytes(),
-        kernels: studio.map(|studio| studio.encoder.kernel()).into_iter().collect(),
+        kernels: studio.map(|studio| studio.encoder.kernels()).unwrap_or_default(),
     };
     Identity { agent, hello, gpus: devices.iter().map(devices::offered).collect() }
 }

@@ -16,7 +16,7 @@ use tessera_client::render::{self, MatrixResult, StagedResult, Style};
 use tessera_client::spec_file::{self, ChooseEncoder, LocalInput};
 use tessera_protocol::api::{JobState, JobView};
 use tessera_protocol::id::JobId;
-use tessera_protocol::spec::{JobSpec, Params};
+use tessera_protocol::spec::{JobSpec, Params, video_kernel};
 
 mod args;
 mod attend;
@@ -42,7 +42,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         Command::Submit(command) => submit(&connect(&command.connection)?, &command),
         Command::Plan { connection, file, json } => {
             let hub = connect(&connection)?;
-            let (spec, files) = load(&file, None, &|| encoder_of(&hub))?;
+            let (spec, files) = load(&file, None, &|opus| encoder_of(&hub, opus))?;
             upload(&hub, &files, json)?;
             let quote = hub.plan(&spec)?;
             show(json, &quote, || render::quote(&quote, spec.limits.cost_cap))
@@ -88,7 +88,7 @@ fn connect(connection: &Connection) -> Result<Hub, Failure> {
 }
 
 fn submit(hub: &Hub, command: &Submit) -> Result<(), Failure> {
-    let (spec, files) = load(&command.file, command.shard_size, &|| encoder_of(hub))?;
+    let (spec, files) = load(&command.file, command.shard_size, &|opus| encoder_of(hub, opus))?;
     let key = match &command.idempotency_key {
         Some(key) => IdempotencyKey::chosen(key),
         None => IdempotencyKey::random()?,
@@ -220,11 +220,12 @@ fn load(
 }
 
 /// The build of the encoder that most connected agents have.
-fn encoder_of(hub: &Hub) -> Option<String> {
+fn encoder_of(hub: &Hub, opus: bool) -> Option<String> {
+    let prefix = video_kernel("", opus);
     let agents = hub.agents().ok()?.agents;
     let mut builds: BTreeMap<&str, usize> = BTreeMap::new();
     for kernel in agents.iter().flat_map(|agent| &agent.kernels) {
-        if let Some(build) = kernel.strip_prefix("video:") {
+        if let Some(build) = kernel.strip_prefix(prefix.as_str()) {
             *builds.entry(build).or_default() += 1;
         }
     }

@@ -179,11 +179,12 @@ pub type ReadBook<'a> = dyn FnMut(&str) -> io::Result<Vec<u8>> + 'a;
 
 /// Reads a job file, and what it names relative to it, and checks every field.
 pub fn load(path: &Path) -> Result<JobSpec, SpecFileError> {
-    load_with_files(path, &|| None).map(|(spec, _)| spec)
+    load_with_files(path, &|_| None).map(|(spec, _)| spec)
 }
 
-/// Says which build of the encoder a video is to be encoded with whose file names none; nothing where it cannot.
-pub type ChooseEncoder<'a> = dyn Fn() -> Option<String> + 'a;
+/// Says which build of the encoder a video, with Opus or without, is to be encoded with whose file names none; nothing
+/// where it cannot.
+pub type ChooseEncoder<'a> = dyn Fn(bool) -> Option<String> + 'a;
 
 /// As [`load`], with the files that the job reads where it is computed.
 pub fn load_with_files(
@@ -284,9 +285,10 @@ impl Around<'_> {
         if value.get("workload").is_none_or(|workload| workload != "video") {
             return;
         }
+        let opus = value.pointer("/params/audio/codec").is_some_and(|codec| codec == "opus");
         let params = value.get_mut("params").and_then(Value::as_object_mut);
         let Some(params) = params.filter(|params| !params.contains_key("encoder")) else { return };
-        if let Some(encoder) = (self.encoder)() {
+        if let Some(encoder) = (self.encoder)(opus) {
             params.insert("encoder".to_owned(), encoder.into());
         }
     }

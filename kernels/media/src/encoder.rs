@@ -6,6 +6,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use tessera_protocol::spec::video_kernel as kernel;
 use tessera_protocol::video::{AudioCodec, Metric, VideoCodec};
 
 use crate::confine::{Confinement, Limits};
@@ -126,9 +127,20 @@ impl Encoder {
         self.build.to_hex()[..16].to_owned()
     }
 
-    /// The kernel that an agent with this build offers.
-    pub fn kernel(&self) -> String {
-        format!("video:{}", self.build())
+    /// Which build it is for jobs with Opus: 16 hex digits. libopus searches with the processor's approximate
+    /// reciprocals, of which every maker has its own, so that the same build is several.
+    pub fn opus_build(&self) -> String {
+        let mut all =
+            blake3::Hasher::new_derive_key("tessera 2026-11-21 build of the video encoder with Opus");
+        all.update(self.build.as_bytes());
+        all.update(approximations().as_bytes());
+        all.finalize().to_hex()[..16].to_owned()
+    }
+
+    /// The kernels that an agent with this build offers.
+    pub fn kernels(&self) -> Vec<String> {
+        let opus = self.can_encode_audio(AudioCodec::Opus).then(|| kernel(&self.opus_build(), true));
+        std::iter::once(kernel(&self.build(), false)).chain(opus).collect()
     }
 
     /// What FFmpeg says of itself, for people.
@@ -169,6 +181,30 @@ impl Encoder {
     fn has_encoder(&self, name: &str) -> bool {
         self.encoders.iter().any(|encoder| encoder == name)
     }
+}
+
+/// What this processor takes for reciprocals and inverse roots over two octaves: it has a table of them. Other
+/// architectures say exactly what theirs are.
+fn approximations() -> blake3::Hash {
+    let mut all = blake3::Hasher::new();
+    all.update(std::env::consts::ARCH.as_bytes());
+    #[cfg(target_arch = "x86_64")]
+    // From 1 up to 4, finer than any table.
+    for bits in (1.0_f32.to_bits()..4.0_f32.to_bits()).step_by(1 << 10) {
+        // SAFETY: every processor of the architecture has SSE.
+        let found = unsafe { approximate(f32::from_bits(bits)) };
+        found.iter().for_each(|number| _ = all.update(&number.to_bits().to_le_bytes()));
+    }
+    all.finalize()
+}
+
+/// The processor's reciprocal and inverse root of a number.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "sse")]
+fn approximate(number: f32) -> [f32; 2] {
+    use std::arch::x86_64::{_mm_cvtss_f32, _mm_rcp_ss, _mm_rsqrt_ss, _mm_set_ss};
+    let number = _mm_set_ss(number);
+    [_mm_cvtss_f32(_mm_rcp_ss(number)), _mm_cvtss_f32(_mm_rsqrt_ss(number))]
 }
 
 /// What a program says, if it runs.

@@ -298,12 +298,15 @@ fn a_cancelled_unit_ends_soon_and_leaves_nothing_behind() {
 fn builds_have_one_name_each_and_it_is_the_same_every_time() {
     let encoder = tessera_media::Encoder::find().unwrap();
     assert_eq!(encoder.build(), tessera_media::Encoder::find().unwrap().build());
-    assert_eq!(encoder.kernel(), format!("video:{}", encoder.build()));
+    assert_eq!(encoder.kernels()[0], format!("video:{}", encoder.build()));
+    // libopus depends on the processor's maker, too.
+    assert_eq!(encoder.kernels()[1], format!("video_opus:{}", encoder.opus_build()));
+    assert_ne!(encoder.build(), encoder.opus_build());
     assert!(encoder.version().starts_with("ffmpeg version"), "{}", encoder.version());
     // Another program is another build.
     let other = tessera_media::Encoder::at(Path::new("/bin/true"), Path::new("/bin/true")).unwrap();
     assert_ne!(encoder.build(), other.build());
-    assert!(!other.can_encode(VideoCodec::H264));
+    assert!(!other.can_encode(VideoCodec::H264) && other.kernels().len() == 1);
 }
 
 #[test]

@@ -83,3 +83,79 @@ pub(super) fn labels(params: &VideoParams, survey: &Survey) -> Vec<Label> {
     });
     audio.chain(subtitles).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    use tessera_protocol::spec::{AudioChoice, AudioSpec};
+
+    fn params(container: Container) -> VideoParams {
+        VideoParams {
+            input: "film.mkv".to_string(),
+            encoder: "0123456789abcdef".to_string(),
+            codec: Default::default(),
+            container,
+            preset: None,
+            crf: None,
+            bitrate_kbps: None,
+            quality: None,
+            bit_depth: 8,
+            width: None,
+            height: None,
+            frame_rate: None,
+            keyframe_interval: 240,
+            segment_frames: None,
+            audio: AudioSpec::default(),
+            subtitles: SubtitleChoice::All,
+        }
+    }
+
+    fn stream(codec: &str, text: bool) -> SubtitleStream {
+        let codec = codec.to_string();
+        SubtitleStream { stream: 3, codec, text, language: "und".to_string(), default: false, forced: false }
+    }
+
+    #[test]
+    fn subtitles_are_copied_where_the_output_holds_them_and_text_is_rewritten() {
+        let to_text = |container, codec, text| {
+            subtitle(&params(container), &stream(codec, text)).map(|track| track.to_text)
+        };
+        assert_eq!(to_text(Container::Mkv, "hdmv_pgs_subtitle", false), Ok(false));
+        assert_eq!(to_text(Container::Mkv, "mov_text", true), Ok(true));
+        assert_eq!(to_text(Container::Mp4, "ass", true), Ok(true));
+        let refused = to_text(Container::Mp4, "hdmv_pgs_subtitle", false).unwrap_err();
+        assert_eq!(
+            refused,
+            "film.mkv: its subtitle stream 3 (hdmv_pgs_subtitle) cannot be carried: \
+             choose container = \"mkv\" or subtitles = \"none\""
+        );
+        assert!(
+            to_text(Container::Mkv, "eia_608", false).unwrap_err().ends_with("choose subtitles = \"none\"")
+        );
+    }
+
+    #[test]
+    fn two_hours_of_sound_are_returned_in_parts_that_products_hold() {
+        let mut source = AudioStream {
+            stream: 1,
+            codec: "flac".to_string(),
+            channels: 6,
+            sample_rate: 96_000,
+            language: "und".to_string(),
+            default: true,
+            start_us: 0,
+            end_us: 7_200_000_000,
+        };
+        let long = track(&params(Container::Mp4), &source, AudioCodec::Aac);
+        assert_eq!((long.channels, long.sample_rate, long.kbps), (6, 48_000, 384));
+        // 346 MB at that rate.
+        assert!(u64::from(long.parts) * PART_BYTES > 400_000_000);
+        source.end_us = 60_000_000;
+        let mut mixed = params(Container::Mp4);
+        mixed.audio = AudioSpec { codec: AudioChoice::Opus, bitrate_kbps: None, channels: Some(2) };
+        let short = track(&mixed, &source, AudioCodec::Opus);
+        assert_eq!((short.channels, short.kbps, short.parts), (2, 128, 1));
+    }
+}

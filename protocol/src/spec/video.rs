@@ -61,7 +61,7 @@ pub struct VideoParams {
 impl VideoParams {
     /// The kernel that computes it, as agents of the build offer it.
     pub fn kernel(&self) -> String {
-        alloc::format!("video:{}", self.encoder)
+        video_kernel(&self.encoder, self.audio.codec == AudioChoice::Opus)
     }
 
     /// Frames of a segment.
@@ -85,6 +85,13 @@ pub enum Preset {
     Level(u32),
     /// Of x264.
     Name(String),
+}
+
+/// The kernel that agents of a build offer, for jobs with Opus or without: libopus gives other bytes on
+/// processors of other makers, so that builds are named apart for it.
+pub fn video_kernel(encoder: &str, opus: bool) -> String {
+    let kernel = if opus { "video_opus" } else { "video" };
+    alloc::format!("{kernel}:{encoder}")
 }
 
 /// The presets of x264, fastest first.

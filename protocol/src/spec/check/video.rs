@@ -130,3 +130,92 @@ impl Findings {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::{String, ToString};
+
+    use serde_json::{Value, json};
+
+    use crate::spec::JobSpec;
+
+    fn errors(change: impl FnOnce(&mut Value)) -> String {
+        let mut job = json!({
+            "name": "film", "workload": "video",
+            "params": { "input": "film.mkv", "encoder": "0123456789abcdef" },
+            "inputs": [{ "name": "film.mkv", "bytes": 10, "blake3": crate::id::Digest([7; 32]) }],
+        });
+        change(&mut job);
+        match JobSpec::from_value(&job).and_then(JobSpec::check) {
+            Ok(_) => String::new(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn a_job_that_names_its_file_and_its_build_is_right() {
+        assert_eq!(errors(|_| {}), "");
+        let all = errors(|job| {
+            job["params"] = json!({
+                "input": "film.mkv", "encoder": "0123456789abcdef", "codec": "av1", "container": "mkv", "preset": 8,
+                "quality": { "metric": "vmaf", "target": 94.5 }, "bit_depth": 10, "width": 1280, "height": 720,
+                "frame_rate": "30000/1001", "keyframe_interval": 120, "segment_frames": 240,
+                "audio": { "codec": "opus", "bitrate_kbps": 96, "channels": 2 }, "subtitles": "none",
+            });
+        });
+        assert_eq!(all, "");
+    }
+
+    #[test]
+    fn jobs_with_opus_go_to_agents_of_a_kernel_of_its_own() {
+        let kernel = |audio: Value| {
+            let job = json!({
+                "name": "film", "workload": "video",
+                "params": { "input": "film.mkv", "encoder": "0123456789abcdef", "audio": audio },
+            });
+            JobSpec::from_value(&job).unwrap().kernel()
+        };
+        assert_eq!(kernel(json!({})), "video:0123456789abcdef");
+        assert_eq!(kernel(json!({ "codec": "opus" })), "video_opus:0123456789abcdef");
+    }
+
+    #[test]
+    fn a_wrong_field_is_named_with_what_is_allowed() {
+        let cases: [(&str, &dyn Fn(&mut Value)); 13] = [
+            ("params.input = \"other\": must be the name of an entry of `inputs`", &|job| {
+                job["params"]["input"] = json!("other")
+            }),
+            ("params.input = \"film.mkv\": the file is empty", &|job| job["inputs"][0]["bytes"] = json!(0)),
+            ("params.encoder = \"latest\": must be the 16 hex digits", &|job| {
+                job["params"]["encoder"] = json!("latest")
+            }),
+            ("params.preset = \"placebo\": must be one of ultrafast", &|job| {
+                job["params"]["preset"] = json!("placebo")
+            }),
+            ("params.preset = 5: must be one of ultrafast", &|job| job["params"]["preset"] = json!(5)),
+            ("params: must have at most one of `crf`", &|job| {
+                job["params"]["crf"] = json!(20);
+                job["params"]["bitrate_kbps"] = json!(2_000);
+            }),
+            ("params.crf = 52: must be from 1 to 51", &|job| job["params"]["crf"] = json!(52)),
+            ("params.quality.target = 95: must be greater than 0 and at most 1", &|job| {
+                job["params"]["quality"] = json!({ "metric": "ssim", "target": 95 })
+            }),
+            ("params.width = 321: must be even", &|job| job["params"]["width"] = json!(321)),
+            ("params.frame_rate = \"fast\": must be from 1 to 240 frames a second", &|job| {
+                job["params"]["frame_rate"] = json!("fast")
+            }),
+            ("params.frame_rate = \"1/0\": must be from 1 to 240", &|job| {
+                job["params"]["frame_rate"] = json!("1/0")
+            }),
+            ("params.segment_frames = 250: must be a multiple of keyframe_interval, 240", &|job| {
+                job["params"]["segment_frames"] = json!(250)
+            }),
+            ("params.filter: unknown field `filter`", &|job| job["params"]["filter"] = json!("movie=/etc/x")),
+        ];
+        for (expected, change) in cases {
+            let message = errors(change);
+            assert!(message.starts_with(expected), "expected {expected:?}, got {message:?}");
+        }
+    }
+}
