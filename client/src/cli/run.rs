@@ -23,7 +23,10 @@ const AGENTS_POLL: Duration = Duration::from_millis(10);
 
 pub(super) fn run(command: &Run) -> Result<(), Failure> {
     // Its agents are of this machine.
-    let encoder = || Encoder::find().ok().map(|encoder| encoder.build());
+    let encoder = |opus: bool| {
+        let encoder = Encoder::find().ok()?;
+        Some(if opus { encoder.opus_build() } else { encoder.build() })
+    };
     let (spec, files) = load(&command.file, command.shard_size, &encoder)?;
     let programs = Programs::in_folder(&program_folder()?)?;
     let key = IdempotencyKey::random()?;

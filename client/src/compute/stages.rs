@@ -91,9 +91,11 @@ impl Studio {
     fn open(kernel: &str, files: &Files) -> Result<Studio, ComputeError> {
         let encoder =
             Encoder::find().map_err(|error| ComputeError::Unsupported { what: error.to_string() })?;
-        if encoder.kernel() != kernel {
-            let what =
-                format!("{kernel}: the encoder of this machine is another build, {}", encoder.kernel());
+        if !encoder.kernels().iter().any(|offered| offered == kernel) {
+            let what = format!(
+                "{kernel}: the encoder of this machine is another build, {}",
+                encoder.kernels().join(", ")
+            );
             return Err(ComputeError::Unsupported { what });
         }
         let folder = tempfile::tempdir().map_err(failed)?;

@@ -34,7 +34,7 @@ fn gemm(spec: &JobSpec) -> &GemmParams {
 /// What is said of a job, without the folder.
 fn message(params: &str) -> String {
     let (folder, path) = folder("job.toml", &job(params));
-    let said = load_with_files(&path, &|| None).map_or_else(|error| error.to_string(), |_| String::new());
+    let said = load_with_files(&path, &|_| None).map_or_else(|error| error.to_string(), |_| String::new());
     said.replace(&format!("{}/", folder.path().display()), "")
 }
 
@@ -42,7 +42,7 @@ fn message(params: &str) -> String {
 fn a_path_becomes_a_shape_a_type_and_a_digest() {
     let text = job("a = { input = \"c.npy\" }\nb = { input = \"./fortran.npy\" }\ntranspose_b = true");
     let (folder, path) = folder("job.toml", &text);
-    let (spec, files) = load_with_files(&path, &|| None).unwrap();
+    let (spec, files) = load_with_files(&path, &|_| None).unwrap();
     let params = gemm(&spec);
     assert_eq!((params.dtype, params.a.rows, params.a.cols, params.b.rows), (Dtype::F64, 2, 3, 2));
     assert_eq!(params.b.input.as_deref(), Some("fortran.npy"));
@@ -59,7 +59,7 @@ fn a_path_becomes_a_shape_a_type_and_a_digest() {
     let json = folder.path().join("elsewhere/job.json");
     fs::create_dir(json.parent().unwrap()).unwrap();
     fs::write(&json, serde_json::to_vec(&spec).unwrap()).unwrap();
-    assert_eq!(load_with_files(&json, &|| None).unwrap(), (spec, Vec::new()));
+    assert_eq!(load_with_files(&json, &|_| None).unwrap(), (spec, Vec::new()));
 }
 
 #[test]
