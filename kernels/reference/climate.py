@@ -1,9 +1,10 @@
 """Reference numbers of the climate kernel, from the eofs package and scikit-learn.
 
-    python3 -m venv v && v/bin/pip install numpy==2.4.6 scipy==1.17.1 scikit-learn==1.9.1 eofs==2.0.0
+    python3 -m venv v && v/bin/pip install numpy==2.4.6 scipy==1.17.1 scikit-learn==1.9.1 eofs==2.0.0 \\
+        netCDF4==1.7.5.1.post1
     v/bin/python kernels/reference/climate.py
 
-Writes climate/*.npy and climate/*.nc beside this file, which planners/tests/climate.rs reads. The fields are
+Writes climate/*.npy, *.nc and *.nc4 beside this file, which planners/tests/climate reads. The fields are
 quotients of small integers, so that any machine makes the same. Modes have the sign that makes their largest
 loading positive, as the kernel gives them.
 """
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from eofs.standard import Eof
+from netCDF4 import Dataset
 from scipy.io import netcdf_file
 from sklearn.decomposition import PCA
 
@@ -70,12 +72,38 @@ def netcdf(name, values, latitudes, longitudes):
             z[at] = np.where(np.isnan(packed), -32000, packed)[np.newaxis].astype(np.int16)
 
 
+def netcdf_4(name, values, latitudes, longitudes):
+    """The same, compressed."""
+    with Dataset(here / f"{name}.nc4", "w") as file:
+        file.createDimension("time", None)
+        file.createDimension("level", 1)
+        file.createDimension("latitude", len(latitudes))
+        file.createDimension("longitude", len(longitudes))
+        time = file.createVariable("time", "f8", ("time",))
+        time.units = "days since 1900-01-01"
+        lat = file.createVariable("latitude", "f4", ("latitude",))
+        lat.units = "degrees_north"
+        lon = file.createVariable("longitude", "f4", ("longitude",))
+        lon.units = "degrees_east"
+        over = ("time", "level", "latitude", "longitude")
+        z = file.createVariable(
+            "z", "i2", over, fill_value=-32000, zlib=True, shuffle=True, chunksizes=(5, 1, 7, 4)
+        )
+        z.set_auto_maskandscale(False)
+        z.units, z.scale_factor, z.add_offset = "m", 0.03125, 20.0
+        lat[:], lon[:] = latitudes, longitudes
+        time[:] = 30.0 * np.arange(len(values))
+        packed = np.round((values - 20.0) / 0.03125)
+        z[:] = np.where(np.isnan(packed), -32000, packed)[:, np.newaxis].astype(np.int16)
+
+
 # More cells than samples, weighted by the square root of the cosine of the latitude.
 latitudes = np.array([80.0, 65.0, 50.0, 35.0, 20.0, 5.0, -10.0])
 longitudes = 10.0 * np.arange(9)
 wide = field(24, 7, 9)
 wide = np.round((wide - 20.0) / 0.03125) * 0.03125 + 20.0
 netcdf("wide", wide, latitudes, longitudes)
+netcdf_4("wide", wide, latitudes, longitudes)
 save("wide", wide)
 weights = np.sqrt(np.cos(np.deg2rad(latitudes)).clip(0.0, 1.0))[:, np.newaxis] * np.ones((1, 9))
 save("wide_weights", weights)

@@ -8,8 +8,8 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use tessera_protocol::climate::{
-    Anomalies, BLOCK_SAMPLES, CellWeights, CellsTask, Eigen, EigenTask, Field, FinishTask, GramTask, Head,
-    ModesTask, Named, PANEL_CELLS, Peak, Piece, ProjectTask, Scaling, Side, Slab, Source, Survey, SurveyTask,
+    Anomalies, BLOCK_SAMPLES, CellWeights, CellsTask, Eigen, EigenTask, Field, FinishTask, Found, GramTask,
+    Head, ModesTask, Named, PANEL_CELLS, Peak, Piece, ProjectTask, Scaling, Side, Source, Survey, SurveyTask,
     Task, Weights,
 };
 use tessera_protocol::id::Digest;
@@ -83,10 +83,11 @@ impl<'a> Progress<'a> {
         let cells = survey.grid.iter().try_fold(1u64, |cells, (_, size)| cells.checked_mul(*size));
         let cells = cells.filter(|cells| *cells <= limits::CLIMATE_CELLS_MAX);
         let cells = cells.ok_or(StageError::Head { stage: SURVEY })?;
-        let field = field(&spec.inputs, &params.field, &survey.field, cells)?;
+        let product = done[SURVEY].first().ok_or(StageError::Head { stage: SURVEY })?;
+        let field = field(&spec.inputs, &params.field, &survey.field, cells, product)?;
         let new = match params.project.is_empty() {
             true => None,
-            false => Some(self::field(&spec.inputs, &params.project, &survey.new, cells)?),
+            false => Some(self::field(&spec.inputs, &params.project, &survey.new, cells, product)?),
         };
         let weights = match (&params.weights, &survey.weights) {
             (WeightsSpec::None, None) => CellWeights::None,
@@ -410,16 +411,28 @@ fn input(inputs: &[Input], name: &str) -> Result<Named, StageError> {
     Ok(Named { name: name.to_string(), source })
 }
 
-fn field(inputs: &[Input], names: &[String], slabs: &[Slab], cells: u64) -> Result<Field, StageError> {
+fn field(
+    inputs: &[Input],
+    names: &[String],
+    found: &[Found],
+    cells: u64,
+    survey: &ProductRef,
+) -> Result<Field, StageError> {
     let head = StageError::Head { stage: SURVEY };
-    if names.len() != slabs.len() {
+    if names.len() != found.len() {
         return Err(head);
     }
     let mut pieces = Vec::new();
-    for (name, slab) in names.iter().zip(slabs) {
-        let source = input(inputs, name)?.source;
-        slab.check(source.bytes, cells).map_err(|_| head.clone())?;
-        pieces.push(Piece { source, slab: slab.clone() });
+    for (name, Found { slab, unpacked }) in names.iter().zip(found) {
+        let mut piece = Piece { source: input(inputs, name)?.source, slab: slab.clone() };
+        if let Some(unpacked) = unpacked {
+            let file = survey.files.iter().find(|file| file.name == *unpacked).ok_or(head.clone())?;
+            piece.slab.check(file.bytes, cells).map_err(|_| head.clone())?;
+            piece.slab.offset += file.offset;
+            piece.source = source(survey);
+        }
+        piece.slab.check(piece.source.bytes, cells).map_err(|_| head.clone())?;
+        pieces.push(piece);
     }
     Ok(Field { pieces, cells })
 }

@@ -8,7 +8,7 @@
 //!
 //! | stage | a unit is | head | files |
 //! |---|---|---|---|
-//! | `survey` | all | [`Survey`] | `coordinates`, `latitude` |
+//! | `survey` | all | [`Survey`] | `coordinates`, `latitude`, values of compressed inputs |
 //! | `cells` | a panel | [`Cells`] | `cells`: mean and factor of each cell |
 //! | `gram` | a tile of the matrix of products | | `tiles` |
 //! | `eigen` | all | [`Eigen`] | `vectors` |
@@ -261,9 +261,18 @@ pub struct Survey {
     /// Name and length of the dimensions of the grid.
     pub grid: Vec<(String, u64)>,
     /// In the order of the files.
-    pub field: Vec<Slab>,
-    pub new: Vec<Slab>,
+    pub field: Vec<Found>,
+    pub new: Vec<Found>,
     pub weights: Option<Slab>,
+}
+
+/// Where the values of one file are.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct Found {
+    pub slab: Slab,
+    /// The survey's file that holds the values, where they do not lie in the input as they are: the slab is
+    /// then of this file.
+    pub unpacked: Option<String>,
 }
 
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]

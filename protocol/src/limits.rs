@@ -57,6 +57,9 @@ pub const CLIMATE_SAMPLES_MAX: u64 = 1 << 16;
 /// Most samples or cells, whichever are fewer, of a climate field: the matrix that is decomposed then has
 /// 128 MiB, and one core takes about two minutes.
 pub const CLIMATE_SIDE_MAX: u64 = 1 << 12;
+/// Most bytes of values that a climate survey takes out of NetCDF-4 files, all together: with coordinates they
+/// fit a product.
+pub const CLIMATE_UNPACKED_BYTES_MAX: u64 = 32 << 20;
 /// Most modes of a climate field.
 pub const CLIMATE_MODES_MAX: u64 = 256;
 /// Most of the numbers that a climate job writes to one file, so that the file fits a product. *Units*: bytes.

@@ -1,18 +1,20 @@
-//! NetCDF classic files: which variable is the field, which of its dimensions are samples and which cells.
+//! NetCDF files: which variable is the field, which of its dimensions are samples and which cells.
 //!
-//! Owns what is recognised by the CF conventions. A library reads the header, never more of it than
-//! [`HEADER_BYTES_MAX`]; values are read where they lie. NetCDF-4 is another format, HDF5, and refused.
+//! Owns what is recognised by the CF conventions. A library reads the headers; of a classic file never more
+//! than [`HEADER_BYTES_MAX`], and its values are read where they lie. Those of NetCDF-4, which is HDF5, are
+//! in compressed pieces: the library takes them out, as many as the survey has room for.
 //!
 //! *Source*: The NetCDF Classic Format Specification; CF conventions 1.11, chapters 3 to 5, 8.1.
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
 use netcdf_reader::classic::{data, header};
-use netcdf_reader::{NcAttrValue, NcFormat, NcType, NcVariable};
+use netcdf_reader::{NcAttrValue, NcFile, NcFormat, NcOpenOptions, NcType, NcVariable};
 use tessera_protocol::climate::{Coordinate, Element, Slab, Unpack};
 use tessera_protocol::limits;
 
-use super::survey::{Described, Grid, SurveyError};
+use super::survey::{Described, Grid, SurveyError, checked};
 use super::values;
 
 /// Most of a file in which its header must end. Real ones have a few kilobytes.
@@ -40,25 +42,40 @@ enum Axis {
     Other,
 }
 
-struct Classic<'a> {
+/// What is asked of a file.
+pub(super) struct Asked<'a> {
+    pub(super) variable: Option<&'a str>,
+    /// What the variable's units must be.
+    pub(super) units: Option<&'a str>,
+    /// Whether latitudes are needed.
+    pub(super) latitude: bool,
+    /// How much there is room for of values that have to be unpacked.
+    pub(super) unpacked_bytes_max: u64,
+}
+
+/// An open file.
+struct Dataset<'a> {
     file: &'a str,
-    bytes: &'a [u8],
-    header: header::ClassicHeader,
-    record_stride: u64,
+    variables: Vec<NcVariable>,
+    values: Values<'a>,
+}
+
+/// How its values are had.
+enum Values<'a> {
+    Classic { bytes: &'a [u8], record_stride: u64 },
+    Hdf5(Box<NcFile>),
 }
 
 /// The field of a file.
-pub(super) fn describe(
-    file: &str,
-    bytes: &[u8],
-    variable: Option<&str>,
-    units: Option<&str>,
-    needs_latitude: bool,
-) -> Result<Described, SurveyError> {
-    let classic = Classic::open(file, bytes)?;
-    let variable = classic.choose(variable)?;
+pub(super) fn describe(file: &str, bytes: &Bytes, asked: &Asked<'_>) -> Result<Described, SurveyError> {
+    let dataset = match () {
+        () if bytes.starts_with(b"CDF") => Dataset::classic(file, bytes)?,
+        () if bytes.starts_with(b"\x89HDF") => Dataset::hdf5(file, bytes)?,
+        () => return Err(SurveyError::Format { file: file.into() }),
+    };
+    let variable = dataset.choose(asked.variable)?;
     let units_found = text(variable, "units").map(str::to_owned);
-    if let Some(expected) = units
+    if let Some(expected) = asked.units
         && units_found.as_deref() != Some(expected)
     {
         return Err(SurveyError::Units {
@@ -68,11 +85,11 @@ pub(super) fn describe(
             expected: expected.into(),
         });
     }
-    classic.describe(variable, units_found, needs_latitude)
+    dataset.describe(variable, units_found, asked)
 }
 
-impl<'a> Classic<'a> {
-    fn open(file: &'a str, bytes: &'a [u8]) -> Result<Classic<'a>, SurveyError> {
+impl<'a> Dataset<'a> {
+    fn classic(file: &'a str, bytes: &'a [u8]) -> Result<Dataset<'a>, SurveyError> {
         let format = match bytes.get(3) {
             Some(1) => NcFormat::Classic,
             Some(2) => NcFormat::Offset64,
@@ -89,11 +106,21 @@ impl<'a> Classic<'a> {
         if format != NcFormat::Cdf5 && bytes.get(4..8) == Some(&[0xff; 4]) {
             header.records(bytes.len() as u64, record_stride);
         }
-        Ok(Classic { file, bytes, header, record_stride })
+        Ok(Dataset { file, variables: header.variables, values: Values::Classic { bytes, record_stride } })
+    }
+
+    fn hdf5(file: &'a str, bytes: &Bytes) -> Result<Dataset<'a>, SurveyError> {
+        let damaged = |error: netcdf_reader::Error| SurveyError::Damaged {
+            file: file.into(),
+            reason: error.to_string(),
+        };
+        let open = NcFile::from_owner(bytes.clone(), NcOpenOptions::default()).map_err(damaged)?;
+        let variables = open.variables().map_err(damaged)?.to_vec();
+        Ok(Dataset { file, variables, values: Values::Hdf5(Box::new(open)) })
     }
 
     fn variable(&self, name: &str) -> Option<&NcVariable> {
-        self.header.variables.iter().find(|variable| variable.name == name)
+        self.variables.iter().find(|variable| variable.name == name)
     }
 
     /// The variable that was asked for, or the only one that can be meant.
@@ -106,7 +133,6 @@ impl<'a> Classic<'a> {
             });
         }
         let bounds: BTreeSet<&str> = self
-            .header
             .variables
             .iter()
             .flat_map(|variable| [text(variable, "bounds"), text(variable, "climatology")])
@@ -118,7 +144,7 @@ impl<'a> Classic<'a> {
                 && self.axes(variable).contains(&Axis::Time)
                 && self.axes(variable).len() >= 2
         };
-        let mut fields = self.header.variables.iter().filter(|variable| is_field(variable));
+        let mut fields = self.variables.iter().filter(|variable| is_field(variable));
         match (fields.next(), fields.next()) {
             (Some(one), None) => Ok(one),
             (None, _) => Err(SurveyError::NoField { file: self.file.into(), has: self.names(|_| true) }),
@@ -129,7 +155,7 @@ impl<'a> Classic<'a> {
     }
 
     fn names(&self, wanted: impl Fn(&NcVariable) -> bool) -> Vec<String> {
-        let all = self.header.variables.iter().filter(|variable| wanted(variable));
+        let all = self.variables.iter().filter(|variable| wanted(variable));
         all.map(|variable| variable.name.clone()).take(20).collect()
     }
 
@@ -154,7 +180,7 @@ impl<'a> Classic<'a> {
         &self,
         variable: &NcVariable,
         units: Option<String>,
-        needs_latitude: bool,
+        asked: &Asked<'_>,
     ) -> Result<Described, SurveyError> {
         let name = || variable.name.clone();
         let shape_error = |what| SurveyError::Shape { file: self.file.into(), variable: name(), what };
@@ -165,7 +191,8 @@ impl<'a> Classic<'a> {
         if axes.iter().filter(|axis| **axis == Axis::Time).count() != 1 {
             return Err(shape_error("it has no dimension of time, by its units, standard name or axis"));
         }
-        if variable.dimensions.iter().skip(1).any(|dimension| dimension.is_unlimited) {
+        let classic = matches!(self.values, Values::Classic { .. });
+        if classic && variable.dimensions.iter().skip(1).any(|dimension| dimension.is_unlimited) {
             return Err(shape_error("its unlimited dimension is not the first"));
         }
         if variable.dimensions.iter().any(|dimension| dimension.size == 0) {
@@ -188,16 +215,25 @@ impl<'a> Classic<'a> {
         let cells = cells.filter(|cells| *cells <= limits::CLIMATE_CELLS_MAX).ok_or_else(|| {
             SurveyError::TooLarge { file: self.file.into(), what: "cells", most: limits::CLIMATE_CELLS_MAX }
         })?;
+        let counts: Vec<u64> = of_samples.iter().map(sizes).collect();
         // Records lie apart; within one, as in a variable without records, all is dense.
         let records = variable.is_record_var && of_samples.first() == Some(&0);
-        let slab = self.slab(variable, element, of_samples.iter().map(sizes).collect(), cells, records);
-        let slab = super::survey::checked(slab, self.file, self.bytes.len() as u64, cells)?;
+        let (slab, unpacked) = match &self.values {
+            Values::Classic { bytes, record_stride } => {
+                let slab = slab(variable, element, counts, cells, records.then_some(*record_stride));
+                (checked(slab, self.file, bytes.len() as u64, cells)?, None)
+            }
+            Values::Hdf5(open) => {
+                let (slab, values) = self.unpacked(open, variable, element, counts, cells, asked)?;
+                (slab, Some(values))
+            }
+        };
         let dimensions: Vec<String> = grid.iter().map(|(name, _)| name.clone()).collect();
         let time = axes.iter().position(|axis| *axis == Axis::Time).map(|at| &variable.dimensions[at]);
         Ok(Described {
             variable: name(),
             units,
-            latitude: if needs_latitude { self.latitudes(variable, &grid)? } else { None },
+            latitude: if asked.latitude { self.latitudes(variable, &grid)? } else { None },
             coordinates: self.coordinates(variable, &dimensions)?,
             time: match time {
                 Some(dimension) => self.coordinate_of_time(&dimension.name, dimension.size)?,
@@ -205,57 +241,75 @@ impl<'a> Classic<'a> {
             },
             grid,
             slab,
+            unpacked,
         })
     }
 
-    fn slab(
+    /// The values of a field as the library takes them out, still packed in the sense of the conventions.
+    fn unpacked(
         &self,
+        open: &NcFile,
         variable: &NcVariable,
         element: Element,
-        mut counts: Vec<u64>,
+        counts: Vec<u64>,
         cells: u64,
-        records: bool,
-    ) -> Slab {
-        let sample = cells.saturating_mul(element.bytes());
-        let record = if records { Some(self.record_stride) } else { None };
-        if counts.len() == 1 {
-            counts.insert(0, 1);
-        }
-        let [outer, inner] = [counts[0], counts[1]];
-        let dense = inner.saturating_mul(sample);
-        let strides = match (record, outer) {
-            (None, _) => [dense, sample],
-            (Some(record), 1) => [0, record],
-            (Some(record), _) => [record, sample],
+        asked: &Asked<'_>,
+    ) -> Result<(Slab, Vec<u8>), SurveyError> {
+        // Wide enough for every number of the file's type.
+        let stored = match element {
+            Element::F32 | Element::I8 | Element::U8 | Element::I16 | Element::U16 => Element::F32,
+            _ => Element::F64,
         };
-        let unpack = unpack_rule(variable, element);
-        Slab {
-            offset: variable.data_offset,
-            counts: [outer, inner],
-            strides,
-            element,
-            big_endian: true,
-            unpack,
+        let count = counts.iter().try_fold(cells, |count, more| count.checked_mul(*more)).unwrap_or(u64::MAX);
+        let bytes = count.saturating_mul(stored.bytes());
+        if bytes > asked.unpacked_bytes_max {
+            let most = asked.unpacked_bytes_max;
+            return Err(SurveyError::Unpacked { file: self.file.into(), bytes, most });
         }
+        let numbers = open.read_variable_as_f64(&variable.name).map_err(|error| SurveyError::Damaged {
+            file: self.file.into(),
+            reason: format!("{}: {error}", variable.name),
+        })?;
+        let values: Vec<u8> = match stored {
+            Element::F32 => numbers.iter().flat_map(|number| (*number as f32).to_le_bytes()).collect(),
+            _ => numbers.iter().flat_map(|number| number.to_le_bytes()).collect(),
+        };
+        let found = slab(variable, stored, counts, cells, None);
+        let unpack = unpack_rule(variable, element);
+        let slab = checked(
+            Slab { offset: 0, big_endian: false, unpack, ..found },
+            self.file,
+            values.len() as u64,
+            cells,
+        )?;
+        Ok((slab, values))
     }
 
     /// Numbers of a small variable, all of them.
     fn numbers(&self, variable: &NcVariable, most: u64) -> Option<Vec<f64>> {
         let element = element(&variable.dtype)?;
         let count = variable.dimensions.iter().try_fold(1u64, |count, one| count.checked_mul(one.size))?;
+        if count == 0 || count > most {
+            return None;
+        }
+        let (bytes, record_stride) = match &self.values {
+            Values::Classic { bytes, record_stride } => (bytes, *record_stride),
+            Values::Hdf5(open) => {
+                let numbers = open.read_variable_as_f64(&variable.name).ok()?;
+                return (numbers.len() as u64 == count).then(|| numbers.into_iter().collect());
+            }
+        };
         let (records, within) = match variable.is_record_var {
             true => (variable.dimensions.first()?.size, count / variable.dimensions.first()?.size.max(1)),
             false => (1, count),
         };
-        if count == 0 || count > most {
-            return None;
-        }
-        let slab = self.slab(variable, element, vec![records], within, variable.is_record_var);
-        slab.check(self.bytes.len() as u64, within).ok()?;
+        let slab =
+            slab(variable, element, vec![records], within, variable.is_record_var.then_some(record_stride));
+        slab.check(bytes.len() as u64, within).ok()?;
         let mut all = vec![0.0; count as usize];
         for (record, row) in all.chunks_exact_mut(within as usize).enumerate() {
             let begin = slab.sample(record as u64) as usize;
-            values::unpack(&slab, &self.bytes[begin..begin + row.len() * element.bytes() as usize], row);
+            values::unpack(&slab, &bytes[begin..begin + row.len() * element.bytes() as usize], row);
         }
         Some(all)
     }
@@ -355,6 +409,29 @@ impl<'a> Classic<'a> {
     }
 }
 
+/// Where values lie in a classic file, or dense ones anywhere.
+fn slab(
+    variable: &NcVariable,
+    element: Element,
+    mut counts: Vec<u64>,
+    cells: u64,
+    record_stride: Option<u64>,
+) -> Slab {
+    let sample = cells.saturating_mul(element.bytes());
+    if counts.len() == 1 {
+        counts.insert(0, 1);
+    }
+    let [outer, inner] = [counts[0], counts[1]];
+    let dense = inner.saturating_mul(sample);
+    let strides = match (record_stride, outer) {
+        (None, _) => [dense, sample],
+        (Some(record), 1) => [0, record],
+        (Some(record), _) => [record, sample],
+    };
+    let unpack = unpack_rule(variable, element);
+    Slab { offset: variable.data_offset, counts: [outer, inner], strides, element, big_endian: true, unpack }
+}
+
 /// The number of records of a file that was written as a stream.
 trait Records {
     fn records(&mut self, file_bytes: u64, record_stride: u64);
@@ -419,6 +496,7 @@ fn element(dtype: &NcType) -> Option<Element> {
 fn text<'a>(variable: &'a NcVariable, name: &str) -> Option<&'a str> {
     match &variable.attribute(name)?.value {
         NcAttrValue::Chars(text) => Some(text.trim()),
+        NcAttrValue::Strings(texts) => texts.first().map(|text| text.trim()),
         _ => None,
     }
 }

@@ -55,6 +55,7 @@ pub(super) fn describe(file: &str, bytes: &[u8]) -> Result<Described, SurveyErro
         latitude: None,
         coordinates: Vec::new(),
         time: None,
+        unpacked: None,
     })
 }
 

@@ -5,7 +5,7 @@
 use std::fmt;
 
 use tessera_protocol::climate::{
-    Coordinate, Coordinates, Head, Named, Slab, Survey, SurveyTask, TaskError, Weights,
+    Coordinate, Coordinates, Found, Head, Named, Slab, Survey, SurveyTask, TaskError, Weights,
 };
 use tessera_protocol::limits;
 use tessera_protocol::product::{File, Product};
@@ -30,14 +30,22 @@ pub(super) struct Described {
     pub(super) latitude: Option<Vec<f64>>,
     pub(super) coordinates: Vec<Coordinate>,
     pub(super) time: Option<Coordinate>,
+    /// The values, where they do not lie in the file as they are; the slab is then of these.
+    pub(super) unpacked: Option<Vec<u8>>,
 }
 
 /// Why files cannot be analysed.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum SurveyError {
-    /// Neither NetCDF-3 nor `.npy`.
+    /// Neither NetCDF nor `.npy`.
     Format {
         file: String,
+    },
+    /// More values in NetCDF-4 files than a survey unpacks.
+    Unpacked {
+        file: String,
+        bytes: u64,
+        most: u64,
     },
     /// A header that is not what its format says.
     Damaged {
@@ -116,11 +124,16 @@ impl fmt::Display for SurveyError {
         match self {
             SurveyError::Format { file } => write!(
                 f,
-                "{file}: neither a NetCDF-3 nor a .npy file; convert NetCDF-4 (HDF5) with `nccopy -k nc6 {file} \
-                 new.nc`, Zarr with xarray's to_netcdf(format=\"NETCDF3_64BIT\")"
+                "{file}: neither a NetCDF nor a .npy file; convert Zarr with xarray's \
+                 to_netcdf(format=\"NETCDF3_64BIT\")"
+            ),
+            SurveyError::Unpacked { file, bytes, most } => write!(
+                f,
+                "{file}: its values are {bytes} bytes that have to be unpacked, {most} at most are; convert it with \
+                 `nccopy -k nc6 {file} new.nc`, whose values are read where they lie"
             ),
             SurveyError::Damaged { file, reason } => {
-                write!(f, "{file}: its header is not that of a NetCDF-3 file: {reason}")
+                write!(f, "{file}: its header is not that of a NetCDF file: {reason}")
             }
             SurveyError::CutShort { file, bytes } => write!(
                 f,
@@ -210,29 +223,39 @@ fn survey(
     weights: Option<(&Named, &[u8])>,
 ) -> Result<Product, SurveyError> {
     let needs_latitude = task.weights == Weights::SqrtCosLatitude;
-    let describe = |position: usize, (named, bytes): &(&Named, bytes::Bytes)| {
+    let describe = |position: usize, (named, bytes): &(&Named, bytes::Bytes), room: u64| {
         let latitude = needs_latitude && position == 0;
         match bytes.starts_with(npy::MAGIC) {
             true => npy::describe(&named.name, bytes),
-            false if bytes.starts_with(b"CDF") => netcdf::describe(
-                &named.name,
-                bytes,
-                task.variable.as_deref(),
-                task.units.as_deref(),
-                latitude,
-            ),
-            false => Err(SurveyError::Format { file: named.name.clone() }),
+            false => {
+                let asked = netcdf::Asked {
+                    variable: task.variable.as_deref(),
+                    units: task.units.as_deref(),
+                    latitude,
+                    unpacked_bytes_max: room,
+                };
+                netcdf::describe(&named.name, bytes, &asked)
+            }
         }
     };
-    let mut all = Vec::new();
+    let (mut all, mut found, mut files) = (Vec::new(), Vec::new(), Vec::new());
+    let mut room = limits::CLIMATE_UNPACKED_BYTES_MAX;
     for (position, file) in open.iter().enumerate() {
-        let described = describe(position, file)?;
+        let mut described = describe(position, file, room)?;
+        let unpacked = described.unpacked.take().map(|bytes| {
+            room -= bytes.len() as u64;
+            let name = format!("values-{position}");
+            files.push(File { name: name.clone(), bytes });
+            name
+        });
+        found.push(Found { slab: described.slab.clone(), unpacked });
         if let Some((first, _)) = all.first() {
             same_grid(first, &open[0].0.name, &described, &file.0.name)?;
         }
         all.push((described, &file.0.name));
     }
     let new = all.split_off(task.field.len());
+    let found_new = found.split_off(task.field.len());
     let Some((first, first_name)) = all.first() else { return Err(SurveyError::TooFew) };
     let cells = first.grid.iter().map(|(_, size)| size).product();
     if all.iter().map(|(one, _)| one.slab.samples()).sum::<u64>() < 2 {
@@ -247,19 +270,18 @@ fn survey(
     if needs_latitude && first.latitude.is_none() {
         return Err(SurveyError::NoLatitude { file: (*first_name).clone() });
     }
-    let slabs = |files: &[(Described, &String)]| files.iter().map(|(one, _)| one.slab.clone()).collect();
     let head = Survey {
         variable: first.variable.clone(),
         units: first.units.clone(),
         grid: first.grid.clone(),
-        field: slabs(&all),
-        new: slabs(&new),
+        field: found,
+        new: found_new,
         weights,
     };
     let times = |files: &[(Described, &String)]| files.iter().map(|(one, _)| one.time.clone()).collect();
     let coordinates =
         Coordinates { grid: first.coordinates.clone(), times: times(&all), new_times: times(&new) };
-    let mut files = vec![File { name: "coordinates".into(), bytes: coordinates.encode() }];
+    files.push(File { name: "coordinates".into(), bytes: coordinates.encode() });
     if let Some(latitude) = &first.latitude {
         files.push(File { name: "latitude".into(), bytes: files::to_bytes(latitude.iter().copied()) });
     }

@@ -48,6 +48,15 @@ fn members_are_further_samples_and_keep_their_place_in_the_output() {
 }
 
 #[test]
+fn a_compressed_netcdf_4_file_has_the_modes_of_the_same_values_in_a_classic_one() {
+    let params = json!({ "field": ["z"], "weights": "sqrt_cos_lat", "modes": 3, "formats": ["npy"] });
+    let of = |name: &str| Job::new(params.clone(), &[("z", reference_bytes(name))]).done();
+    let (classic, hdf5) = (of("wide.nc"), of("wide.nc4"));
+    assert_eq!(hdf5.files, classic.files);
+    assert_eq!(hdf5.document["cells_missing"], 2);
+}
+
+#[test]
 fn the_example_finds_the_patterns_it_was_made_from() {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
     let text = std::fs::read_to_string(examples.join("climate.toml")).unwrap();
