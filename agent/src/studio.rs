@@ -28,6 +28,7 @@ pub(crate) fn open(data: &Path) -> Option<Studio> {
         tracing::warn!("no video is encoded here: cannot make {}: {error}", scratch.display());
         return None;
     }
-    tracing::info!("video encoder: {} (build {})", encoder.version(), encoder.build());
+    let (version, build) = (encoder.version(), encoder.build());
+    tracing::info!("video encoder: {version} (build {build}), run {}", encoder.confinement());
     Some(Studio { encoder, scratch })
 }

@@ -31,7 +31,7 @@ const SURVEY_UNITS: u64 = 20_000_000;
 const CRF: [u32; 2] = [23, 35];
 /// Presets where none is asked for: x264's default, and the one of SVT-AV1 that takes about as long.
 const PRESET: [u32; 2] = [5, 8];
-/// Time of one core to encode a pixel, by x264's presets, measured at 1080p; a guide to the cost of a job.
+/// About how long one core takes to encode a pixel, by x264's presets; a guide to the cost of a job.
 /// *Units*: nanoseconds.
 const H264_PIXEL_NS: [u64; 9] = [4, 6, 9, 14, 20, 27, 45, 100, 200];
 /// As [`H264_PIXEL_NS`], by SVT-AV1's presets.

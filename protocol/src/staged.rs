@@ -24,8 +24,11 @@ impl Task {
         match kernel {
             "climate_pca" => climate::Task::decode(bytes).ok().map(Task::Climate),
             "catastrophe" => catastrophe::Task::decode(bytes).ok().map(Task::Catastrophe),
-            kernel if kernel.starts_with("video:") => video::Task::decode(bytes).ok().map(Task::Video),
-            _ => None,
+            // What follows names the encoder's build.
+            kernel => match kernel.split_once(':') {
+                Some(("video" | "video_opus", _)) => video::Task::decode(bytes).ok().map(Task::Video),
+                _ => None,
+            },
         }
     }
 

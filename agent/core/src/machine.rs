@@ -392,6 +392,7 @@ impl Machine {
 
     fn stop_requested(&mut self) {
         match self.phase {
+            Phase::Ended => {}
             _ if self.leave_by.is_some() => self.exit(Exit::Stopped),
             Phase::Working(_) => {
                 self.leave_by = Some(self.now.after_ms(LEAVE_MS_MAX));

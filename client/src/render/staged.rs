@@ -128,7 +128,8 @@ mod tests {
     fn facts_come_first_then_lists_then_files() {
         let digest = Digest::of(b"x");
         let document = format!(
-            r#"{{"workload":"climate_pca","times":65,"total_variance":1234.5678901,"modes":[{{"mode":1,"fraction":0.25}},{{"mode":2,"fraction":1e-9}}],
+            r#"{{"workload":"climate_pca","times":65,"total_variance":1234.5678901,"loss":98822427.25,
+            "modes":[{{"fraction":0.25,"mode":1}},{{"fraction":1e-9,"mode":2}}],
             "outputs":[{{"name":"pca.nc","media_type":"application/x-netcdf","bytes":4096,"blake3":"{digest}","parts":[]}}]}}"#
         );
         let text = StagedResult::read(document.as_bytes()).unwrap().text(Style::default());
@@ -137,7 +138,7 @@ mod tests {
             "loss            98,822,427",
             "times           65",
             "total variance  1234.57",
-            "mode  fraction",
+            "mode    fraction",
             "0.25",
             "1.00000e-9",
             "pca.nc",
