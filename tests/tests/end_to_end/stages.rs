@@ -10,10 +10,13 @@ use super::programs::{Agent, Hub, examples, kill_9, run, until};
 
 /// An example as a job file of its own, with other parameters.
 fn example(folder: &TempDir, name: &str, change: impl FnOnce(String) -> String) -> PathBuf {
-    let text = std::fs::read_to_string(examples().join(name)).expect("an example");
-    // Its files stay where they are.
-    let text = text.replace("file = \"", &format!("file = \"{}/", examples().display()));
+    for entry in std::fs::read_dir(examples()).expect("examples") {
+        let path = entry.expect("an entry").path();
+        std::fs::copy(&path, folder.path().join(path.file_name().expect("a name")))
+            .expect("the folder is ours");
+    }
     let path = folder.path().join(name);
+    let text = std::fs::read_to_string(&path).expect("an example");
     std::fs::write(&path, change(text)).expect("the folder is ours");
     path
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 use serde::Serialize;
 use tessera_client::compute::{ComputeError, Order, Path, Setting, compute};
 use tessera_client::render;
+use tessera_kernels::isa::Isa;
 use tessera_protocol::id::Digest;
 
 use super::workloads::{self, Workload};
@@ -56,8 +57,10 @@ fn row(workload: &Workload) -> Result<Row, Failure> {
         let all = |place: usize| matches!(path, Path::Processor(_)) || place == 0;
         for (size, agents) in (0..3).flat_map(|size| AGENTS.map(|agents| (size, agents))) {
             for order in Order::ALL {
+                // Another program encodes a video, by its own instruction set, a segment to a shard.
+                let elsewhere = workload.is_video() && (size > 0 || path != Path::Processor(Isa::PLAIN));
                 let place = (size + agents + order as usize) % 3 + usize::from(agents == 8 && size == 0);
-                if row.without_kernel.contains(&path.name()) || !all(place) {
+                if row.without_kernel.contains(&path.name()) || !all(place) || elsewhere {
                     continue;
                 }
                 match cell(workload, path, agents, size, order) {

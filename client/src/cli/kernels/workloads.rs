@@ -37,6 +37,10 @@ impl Inputs for Files {
 }
 
 impl Workload {
+    pub(super) fn is_video(&self) -> bool {
+        self.spec["workload"] == "video"
+    }
+
     /// The job with one of its sizes, and what that size is called.
     pub(super) fn sized(&self, size: usize) -> Result<(Manifest, String), SpecError> {
         let mut spec = self.spec.clone();
@@ -120,18 +124,37 @@ fn portfolio() -> Vec<u8> {
     text.into_bytes()
 }
 
-/// Two seconds of moving squares without a codec.
+/// Two seconds of moving squares: an AVI file of pictures that no codec has touched.
 fn clip() -> Vec<u8> {
-    const SIDE: usize = 64;
-    let mut bytes = format!("YUV4MPEG2 W{SIDE} H{SIDE} F24:1 Ip A1:1 C420jpeg\n").into_bytes();
-    for frame in 0..48 {
-        bytes.extend(b"FRAME\n");
-        let inside = |at: usize| (frame..frame + 16).contains(&at);
-        let luma = |at: usize| if inside(at % SIDE) && inside(at / SIDE) { 200 } else { (at % SIDE) as u8 };
-        bytes.extend((0..SIDE * SIDE).map(luma));
-        bytes.extend(std::iter::repeat_n(100 + frame as u8, SIDE * SIDE / 2));
-    }
-    bytes
+    const SIDE: u32 = 64;
+    const FRAMES: u32 = 48;
+    const RATE: u32 = 24;
+    const PICTURE_BYTES: u32 = SIDE * SIDE * 3 / 2;
+    let words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
+    let chunk = |name: &[u8; 4], bytes: Vec<u8>| [&name[..], &words(&[bytes.len() as u32]), &bytes].concat();
+    let list = |name: &[u8; 4], chunks: &[Vec<u8>]| chunk(b"LIST", [&name[..], &chunks.concat()].concat());
+    let picture = |frame: u32| {
+        let inside = |at: u32| (frame..frame + 16).contains(&at);
+        let luma = |at: u32| if inside(at % SIDE) && inside(at / SIDE) { 200 } else { (at % SIDE) as u8 };
+        let chroma = std::iter::repeat_n(100 + frame as u8, (SIDE * SIDE / 2) as usize);
+        (0..SIDE * SIDE).map(luma).chain(chroma).collect::<Vec<u8>>()
+    };
+    // Whole file; one stream; the stream's rate; its pictures, 12 bits a pixel; the pictures; where each begins.
+    let mut main = words(&[1_000_000 / RATE, 0, 0, 0x10, FRAMES, 0, 1, PICTURE_BYTES, SIDE, SIDE]);
+    main.extend([0; 16]);
+    let mut stream =
+        [&b"vidsI420"[..], &words(&[0, 0, 0, 1, RATE, 0, FRAMES, PICTURE_BYTES, u32::MAX, 0])].concat();
+    stream.extend([0; 8]);
+    let mut format = words(&[40, SIDE, SIDE, 1 | 12 << 16]);
+    format.extend([&b"I420"[..], &words(&[PICTURE_BYTES, 0, 0, 0, 0])].concat());
+    let stream = list(b"strl", &[chunk(b"strh", stream), chunk(b"strf", format)]);
+    let pictures: Vec<Vec<u8>> = (0..FRAMES).map(|frame| chunk(b"00db", picture(frame))).collect();
+    let entry =
+        |frame: u32| [&b"00db"[..], &words(&[0x10, 4 + frame * (8 + PICTURE_BYTES), PICTURE_BYTES])].concat();
+    let index = (0..FRAMES).flat_map(entry).collect();
+    let parts =
+        [list(b"hdrl", &[chunk(b"avih", main), stream]), list(b"movi", &pictures), chunk(b"idx1", index)];
+    chunk(b"RIFF", [&b"AVI "[..], &parts.concat()].concat())
 }
 
 /// All of them.
@@ -241,7 +264,8 @@ pub(super) fn all() -> Vec<Workload> {
         staged(
             "catastrophe model",
             "catastrophe",
-            json!({ "tracks": { "input": "tracks" }, "exposure": "houses", "samples": 24, "years": 500 }),
+            json!({ "tracks": { "input": "tracks" }, "exposure": "houses", "samples": 24, "years": 500,
+                "return_periods": [10, 100] }),
             &[("tracks", TRACK.into()), ("houses", portfolio())],
             [json!(1), json!(7), json!(24)],
         ),
