@@ -17,7 +17,6 @@ use tessera_protocol::unit::{ComputeUnits, LaneIndex, ShardIndex, ShardRange, Ti
 
 use crate::Effect;
 use crate::effect::Outbox;
-use crate::gatherer::Gatherer;
 use crate::message::{Claim, Errand, FailureCause, LaneMessage, Work};
 use crate::planted::{Planted, Planting};
 use crate::ranges::Ranges;
@@ -27,6 +26,7 @@ use crate::verifier::{Doubt, Partial, Verdict, Verified, Verifier};
 use crate::write::Write;
 use crate::{NewJob, Outcome, Progress, RequestId};
 
+mod stages;
 mod view;
 
 use view::describe;
@@ -189,18 +189,6 @@ impl Home {
         }
     }
 
-    fn next_stage(&mut self, judge: &Judge<'_>, out: &mut Outbox) {
-        let products = self.reducer.gatherer_mut().map(Gatherer::complete).unwrap_or_default();
-        match tessera_planners::next_stage(&self.job.manifest, &self.plan, products) {
-            Ok(Next::Finished(document)) => self.finish(document, Some(Kept::Products), judge),
-            Ok(Next::Round(plan)) => self.begin(*plan, judge, out),
-            Err(error) => {
-                let stage = self.plan.stage().unwrap_or_default().to_string();
-                self.fail(JobFailure::StageFailed { stage, cause: error.to_string() }, judge);
-            }
-        }
-    }
-
     /// Gives the shards of another round to the lanes.
     fn begin(&mut self, plan: Plan, judge: &Judge<'_>, out: &mut Outbox) {
         self.todo.insert(plan.indices());
@@ -266,24 +254,6 @@ impl Home {
         }
         let tiles = self.reducer.stitcher_mut()?.to_write(now);
         (!tiles.is_empty()).then(|| (self.plan.digest(), tiles))
-    }
-
-    /// Products that are to be stored now.
-    pub fn products_to_store(&mut self, now: Tick) -> Vec<(ShardIndex, Digest, Arc<[u8]>)> {
-        self.reducer.gatherer_mut().map(|gatherer| gatherer.to_store(now)).unwrap_or_default()
-    }
-
-    /// A product is durable, or the store refused it.
-    pub fn product_stored(&mut self, index: ShardIndex, stored: bool, judge: &Judge<'_>, out: &mut Outbox) {
-        if let Some(gatherer) = self.reducer.gatherer_mut() {
-            let was_full = gatherer.is_full();
-            gatherer.stored(index, stored, judge.now);
-            if was_full && !gatherer.is_full() {
-                self.wake(out);
-            }
-        }
-        (self.unsaved, self.unseen) = (true, true);
-        self.go_on_if_complete(judge, out);
     }
 
     /// Whether tiles or products are finished and not durable.
