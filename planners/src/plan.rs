@@ -382,7 +382,14 @@ impl Plan {
     }
 
     /// Reads the partial of one of its shards from outside; nothing where it cannot be one.
-    pub fn read_partial(&self, manifest: &Manifest, index: ShardIndex, bytes: &[u8]) -> Option<Part> {
+    /// `blake3` is of the bytes, as the caller has found.
+    pub fn read_partial(
+        &self,
+        manifest: &Manifest,
+        index: ShardIndex,
+        blake3: Digest,
+        bytes: &[u8],
+    ) -> Option<Part> {
         let shard = self.shard(index)?;
         match &self.cut {
             Cut::Samples { .. } => {
@@ -396,7 +403,7 @@ impl Plan {
                 (whole && matrix_plan::all_finite(bytes, task.dtype())).then(|| Part::Block(bytes.into()))
             }
             Cut::Units { .. } => {
-                let product = ProductView::decode(bytes).ok()?.reference(Digest::of(bytes));
+                let product = ProductView::decode(bytes).ok()?.reference(blake3);
                 Some(Part::Product(product, bytes.into()))
             }
         }
@@ -411,7 +418,7 @@ pub enum Part {
     /// The elements of its block, by rows, little-endian.
     Block(Vec<u8>),
     /// A product and its encoding.
-    Product(ProductRef, Vec<u8>),
+    Product(ProductRef, Arc<[u8]>),
 }
 
 /// Why a reduced tally is not a result.

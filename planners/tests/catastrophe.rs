@@ -64,11 +64,12 @@ fn stage(manifest: &Manifest, plan: &Plan, store: &mut Store) -> Vec<ProductRef>
         };
         let product = catastrophe::run(&task, shard.first, shard.count, &find, Isa::detect(), &|| false)
             .unwrap_or_else(|error| panic!("{error}"));
-        let bytes = product.encode().expect("a product within its limits");
-        let Some(Part::Product(reference, bytes)) = plan.read_partial(manifest, index, &bytes) else {
+        let encoded = product.encode().expect("a product within its limits");
+        let blake3 = Digest::of(&encoded);
+        let Some(Part::Product(reference, _)) = plan.read_partial(manifest, index, blake3, &encoded) else {
             panic!("the plan reads its kernel's products")
         };
-        store.insert(reference.blake3, bytes.into());
+        store.insert(reference.blake3, encoded.into());
         products.insert(index.0, reference);
     }
     products.into_values().collect()

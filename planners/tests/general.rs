@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use tessera_kernels::isa::Isa;
 use tessera_kernels::monte_carlo;
 use tessera_planners::{Next, Part, Plan, audit};
+use tessera_protocol::id::Digest;
 use tessera_protocol::monte_carlo::{Refine, Task};
 use tessera_protocol::spec::JobSpec;
 use tessera_protocol::tally::Tally;
@@ -21,7 +22,9 @@ fn result(params: Value) -> Value {
     let tally = monte_carlo::run(&task, Isa::detect(), 0, plan.end(), &|| false).expect("the kernel runs");
     let index = ShardIndex(0);
     if plan.shards() == 1 {
-        assert!(plan.read_partial(&manifest, index, &tally.encode()).is_some(), "the partial fits its job");
+        let bytes = tally.encode();
+        let part = plan.read_partial(&manifest, index, Digest::of(&bytes), &bytes);
+        assert!(part.is_some(), "the partial fits its job");
     }
     let Ok(Next::Finished(document)) = tessera_planners::next(&manifest, &plan, &[&tally]) else {
         panic!("every path is in")
@@ -456,7 +459,9 @@ fn finished(params: &Value, shard_size: u64) -> Value {
             let shard = plan.shard(ShardIndex(index)).unwrap();
             let isa = Isa::detect();
             let part = prepared.run_pass(refine.as_ref(), isa, shard.first, shard.count, &|| false).unwrap();
-            let Some(Part::Tally(part)) = plan.read_partial(&manifest, ShardIndex(index), &part.encode())
+            let bytes = part.encode();
+            let Some(Part::Tally(part)) =
+                plan.read_partial(&manifest, ShardIndex(index), Digest::of(&bytes), &bytes)
             else {
                 panic!("the partial fits its job")
             };

@@ -63,7 +63,7 @@ fn compute(manifest: &Manifest, plan: &Plan) -> Tally {
         let bytes =
             run_pass(&task, refine.as_ref(), isa, shard.first, shard.count, &|| false).unwrap().encode();
         assert!(bytes.len() <= plan.partial_bytes_max(manifest));
-        let Some(Part::Tally(tally)) = plan.read_partial(manifest, index, &bytes) else {
+        let Some(Part::Tally(tally)) = plan.read_partial(manifest, index, Digest::of(&bytes), &bytes) else {
             panic!("the partial of shard {index:?} is refused")
         };
         match &mut reduced {

@@ -38,9 +38,9 @@ impl Gatherer {
     }
 
     /// Adds a product. The caller counts each shard once.
-    pub fn absorb(&mut self, index: ShardIndex, product: ProductRef, bytes: Vec<u8>) {
+    pub fn absorb(&mut self, index: ShardIndex, product: ProductRef, bytes: Arc<[u8]>) {
         self.unstored_bytes += bytes.len();
-        self.unstored.insert(index, Unstored { product, bytes: bytes.into(), write: Write::Idle });
+        self.unstored.insert(index, Unstored { product, bytes, write: Write::Idle });
     }
 
     /// The products that are to be stored now, each under its digest.
@@ -113,7 +113,7 @@ mod tests {
         let mut gatherer = Gatherer::default();
         for index in [2, 0, 1] {
             let (reference, bytes) = product(index);
-            gatherer.absorb(ShardIndex(u64::from(index)), reference, bytes);
+            gatherer.absorb(ShardIndex(u64::from(index)), reference, bytes.into());
         }
         let writes = gatherer.to_store(Tick(0));
         assert_eq!(writes.len(), 3);

@@ -145,7 +145,7 @@ impl Doubt {
 
 /// A claim that has the shape of its shard's partial.
 fn decode(manifest: &Manifest, plan: &Plan, claim: &Claim) -> Option<Partial> {
-    let part = plan.read_partial(manifest, claim.index, &claim.partial)?;
+    let part = plan.read_partial(manifest, claim.index, claim.digest, &claim.partial)?;
     Some(Partial { index: claim.index, part })
 }
 
