@@ -21,6 +21,8 @@ const QUEUE_MAX: usize = 8_192;
 const GROUP_MAX: usize = 1_024;
 /// What a group may weigh before it is committed. *Units*: bytes; one batch weighs at most 10 MB.
 const GROUP_BYTES_MAX: usize = 32 << 20;
+/// How long a full queue is left alone by a thread that may wait.
+const FULL_PAUSE: Duration = Duration::from_millis(5);
 /// Pause between two attempts at finding out what a failed commit did.
 const RESOLVE_PAUSE: Duration = Duration::from_millis(200);
 /// After this a group whose fate cannot be read counts as failed. *Source*: the answer time of the
@@ -112,6 +114,21 @@ impl Journal {
         Refused(Request::Commit { make: Box::new(make), then: Box::new(then) })
     }
 
+    /// Waits until a batch is durable, or is not, on a thread that may wait.
+    pub fn commit_and_wait(&self, make: impl FnOnce() -> Batch + Send + 'static) -> bool {
+        let (say, heard) = sync_channel(1);
+        let mut request = Journal::request(make, move |verdict| drop(say.send(verdict)));
+        while let Err(refused) = self.retry(request) {
+            if self.state.stopped.load(Ordering::Relaxed) {
+                return false;
+            }
+            request = refused;
+            std::thread::sleep(FULL_PAUSE);
+        }
+        // Nobody answers once the journal has stopped.
+        matches!(heard.recv(), Ok(Verdict::Judged(Commit::Done)))
+    }
+
     /// Offers again what was refused.
     pub fn retry(&self, refused: Refused) -> Result<(), Refused> {
         match self.requests.try_send(refused.0) {
@@ -124,11 +141,6 @@ impl Journal {
     pub fn stop(&self) {
         // An error says that it has ended already.
         let _ = self.requests.send(Request::Stop);
-    }
-
-    /// Whether its thread has ended: what was offered since is lost.
-    pub fn is_stopped(&self) -> bool {
-        self.state.stopped.load(Ordering::Relaxed)
     }
 
     /// Whether the last commit failed.

@@ -4,18 +4,14 @@
 //! thread of its own and waits there for the journal, so no lane does.
 
 use std::sync::Arc;
-use std::sync::mpsc::sync_channel;
 
 use tessera_protocol::id::Digest;
 use tessera_protocol::limits::INPUT_PIECE_BYTES;
-use tessera_storage::{Batch, Commit, ReadError, Snapshot};
+use tessera_storage::{ReadError, Snapshot};
 
 use crate::inputs::{self, Uploads};
-use crate::journal::{Journal, Verdict};
+use crate::journal::Journal;
 use crate::records::RecordError;
-
-/// How long a full journal is left alone.
-const RETRY: std::time::Duration = std::time::Duration::from_millis(5);
 
 /// Stores a product and says whether it is there.
 pub fn store(
@@ -42,26 +38,12 @@ pub fn store(
             let end = bytes.len().min(start + INPUT_PIECE_BYTES as usize);
             inputs::piece_batch(product, piece as u64, &bytes[start..end])
         };
-        if !commit(journal, made) {
+        if !journal.commit_and_wait(made) {
             return false;
         }
     }
     let length = bytes.len() as u64;
-    commit(journal, move || inputs::whole_batch(product, length))
-}
-
-/// Waits until a batch is durable, or is not.
-fn commit(journal: &Journal, make: impl FnOnce() -> Batch + Send + 'static) -> bool {
-    let (say, heard) = sync_channel(1);
-    let mut request = Journal::request(make, move |verdict| drop(say.send(verdict)));
-    while let Err(refused) = journal.retry(request) {
-        if journal.is_stopped() {
-            return false;
-        }
-        request = refused;
-        std::thread::sleep(RETRY);
-    }
-    matches!(heard.recv(), Ok(Verdict::Judged(Commit::Done)))
+    journal.commit_and_wait(move || inputs::whole_batch(product, length))
 }
 
 #[cfg(test)]

@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use tessera_protocol::id::Digest;
 use tessera_protocol::unit::UnixMillis;
-use tessera_storage::{Commit, Engine};
+use tessera_storage::Engine;
 
 use crate::backend::unix_ms;
 use crate::inputs::{self, Uploads};
-use crate::journal::{Journal, Verdict};
+use crate::journal::Journal;
 use crate::records::RecordError;
 
 /// How often it looks. An upload is kept for a day, so minutes more are nothing.
@@ -90,7 +90,7 @@ impl Sweep {
     fn remove(&self, input: Digest) -> Result<(), RecordError> {
         tracing::info!(%input, "removing what came of an upload that nobody has gone on with");
         while let Some(batch) = inputs::removal_batch(&*self.store.snapshot()?, input)? {
-            if self.is_ending() || !self.commit(batch) {
+            if self.is_ending() || !self.journal.commit_and_wait(move || batch) {
                 // The next look or the next start goes on.
                 return Ok(());
             }
@@ -101,20 +101,13 @@ impl Sweep {
     fn is_ending(&self) -> bool {
         matches!(self.ended.try_recv(), Err(std::sync::mpsc::TryRecvError::Disconnected))
     }
-
-    /// Waits until a batch is durable, or is not.
-    fn commit(&self, batch: tessera_storage::Batch) -> bool {
-        let (say, heard) = sync_channel(1);
-        let queued = self.journal.commit(batch, move |verdict| drop(say.send(verdict)));
-        queued.is_ok() && matches!(heard.recv(), Ok(Verdict::Judged(Commit::Done)))
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use tessera_protocol::limits::INPUT_PIECE_BYTES;
-    use tessera_storage::{Batch, Family, Memory};
+    use tessera_storage::{Batch, Commit, Family, Memory};
 
     use crate::inputs::{Piece, Presence, UNFINISHED_KEPT, piece_batch, upload_batch, whole_batch};
 
