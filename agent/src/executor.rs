@@ -13,7 +13,6 @@ use tessera_kernels::staged::StageError;
 use tessera_media::{Encoder, MediaError};
 use tessera_protocol::monte_carlo::{Refine, Task};
 use tessera_protocol::product::ProductError;
-use tessera_protocol::wire::ShardFailure;
 use tessera_protocol::{staged, video};
 
 use crate::cache::Cached;
@@ -89,11 +88,10 @@ impl Executor {
         input: &dyn Fn(&[u8; 32]) -> Option<Arc<Cached>>,
         stop: &dyn Fn() -> bool,
     ) -> Result<Vec<u8>, Trouble> {
-        let failed = |why: String| Trouble::Stage { failure: ShardFailure::KernelFailed, why };
         let outcome = match task {
             staged::Task::Video(task) => {
                 let studio = self.studio.as_ref();
-                let studio = studio.ok_or_else(|| failed("this agent has no encoder".to_owned()))?;
+                let studio = studio.ok_or_else(|| Trouble::Stage("this agent has no encoder".to_owned()))?;
                 let path = |blake3: &[u8; 32]| Some(input(blake3)?.path().to_owned());
                 let product = studio.run(task, (first, count), &path, stop);
                 product.map_err(|error| match error {
@@ -108,7 +106,7 @@ impl Executor {
         };
         outcome.map_err(|error| match error {
             StageError::Cancelled => Trouble::Stopped,
-            error => failed(error.to_string()),
+            error => Trouble::Stage(error.to_string()),
         })
     }
 

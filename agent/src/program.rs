@@ -35,13 +35,8 @@ pub(crate) enum Trouble {
     Pass,
     MonteCarlo(monte_carlo::KernelError),
     Matrix(matrix::KernelError),
-    /// What a kernel of a stage says.
-    Stage {
-        /// Whether another agent would find the same.
-        failure: ShardFailure,
-        /// In words for the provider.
-        why: String,
-    },
+    /// What a kernel of a stage says, in words for the provider.
+    Stage(String),
 }
 
 impl Trouble {
@@ -52,8 +47,9 @@ impl Trouble {
             Trouble::Matrix(matrix::KernelError::Input { .. } | matrix::KernelError::InputMissing { .. }) => {
                 ShardFailure::InputUnusable
             }
-            Trouble::Stage { failure, .. } => *failure,
-            Trouble::Stopped | Trouble::MonteCarlo(_) | Trouble::Matrix(_) => ShardFailure::KernelFailed,
+            Trouble::Stopped | Trouble::MonteCarlo(_) | Trouble::Matrix(_) | Trouble::Stage(_) => {
+                ShardFailure::KernelFailed
+            }
         }
     }
 }
@@ -65,7 +61,7 @@ impl fmt::Display for Trouble {
             Trouble::Pass => f.write_str("the job asks for a pass that this agent does not know: update it"),
             Trouble::MonteCarlo(error) => error.fmt(f),
             Trouble::Matrix(error) => error.fmt(f),
-            Trouble::Stage { why, .. } => f.write_str(why),
+            Trouble::Stage(why) => f.write_str(why),
         }
     }
 }

@@ -31,8 +31,7 @@ pub(super) fn names_files(workload: &Value) -> bool {
 fn declare(value: &mut Value) {
     let workload = value.get("workload").and_then(Value::as_str).unwrap_or_default();
     let Some((_, fields)) = FIELDS.into_iter().find(|(name, _)| *name == workload) else { return };
-    let entries = value.get("inputs").and_then(Value::as_array).cloned().unwrap_or_default();
-    let mut entries: Vec<Value> = entries;
+    let mut entries = value.get("inputs").and_then(Value::as_array).cloned().unwrap_or_default();
     let Some(params) = value.get_mut("params") else { return };
     for field in fields {
         let named: Vec<&mut Value> = match field.strip_suffix("/*") {
