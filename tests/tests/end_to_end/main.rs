@@ -20,7 +20,7 @@ use tessera_protocol::id::Digest;
 use tessera_protocol::monte_carlo::Task;
 use tessera_protocol::spec::Manifest;
 
-use programs::{Agent, Hub, examples, kill_9, run, until};
+use programs::{Agent, Hub, examples, kill_one, run, until};
 
 /// The example book over other paths, as a job file of its own.
 fn book(folder: &TempDir, paths: u64, verify: &str) -> PathBuf {
@@ -76,11 +76,7 @@ fn killing_agents_and_the_hub_in_the_middle_changes_no_byte() {
     let job = book(&folder, 2_000_000, "standard");
     let expected = reference(&job);
     for victim in ["agent", "hub"] {
-        let kill = |children: &[(String, u32)]| {
-            let (name, pid) = children.iter().find(|(name, _)| name.starts_with(victim)).expect(victim);
-            println!("killing {name}, process {pid}");
-            kill_9(*pid);
-        };
+        let kill = |children: &[(String, u32)]| kill_one(children, victim);
         let document = run(&job, &["--agents", "3"], Some(&kill));
         assert!(document["job"]["attempts"].as_u64() > document["job"]["shards"].as_u64(), "{document}");
         assert_eq!(document["digest"], expected.as_str(), "after the death of the {victim}");

@@ -37,9 +37,16 @@ pub(crate) fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-pub(crate) fn kill_9(pid: u32) {
+fn kill_9(pid: u32) {
     let status = Command::new("kill").args(["-9", &pid.to_string()]).status().expect("kill runs");
     assert!(status.success(), "kill -9 {pid}");
+}
+
+/// Kills the first child whose name begins so.
+pub(crate) fn kill_one(children: &[(String, u32)], victim: &str) {
+    let (name, pid) = children.iter().find(|(name, _)| name.starts_with(victim)).expect(victim);
+    println!("killing {name}, process {pid}");
+    kill_9(*pid);
 }
 
 /// A hub on loopback.

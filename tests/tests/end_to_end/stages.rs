@@ -6,7 +6,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tessera_protocol::id::Digest;
 
-use super::programs::{Agent, Hub, examples, kill_9, run, until};
+use super::programs::{Agent, Hub, examples, kill_one, run, until};
 
 /// An example as a job file of its own, with other parameters.
 fn example(folder: &TempDir, name: &str, change: impl FnOnce(String) -> String) -> PathBuf {
@@ -76,11 +76,7 @@ fn killing_agents_and_the_hub_in_the_middle_of_a_stage_changes_no_byte() {
     let job = example(&folder, "catastrophe.toml", |text| cut(text, 5));
     let expected = run(&job, &["--agents", "2"], None);
     for victim in ["agent", "hub"] {
-        let kill = |children: &[(String, u32)]| {
-            let (name, pid) = children.iter().find(|(name, _)| name.starts_with(victim)).expect(victim);
-            println!("killing {name}, process {pid}");
-            kill_9(*pid);
-        };
+        let kill = |children: &[(String, u32)]| kill_one(children, victim);
         let document = run(&job, &["--agents", "3"], Some(&kill));
         assert_eq!(document["digest"], expected["digest"], "after the death of the {victim}");
     }
