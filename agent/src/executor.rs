@@ -120,9 +120,9 @@ impl Executor {
         match self.device.as_mut().map(|device| device.block(prepared, index, stop)) {
             Some(Ok(partial)) => return Ok(partial),
             Some(Err(CudaError::Cancelled)) => return Err(matrix::KernelError::Cancelled),
-            // The processor says the same of a result that is not finite, and where.
-            Some(Err(CudaError::NotFinite { .. })) | None => {}
+            Some(Err(CudaError::Matrix(error))) => return Err(error),
             Some(Err(error)) => say(&error),
+            None => {}
         }
         prepared.run(self.isa, index, stop)
     }

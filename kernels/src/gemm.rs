@@ -127,6 +127,21 @@ impl<'a, T: Element> Product<'a, T> {
     pub fn depth(&self) -> usize {
         self.a.cols()
     }
+
+    /// Whether so many elements hold the result of a panel.
+    ///
+    /// *Errors*: [`GemmError::Panel`], [`GemmError::Shape`] if not.
+    pub fn takes(&self, k: &Range<usize>, elements: usize) -> Result<(), GemmError> {
+        let (rows, cols, depth) = (self.rows(), self.cols(), self.depth());
+        if k.start > k.end || k.end > depth || (k.is_empty() && depth != 0) {
+            return Err(GemmError::Panel { k: k.clone(), depth });
+        }
+        if rows.checked_mul(cols) != Some(elements) {
+            let (expected, found) = ([rows, cols], [1, elements]);
+            return Err(GemmError::Shape { operand: "the output", expected, found });
+        }
+        Ok(())
+    }
 }
 
 /// Computes one panel of a product into a row-major tile: `P0` if it starts at 0, else `Pp`.
@@ -181,37 +196,24 @@ fn compute<T: Element>(
     out: &mut [T],
     cancelled: &dyn Fn() -> bool,
 ) -> Result<(), GemmError> {
-    check(product, &k, triangle, out.len())?;
-    let region = triangle.map_or(Region::All, Region::Of);
-    let whole = Out::new(out, product.rows(), product.cols());
-    let finite = blocked::compute(Block { isa, product: *product, k, region, out: whole }, cancelled)?;
-    if finite { Ok(()) } else { Err(not_finite(out, product.cols())) }
-}
-
-fn check<T: Element>(
-    product: &Product<'_, T>,
-    k: &Range<usize>,
-    triangle: Option<Triangle>,
-    elements: usize,
-) -> Result<(), GemmError> {
-    let (rows, cols, depth) = (product.rows(), product.cols(), product.depth());
-    if k.start > k.end || k.end > depth || (k.is_empty() && depth != 0) {
-        return Err(GemmError::Panel { k: k.clone(), depth });
-    }
-    if rows.checked_mul(cols) != Some(elements) {
-        return Err(GemmError::Shape { operand: "the output", expected: [rows, cols], found: [1, elements] });
-    }
+    product.takes(&k, out.len())?;
     if triangle.is_some() && !product.a.is_same(&product.b.transposed()) {
         return Err(GemmError::NotGram);
     }
-    Ok(())
+    let region = triangle.map_or(Region::All, Region::Of);
+    let whole = Out::new(out, product.rows(), product.cols());
+    let finite = blocked::compute(Block { isa, product: *product, k, region, out: whole }, cancelled)?;
+    if finite { Ok(()) } else { all_finite(out, product.cols()) }
 }
 
-/// The first such element row by row, so that the error does not depend on who found it.
-fn not_finite<T: Element>(out: &[T], cols: usize) -> GemmError {
-    let place = out.iter().position(|value| !value.finite()).unwrap_or_default();
-    let cols = if cols == 0 { 1 } else { cols };
-    GemmError::NotFinite { row: place / cols, col: place % cols }
+/// Whether all elements of a row-major tile are.
+///
+/// *Errors*: [`GemmError::NotFinite`] with the first that is not row by row, so that it does not depend on who found it.
+pub fn all_finite<T: Element>(tile: &[T], cols: usize) -> Result<(), GemmError> {
+    match tile.iter().position(|value| !value.finite()) {
+        Some(place) => Err(GemmError::NotFinite { row: place / cols, col: place % cols }),
+        None => Ok(()),
+    }
 }
 
 /// Why there is no product.

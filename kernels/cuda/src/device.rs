@@ -6,6 +6,7 @@ use std::fmt;
 use std::ops::Range;
 
 use cudarc::driver::{result, sys};
+use tessera_kernels::gemm::Product;
 use tessera_kernels::matrix::Prepared;
 use tessera_protocol::monte_carlo::Task;
 use tessera_protocol::tally::Tally;
@@ -14,7 +15,7 @@ use crate::backend::{Backend, Launch, Program, Stream};
 use crate::block::block;
 use crate::driver::{Driver, error_name};
 use crate::error::CudaError;
-use crate::gemm::{Element, Product, gemm};
+use crate::gemm::{DeviceElement, gemm};
 use crate::monte_carlo::monte_carlo;
 
 /// The oldest driver that knows our PTX's version, 8.2. *Units*: as the driver counts, 1000 · major + 10 · minor.
@@ -204,7 +205,7 @@ impl Device {
     }
 
     /// As [`crate::gemm::gemm`].
-    pub fn gemm<T: Element>(
+    pub fn gemm<T: DeviceElement>(
         &mut self,
         product: &Product<'_, T>,
         k: Range<usize>,

@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use tessera_kernels::gemm::GemmError;
+use tessera_kernels::matrix;
 use tessera_kernels::monte_carlo::KernelError;
 
 use crate::interpreter::PtxError;
@@ -20,18 +22,8 @@ pub enum CudaError {
     Cancelled,
     /// What the kernel on the processor says of the same range.
     Kernel(KernelError),
-    /// An element of a product is NaN or infinite.
-    NotFinite {
-        /// Of the product.
-        row: usize,
-        /// Of the product.
-        col: usize,
-    },
-    /// Matrices, panel and output do not fit each other.
-    Shape {
-        /// The one that does not fit.
-        operand: &'static str,
-    },
+    /// What the kernel on the processor says of the same product.
+    Matrix(matrix::KernelError),
     /// The device saw numbers that are not finite where the processor saw none: one of them computes wrongly.
     Disagreement,
     /// The device has too little memory.
@@ -58,11 +50,7 @@ impl fmt::Display for CudaError {
             }
             CudaError::Cancelled => f.write_str("the computation was cancelled"),
             CudaError::Kernel(error) => error.fmt(f),
-            CudaError::NotFinite { row, col } => write!(
-                f,
-                "element ({row}, {col}) of the product is NaN or infinite: scale the matrices or use f64"
-            ),
-            CudaError::Shape { operand } => write!(f, "{operand} does not fit the other matrices"),
+            CudaError::Matrix(error) => error.fmt(f),
             CudaError::Disagreement => f.write_str(
                 "the device met numbers that are not finite where the processor meets none: do not trust this device",
             ),
@@ -79,6 +67,7 @@ impl std::error::Error for CudaError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             CudaError::Kernel(error) => Some(error),
+            CudaError::Matrix(error) => Some(error),
             CudaError::Ptx(error) => Some(error),
             _ => None,
         }
@@ -91,6 +80,21 @@ impl From<KernelError> for CudaError {
             KernelError::Cancelled => CudaError::Cancelled,
             error => CudaError::Kernel(error),
         }
+    }
+}
+
+impl From<matrix::KernelError> for CudaError {
+    fn from(error: matrix::KernelError) -> Self {
+        match error {
+            matrix::KernelError::Cancelled => CudaError::Cancelled,
+            error => CudaError::Matrix(error),
+        }
+    }
+}
+
+impl From<GemmError> for CudaError {
+    fn from(error: GemmError) -> Self {
+        matrix::KernelError::from(error).into()
     }
 }
 

@@ -7,126 +7,65 @@
 
 use std::ops::Range;
 
+use tessera_kernels::gemm::{Element, Product, View, all_finite};
+
 use crate::backend::{Argument, Backend, Launch, Program, Scope, Stream};
 use crate::error::CudaError;
 
-/// `rows × cols` elements of a slice, `row_stride` and `col_stride` elements apart.
-#[derive(Clone, Copy, Debug)]
-pub struct Matrix<'a, T> {
-    data: &'a [T],
-    shape: [usize; 2],
-    strides: [usize; 2],
+/// `f32` or `f64`, and what differs between them on a device.
+pub trait DeviceElement: Element + Default {
+    /// Rows and columns of a block's tile, as in `cu/gemm.cu`.
+    const EDGE: usize;
+    /// Computes accumulators.
+    const KERNEL: &'static str;
+    /// Makes results of them.
+    const FINISH: &'static str;
+    /// For a kernel.
+    fn argument(self) -> Argument;
+    /// From little-endian bytes.
+    fn take(bytes: &[u8]) -> impl Iterator<Item = Self>;
 }
 
-impl<'a, T: Element> Matrix<'a, T> {
-    /// Element `(i, j)` is `data[i * strides[0] + j * strides[1]]`.
-    ///
-    /// *Errors*: [`CudaError::Shape`] if that reaches past the data.
-    pub fn new(data: &'a [T], shape: [usize; 2], strides: [usize; 2]) -> Result<Self, CudaError> {
-        let elements = || {
-            if shape.contains(&0) {
-                return Some(0);
+macro_rules! element {
+    ($type:ident, $variant:ident, $edge:literal, $kernel:literal, $finish:literal) => {
+        impl DeviceElement for $type {
+            const EDGE: usize = $edge;
+            const KERNEL: &'static str = $kernel;
+            const FINISH: &'static str = $finish;
+            fn argument(self) -> Argument {
+                Argument::$variant(self)
             }
-            let rows = (shape[0] - 1).checked_mul(strides[0])?;
-            (shape[1] - 1).checked_mul(strides[1])?.checked_add(rows)?.checked_add(1)
-        };
-        if elements().is_none_or(|elements| elements > data.len()) {
-            return Err(CudaError::Shape { operand: "a view of its data" });
-        }
-        Ok(Matrix { data, shape, strides })
-    }
-
-    /// Rows one after another.
-    pub fn row_major(data: &'a [T], rows: usize, cols: usize) -> Result<Self, CudaError> {
-        Matrix::new(data, [rows, cols], [cols, 1])
-    }
-
-    /// Rows as columns.
-    pub fn transposed(self) -> Self {
-        let ([rows, cols], [row_stride, col_stride]) = (self.shape, self.strides);
-        Matrix { shape: [cols, rows], strides: [col_stride, row_stride], ..self }
-    }
-
-    /// Bytes of these rows and columns, and the strides they have there: columns one after another where they were.
-    fn pack(&self, rows: Range<usize>, cols: Range<usize>, bytes: &mut Vec<u8>) -> [u32; 2] {
-        bytes.clear();
-        let by_columns = self.strides[0] == 1 && self.strides[1] != 1;
-        let (outer, inner) =
-            if by_columns { (cols.clone(), rows.clone()) } else { (rows.clone(), cols.clone()) };
-        let [outer_stride, inner_stride] =
-            if by_columns { [self.strides[1], self.strides[0]] } else { self.strides };
-        bytes.reserve(outer.len() * inner.len() * T::BYTES);
-        for line in outer {
-            let first = line * outer_stride + inner.start * inner_stride;
-            if inner_stride == 1 {
-                self.data[first..first + inner.len()].iter().for_each(|value| value.put(bytes));
-            } else {
-                (0..inner.len()).for_each(|at| self.data[first + at * inner_stride].put(bytes));
+            fn take(bytes: &[u8]) -> impl Iterator<Item = Self> {
+                bytes.as_chunks().0.iter().map(|bytes| $type::from_le_bytes(*bytes))
             }
         }
-        if by_columns { [1, rows.len() as u32] } else { [cols.len() as u32, 1] }
-    }
+    };
 }
+element!(f32, F32, 128, "gemm_f32", "finish_f32");
+element!(f64, F64, 64, "gemm_f64", "finish_f64");
 
-/// What is computed: `alpha * A * B + beta * C`.
-#[derive(Clone, Copy, Debug)]
-pub struct Product<'a, T> {
-    /// Factor of the product.
-    pub alpha: T,
-    /// Left.
-    pub a: Matrix<'a, T>,
-    /// Right.
-    pub b: Matrix<'a, T>,
-    /// `beta` and `C`, which is not read where `beta` is zero.
-    pub addend: Option<(T, Matrix<'a, T>)>,
-}
-
-/// `f32` or `f64`.
-pub trait Element: sealed::Sealed + Copy + PartialEq + Default + 'static {}
-
-impl Element for f32 {}
-impl Element for f64 {}
-
-mod sealed {
-    use super::Argument;
-
-    /// What differs between the types.
-    pub trait Sealed: Sized {
-        const BYTES: usize;
-        /// Rows and columns of a block's tile, as in `cu/gemm.cu`.
-        const EDGE: usize;
-        const KERNEL: &'static str;
-        const FINISH: &'static str;
-        fn argument(self) -> Argument;
-        fn put(self, bytes: &mut Vec<u8>);
-        fn take(bytes: &[u8]) -> impl Iterator<Item = Self>;
-        fn finite(self) -> bool;
+/// Bytes of these rows and columns, and the strides they have there: columns one after another where they were.
+fn pack<T: Element>(
+    view: &View<'_, T>,
+    rows: Range<usize>,
+    cols: Range<usize>,
+    bytes: &mut Vec<u8>,
+) -> [u32; 2] {
+    bytes.clear();
+    let strides = view.strides();
+    let by_columns = strides[0] == 1 && strides[1] != 1;
+    let (outer, inner) = if by_columns { (cols.clone(), rows.clone()) } else { (rows.clone(), cols.clone()) };
+    let [outer_stride, inner_stride] = if by_columns { [strides[1], strides[0]] } else { strides };
+    bytes.reserve(outer.len() * inner.len() * size_of::<T>());
+    for line in outer {
+        let first = line * outer_stride + inner.start * inner_stride;
+        if inner_stride == 1 {
+            view.data()[first..first + inner.len()].iter().for_each(|value| value.put(bytes));
+        } else {
+            (0..inner.len()).for_each(|at| view.data()[first + at * inner_stride].put(bytes));
+        }
     }
-
-    macro_rules! element {
-        ($type:ident, $variant:ident, $edge:literal, $kernel:literal, $finish:literal) => {
-            impl Sealed for $type {
-                const BYTES: usize = size_of::<$type>();
-                const EDGE: usize = $edge;
-                const KERNEL: &'static str = $kernel;
-                const FINISH: &'static str = $finish;
-                fn argument(self) -> Argument {
-                    Argument::$variant(self)
-                }
-                fn put(self, bytes: &mut Vec<u8>) {
-                    bytes.extend_from_slice(&self.to_le_bytes());
-                }
-                fn take(bytes: &[u8]) -> impl Iterator<Item = Self> {
-                    bytes.as_chunks().0.iter().map(|bytes| $type::from_le_bytes(*bytes))
-                }
-                fn finite(self) -> bool {
-                    self.is_finite()
-                }
-            }
-        };
-    }
-    element!(f32, F32, 128, "gemm_f32", "finish_f32");
-    element!(f64, F64, 64, "gemm_f64", "finish_f64");
+    if by_columns { [1, rows.len() as u32] } else { [cols.len() as u32, 1] }
 }
 
 /// How a product is cut for a device. No choice changes a bit.
@@ -167,21 +106,21 @@ impl Cut {
 /// Computes one panel of a product, columns `k` of `A` by rows `k` of `B`, into a row-major output. `C` is added by the
 /// panel that starts at 0.
 ///
-/// *Errors*: [`CudaError::NotFinite`] if an element is NaN or infinite; the output then holds nothing of use.
-pub fn gemm<T: Element, B: Backend>(
+/// *Errors*: as [`tessera_kernels::gemm::gemm`], in [`CudaError::Matrix`], and those of the device.
+pub fn gemm<T: DeviceElement, B: Backend>(
     backend: &mut B,
     product: &Product<'_, T>,
     k: Range<usize>,
     out: &mut [T],
     cancelled: &dyn Fn() -> bool,
 ) -> Result<(), CudaError> {
-    let shape = [product.a.shape[0], product.b.shape[1]];
-    let cut = Cut::for_memory(backend.scratch_bytes(), T::BYTES, shape)?;
+    let shape = [product.rows(), product.cols()];
+    let cut = Cut::for_memory(backend.scratch_bytes(), size_of::<T>(), shape)?;
     gemm_cut(backend, product, k, cut, out, cancelled)
 }
 
 /// [`gemm`] with a choice of tiles and chunks.
-pub fn gemm_cut<T: Element, B: Backend>(
+pub fn gemm_cut<T: DeviceElement, B: Backend>(
     backend: &mut B,
     product: &Product<'_, T>,
     k: Range<usize>,
@@ -189,7 +128,8 @@ pub fn gemm_cut<T: Element, B: Backend>(
     out: &mut [T],
     cancelled: &dyn Fn() -> bool,
 ) -> Result<(), CudaError> {
-    let [rows, cols] = check(product, &k, out.len())?;
+    product.takes(&k, out.len())?;
+    let [rows, cols] = [product.rows(), product.cols()];
     if rows == 0 || cols == 0 {
         return Ok(());
     }
@@ -197,10 +137,13 @@ pub fn gemm_cut<T: Element, B: Backend>(
     let [tall, wide] = [rows, cols].map(|all| all.clamp(1, cut.tile));
     let deep = k.len().clamp(1, cut.depth);
     let mut chunk = || {
-        Ok::<_, CudaError>([scope.allocate(tall * deep * T::BYTES)?, scope.allocate(deep * wide * T::BYTES)?])
+        Ok::<_, CudaError>([
+            scope.allocate(tall * deep * size_of::<T>())?,
+            scope.allocate(deep * wide * size_of::<T>())?,
+        ])
     };
     let chunks = [chunk()?, chunk()?];
-    let tile_bytes = tall * wide * T::BYTES;
+    let tile_bytes = tall * wide * size_of::<T>();
     let results = [scope.allocate(tile_bytes)?, scope.allocate(tile_bytes)?];
     let addend = scope.allocate(tile_bytes)?;
     let mut work =
@@ -216,30 +159,7 @@ pub fn gemm_cut<T: Element, B: Backend>(
         output.waiting = Some((tile, result));
     }
     output.settle(scope.backend)?;
-    match out.iter().position(|value| !value.finite()) {
-        Some(place) => Err(CudaError::NotFinite { row: place / cols, col: place % cols }),
-        None => Ok(()),
-    }
-}
-
-fn check<T: Element>(
-    product: &Product<'_, T>,
-    k: &Range<usize>,
-    elements: usize,
-) -> Result<[usize; 2], CudaError> {
-    let ([rows, depth], [b_rows, cols]) = (product.a.shape, product.b.shape);
-    let operand = if b_rows != depth {
-        "B"
-    } else if product.addend.is_some_and(|(_, c)| c.shape != [rows, cols]) {
-        "C"
-    } else if k.start > k.end || k.end > depth || (k.is_empty() && depth != 0) {
-        "the panel"
-    } else if rows.checked_mul(cols) != Some(elements) {
-        "the output"
-    } else {
-        return Ok([rows, cols]);
-    };
-    Err(CudaError::Shape { operand })
+    Ok(all_finite(out, cols)?)
 }
 
 /// A piece of the result.
@@ -271,7 +191,7 @@ struct Chunk {
     depth: u32,
 }
 
-impl<T: Element> Work<'_, T> {
+impl<T: DeviceElement> Work<'_, T> {
     /// Asks for everything that one tile needs.
     fn tile<B: Backend>(
         &mut self,
@@ -284,7 +204,7 @@ impl<T: Element> Work<'_, T> {
         let shape = [tile.rows.len(), tile.cols.len()];
         let elements = shape[0] * shape[1];
         if self.k.is_empty() {
-            backend.clear(Stream::First, result, elements * T::BYTES)?;
+            backend.clear(Stream::First, result, elements * size_of::<T>())?;
         }
         let starts: Vec<usize> = self.k.clone().step_by(self.depth).collect();
         let mut next = match starts.first() {
@@ -316,9 +236,10 @@ impl<T: Element> Work<'_, T> {
         let end = (start + self.depth).clamp(start, self.k.end);
         let place = self.chunks[self.brought % 2];
         self.brought += 1;
-        let a_strides = self.product.a.pack(tile.rows.clone(), start..end, &mut self.bytes);
+        let (_, a, b) = self.product.factors();
+        let a_strides = pack(&a, tile.rows.clone(), start..end, &mut self.bytes);
         backend.upload(Stream::Second, place[0], &self.bytes)?;
-        let b_strides = self.product.b.pack(start..end, tile.cols.clone(), &mut self.bytes);
+        let b_strides = pack(&b, start..end, tile.cols.clone(), &mut self.bytes);
         backend.upload(Stream::Second, place[1], &self.bytes)?;
         Ok(Chunk { place, a_strides, b_strides, depth: (end - start) as u32 })
     }
@@ -348,21 +269,20 @@ impl<T: Element> Work<'_, T> {
         result: u64,
         elements: usize,
     ) -> Result<(), CudaError> {
-        let addend = self.product.addend.filter(|(beta, _)| *beta != T::default() && self.k.start == 0);
-        let mut beta = T::default();
+        let addend = self.product.addend().filter(|_| self.k.start == 0);
+        let mut beta = T::ZERO;
         if let Some((factor, c)) = addend {
             beta = factor;
             self.bytes.clear();
             for row in tile.rows.clone() {
-                let first = row * c.strides[0];
-                tile.cols.clone().for_each(|col| c.data[first + col * c.strides[1]].put(&mut self.bytes));
+                tile.cols.clone().for_each(|col| c.at(row, col).put(&mut self.bytes));
             }
             backend.upload(Stream::First, self.addend, &self.bytes)?;
         }
         let arguments = [
             Argument::Address(result),
             Argument::Address(self.addend),
-            self.product.alpha.argument(),
+            self.product.factors().0.argument(),
             beta.argument(),
             Argument::U64(elements as u64),
             Argument::U32(u32::from(addend.is_some())),
@@ -381,13 +301,13 @@ struct Output<'a, T> {
     waiting: Option<(Tile, u64)>,
 }
 
-impl<T: Element> Output<'_, T> {
+impl<T: DeviceElement> Output<'_, T> {
     /// Brings the waiting tile back, if there is one, and puts it in its place.
     fn settle<B: Backend>(&mut self, backend: &mut B) -> Result<(), CudaError> {
         let Some((tile, result)) = self.waiting.take() else { return Ok(()) };
-        let mut bytes = vec![0; tile.rows.len() * tile.cols.len() * T::BYTES];
+        let mut bytes = vec![0; tile.rows.len() * tile.cols.len() * size_of::<T>()];
         backend.download(Stream::Second, result, &mut bytes)?;
-        for (row, bytes) in tile.rows.clone().zip(bytes.chunks_exact(tile.cols.len() * T::BYTES)) {
+        for (row, bytes) in tile.rows.clone().zip(bytes.chunks_exact(tile.cols.len() * size_of::<T>())) {
             let line = &mut self.out[row * self.cols..][tile.cols.clone()];
             line.iter_mut().zip(T::take(bytes)).for_each(|(out, value)| *out = value);
         }

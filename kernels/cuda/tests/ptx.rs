@@ -4,9 +4,10 @@ mod support;
 
 use support::*;
 use tessera_cuda::backend::Program;
-use tessera_cuda::gemm::{Matrix, Product, gemm};
+use tessera_cuda::gemm::gemm;
 use tessera_cuda::interpreter::{Module, PtxError};
 use tessera_cuda::{CudaError, Emulator, monte_carlo};
+use tessera_kernels::gemm::{GemmError, Product, View};
 
 /// Instructions that no input reaches: the end that stands behind every kernel's last return; the wide exponential where
 /// a barrier's argument was held to −600; and the sign of payoffs and squares, which have none.
@@ -74,14 +75,14 @@ fn what_cannot_be_computed_is_a_clear_error() {
     };
     assert!(bytes > 128 << 20);
     let infinite = [1.0, 2.0, f64::MAX, 4.0];
-    let a = Matrix::row_major(&infinite, 2, 2).unwrap();
-    let product = Product { alpha: 1.0, a, b: a, addend: None };
+    let a = View::row_major(&infinite, 2, 2).unwrap();
+    let product = Product::new(1.0, a, a).unwrap();
     let mut out = [0.0; 4];
     let result = gemm(&mut emulator, &product, 0..2, &mut out, &|| false);
-    assert_eq!(result, Err(CudaError::NotFinite { row: 0, col: 0 }));
-    let wide = Product { b: Matrix::row_major(&infinite, 1, 4).unwrap(), ..product };
-    let result = gemm(&mut emulator, &wide, 0..2, &mut out, &|| false);
-    assert_eq!(result, Err(CudaError::Shape { operand: "B" }));
+    assert_eq!(result, Err(GemmError::NotFinite { row: 0, col: 0 }.into()));
+    let result = gemm(&mut emulator, &product, 0..2, &mut out[1..], &|| false);
+    let (expected, found) = ([2, 2], [1, 3]);
+    assert_eq!(result, Err(GemmError::Shape { operand: "the output", expected, found }.into()));
     assert_eq!(gemm(&mut emulator, &product, 0..2, &mut out, &|| true), Err(CudaError::Cancelled));
 }
 

@@ -169,10 +169,8 @@ impl<'a, T: Element> Check<'a, T> {
             let expected = [rows.len(), all];
             return Err(GemmError::Shape { operand: "a band of the result", expected, found });
         }
-        match band.elements.iter().any(|value| !value.finite()) {
-            true => Err(super::not_finite(band.elements, width)),
-            false => Ok(groups),
-        }
+        super::all_finite(band.elements, width)?;
+        Ok(groups)
     }
 
     fn verdict(

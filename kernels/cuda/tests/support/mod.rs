@@ -5,8 +5,9 @@
 #![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 
 use tessera_cuda::backend::Backend;
-use tessera_cuda::gemm::{Cut, Element, Matrix, Product, gemm_cut};
+use tessera_cuda::gemm::{Cut, DeviceElement, gemm_cut};
 use tessera_cuda::{CudaError, monte_carlo};
+use tessera_kernels::gemm::{Product, View};
 use tessera_kernels::isa::Isa;
 use tessera_kernels::monte_carlo::KernelError;
 use tessera_protocol::monte_carlo::{Payoff, Task};
@@ -68,7 +69,7 @@ pub fn assert_same_tallies<B: Backend>(backend: &mut B, paths: u64) {
 }
 
 /// The definition of a product's element, in the type's own arithmetic.
-pub trait Reference: Element + std::fmt::Debug {
+pub trait Reference: DeviceElement {
     fn of(value: f64) -> Self;
     fn fused(self, b: Self, c: Self) -> Self;
     fn times(self, b: Self) -> Self;
@@ -110,15 +111,12 @@ pub fn assert_same_product<T: Reference, B: Backend>(
     };
     let (a, b, c) = (numbers(0, rows * depth), numbers(70_000, depth * cols), numbers(90_000, rows * cols));
     let matrix = |data, [rows, cols]: [usize; 2], by_columns| {
-        Matrix::new(data, [rows, cols], if by_columns { [1, rows] } else { [cols, 1] }).expect("a matrix")
+        View::new(data, [rows, cols], if by_columns { [1, rows] } else { [cols, 1] }).expect("a matrix")
     };
     let (alpha, beta) = (T::of(alpha), T::of(beta));
-    let product = Product {
-        alpha,
-        a: matrix(&a, [rows, depth], a_by_columns),
-        b: matrix(&b, [depth, cols], b_by_columns),
-        addend: Some((beta, matrix(&c, [rows, cols], a_by_columns))),
-    };
+    let (left, right) = (matrix(&a, [rows, depth], a_by_columns), matrix(&b, [depth, cols], b_by_columns));
+    let product = Product::new(alpha, left, right).expect("factors that fit");
+    let product = product.adding(beta, matrix(&c, [rows, cols], a_by_columns)).expect("a C that fits");
     for k in [0..depth, depth / 3..depth] {
         let mut found = vec![T::of(f64::NAN); rows * cols];
         gemm_cut(backend, &product, k.clone(), cut, &mut found, &|| false).expect("a product");

@@ -3,9 +3,8 @@
 //! Owns the digests and what they are of: a tally's canonical bytes or the error's words, a product's elements.
 
 use serde_json::json;
-use tessera_cuda::gemm::{Matrix, Product};
 use tessera_cuda::{CudaError, Device};
-use tessera_kernels::gemm::{self as processor, View};
+use tessera_kernels::gemm::{Product, View, gemm};
 use tessera_kernels::isa::Isa;
 use tessera_protocol::monte_carlo::{Payoff, Task};
 
@@ -86,26 +85,12 @@ macro_rules! product {
             let (a, b, c) =
                 (numbers(0, rows * depth), numbers(1 << 20, depth * cols), numbers(1 << 21, rows * cols));
             let (alpha, beta): ($type, $type) = (-0.3, 1.7);
-            let product = Product {
-                alpha,
-                a: Matrix::row_major(&a, rows, depth)?,
-                b: Matrix::new(&b, [depth, cols], [1, depth])?,
-                addend: Some((beta, Matrix::row_major(&c, rows, cols)?)),
-            };
+            let (a, b) = (View::row_major(&a, rows, depth)?, View::column_major(&b, depth, cols)?);
+            let product = Product::new(alpha, a, b)?.adding(beta, View::row_major(&c, rows, cols)?)?;
             let mut found = vec![0.0; rows * cols];
             device.gemm(&product, 0..depth, &mut found, &|| false)?;
-            let view =
-                |data, shape, strides| View::new(data, shape, strides).expect("views like the matrices");
-            let twin = processor::Product::new(
-                alpha,
-                view(&a, [rows, depth], [depth, 1]),
-                view(&b, [depth, cols], [1, depth]),
-            )
-            .and_then(|twin| twin.adding(beta, view(&c, [rows, cols], [cols, 1])))
-            .expect("a product like the device's");
             let mut expected = vec![0.0; rows * cols];
-            processor::gemm(Isa::detect(), &twin, 0..depth, &mut expected, &|| false)
-                .expect("finite numbers");
+            gemm(Isa::detect(), &product, 0..depth, &mut expected, &|| false)?;
             let bytes = |values: &[$type]| -> Vec<u8> {
                 values.iter().flat_map(|value| value.to_le_bytes()).collect()
             };

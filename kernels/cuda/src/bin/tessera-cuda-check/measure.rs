@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use serde_json::json;
 use tessera_cuda::backend::{Argument, Backend, Launch, Program, Stream};
-use tessera_cuda::gemm::{Matrix, Product};
 use tessera_cuda::{CudaError, Device};
+use tessera_kernels::gemm::{Product, View};
 use tessera_kernels::isa::Isa;
 use tessera_protocol::monte_carlo::{Payoff, Task};
 
@@ -102,8 +102,8 @@ fn finished(doing: &'static str, started: bool) -> Result<(), CudaError> {
 /// From the host's memory to the host's memory, as an agent computes.
 fn whole_products(device: &mut Device, n: usize, speeds: &mut Vec<Speed>) -> Result<(), CudaError> {
     let ones = vec![1.0f64; n * n];
-    let matrix = Matrix::row_major(&ones, n, n)?;
-    let product = Product { alpha: 1.0, a: matrix, b: matrix, addend: None };
+    let matrix = View::row_major(&ones, n, n)?;
+    let product = Product::new(1.0, matrix, matrix)?;
     let mut out = vec![0.0; n * n];
     let time = seconds(|| device.gemm(&product, 0..n, &mut out, &|| false))?;
     let value = 2.0 * (n * n * n) as f64 / 1e9 / time;
