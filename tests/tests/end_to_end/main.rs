@@ -7,6 +7,7 @@ mod refusals;
 mod rounds;
 mod stages;
 mod uploads;
+mod video;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
