@@ -15,7 +15,7 @@ pub mod fault;
 mod finish;
 mod hurdat2;
 pub mod land;
-mod losses;
+pub mod losses;
 mod outline;
 mod pictures;
 mod storm;

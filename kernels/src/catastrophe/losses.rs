@@ -9,25 +9,26 @@ use tessera_protocol::catastrophe::{LOSS_BYTES, LOSSES, Model};
 use tessera_protocol::exact::ExactSum;
 use tessera_protocol::product::{File, Product};
 
-use super::damage::paid;
+use super::damage::{Curve, paid};
+use super::exposure::Exposure;
 use super::fault::{Fault, Role};
 use super::storm;
-use super::wind::{Node, strongest_squared};
+use super::wind::{Node, Points, strongest_squared};
 use super::{Find, KernelError, Prepared};
 use crate::isa::Isa;
 use crate::philox::Schedule;
 
 /// What one event does to a portfolio.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Loss {
+pub struct Loss {
     /// After deductibles and limits.
-    pub(super) gross: f64,
+    pub gross: f64,
     /// Before.
-    pub(super) ground_up: f64,
+    pub ground_up: f64,
     /// At any point of the portfolio. *Units*: m/s.
-    pub(super) wind: f64,
+    pub wind: f64,
     /// Points with a ground-up loss.
-    pub(super) points: u64,
+    pub points: u64,
 }
 
 impl Loss {
@@ -55,24 +56,71 @@ pub(super) fn run(
     isa: Isa,
     cancelled: &dyn Fn() -> bool,
 ) -> Result<Product, KernelError> {
-    let prepared = Prepared::read(model, inputs)?;
-    if prepared.catalogue.tracks.len() != storms as usize {
-        return Err(KernelError::Input(Fault::of(Role::Tracks, "not the storms that the survey found")));
-    }
-    let schedule = Schedule::new(model.key);
-    let mut winds = vec![0.0; prepared.points.len()];
-    let mut bytes = Vec::with_capacity((events.end - events.start) as usize * LOSS_BYTES);
+    let season = Season::read(model, storms, inputs)?;
+    let mut winds = vec![0.0; season.points().len()];
+    let mut losses = Vec::with_capacity((events.end - events.start) as usize);
     for event in events {
         if cancelled() {
             return Err(KernelError::Cancelled);
         }
-        let track = &prepared.catalogue.tracks[(event / u64::from(model.samples)) as usize];
-        let sample = (event % u64::from(model.samples)) as u32;
-        let nodes = storm::nodes(model, &schedule, &prepared.land, track, sample);
-        footprint(isa, model, &nodes, &prepared, &mut winds);
-        loss(model, &prepared, &winds).write(&mut bytes);
+        footprint(isa, model, &season.nodes(event), &season.prepared, &mut winds);
+        losses.push(loss(model, &season.prepared, &winds));
     }
-    Ok(Product { head: Vec::new(), files: vec![File { name: LOSSES.into(), bytes }] })
+    Ok(product(&losses))
+}
+
+/// A job's events and what they blow over, for whoever computes their losses.
+pub struct Season<'a> {
+    model: &'a Model,
+    prepared: Prepared,
+    schedule: Schedule,
+}
+
+impl<'a> Season<'a> {
+    /// Reads a job's files. *Errors*: those of [`super::run`].
+    pub fn read(model: &'a Model, storms: u32, inputs: &Find<'_>) -> Result<Season<'a>, KernelError> {
+        let prepared = Prepared::read(model, inputs)?;
+        if prepared.catalogue.tracks.len() != storms as usize {
+            return Err(KernelError::Input(Fault::of(Role::Tracks, "not the storms that the survey found")));
+        }
+        Ok(Season { model, prepared, schedule: Schedule::new(model.key) })
+    }
+
+    /// What is computed.
+    pub fn model(&self) -> &Model {
+        self.model
+    }
+
+    /// The portfolio's places.
+    pub fn points(&self) -> &Points {
+        &self.prepared.points
+    }
+
+    /// What stands there.
+    pub fn exposure(&self) -> &Exposure {
+        &self.prepared.exposure
+    }
+
+    /// Of each class.
+    pub fn curves(&self) -> &[Curve] {
+        &self.prepared.curves
+    }
+
+    /// The wind field of an event, moment by moment.
+    ///
+    /// *Panics*: past the job's last event.
+    pub fn nodes(&self, event: u64) -> Vec<Node> {
+        let samples = u64::from(self.model.samples);
+        let track = &self.prepared.catalogue.tracks[(event / samples) as usize];
+        storm::nodes(self.model, &self.schedule, &self.prepared.land, track, (event % samples) as u32)
+    }
+}
+
+/// The product of a range of events from their losses.
+pub fn product(losses: &[Loss]) -> Product {
+    let mut bytes = Vec::with_capacity(losses.len() * LOSS_BYTES);
+    losses.iter().for_each(|loss| loss.write(&mut bytes));
+    Product { head: Vec::new(), files: vec![File { name: LOSSES.into(), bytes }] }
 }
 
 /// The strongest wind of a storm at every point; zero where it is below the least that counts. *Units*: m/s.

@@ -15,7 +15,7 @@ pub(super) const RADIANS: f64 = 0.017_453_292_519_943_295;
 /// Closer to the centre there is no direction and no wind. *Units*: metres.
 const CENTRE_M: f64 = 1.0;
 /// Points that are skipped together where a storm is far.
-const BLOCK: usize = 256;
+pub const BLOCK: usize = 256;
 
 /// A storm's wind field at one moment.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -177,6 +177,16 @@ impl Points {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.x.is_empty()
+    }
+
+    /// Their unit vectors, by coordinate.
+    pub fn coordinates(&self) -> [&[f64]; 3] {
+        [&self.x, &self.y, &self.z]
+    }
+
+    /// Of each [`BLOCK`] of them, a centre and how far its points lie from it, as chords of the unit sphere.
+    pub fn blocks(&self) -> &[([f64; 3], f64)] {
+        &self.blocks
     }
 
     /// Whether any block of them may lie within so many metres of a centre.
