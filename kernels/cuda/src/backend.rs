@@ -26,19 +26,22 @@ pub enum Program {
     MonteCarlo,
     /// `ptx/gemm.ptx`.
     Gemm,
+    /// `ptx/catastrophe.ptx`.
+    Catastrophe,
     /// `ptx/baseline.ptx`: what a Monte Carlo with CUDA's own libraries does, to be measured against. Not reproducible.
     Baseline,
 }
 
 impl Program {
     /// Those whose bits are promised.
-    pub const ALL: [Program; 2] = [Program::MonteCarlo, Program::Gemm];
+    pub const ALL: [Program; 3] = [Program::MonteCarlo, Program::Gemm, Program::Catastrophe];
 
     /// The PTX, as `kernels/cuda/build-ptx` made it.
     pub const fn ptx(self) -> &'static str {
         match self {
             Program::MonteCarlo => include_str!("../ptx/monte_carlo.ptx"),
             Program::Gemm => include_str!("../ptx/gemm.ptx"),
+            Program::Catastrophe => include_str!("../ptx/catastrophe.ptx"),
             Program::Baseline => include_str!("../ptx/baseline.ptx"),
         }
     }

@@ -6,6 +6,7 @@ use std::fmt;
 use std::ops::Range;
 
 use cudarc::driver::{result, sys};
+use tessera_kernels::catastrophe::Find;
 use tessera_kernels::gemm::Product;
 use tessera_kernels::matrix::Prepared;
 use tessera_protocol::monte_carlo::Task;
@@ -13,6 +14,7 @@ use tessera_protocol::tally::Tally;
 
 use crate::backend::{Backend, Launch, Program, Stream};
 use crate::block::block;
+use crate::catastrophe::catastrophe;
 use crate::driver::{Driver, error_name};
 use crate::error::CudaError;
 use crate::gemm::{DeviceElement, gemm};
@@ -225,6 +227,19 @@ impl Device {
     ) -> Result<Vec<u8>, CudaError> {
         self.driver.enter()?;
         block(&mut self.driver, prepared, index, cancelled)
+    }
+
+    /// As [`crate::catastrophe`].
+    pub fn catastrophe(
+        &mut self,
+        task: &tessera_protocol::catastrophe::Task,
+        first: u64,
+        count: u64,
+        inputs: &Find<'_>,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<tessera_protocol::product::Product, CudaError> {
+        self.driver.enter()?;
+        catastrophe(&mut self.driver, task, (first, count), inputs, cancelled)
     }
 
     /// The device as executor of single launches on this thread, for measurements; with kernels besides ours.

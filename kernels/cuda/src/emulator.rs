@@ -10,7 +10,8 @@ use crate::interpreter::{Machine, Module, PtxError};
 #[derive(Debug)]
 pub struct Emulator {
     machine: Machine,
-    modules: [Module; Program::ALL.len()],
+    /// In the order of [`Program::ALL`].
+    modules: Vec<Module>,
     scratch_bytes: usize,
 }
 
@@ -20,10 +21,10 @@ impl Emulator {
 
     /// Parses the PTX. *Errors*: what the interpreter refuses.
     pub fn new() -> Result<Emulator, PtxError> {
-        let [monte_carlo, gemm] = Program::ALL.map(|program| Module::parse(program.ptx()));
+        let modules = Program::ALL.iter().map(|program| Module::parse(program.ptx()));
         Ok(Emulator {
             machine: Machine::default(),
-            modules: [monte_carlo?, gemm?],
+            modules: modules.collect::<Result<_, _>>()?,
             scratch_bytes: Self::SCRATCH_BYTES,
         })
     }

@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use tessera_kernels::catastrophe;
 use tessera_kernels::gemm::GemmError;
 use tessera_kernels::matrix;
 use tessera_kernels::monte_carlo::KernelError;
@@ -24,6 +25,8 @@ pub enum CudaError {
     Kernel(KernelError),
     /// What the kernel on the processor says of the same product.
     Matrix(matrix::KernelError),
+    /// What the catastrophe kernel on the processor says of the same files.
+    Catastrophe(catastrophe::KernelError),
     /// The device saw numbers that are not finite where the processor saw none: one of them computes wrongly.
     Disagreement,
     /// The device has too little memory.
@@ -51,6 +54,7 @@ impl fmt::Display for CudaError {
             CudaError::Cancelled => f.write_str("the computation was cancelled"),
             CudaError::Kernel(error) => error.fmt(f),
             CudaError::Matrix(error) => error.fmt(f),
+            CudaError::Catastrophe(error) => error.fmt(f),
             CudaError::Disagreement => f.write_str(
                 "the device met numbers that are not finite where the processor meets none: do not trust this device",
             ),
@@ -68,6 +72,7 @@ impl std::error::Error for CudaError {
         match self {
             CudaError::Kernel(error) => Some(error),
             CudaError::Matrix(error) => Some(error),
+            CudaError::Catastrophe(error) => Some(error),
             CudaError::Ptx(error) => Some(error),
             _ => None,
         }
@@ -79,6 +84,15 @@ impl From<KernelError> for CudaError {
         match error {
             KernelError::Cancelled => CudaError::Cancelled,
             error => CudaError::Kernel(error),
+        }
+    }
+}
+
+impl From<catastrophe::KernelError> for CudaError {
+    fn from(error: catastrophe::KernelError) -> Self {
+        match error {
+            catastrophe::KernelError::Cancelled => CudaError::Cancelled,
+            error => CudaError::Catastrophe(error),
         }
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod backend;
 mod block;
+mod catastrophe;
 mod device;
 mod driver;
 mod emulator;
@@ -13,8 +14,10 @@ mod error;
 pub mod gemm;
 pub mod interpreter;
 mod monte_carlo;
+mod sums;
 
 pub use block::block;
+pub use catastrophe::catastrophe;
 pub use device::{Device, DeviceInfo, NoGpu, discover};
 pub use emulator::Emulator;
 pub use error::CudaError;

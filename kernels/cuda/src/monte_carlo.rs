@@ -5,7 +5,6 @@
 //! short and few are queued, so that a cancelled computation ends in milliseconds.
 
 mod book;
-mod sums;
 mod tables;
 
 use tessera_kernels::isa::Isa;

@@ -9,9 +9,10 @@ use std::sync::{Mutex, PoisonError};
 
 use support::*;
 use tessera_cuda::backend::{Backend, Launch, Stream};
-use tessera_cuda::{CudaError, monte_carlo};
+use tessera_cuda::{CudaError, catastrophe, monte_carlo};
 use tessera_kernels::isa::Isa;
 use tessera_protocol::monte_carlo::{Monitoring, Payoff};
+use tessera_protocol::product::Product;
 
 type LaunchFunction = unsafe extern "C" fn(*const c_char, *const c_uint, c_uint, *mut *mut c_void) -> c_int;
 
@@ -123,6 +124,31 @@ fn products_have_the_bits_of_their_definition() {
 }
 
 #[test]
+fn every_storm_has_the_processors_losses() {
+    let mut host = Host::new("losses", &AS_WRITTEN);
+    // Two blocks and a part of a third.
+    assert_same_seasons(&mut host, 600, 9);
+}
+
+#[test]
+fn the_example_portfolio_has_the_processors_losses() {
+    let mut host = Host::new("example", &AS_WRITTEN);
+    assert_same_losses(&mut host, "the example", &example(), (0, 60));
+}
+
+/// That of `examples/catastrophe.toml`.
+fn example() -> Season {
+    let tracks = include_str!("../../../examples/catastrophe_tracks.txt");
+    let exposure = include_str!("../../../examples/catastrophe_exposure.csv");
+    let curves = include_str!("../../../examples/catastrophe_curves.csv");
+    Season::new(tracks, 1, exposure).curves(curves).with(|model| {
+        model.samples = 500;
+        model.tracks.csv = false;
+        model.tracks.annual_rate = Some(0.03);
+    })
+}
+
+#[test]
 fn a_compiler_that_contracts_would_be_noticed() {
     #[cfg(target_arch = "x86_64")]
     if !is_x86_feature_detected!("fma") {
@@ -137,4 +163,18 @@ fn a_compiler_that_contracts_would_be_noticed() {
     let expected = tessera_kernels::monte_carlo::run(&task, Isa::detect(), 0, 2_000, &|| false).unwrap();
     let contracted = monte_carlo(&mut host, &task, 0, 2_000, &|| false).unwrap();
     assert_ne!(expected.encode(), contracted.encode());
+}
+
+#[test]
+fn a_multiplication_that_is_not_fused_would_be_noticed_in_every_model() {
+    // A compiler finds nothing to contract in the storms' kernel, so that the other way round is taken here.
+    let mut host = Host::new("unfused", &["-ffp-contract=off", "-DUNFUSED"]);
+    for (what, season) in &seasons(100, 1) {
+        let losses = |bytes: &Product| bytes.files[0].bytes.clone();
+        let find = |blake3: &[u8; 32]| season.find(blake3);
+        let expected =
+            tessera_kernels::catastrophe::run(&season.task, 0, 4, &find, Isa::detect(), &|| false).unwrap();
+        let unfused = catastrophe(&mut host, &season.task, (0, 4), &find, &|| false).unwrap();
+        assert_ne!(losses(&expected), losses(&unfused), "{what}");
+    }
 }

@@ -6,12 +6,14 @@ use support::*;
 use tessera_cuda::backend::Program;
 use tessera_cuda::gemm::gemm;
 use tessera_cuda::interpreter::{Module, PtxError};
-use tessera_cuda::{CudaError, Emulator, monte_carlo};
+use tessera_cuda::{CudaError, Emulator, catastrophe, monte_carlo};
+use tessera_kernels::catastrophe::KernelError;
 use tessera_kernels::gemm::{GemmError, Product, View};
+use tessera_protocol::catastrophe::Task;
 
 /// Instructions that no input reaches: the end that stands behind every kernel's last return; the wide exponential where
-/// a barrier's argument was held to −600; and the sign of payoffs and squares, which have none.
-const OUT_OF_REACH: [(&str, usize); 9] = [
+/// a barrier's argument was held to −600; and the sign of payoffs, squares and losses, which have none.
+const OUT_OF_REACH: [(&str, usize); 10] = [
     ("count_points", 1),
     ("finish_f32", 1),
     ("finish_f64", 1),
@@ -19,6 +21,7 @@ const OUT_OF_REACH: [(&str, usize); 9] = [
     ("gemm_f64", 1),
     ("simulate", 49),
     ("tally_contracts", 48),
+    ("tally_events", 35),
     ("tally_values", 15),
     ("value_book", 1),
 ];
@@ -27,6 +30,7 @@ const OUT_OF_REACH: [(&str, usize); 9] = [
 fn every_instruction_that_can_be_reached_is_compared_with_the_processor() {
     let mut emulator = Emulator::new().unwrap();
     assert_same_tallies(&mut emulator, 2_000);
+    assert_same_seasons(&mut emulator, 300, 2);
     assert_same_products::<f64, _>(&mut emulator);
     assert_same_products::<f32, _>(&mut emulator);
     let unreached = emulator.unreached();
@@ -44,12 +48,18 @@ fn the_memory_that_batches_are_cut_by_changes_no_bit() {
         assert_same_tally(&mut emulator, "every payoff", &every_payoff(), 4_711, 3_000);
         assert_same_tally(&mut emulator, "overflowing", &overflowing(), 4_711, 3_000);
     }
+    // Room for the portfolio and the nodes of one event or a few.
+    for scratch_bytes in [60_000, 120_000] {
+        let mut emulator = Emulator::new().unwrap().with_scratch_bytes(scratch_bytes);
+        assert_same_seasons(&mut emulator, 40, 5);
+    }
 }
 
 #[test]
 fn the_order_of_threads_and_blocks_changes_no_bit() {
     let mut emulator = Emulator::new().unwrap().turned_around();
     assert_same_tallies(&mut emulator, 500);
+    assert_same_seasons(&mut emulator, 300, 1);
     assert_same_products::<f32, _>(&mut emulator);
 }
 
@@ -84,6 +94,35 @@ fn what_cannot_be_computed_is_a_clear_error() {
     let (expected, found) = ([2, 2], [1, 3]);
     assert_eq!(result, Err(GemmError::Shape { operand: "the output", expected, found }.into()));
     assert_eq!(gemm(&mut emulator, &product, 0..2, &mut out, &|| true), Err(CudaError::Cancelled));
+}
+
+#[test]
+fn a_storm_that_cannot_be_computed_is_a_clear_error() {
+    let mut emulator = Emulator::new().unwrap();
+    let (_, season) = seasons(40, 2).swap_remove(0);
+    let find = |blake3: &[u8; 32]| season.find(blake3);
+    let mut run = |task: &Task, units| catastrophe(&mut emulator, task, units, &find, &|| false);
+    let Task::Losses { model, .. } = &season.task else { panic!("losses") };
+    let survey = run(&Task::Survey(model.clone()), (0, 1));
+    assert!(matches!(survey, Err(CudaError::Unsupported { .. })), "{survey:?}");
+    for units in [(0, 0), (0, 9), (8, 1), (u64::MAX, 2)] {
+        assert_eq!(run(&season.task, units), Err(CudaError::Catastrophe(KernelError::Task)), "{units:?}");
+    }
+    let other = Task::Losses { model: model.clone(), storms: 3 };
+    let Err(CudaError::Catastrophe(KernelError::Input(fault))) = run(&other, (0, 1)) else {
+        panic!("another catalogue passes");
+    };
+    assert!(fault.to_string().contains("not the storms"), "{fault}");
+    let missing = catastrophe(&mut emulator, &season.task, (0, 1), &|_| None, &|| false);
+    let named = KernelError::InputMissing { blake3: model.tracks.file.blake3 };
+    assert_eq!(missing, Err(CudaError::Catastrophe(named)));
+    let stopped = catastrophe(&mut emulator, &season.task, (0, 8), &find, &|| true);
+    assert_eq!(stopped, Err(CudaError::Cancelled));
+    for scratch_bytes in [1_000, 22_000] {
+        let mut small = Emulator::new().unwrap().with_scratch_bytes(scratch_bytes);
+        let result = catastrophe(&mut small, &season.task, (0, 8), &find, &|| false);
+        assert!(matches!(result, Err(CudaError::Memory { bytes }) if bytes > 1_000), "{result:?}");
+    }
 }
 
 /// A kernel around one statement.

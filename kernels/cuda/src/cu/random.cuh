@@ -106,15 +106,33 @@ INLINE double exp_mantissa(double r) {
 
 #define EXP_ROUNDER 6755399441055744.0
 
+// An exponential's argument taken apart: the rest r and k + EXP_ROUNDER.
+struct Reduced {
+    double r;
+    double rounded;
+};
+
+INLINE Reduced exp_reduce(double x) {
+    double rounded = __fma_rn(x, 1.4426950408889634, EXP_ROUNDER);
+    double k = rounded - EXP_ROUNDER;
+    Reduced reduced = {__fma_rn(k, -LN_2_LOW, __fma_rn(k, -LN_2_HIGH, x)), rounded};
+    return reduced;
+}
+
+// The exponential for |x| <= 700.
+INLINE double exp_core(double x) {
+    Reduced reduced = exp_reduce(x);
+    return from_bits(to_bits(exp_mantissa(reduced.r)) + (to_bits(reduced.rounded) << 52));
+}
+
 INLINE double power_of_two(long long exponent) { return from_bits((u64)(exponent + 1023) << 52); }
 
 // The exponential of any double. Where the result and its factors stay normal there is no other way than the first.
 INLINE double exponential(double x) {
-    double rounded = __fma_rn(x, 1.4426950408889634, EXP_ROUNDER);
-    double k = rounded - EXP_ROUNDER;
-    double mantissa = exp_mantissa(__fma_rn(k, -LN_2_LOW, __fma_rn(k, -LN_2_HIGH, x)));
+    Reduced reduced = exp_reduce(x);
+    double mantissa = exp_mantissa(reduced.r);
     if (fabs(x) <= 700.0) {
-        return from_bits(to_bits(mantissa) + (to_bits(rounded) << 52));
+        return from_bits(to_bits(mantissa) + (to_bits(reduced.rounded) << 52));
     }
     if (x > 709.782712893384) {
         return from_bits(0x7ff0000000000000ull);
@@ -125,7 +143,7 @@ INLINE double exponential(double x) {
     if (!(x == x)) {
         return x;
     }
-    long long whole = (long long)(to_bits(rounded) - to_bits(EXP_ROUNDER));
+    long long whole = (long long)(to_bits(reduced.rounded) - to_bits(EXP_ROUNDER));
     long long half = whole / 2;
     return mantissa * power_of_two(half) * power_of_two(whole - half);
 }

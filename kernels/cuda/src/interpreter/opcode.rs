@@ -87,6 +87,7 @@ fn float(opcode: &str) -> Option<Operation> {
         "mul.rn.f64" => Two(|a, b| bits64(f64_of(a) * f64_of(b))),
         "div.rn.f64" => Two(|a, b| bits64(f64_of(a) / f64_of(b))),
         "fma.rn.f64" => Three(|a, b, c| bits64(f64_of(a).mul_add(f64_of(b), f64_of(c)))),
+        "rcp.rn.f64" => One(|a| bits64(1.0 / f64_of(a))),
         "sqrt.rn.f64" => One(|a| bits64(f64_of(a).sqrt())),
         "add.rn.f32" => Two(|a, b| bits32(f32_of(a) + f32_of(b))),
         "mul.rn.f32" => Two(|a, b| bits32(f32_of(a) * f32_of(b))),

@@ -327,7 +327,7 @@ impl Decoder {
                 self.operand_of(opcode, value)?,
                 self.place(statement, opcode, address)?,
             )),
-            (["red", _, "max", "u32"], [address, value]) => Ok(Instruction::Reduce(
+            (["red", _, "max", "u32" | "u64"], [address, value]) => Ok(Instruction::Reduce(
                 Atomic::Max,
                 width,
                 self.operand_of(opcode, value)?,

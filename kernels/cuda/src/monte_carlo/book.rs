@@ -9,11 +9,11 @@ use tessera_protocol::exact::ExactSum;
 use tessera_protocol::monte_carlo::{HISTOGRAM_BINS, Market, SUMS_PER_BOOK, SUMS_PER_CONTRACT, Task};
 use tessera_protocol::tally::Tally;
 
-use super::sums::{SUM_BYTES, add_digits};
 use super::tables::Tables;
 use super::{Queue, THREADS, launch, refused};
 use crate::backend::{Argument, Backend, Scope, Stream};
 use crate::error::CudaError;
+use crate::sums::{SUM_BYTES, add_digits};
 
 /// Lanes are in the order of the processor's blocks, and batches end where these end: an error is then the same.
 const BLOCK_COUNTERS: u64 = 256;

@@ -26,7 +26,12 @@ struct Place {
 
 static Place threadIdx, blockIdx, blockDim, gridDim;
 
+// A test rounds twice to see that it shows.
+#ifdef UNFUSED
+static inline double __fma_rn(double a, double b, double c) { return a * b + c; }
+#else
 static inline double __fma_rn(double a, double b, double c) { return __builtin_fma(a, b, c); }
+#endif
 static inline float __fmaf_rn(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 
 static inline double __longlong_as_double(long long bits) {

@@ -4,8 +4,9 @@
 
 typedef unsigned long long u64;
 
-namespace monte_carlo {
+namespace sums {
 #include "monte_carlo.cu"
+#include "catastrophe.cu"
 }
 #undef INLINE
 #undef THREADS
@@ -19,11 +20,12 @@ struct Kernel {
 };
 
 static const Kernel KERNELS[] = {
-    {"simulate", with_arguments<monte_carlo::simulate>},
-    {"tally_contracts", with_arguments<monte_carlo::tally_contracts>},
-    {"value_book", with_arguments<monte_carlo::value_book>},
-    {"tally_values", with_arguments<monte_carlo::tally_values>},
-    {"count_points", with_arguments<monte_carlo::count_points>},
+    {"simulate", with_arguments<sums::simulate>},
+    {"tally_contracts", with_arguments<sums::tally_contracts>},
+    {"value_book", with_arguments<sums::value_book>},
+    {"tally_values", with_arguments<sums::tally_values>},
+    {"count_points", with_arguments<sums::count_points>},
+    {"tally_events", with_arguments<sums::tally_events>},
     {"gemm_f32", with_arguments<gemm::gemm_f32>},
     {"gemm_f64", with_arguments<gemm::gemm_f64>},
     {"finish_f32", with_arguments<gemm::finish_f32>},

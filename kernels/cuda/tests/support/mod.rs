@@ -6,15 +6,20 @@
 
 use tessera_cuda::backend::Backend;
 use tessera_cuda::gemm::{Cut, DeviceElement, gemm_cut};
-use tessera_cuda::{CudaError, monte_carlo};
+use tessera_cuda::{CudaError, catastrophe, monte_carlo};
 use tessera_kernels::gemm::{Product, View};
 use tessera_kernels::isa::Isa;
 use tessera_kernels::monte_carlo::KernelError;
+use tessera_protocol::catastrophe::LOSS_BYTES;
 use tessera_protocol::monte_carlo::{Payoff, Task};
 
 #[path = "../../src/bin/tessera-cuda-check/workloads.rs"]
 mod workloads;
 
+#[path = "../../src/bin/tessera-cuda-check/storms.rs"]
+mod storms;
+
+pub(crate) use storms::*;
 pub(crate) use workloads::*;
 
 /// Panics unless the backend's tally, or error, is that of the processor's kernel.
@@ -66,6 +71,47 @@ pub fn assert_same_tallies<B: Backend>(backend: &mut B, paths: u64) {
     assert_same_tally(backend, "a range too far", &PI, u64::MAX, 2);
     let nowhere = book(&[&[1.0]], vec![contract(0, 7, Payoff::EuropeanCall)]);
     assert_same_tally(backend, "an expiry that is not there", &nowhere, 0, 10);
+}
+
+/// Panics unless the backend's losses are, event by event, those of the processor's kernel; returns them as it does.
+pub fn assert_same_losses<B: Backend>(
+    backend: &mut B,
+    what: &str,
+    season: &Season,
+    (first, count): (u64, u64),
+) -> Vec<u8> {
+    let find = |blake3: &[u8; 32]| season.find(blake3);
+    let run = tessera_kernels::catastrophe::run;
+    let expected = run(&season.task, first, count, &find, Isa::detect(), &|| false).expect("losses");
+    let found = catastrophe(backend, &season.task, (first, count), &find, &|| false).expect("losses");
+    assert_eq!((found.head.len(), found.files.len()), (0, 1));
+    let (expected, found) = (&expected.files[0], &found.files[0]);
+    assert_eq!((&expected.name, expected.bytes.len()), (&found.name, found.bytes.len()));
+    let rows = |bytes: &[u8]| -> Vec<[u8; LOSS_BYTES]> { bytes.as_chunks().0.to_vec() };
+    for (event, (expected, found)) in rows(&expected.bytes).iter().zip(rows(&found.bytes)).enumerate() {
+        let words = |row: &[u8; LOSS_BYTES]| {
+            let [gross, ground_up, wind, points] = [0, 1, 2, 3].map(|word| row.as_chunks::<8>().0[word]);
+            let [gross, ground_up, wind] = [gross, ground_up, wind].map(f64::from_le_bytes);
+            (gross, ground_up, wind, u64::from_le_bytes(points))
+        };
+        let event = first + event as u64;
+        assert_eq!(words(expected), words(&found), "event {event} of {what}");
+        assert_eq!(*expected, found, "event {event} of {what}");
+    }
+    found.bytes.clone()
+}
+
+/// The whole set of catastrophe models, whole and in parts.
+pub fn assert_same_seasons<B: Backend>(backend: &mut B, rows: u32, samples: u32) {
+    for (what, season) in seasons(rows, samples) {
+        let events = season.task.units();
+        let whole = assert_same_losses(backend, what, &season, (0, events));
+        let rows = whole.as_chunks::<LOSS_BYTES>().0;
+        let hit = rows.iter().filter(|row| row[..8] != [0; 8]).count();
+        assert!((1..rows.len()).contains(&hit), "{what}: {hit} of {events} events have a loss");
+        let last = assert_same_losses(backend, what, &season, (events - 1, 1));
+        assert!(whole.ends_with(&last));
+    }
 }
 
 /// The definition of a product's element, in the type's own arithmetic.

@@ -1,6 +1,7 @@
 //! The same work on device and processor.
 //!
-//! Owns the digests and what they are of: a tally's canonical bytes or the error's words, a product's elements.
+//! Owns the digests and what they are of: a tally's canonical bytes or the error's words, a product's elements, the
+//! losses of events.
 
 use serde_json::json;
 use tessera_cuda::{CudaError, Device};
@@ -8,6 +9,7 @@ use tessera_kernels::gemm::{Product, View, gemm};
 use tessera_kernels::isa::Isa;
 use tessera_protocol::monte_carlo::{Payoff, Task};
 
+use crate::storms::{self, seasons};
 use crate::workloads::{
     PI, book, contract, every_payoff, noise, overflowing, overflowing_book, spread, wild,
 };
@@ -51,6 +53,12 @@ pub(crate) fn all(device: &mut Device, quick: bool) -> Result<Vec<Digests>, Cuda
         digests.push(product_f64(device, shape)?);
         digests.push(product_f32(device, shape)?);
     }
+    // Several blocks of points; then one block, and so many events that both streams take several batches.
+    let ([rows, samples], [few, many]) =
+        if quick { ([600, 5], [40, 300]) } else { ([50_000, 100], [40, 20_000]) };
+    for (name, season) in seasons(rows, samples).into_iter().chain(seasons(few, many).into_iter().take(1)) {
+        digests.push(losses(device, name, &season)?);
+    }
     Ok(digests)
 }
 
@@ -67,6 +75,19 @@ fn tally(device: &mut Device, name: &str, task: &Task, first: u64, paths: u64) -
         name: format!("{name}, {paths} paths"),
         processor: digest(&processor),
         device: digest(&device),
+    })
+}
+
+fn losses(device: &mut Device, name: &str, season: &storms::Season) -> Result<Digests, CudaError> {
+    let (task, find) = (&season.task, |blake3: &[u8; 32]| season.find(blake3));
+    let events = task.units();
+    let expected = tessera_kernels::catastrophe::run(task, 0, events, &find, Isa::detect(), &|| false)?;
+    let found = device.catastrophe(task, 0, events, &find, &|| false)?;
+    let bytes = |product: &tessera_protocol::product::Product| digest(&product.files[0].bytes);
+    Ok(Digests {
+        name: format!("{name}, {events} events"),
+        processor: bytes(&expected),
+        device: bytes(&found),
     })
 }
 

@@ -1,12 +1,14 @@
 //! Whether this machine's GPU gives the processor's bits, and how fast it is.
 //!
 //! Compares every workload's digest with the processor's, then times products against cuBLAS and Monte Carlo against
-//! cuRAND where those libraries are found. `--quick` compares a thousandth of the paths. Ends with 0 if all digests agree, 1 if one differs or something failed, 3
-//! with one line if there is no GPU to use.
+//! cuRAND where those libraries are found, and storms against one core. `--quick` compares a thousandth of the paths and
+//! small portfolios. Ends with 0 if all digests agree, 1 if one differs or something failed, 3 with one line if there is
+//! no GPU to use.
 
 mod compare;
 mod libraries;
 mod measure;
+mod storms;
 mod workloads;
 
 use std::process::ExitCode;

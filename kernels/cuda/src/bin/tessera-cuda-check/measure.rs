@@ -12,6 +12,7 @@ use tessera_kernels::isa::Isa;
 use tessera_protocol::monte_carlo::{Payoff, Task};
 
 use crate::libraries::{Cublas, Curand, wait};
+use crate::storms::seasons;
 use crate::workloads::{PI, book, contract, every_payoff};
 
 /// One line of the table.
@@ -47,6 +48,7 @@ pub(crate) fn all(device: &mut Device) -> Result<Vec<Speed>, CudaError> {
     }
     whole_products(device, 4096, &mut speeds)?;
     monte_carlo(device, &mut speeds)?;
+    storms(device, &mut speeds)?;
     Ok(speeds)
 }
 
@@ -123,6 +125,27 @@ fn monte_carlo(device: &mut Device, speeds: &mut Vec<Speed>) -> Result<(), CudaE
     }
     if let Some(curand) = Curand::new() {
         speeds.push(with_curand(device, &curand)?);
+    }
+    Ok(())
+}
+
+/// From files to losses, as an agent computes them: reading and making nodes are the processor's on both sides.
+fn storms(device: &mut Device, speeds: &mut Vec<Speed>) -> Result<(), CudaError> {
+    for (name, season) in seasons(100_000, 2048) {
+        let find = |blake3: &[u8; 32]| season.find(blake3);
+        let mut rate = |on: &str, events: u64, run: &mut dyn FnMut(u64) -> Result<(), CudaError>| {
+            let value = events as f64 / seconds(|| run(events))?;
+            let name = format!("{name}, 100000 rows, {on}");
+            speeds.push(Speed { name, value, unit: "events/s" });
+            Ok::<_, CudaError>(())
+        };
+        rate("ours", 2048, &mut |events| {
+            device.catastrophe(&season.task, 0, events, &find, &|| false).map(|_| ())
+        })?;
+        rate("one processor core", 16, &mut |events| {
+            let run = tessera_kernels::catastrophe::run;
+            Ok(run(&season.task, 0, events, &find, Isa::detect(), &|| false).map(|_| ())?)
+        })?;
     }
     Ok(())
 }

@@ -5,9 +5,9 @@
 use tessera_protocol::exact::{EXPONENT_MAX, ExactSum};
 
 /// Digits of one sum.
-pub(super) const DIGITS: usize = 68;
+pub(crate) const DIGITS: usize = 68;
 /// Bytes of one sum.
-pub(super) const SUM_BYTES: usize = 8 * DIGITS;
+pub(crate) const SUM_BYTES: usize = 8 * DIGITS;
 /// Exponent of digit 0.
 const LOWEST: i32 = -1074;
 /// Digits from here on are added as one integer: their own exponents are more than an exact sum takes.
@@ -16,7 +16,7 @@ const JOINED: usize = 64;
 const _: () = assert!(LOWEST + 32 * JOINED as i32 <= EXPONENT_MAX && DIGITS - JOINED <= 4);
 
 /// Adds one sum's digits.
-pub(super) fn add_digits(sum: &mut ExactSum, bytes: &[u8]) {
+pub(crate) fn add_digits(sum: &mut ExactSum, bytes: &[u8]) {
     let mut joined = 0i128;
     for (position, digit) in bytes.as_chunks::<8>().0.iter().enumerate() {
         let digit = i128::from(i64::from_le_bytes(*digit));
