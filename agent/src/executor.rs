@@ -6,14 +6,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tessera_cuda::{CudaError, Device, DeviceInfo};
+use tessera_kernels::catastrophe::Find;
 use tessera_kernels::isa::Isa;
 use tessera_kernels::matrix::{self, Prepared};
 use tessera_kernels::monte_carlo::{self, KernelError};
-use tessera_kernels::staged::StageError;
+use tessera_kernels::staged::{StageError, encoded};
 use tessera_media::{Encoder, MediaError};
 use tessera_protocol::monte_carlo::{Refine, Task};
 use tessera_protocol::product::ProductError;
-use tessera_protocol::{staged, video};
+use tessera_protocol::{catastrophe, staged, video};
 
 use crate::cache::Cached;
 use crate::program::Trouble;
@@ -101,13 +102,37 @@ impl Executor {
             }
             task => {
                 let bytes = |blake3: &[u8; 32]| input(blake3)?.bytes();
-                tessera_kernels::staged::run(task, (first, count), &bytes, self.isa, stop)
+                match self.losses(task, (first, count), &bytes, stop) {
+                    Some(outcome) => outcome,
+                    None => tessera_kernels::staged::run(task, (first, count), &bytes, self.isa, stop),
+                }
             }
         };
         outcome.map_err(|error| match error {
             StageError::Cancelled => Trouble::Stopped,
             error => Trouble::Stage(error.to_string()),
         })
+    }
+
+    /// The losses of a catastrophe model's events, where there is a device and it computes them. The other stages are
+    /// the processor's.
+    fn losses(
+        &mut self,
+        task: &staged::Task,
+        (first, count): (u64, u64),
+        inputs: &Find<'_>,
+        stop: &dyn Fn() -> bool,
+    ) -> Option<Result<Vec<u8>, StageError>> {
+        let staged::Task::Catastrophe(task @ catastrophe::Task::Losses { .. }) = task else { return None };
+        match self.device.as_mut()?.catastrophe(task, first, count, inputs, stop) {
+            Ok(product) => Some(encoded(&product)),
+            Err(CudaError::Cancelled) => Some(Err(StageError::Cancelled)),
+            Err(CudaError::Catastrophe(error)) => Some(Err(error.into())),
+            Err(error) => {
+                say(&error);
+                None
+            }
+        }
     }
 
     /// The partial of a block.
