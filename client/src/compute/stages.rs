@@ -9,9 +9,11 @@ use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use tessera_kernels::isa::Isa;
 use tessera_kernels::staged::{self, StageError};
 use tessera_media::{Encoder, MediaError};
 use tessera_planners::{Next, Plan, next_stage};
+use tessera_protocol::catastrophe;
 use tessera_protocol::id::Digest;
 use tessera_protocol::product::{ProductRef, ProductView};
 use tessera_protocol::spec::Manifest;
@@ -57,19 +59,8 @@ impl Run<'_> {
         };
         let products = Mutex::new(BTreeMap::new());
         self.each_shard(plan, |means, index| {
-            let Means::Processor(isa) = means else {
-                return Err(ComputeError::Unsupported { what: "stages".to_owned() });
-            };
             let shard = plan.shard(index).ok_or(ComputeError::Task)?;
-            let cancelled = || self.stop.load(Ordering::Relaxed);
-            let units = (shard.first, shard.count);
-            let bytes = match (&task, &studio) {
-                (Task::Video(task), Some(studio)) => studio.run(task, units, &cancelled)?,
-                _ => {
-                    let find = |blake3: &[u8; 32]| files.get(&Digest(*blake3)).cloned();
-                    staged::run(&task, units, &find, *isa, &cancelled).map_err(ComputeError::Stage)?
-                }
-            };
+            let bytes = self.product(&task, studio.as_ref(), means, (shard.first, shard.count), files)?;
             let product = ProductView::decode(&bytes).map_err(|_| ComputeError::Task)?;
             let reference = product.reference(Digest::of(&bytes));
             let mut products = products.lock().map_err(|_| ComputeError::Task)?;
@@ -78,6 +69,35 @@ impl Run<'_> {
         })?;
         let products = products.into_inner().map_err(|_| ComputeError::Task)?;
         Ok(products.into_values().collect())
+    }
+
+    /// The product of one shard, encoded.
+    fn product(
+        &self,
+        task: &Task,
+        studio: Option<&Studio>,
+        means: &mut Means,
+        units: (u64, u64),
+        files: &Files,
+    ) -> Result<Vec<u8>, ComputeError> {
+        let cancelled = || self.stop.load(Ordering::Relaxed);
+        let find = |blake3: &[u8; 32]| files.get(&Digest(*blake3)).cloned();
+        let isa = match (task, means) {
+            (Task::Catastrophe(task @ catastrophe::Task::Losses { .. }), Means::Ptx(emulator)) => {
+                let product = tessera_cuda::catastrophe(emulator, task, units, &find, &cancelled)?;
+                return staged::encoded(&product).map_err(ComputeError::Stage);
+            }
+            // Files are read before the losses, and tables made after them, on the processor alone.
+            (Task::Catastrophe(_), Means::Ptx(_)) => Isa::detect(),
+            (Task::Climate(_) | Task::Video(_), Means::Ptx(_)) => {
+                return Err(ComputeError::Unsupported { what: "these stages".to_owned() });
+            }
+            (_, Means::Processor(isa)) => *isa,
+        };
+        match (task, studio) {
+            (Task::Video(task), Some(studio)) => studio.run(task, units, &cancelled),
+            _ => staged::run(task, units, &find, isa, &cancelled).map_err(ComputeError::Stage),
+        }
     }
 }
 
