@@ -9,23 +9,23 @@ use tessera_protocol::spec::{ClimateParams, ScalingName};
 use tessera_protocol::staged::Task;
 
 use super::super::ComputeError;
-use super::staged::{Desk, stopped};
+use super::staged::{Desk, Exact, stopped};
 
 /// Of a field that no survey passes.
 const SURVEY: &str = "survey of the field";
 
 #[derive(Deserialize)]
 struct Document {
-    total_variance: f64,
+    total_variance: Exact,
     modes: Vec<Mode>,
-    orthonormality_error: f64,
+    orthonormality_error: Exact,
 }
 
 #[derive(Deserialize)]
 struct Mode {
-    eigenvalue: f64,
-    variance_fraction: f64,
-    north_error: f64,
+    eigenvalue: Exact,
+    variance_fraction: Exact,
+    north_error: Exact,
     near_degenerate: bool,
 }
 
@@ -45,14 +45,14 @@ pub(super) fn look(desk: &Desk<'_>, params: &ClimateParams) -> Result<Look, Comp
             return Ok(look);
         }
     };
-    let numbers = |of: fn(&Mode) -> f64| document.modes.iter().map(of).collect();
+    let numbers = |of: fn(&Mode) -> Exact| document.modes.iter().map(|mode| of(mode).0).collect();
     let stated = Stated {
-        total_variance: document.total_variance,
+        total_variance: document.total_variance.0,
         eigenvalues: numbers(|mode| mode.eigenvalue),
         variance_fractions: numbers(|mode| mode.variance_fraction),
         north_errors: numbers(|mode| mode.north_error),
         near_degenerate: document.modes.iter().map(|mode| mode.near_degenerate).collect(),
-        orthonormality_error: document.orthonormality_error,
+        orthonormality_error: document.orthonormality_error.0,
     };
     let scaling = |name: &ScalingName| match name {
         ScalingName::Unscaled => Scaling::Unscaled,
