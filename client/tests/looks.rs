@@ -65,6 +65,14 @@ fn the_climate_example_holds_in_either_format_and_any_scaling() {
 }
 
 #[test]
+fn new_samples_that_are_projected_are_left_out_and_said_so() {
+    let job = Job::example("climate.toml", |spec| climate(spec).project = vec!["climate-2.nc".into()]);
+    job.assert_honest();
+    let left_out: Vec<&str> = job.look(1).left_out.iter().map(|one| one.name).collect();
+    assert_eq!(left_out, ["projection of new samples"]);
+}
+
+#[test]
 fn analyses_of_wide_tall_and_nearly_flat_fields_hold() {
     for (samples, cells) in [(40, 90), (90, 40), (7, 2_100), (2_100, 7)] {
         for factor in [0.9, 0.3, 0.03, 1e-4] {
@@ -269,6 +277,22 @@ fn the_catastrophe_example_holds_and_lies_about_its_sums_are_found() {
     assert_eq!(lie("inputs.points", 2.0), ["portfolio and catalogue"]);
     assert_eq!(lie("simulated_average", 1.0 + 1e-9), ["exceedance curves drawn again"]);
     assert_eq!(lie("return_periods.3.occurrence_exact", 1.0 + 1e-9), ["return periods"]);
+}
+
+#[test]
+fn catastrophe_jobs_that_cost_nothing_or_follow_one_function_hold() {
+    let with = |change: fn(&mut tessera_protocol::spec::CatastropheParams)| {
+        Job::example("catastrophe.toml", |spec| match &mut spec.params {
+            Params::Staged(StagedParams::Catastrophe(params)) => {
+                (params.samples, params.years) = (40, 1_000);
+                change(params);
+            }
+            _ => panic!("the example is a catastrophe model"),
+        })
+    };
+    with(|params| params.wind.least_ms = 150.0).assert_honest();
+    with(|params| params.curves = None).assert_honest();
+    with(|params| params.perturbation.position_km = 900.0).assert_honest();
 }
 
 #[test]

@@ -26,6 +26,8 @@ use super::{Failure, Progress, attend, show};
 /// Random vectors of a quick look: errors that cancel are missed with a probability of 2⁻³ at most, a single wrong
 /// element never.
 const ROUNDS: u32 = 3;
+/// Most that is shown of what a check found. *Units*: characters.
+const SHOWN_CHARS_MAX: usize = 300;
 /// Read at once. *Units*: bytes.
 const PIECE_BYTES: usize = 1 << 20;
 
@@ -196,16 +198,22 @@ fn tell(command: &Replay, look: &tessera_kernels::look::Look, begun: Instant) ->
     if failed.is_empty() { Ok(true) } else { Err(Failure::LookFailed { job: command.id, checks: failed }) }
 }
 
+/// Words that may quote a stranger's file, for a terminal.
+fn plain(text: &str) -> String {
+    let shown: String = text.chars().take(SHOWN_CHARS_MAX).filter(|c| !c.is_control()).collect();
+    if text.chars().nth(SHOWN_CHARS_MAX).is_some() { shown + "…" } else { shown }
+}
+
 /// For people: a line for each check, and what was expected where one does not hold.
 fn list(looked: &LookedAt<'_>) -> String {
     let failed = looked.checks.iter().filter(|check| !check.holds).count();
     let verdict = match (failed, looked.checks.len()) {
-        (0, 0) => "was not looked at".to_owned(),
         (0, _) => "holds in every check".to_owned(),
         (failed, all) => format!("FAILS {failed} of {all} checks"),
     };
     let mut text = format!("{} {verdict}\n", looked.job);
     for Check { name, holds, found, expected } in &looked.checks {
+        let [found, expected] = [found, expected].map(|text| plain(text));
         match holds {
             true => text += &format!("  holds     {name}: {found}\n"),
             false => text += &format!("  FAILS     {name}: {found}\n            expected {expected}\n"),

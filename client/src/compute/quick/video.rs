@@ -17,7 +17,7 @@ use tessera_protocol::video::{Finding, Survey, Task as Stage};
 use super::super::ComputeError;
 use super::staged::{Desk, planned};
 
-/// Of a source that this machine cannot look into.
+/// Of a source that no job was ever finished with.
 const SOURCE: &str = "source";
 
 #[derive(Deserialize)]
@@ -63,7 +63,7 @@ pub(super) fn look(desk: &Desk<'_>) -> Result<Look, ComputeError> {
     let task = match planned(&manifest, &plan, &surveyed)? {
         Ok(Task::Video(Stage::Encode(task))) => task,
         Ok(_) => return Err(ComputeError::Task),
-        Err(what) => return Ok(refused(&encoder, &kernel, what)),
+        Err(what) => return refused(&encoder, &kernel, what),
     };
     let head = ProductView::decode(&surveyed).ok().and_then(|view| Finding::<Survey>::decode(view.head));
     let Some(Finding::Found(survey)) = head else { return Err(ComputeError::Task) };
@@ -90,16 +90,16 @@ fn without_search(manifest: &Manifest, crf: Option<u32>) -> Result<Manifest, Com
     Manifest::recovered(spec).map_err(|_| ComputeError::Task)
 }
 
-/// A source that a survey refuses: no job of this build was ever finished with it.
-fn refused(encoder: &Encoder, kernel: &str, what: String) -> Look {
-    let mut look = Look::default();
-    match encoder.kernels().iter().any(|offered| offered == kernel) {
-        true => look.check(SOURCE, false, "a result", what),
-        false => {
-            look.leave_out("every check", format!("the FFmpeg of this machine cannot plan the job: {what}"))
-        }
+/// A source that a survey refuses. No job of this build was ever finished with it; another may read it otherwise.
+fn refused(encoder: &Encoder, kernel: &str, what: String) -> Result<Look, ComputeError> {
+    if !encoder.kernels().iter().any(|offered| offered == kernel) {
+        let what =
+            format!("a look at {kernel}: the FFmpeg of this machine is another build and says that {what}");
+        return Err(ComputeError::Unsupported { what });
     }
-    look
+    let mut look = Look::default();
+    look.check(SOURCE, false, "a result", what);
+    Ok(look)
 }
 
 fn stopped(error: MediaError) -> ComputeError {

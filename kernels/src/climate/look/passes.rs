@@ -52,7 +52,7 @@ pub(super) fn first(
     let mut found = First {
         squares: 0.0,
         over_samples: vec![vec![0.0; cells]; ROUNDS],
-        over_cells: vec![Vec::with_capacity(samples); ROUNDS],
+        over_cells: vec![Vec::new(); ROUNDS],
         sample_signs: (0..ROUNDS).map(|round| signs(OF_SAMPLES + round as u32, samples)).collect(),
         cell_signs: (0..ROUNDS).map(of_cells).collect(),
         chosen: Vec::new(),
