@@ -1,17 +1,15 @@
 //! Quick looks at whole video jobs: honest ones hold, and each lie is found by the check that is named for it.
 
-#[allow(dead_code, reason = "other tests need more of it")]
-mod driver;
-
 use std::path::PathBuf;
 
-use driver::{Clips, Done, Order, job};
 use serde_json::{Value, json};
 use tessera_kernels::look::{Chooser, Look};
 use tessera_media::Encoder;
 use tessera_media::look::{Given, Stated, look};
 use tessera_protocol::spec::video_kernel;
 use tessera_protocol::video::{EncodeTask, Finding, Survey};
+
+use crate::driver::{Clips, Done, Order, job};
 
 /// Two seconds with sound and a B-frame now and then.
 fn clip(clips: &Clips) -> PathBuf {
