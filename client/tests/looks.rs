@@ -1,6 +1,8 @@
 //! Quick looks at climate and catastrophe jobs: honest results hold, and each lie is found by the check that is named
 //! for it.
 
+#[path = "looks/hub.rs"]
+mod hub;
 #[path = "looks/job.rs"]
 mod job;
 
@@ -333,4 +335,42 @@ fn lies_in_the_tables_of_a_catastrophe_job_are_found() {
     }
     let found = job.failing(|job| job.outputs.get_mut("exceedance.parquet").unwrap()[200] ^= 1);
     assert_eq!(found, ["exceedance curves drawn again"]);
+}
+
+#[test]
+fn a_look_from_the_command_line_lists_its_checks_and_ends_with_one_where_one_fails() {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    let mut job = Job::example("catastrophe.toml", |_| {});
+    let honest = hub::replay(job.clone(), &[]);
+    assert_eq!(honest.status.code(), Some(0), "{}", text(&honest.stderr));
+    let shown = text(&honest.stdout);
+    assert!(shown.contains(" holds in every check\n") && !shown.contains("FAILS"), "{shown}");
+    assert!(shown.contains("  holds     event-loss table: 500 events, 495 of them with a loss\n"), "{shown}");
+    let average = job.number("average_annual_loss");
+    job.set("average_annual_loss", average * 0.9);
+    let lie = hub::replay(job.clone(), &[]);
+    assert_eq!(lie.status.code(), Some(1));
+    assert!(text(&lie.stdout).contains(" FAILS 1 of 11 checks\n"), "{}", text(&lie.stdout));
+    assert!(text(&lie.stdout).contains(&format!("            expected {average}, ground-up ")));
+    assert!(
+        text(&lie.stderr).contains("honest computation gives: average annual loss\n"),
+        "{}",
+        text(&lie.stderr)
+    );
+    let lie = hub::replay(job.clone(), &["--json"]);
+    assert_eq!(lie.status.code(), Some(1));
+    let document: Value = serde_json::from_slice(&lie.stdout).unwrap();
+    assert_eq!((&document["consistent"], &document["left_out"]), (&json!(false), &json!([])));
+    let check = |name: &str| {
+        let checks = document["checks"].as_array().unwrap();
+        checks.iter().find(|check| check["name"] == name).unwrap().clone()
+    };
+    assert_eq!(check("average annual loss")["holds"], json!(false));
+    assert_eq!(check("return periods")["holds"], json!(true));
+    assert!(check("return periods")["found"].is_string() && check("return periods")["expected"].is_string());
+    // Bytes that have not the digest of the document are none to look at.
+    job.lines("exceedance.csv", |lines| lines.truncate(20));
+    let other = hub::replay(job, &[]);
+    assert_eq!(other.status.code(), Some(1));
+    assert!(text(&other.stderr).contains("output exceedance.csv: "), "{}", text(&other.stderr));
 }

@@ -23,7 +23,7 @@ pub(crate) struct Job {
     pub(crate) manifest: Manifest,
     /// The result document's text, in which numbers keep every digit.
     pub(crate) document: String,
-    inputs: BTreeMap<Digest, Bytes>,
+    pub(crate) inputs: BTreeMap<Digest, Bytes>,
     pub(crate) outputs: BTreeMap<String, Vec<u8>>,
 }
 
