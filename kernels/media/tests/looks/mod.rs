@@ -10,6 +10,7 @@ use tessera_protocol::spec::video_kernel;
 use tessera_protocol::video::{EncodeTask, Finding, Survey};
 
 use crate::driver::{Clips, Done, Order, job};
+use crate::rich_clip;
 
 /// Two seconds with sound and a B-frame now and then.
 fn clip(clips: &Clips) -> PathBuf {
@@ -69,7 +70,7 @@ fn failing(done: &Done, lie: impl FnOnce(&mut Lie)) -> Vec<&'static str> {
 #[test]
 fn honest_videos_hold_in_every_wrapping_codec_and_rate() {
     let clips = Clips::new();
-    let source = clip(&clips);
+    let (source, rich) = (clip(&clips), rich_clip(&clips));
     let uneven = clips.make(
         "-f lavfi -i testsrc2=s=192x108:r=25:d=2 -vf select='not(eq(mod(n\\,7)\\,3))' -fps_mode vfr -c:v libx264 \
          -preset ultrafast uneven.mkv",
@@ -86,6 +87,8 @@ fn honest_videos_hold_in_every_wrapping_codec_and_rate() {
         ),
         (&source, json!({ "frame_rate": "30000/1001", "width": 128, "preset": "ultrafast" })),
         (&uneven, json!({ "keyframe_interval": 20, "preset": "ultrafast" })),
+        (&rich, json!({ "keyframe_interval": 30, "preset": "ultrafast" })),
+        (&rich, json!({ "container": "mkv", "preset": "ultrafast", "audio": { "codec": "opus" } })),
     ] {
         let done = job(source, params.clone(), Order::Forward).unwrap();
         let look = looked(&done, |_| {});
