@@ -28,7 +28,7 @@ use tessera_protocol::unit::ShardIndex;
 mod quick;
 mod stages;
 
-pub use quick::{Look, SIDE_MIN, look};
+pub use quick::{Finished, Look, SIDE_MIN, look, look_at_stages};
 
 /// What computes a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,6 +168,13 @@ pub enum ComputeError {
         /// Why.
         cause: String,
     },
+    /// A file that the job gave cannot be had, or is another one.
+    Output {
+        /// Which.
+        name: String,
+        /// Why.
+        cause: String,
+    },
     /// A kernel of a stage stopped.
     Stage(staged::StageError),
     /// What was found in a stage does not let the job go on.
@@ -192,6 +199,7 @@ impl fmt::Display for ComputeError {
             ComputeError::Device(error) => error.fmt(f),
             ComputeError::Unsupported { what } => write!(f, "this path has no kernel for {what}"),
             ComputeError::Input { input, cause } => write!(f, "input {input}: {cause}"),
+            ComputeError::Output { name, cause } => write!(f, "output {name}: {cause}"),
             ComputeError::Stage(error) => error.fmt(f),
             ComputeError::StageFailed(error) => error.fmt(f),
             ComputeError::Tally(error) => error.fmt(f),

@@ -15,6 +15,7 @@ pub mod fault;
 mod finish;
 mod hurdat2;
 pub mod land;
+pub mod look;
 pub mod losses;
 mod outline;
 mod pictures;

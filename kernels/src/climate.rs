@@ -11,6 +11,7 @@ mod files;
 mod finding;
 mod finish;
 mod gram;
+pub mod look;
 mod modes;
 mod netcdf;
 mod npy;

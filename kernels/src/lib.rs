@@ -9,6 +9,7 @@ pub mod climate;
 pub mod elementary;
 pub mod gemm;
 pub mod isa;
+pub mod look;
 pub mod matrix;
 pub mod monte_carlo;
 pub mod pages;

@@ -241,8 +241,8 @@ pub(crate) struct Replay {
     /// What to compute on: plain, avx2, avx512, or ptx in an interpreter [default: the fastest]
     #[arg(long, value_name = "PATH")]
     pub(crate) path: Option<String>,
-    /// Multiply by random vectors instead: for matrices from 2048 on, a small part of the arithmetic, on one
-    /// thread; it sees no errors that rounding could explain
+    /// Check the result instead, for a small part of what it cost: matrices from 2048 on by random vectors, climate,
+    /// catastrophe and video jobs by what must hold of any result; it sees no errors that rounding could explain
     #[arg(long, conflicts_with_all = ["path", "threads"])]
     pub(crate) quick: bool,
     /// Threads [default: the processors of this machine]

@@ -67,6 +67,13 @@ pub(crate) enum Failure {
         /// How far it could be.
         bound: f64,
     },
+    /// Checks of a quick look do not hold.
+    LookFailed {
+        /// Of which job.
+        job: JobId,
+        /// Which.
+        checks: Vec<&'static str>,
+    },
     /// A replay gave other bytes than the hub has.
     ReplayDiffers(JobId),
     /// A job that this program contains is wrong: a bug of ours.
@@ -104,7 +111,8 @@ impl Failure {
             Failure::Compute(ComputeError::Interrupted) => 130,
             Failure::PathUnknown { .. } => 2,
             Failure::Compute(_) | Failure::BuiltIn(_) | Failure::KernelsDisagree { .. } => 1,
-            Failure::Manifest(_) | Failure::ReplayDiffers(_) | Failure::QuickLookFailed { .. } => 1,
+            Failure::Manifest(_) | Failure::ReplayDiffers(_) => 1,
+            Failure::QuickLookFailed { .. } | Failure::LookFailed { .. } => 1,
             Failure::Spec(_) | Failure::ShardSize | Failure::Config(_) | Failure::Url(_) => 2,
             Failure::Hub(HubError::NotSendable { .. } | HubError::InputUnreadable { .. }) => 2,
             Failure::Hub(HubError::Refused(problem)) if is_about_input(problem.status) => 2,
@@ -151,6 +159,12 @@ impl fmt::Display for Failure {
                 f,
                 "{job} is not the product: row {row}, in the tile that starts at column {col}, is off by {residual:.3e} where rounding \
                  explains {bound:.3e}"
+            ),
+            Failure::LookFailed { job, checks } => write!(
+                f,
+                "{job} is not what an honest computation gives: {}\nhint: `tessera job replay {job}` computes it again and compares \
+                 the bytes",
+                checks.join("; ")
             ),
             Failure::ReplayDiffers(job) => write!(
                 f,

@@ -1,6 +1,6 @@
 //! `tessera job replay`: a finished job computed again here, and compared byte for byte.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
@@ -8,13 +8,16 @@ use std::time::Instant;
 use bytes::Bytes;
 use serde::Serialize;
 use tessera_client::api::Hub;
-use tessera_client::compute::{ComputeError, Inputs, Look, Order, Path, SIDE_MIN, Setting, compute, look};
+use tessera_client::compute::{
+    ComputeError, Finished, Inputs, Look, Order, Path, SIDE_MIN, Setting, compute, look, look_at_stages,
+};
 use tessera_kernels::gemm::freivalds::Vectors;
 use tessera_kernels::isa::Isa;
 use tessera_kernels::matrix::Matrix;
 use tessera_kernels::matrix::npy;
 use tessera_protocol::api::JobState;
 use tessera_protocol::id::{Digest, JobId};
+use tessera_protocol::product::Output;
 use tessera_protocol::spec::{JobSpec, Manifest, Params};
 
 use super::args::Replay;
@@ -23,6 +26,8 @@ use super::{Failure, Progress, attend, show};
 /// Random vectors of a quick look: errors that cancel are missed with a probability of 2⁻³ at most, a single wrong
 /// element never.
 const ROUNDS: u32 = 3;
+/// Most that is shown of what a check found. *Units*: characters.
+const SHOWN_CHARS_MAX: usize = 300;
 /// Read at once. *Units*: bytes.
 const PIECE_BYTES: usize = 1 << 20;
 
@@ -54,7 +59,7 @@ pub(super) fn replay(hub: &Hub, command: &Replay) -> Result<(), Failure> {
     let spec = JobSpec::from_json(&hub.manifest(&view)?).map_err(Failure::Manifest)?;
     let manifest = Manifest::recovered(spec).map_err(Failure::Manifest)?;
     let interrupted: Arc<AtomicBool> = attend::interrupts()?;
-    if command.quick && quick(hub, command, &manifest, threads, &interrupted)? {
+    if command.quick && quick(hub, command, &manifest, &document, threads, &interrupted)? {
         return Ok(());
     }
     let begun = Instant::now();
@@ -65,7 +70,7 @@ pub(super) fn replay(hub: &Hub, command: &Replay) -> Result<(), Failure> {
         }
     };
     let setting = Setting { path, agents: threads, order: Order::Ascending };
-    let inputs = OfHub { hub, manifest: &manifest };
+    let inputs = OfHub { hub, manifest: &manifest, job: command.id };
     let computed = compute(&manifest, &setting, &inputs, &mut |_| {}, &on_progress, &interrupted);
     if let Ok(mut progress) = progress.lock() {
         progress.finish();
@@ -98,18 +103,29 @@ fn quick(
     hub: &Hub,
     command: &Replay,
     manifest: &Manifest,
+    document: &[u8],
     threads: usize,
     interrupted: &AtomicBool,
 ) -> Result<bool, Failure> {
     let mut key = [0; 8];
     getrandom::fill(&mut key)?;
     let word = |at: usize| u32::from_le_bytes([key[at], key[at + 1], key[at + 2], key[at + 3]]);
-    let vectors = Vectors { key: [word(0), word(4)], rounds: ROUNDS };
-    if !matches!(manifest.spec().params, Params::Gemm(_) | Params::Syrk(_)) {
-        eprintln!("a quick look is for matrices: computing the job again");
-        return Ok(false);
-    }
+    let key = [word(0), word(4)];
+    let vectors = Vectors { key, rounds: ROUNDS };
     let begun = Instant::now();
+    match manifest.spec().params {
+        Params::Gemm(_) | Params::Syrk(_) => {}
+        Params::Staged(_) => {
+            let files = OfHub { hub, manifest, job: command.id };
+            let stop = || interrupted.load(std::sync::atomic::Ordering::Relaxed);
+            let look = look_at_stages(manifest, document, &files, Isa::detect(), key, &stop)?;
+            return look.map_or(Ok(false), |look| tell(command, &look, begun));
+        }
+        Params::MonteCarlo(_) => {
+            eprintln!("there is no quick look at paths: computing the job again");
+            return Ok(false);
+        }
+    }
     let input = |blake3| fetch(hub, manifest, blake3);
     let stop = || interrupted.load(std::sync::atomic::Ordering::Relaxed);
     let mut file = hub.output(command.id)?;
@@ -138,6 +154,78 @@ fn quick(
     }
 }
 
+#[derive(Serialize)]
+struct LookedAt<'a> {
+    job: JobId,
+    consistent: bool,
+    checks: Vec<Check<'a>>,
+    left_out: Vec<LeftOut<'a>>,
+    elapsed_ms: u64,
+}
+
+#[derive(Serialize)]
+struct Check<'a> {
+    name: &'a str,
+    holds: bool,
+    found: &'a str,
+    expected: &'a str,
+}
+
+#[derive(Serialize)]
+struct LeftOut<'a> {
+    name: &'a str,
+    why: &'a str,
+}
+
+/// Shows what a look checked. Looked at is looked at: the job is not computed again.
+fn tell(command: &Replay, look: &tessera_kernels::look::Look, begun: Instant) -> Result<bool, Failure> {
+    let checks = look.checks.iter().map(|one| Check {
+        name: one.name,
+        holds: one.holds,
+        found: &one.found,
+        expected: &one.expected,
+    });
+    let left_out = look.left_out.iter().map(|one| LeftOut { name: one.name, why: &one.why });
+    let looked = LookedAt {
+        job: command.id,
+        consistent: look.holds(),
+        checks: checks.collect(),
+        left_out: left_out.collect(),
+        elapsed_ms: begun.elapsed().as_millis() as u64,
+    };
+    show(command.json, &looked, || list(&looked))?;
+    let failed: Vec<&str> = look.checks.iter().filter(|check| !check.holds).map(|check| check.name).collect();
+    if failed.is_empty() { Ok(true) } else { Err(Failure::LookFailed { job: command.id, checks: failed }) }
+}
+
+/// Words that may quote a stranger's file, for a terminal.
+fn plain(text: &str) -> String {
+    let shown: String = text.chars().take(SHOWN_CHARS_MAX).filter(|c| !c.is_control()).collect();
+    if text.chars().nth(SHOWN_CHARS_MAX).is_some() { shown + "…" } else { shown }
+}
+
+/// For people: a line for each check, and what was expected where one does not hold.
+fn list(looked: &LookedAt<'_>) -> String {
+    let failed = looked.checks.iter().filter(|check| !check.holds).count();
+    let verdict = match (failed, looked.checks.len()) {
+        (0, _) => "holds in every check".to_owned(),
+        (failed, all) => format!("FAILS {failed} of {all} checks"),
+    };
+    let mut text = format!("{} {verdict}\n", looked.job);
+    for Check { name, holds, found, expected } in &looked.checks {
+        let [found, expected] = [found, expected].map(|text| plain(text));
+        match holds {
+            true => text += &format!("  holds     {name}: {found}\n"),
+            false => text += &format!("  FAILS     {name}: {found}\n            expected {expected}\n"),
+        }
+    }
+    for LeftOut { name, why } in &looked.left_out {
+        text += &format!("  left out  {name}: {why}\n");
+    }
+    let seconds = looked.elapsed_ms as f64 / 1000.0;
+    text + &format!("  in {seconds:.1} s; without --quick the bytes are compared\n")
+}
+
 fn path_named(name: Option<&str>) -> Result<Path, Failure> {
     let available = Path::available();
     let Some(name) = name else {
@@ -152,10 +240,31 @@ fn path_named(name: Option<&str>) -> Result<Path, Failure> {
     })
 }
 
-/// The input files of a job, as its hub has them.
+/// The files of a job, as its hub has them.
 struct OfHub<'a> {
     hub: &'a Hub,
     manifest: &'a Manifest,
+    job: JobId,
+}
+
+impl Finished for OfHub<'_> {
+    fn input(&self, blake3: Digest, to: &mut dyn Write) -> Result<(), ComputeError> {
+        let mut keep = |piece: &[u8]| to.write_all(piece).map_err(|error| error.to_string());
+        read(self.hub, self.manifest, blake3, &mut keep)
+    }
+
+    fn output(&self, output: &Output, to: &mut dyn Write) -> Result<(), ComputeError> {
+        let failed = |cause: String| ComputeError::Output { name: output.name.clone(), cause };
+        let file =
+            self.hub.named_output(self.job, &output.name).map_err(|error| failed(error.to_string()))?;
+        let mut keep = |piece: &[u8]| to.write_all(piece).map_err(|error| error.to_string());
+        let found = copy(&mut file.take(output.bytes + 1), &mut keep).map_err(failed)?;
+        if found == output.blake3 {
+            Ok(())
+        } else {
+            Err(failed(format!("the hub sent one with the digest {found}")))
+        }
+    }
 }
 
 impl Inputs for OfHub<'_> {
@@ -195,20 +304,24 @@ fn read(
         return Err(ComputeError::Task);
     }
     let mut file = hub.input(blake3).map_err(|error| failed(error.to_string()))?;
+    let found = copy(&mut file, take).map_err(failed)?;
+    if found == blake3 { Ok(()) } else { Err(failed(format!("the hub sent a file with the digest {found}"))) }
+}
+
+/// Gives a file to `take` piece by piece; its digest.
+fn copy(file: &mut dyn Read, take: &mut dyn FnMut(&[u8]) -> Result<(), String>) -> Result<Digest, String> {
     let (mut hasher, mut piece) = (blake3::Hasher::new(), vec![0; PIECE_BYTES]);
     loop {
         match file.read(&mut piece) {
-            Ok(0) => break,
+            Ok(0) => return Ok(Digest(*hasher.finalize().as_bytes())),
             Ok(read) => {
                 hasher.update(&piece[..read]);
-                take(&piece[..read]).map_err(failed)?;
+                take(&piece[..read])?;
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(failed(format!("the connection to the hub broke: {error}"))),
+            Err(error) => return Err(format!("the connection to the hub broke: {error}")),
         }
     }
-    let found = Digest(*hasher.finalize().as_bytes());
-    if found == blake3 { Ok(()) } else { Err(failed(format!("the hub sent a file with the digest {found}"))) }
 }
 
 fn words(replayed: &Replayed) -> String {

@@ -1,7 +1,8 @@
-//! A quick look at a matrix product: Freivalds' vectors instead of the product.
+//! A quick look at a finished job, for a small part of what it cost: of a matrix product Freivalds' vectors here, of jobs
+//! with stages what their rooms check.
 //!
-//! Owns the walk over a result file, a row of tiles after another. It sees errors that rounding cannot explain, for a small part
-//! of what the product cost; only computing again compares bits.
+//! Owns the walk over a matrix file, a row of tiles after another. It sees errors that rounding cannot explain; only
+//! computing again compares bits.
 
 use std::io::Read;
 
@@ -14,6 +15,13 @@ use tessera_protocol::matrix::Task;
 use tessera_protocol::spec::Manifest;
 
 use super::{ComputeError, FindInput, operands};
+
+mod catastrophe;
+mod climate;
+mod staged;
+mod video;
+
+pub use staged::{Finished, look_at_stages};
 
 /// From this many rows, columns and terms on the look is much cheaper than the product.
 pub const SIDE_MIN: u64 = 2_048;

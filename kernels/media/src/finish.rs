@@ -24,7 +24,7 @@ use crate::segment::{HASHES, SEGMENT};
 use crate::subtitle::SUBTITLE;
 
 /// The output's name in the directory and in products.
-const OUTPUT: &str = "output";
+pub(crate) const OUTPUT: &str = "output";
 /// The list of segments.
 const LIST: &str = "segments.txt";
 
@@ -198,7 +198,7 @@ fn streams(room: &Room<'_>) -> Result<Streams, MediaError> {
 }
 
 /// When each frame of the output should be shown. *Units*: ticks of its clock.
-fn expected(task: &EncodeTask, timeline: &Timeline) -> Vec<i64> {
+pub(crate) fn expected(task: &EncodeTask, timeline: &Timeline) -> Vec<i64> {
     let [timescale, ticks] = task.recipe.timescale();
     let mut pts = timeline.output_pts(task.recipe.frame_rate, 0, task.frames, ticks);
     if task.container == Container::Mkv {

@@ -20,6 +20,7 @@ mod decode;
 mod encoder;
 mod finish;
 mod inspect;
+pub mod look;
 mod quality;
 mod room;
 mod segment;

@@ -1,6 +1,7 @@
 //! Whole video jobs with FFmpeg itself: what a client gets, and what it is told of a bad file.
 
 mod driver;
+mod looks;
 
 use std::fs;
 use std::path::Path;

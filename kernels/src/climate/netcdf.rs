@@ -6,7 +6,7 @@
 //!
 //! *Source*: The NetCDF Classic Format Specification; CF conventions 1.11, chapters 3 to 5, 8.1.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use netcdf_reader::classic::{data, header};
@@ -29,6 +29,8 @@ const ATTRIBUTE_BYTES_MAX: usize = 256;
 /// name the same bytes as often as it likes.
 const COORDINATES_MAX: usize = 8;
 const COORDINATE_NUMBERS_MAX: u64 = 2 * limits::CLIMATE_CELLS_MAX;
+/// Most numbers of an output: its arrays and the coordinates that it repeats.
+const OUTPUT_NUMBERS_MAX: u64 = limits::CLIMATE_OUTPUT_BYTES_MAX / 8 + 2 * COORDINATE_NUMBERS_MAX;
 /// What stands for a missing value where a file says nothing. *Source*: `NC_FILL_FLOAT`, and so on.
 const FILL_F32: f64 = 9.969_209_968_386_869e36;
 
@@ -86,6 +88,19 @@ pub(super) fn describe(file: &str, bytes: &Bytes, asked: &Asked<'_>) -> Result<D
         });
     }
     dataset.describe(variable, units_found, asked)
+}
+
+/// The numbers of every variable of a classic file that has some, as many as an output may have.
+pub(super) fn numbers(file: &str, bytes: &[u8]) -> Result<BTreeMap<String, Vec<f64>>, SurveyError> {
+    let dataset = Dataset::classic(file, bytes)?;
+    let (mut all, mut room) = (BTreeMap::new(), OUTPUT_NUMBERS_MAX);
+    for variable in &dataset.variables {
+        if let Some(numbers) = dataset.numbers(variable, room) {
+            room -= numbers.len() as u64;
+            all.insert(variable.name.clone(), numbers);
+        }
+    }
+    Ok(all)
 }
 
 impl<'a> Dataset<'a> {

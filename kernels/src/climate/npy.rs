@@ -9,6 +9,7 @@ use tessera_protocol::climate::{Element, Slab, Unpack};
 use tessera_protocol::limits;
 
 use super::survey::{Described, Grid, SurveyError, checked};
+use super::values;
 
 pub(super) const MAGIC: &[u8] = b"\x93NUMPY";
 /// Longest header. *Units*: bytes. numpy's own are below 200.
@@ -90,6 +91,23 @@ pub(super) fn weights(file: &str, bytes: &[u8], grid: &Grid, cells: u64) -> Resu
         return Err(SurveyError::Array { file: file.into(), reason });
     }
     checked(slab(&array, 1, cells), file, bytes.len() as u64, cells)
+}
+
+/// The numbers of an array of any shape.
+pub(super) fn numbers(file: &str, bytes: &[u8]) -> Result<Vec<f64>, SurveyError> {
+    let array = array(file, bytes)?;
+    let count = array.shape.iter().try_fold(1u64, |count, side| count.checked_mul(*side));
+    let most = limits::CLIMATE_OUTPUT_BYTES_MAX / 8;
+    let count = count.filter(|count| *count <= most).ok_or_else(|| SurveyError::TooLarge {
+        file: file.into(),
+        what: "numbers",
+        most,
+    })?;
+    let slab = checked(slab(&array, 1, count), file, bytes.len() as u64, count)?;
+    let mut numbers = vec![0.0; count as usize];
+    let length = count * array.element.bytes();
+    values::unpack(&slab, &bytes[array.offset as usize..][..length as usize], &mut numbers);
+    Ok(numbers)
 }
 
 fn array(file: &str, bytes: &[u8]) -> Result<Array, SurveyError> {

@@ -14,7 +14,7 @@ use tessera_protocol::id::Digest;
 use tessera_protocol::product::{Output, ProductRef, ProductView};
 use tessera_protocol::spec::JobSpec;
 use tessera_protocol::unit::ShardIndex;
-use tessera_protocol::video::Task;
+use tessera_protocol::video::{EncodeTask, Task};
 
 /// The order in which shards of a stage are computed.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +30,8 @@ pub(crate) struct Done {
     pub(crate) products: Vec<Vec<ProductRef>>,
     pub(crate) output: PathBuf,
     pub(crate) digest: Digest,
+    /// The plan of each stage.
+    plans: Vec<Plan>,
     store: Store,
 }
 
@@ -38,6 +40,19 @@ impl Done {
     pub(crate) fn file(&self, stage: usize, shard: usize, name: &str) -> Vec<u8> {
         let bytes = std::fs::read(self.store.path(&self.products[stage][shard].blake3)).unwrap();
         ProductView::decode(&bytes).unwrap().file(name).unwrap().to_vec()
+    }
+
+    /// Where an input or a product lies.
+    pub(crate) fn input(&self, blake3: &[u8; 32]) -> Option<PathBuf> {
+        Some(self.store.path(&Digest(*blake3))).filter(|path| path.exists())
+    }
+
+    /// What its second stage encoded.
+    pub(crate) fn encode(&self) -> EncodeTask {
+        match Task::decode(self.plans[1].task()) {
+            Ok(Task::Encode(task)) => task,
+            other => panic!("{other:?}"),
+        }
     }
 }
 
@@ -77,10 +92,11 @@ pub(crate) fn job(source: &Path, params: Value, order: Order) -> Result<Done, St
     let spec = JobSpec::from_value(&spec).map_err(|error| error.to_string())?;
     let manifest = spec.check().map_err(|error| error.to_string())?;
     let mut plan = Plan::new(&manifest, 0).map_err(|error| error.to_string())?;
-    let mut products = Vec::new();
+    let (mut products, mut plans) = (Vec::new(), Vec::new());
     let document = loop {
         let made = stage(&plan, &store, &encoder, scratch.path(), order)?;
         products.push(made.clone());
+        plans.push(plan.clone());
         match next_stage(&manifest, &plan, made).map_err(|error| error.to_string())? {
             Next::Finished(document) => break document,
             Next::Round(next) => plan = *next,
@@ -101,7 +117,7 @@ pub(crate) fn job(source: &Path, params: Value, order: Order) -> Result<Done, St
     assert_eq!((outputs[0].bytes, outputs[0].blake3), (whole.len() as u64, digest));
     let output = store.folder.path().join(&outputs[0].name);
     std::fs::write(&output, whole).unwrap();
-    Ok(Done { document, products, output, digest, store })
+    Ok(Done { document, products, output, digest, plans, store })
 }
 
 fn stage(
