@@ -9,19 +9,19 @@ use tessera_protocol::spec::CatastropheParams;
 use tessera_protocol::staged::Task;
 
 use super::super::ComputeError;
-use super::staged::{Desk, Exact, stopped};
+use super::staged::{Desk, stopped};
 
 #[derive(Deserialize)]
 struct Document {
     inputs: Inputs,
     events: u64,
     events_with_loss: u64,
-    average_annual_loss: Exact,
-    standard_deviation: Exact,
-    average_annual_ground_up: Exact,
+    average_annual_loss: f64,
+    standard_deviation: f64,
+    average_annual_ground_up: f64,
     years: u32,
-    simulated_average: Exact,
-    simulated_standard_error: Exact,
+    simulated_average: f64,
+    simulated_standard_error: f64,
     largest: Option<Event>,
     return_periods: Vec<Row>,
 }
@@ -31,11 +31,11 @@ struct Inputs {
     storms: u32,
     storms_in_reach: u32,
     years: [i32; 2],
-    annual_rate: Exact,
+    annual_rate: f64,
     points: u32,
     classes: u32,
-    value: Exact,
-    bounds: [Exact; 4],
+    value: f64,
+    bounds: [f64; 4],
 }
 
 #[derive(Deserialize)]
@@ -43,20 +43,20 @@ struct Event {
     storm: String,
     name: String,
     sample: u32,
-    loss: Exact,
-    wind_ms: Exact,
+    loss: f64,
+    wind_ms: f64,
 }
 
 #[derive(Deserialize)]
 struct Row {
-    return_period_years: Exact,
-    occurrence_loss: Exact,
-    occurrence_low: Exact,
-    occurrence_high: Option<Exact>,
-    occurrence_exact: Exact,
-    aggregate_loss: Exact,
-    aggregate_low: Exact,
-    aggregate_high: Option<Exact>,
+    return_period_years: f64,
+    occurrence_loss: f64,
+    occurrence_low: f64,
+    occurrence_high: Option<f64>,
+    occurrence_exact: f64,
+    aggregate_loss: f64,
+    aggregate_low: f64,
+    aggregate_high: Option<f64>,
 }
 
 pub(super) fn look(desk: &Desk<'_>, params: &CatastropheParams) -> Result<Look, ComputeError> {
@@ -93,42 +93,38 @@ impl Document {
             storms,
             storms_in_reach,
             years,
-            annual_rate: annual_rate.0,
+            annual_rate,
             points,
             classes,
-            value: value.0,
-            bounds: bounds.map(|bound| bound.0),
+            value,
+            bounds,
             event_cost: 0,
         };
         let period = |row: &Row| ReturnPeriod {
-            years: row.return_period_years.0,
+            years: row.return_period_years,
             occurrence: Bounded {
-                loss: row.occurrence_loss.0,
-                low: row.occurrence_low.0,
-                high: row.occurrence_high.map(|high| high.0),
+                loss: row.occurrence_loss,
+                low: row.occurrence_low,
+                high: row.occurrence_high,
             },
-            occurrence_exact: row.occurrence_exact.0,
-            aggregate: Bounded {
-                loss: row.aggregate_loss.0,
-                low: row.aggregate_low.0,
-                high: row.aggregate_high.map(|high| high.0),
-            },
+            occurrence_exact: row.occurrence_exact,
+            aggregate: Bounded { loss: row.aggregate_loss, low: row.aggregate_low, high: row.aggregate_high },
         };
         let summary = Summary {
             events: self.events,
             events_with_loss: self.events_with_loss,
-            average_annual_loss: self.average_annual_loss.0,
-            standard_deviation: self.standard_deviation.0,
-            average_annual_ground_up: self.average_annual_ground_up.0,
+            average_annual_loss: self.average_annual_loss,
+            standard_deviation: self.standard_deviation,
+            average_annual_ground_up: self.average_annual_ground_up,
             years: self.years,
-            simulated_average: self.simulated_average.0,
-            simulated_standard_error: self.simulated_standard_error.0,
+            simulated_average: self.simulated_average,
+            simulated_standard_error: self.simulated_standard_error,
             largest: self.largest.map(|Event { storm, name, sample, loss, wind_ms }| Largest {
                 storm,
                 name,
                 sample,
-                loss: loss.0,
-                wind_ms: wind_ms.0,
+                loss,
+                wind_ms,
             }),
             return_periods: self.return_periods.iter().map(period).collect(),
         };

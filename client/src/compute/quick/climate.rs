@@ -9,23 +9,23 @@ use tessera_protocol::spec::{ClimateParams, ScalingName};
 use tessera_protocol::staged::Task;
 
 use super::super::ComputeError;
-use super::staged::{Desk, Exact, stopped};
+use super::staged::{Desk, stopped};
 
 /// Of a field that no survey passes.
 const SURVEY: &str = "survey of the field";
 
 #[derive(Deserialize)]
 struct Document {
-    total_variance: Exact,
+    total_variance: f64,
     modes: Vec<Mode>,
-    orthonormality_error: Exact,
+    orthonormality_error: f64,
 }
 
 #[derive(Deserialize)]
 struct Mode {
-    eigenvalue: Exact,
-    variance_fraction: Exact,
-    north_error: Exact,
+    eigenvalue: f64,
+    variance_fraction: f64,
+    north_error: f64,
     near_degenerate: bool,
 }
 
@@ -45,14 +45,14 @@ pub(super) fn look(desk: &Desk<'_>, params: &ClimateParams) -> Result<Look, Comp
             return Ok(look);
         }
     };
-    let numbers = |of: fn(&Mode) -> Exact| document.modes.iter().map(|mode| of(mode).0).collect();
+    let numbers = |of: fn(&Mode) -> f64| document.modes.iter().map(|mode| of(mode)).collect();
     let stated = Stated {
-        total_variance: document.total_variance.0,
+        total_variance: document.total_variance,
         eigenvalues: numbers(|mode| mode.eigenvalue),
         variance_fractions: numbers(|mode| mode.variance_fraction),
         north_errors: numbers(|mode| mode.north_error),
         near_degenerate: document.modes.iter().map(|mode| mode.near_degenerate).collect(),
-        orthonormality_error: document.orthonormality_error.0,
+        orthonormality_error: document.orthonormality_error,
     };
     let scaling = |name: &ScalingName| match name {
         ScalingName::Unscaled => Scaling::Unscaled,

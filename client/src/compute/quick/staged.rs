@@ -6,9 +6,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 
 use bytes::Bytes;
-use serde::de::Error;
-use serde::{Deserialize, Deserializer};
-use serde_json::value::RawValue;
+use serde::Deserialize;
 use tessera_kernels::isa::Isa;
 use tessera_kernels::look::{Chooser, Look};
 use tessera_kernels::staged;
@@ -61,17 +59,6 @@ pub(super) struct Desk<'a> {
     pub(super) isa: Isa,
     pub(super) chooser: Chooser,
     pub(super) cancelled: &'a dyn Fn() -> bool,
-}
-
-/// A number of a document to its last bit: `serde_json` alone is off by one bit in a tenth of all doubles.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Exact(pub(super) f64);
-
-impl<'de> Deserialize<'de> for Exact {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Exact, D::Error> {
-        let text = <&RawValue>::deserialize(deserializer)?.get();
-        text.parse().map(Exact).map_err(|_| D::Error::custom(format!("{text} is no number")))
-    }
 }
 
 #[derive(Deserialize)]
