@@ -45,7 +45,7 @@ pub(super) fn look(desk: &Desk<'_>, params: &ClimateParams) -> Result<Look, Comp
             return Ok(look);
         }
     };
-    let numbers = |of: fn(&Mode) -> f64| document.modes.iter().map(|mode| of(mode)).collect();
+    let numbers = |of: fn(&Mode) -> f64| document.modes.iter().map(of).collect();
     let stated = Stated {
         total_variance: document.total_variance,
         eigenvalues: numbers(|mode| mode.eigenvalue),
