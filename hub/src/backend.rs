@@ -368,6 +368,7 @@ impl Backend for Hub {
                 shard_size: plan.shard_size(),
                 shards: plan.shards(),
                 cost: plan.cost_max(&manifest).unwrap_or(plan.cost()),
+                stage: plan.stage().map(str::to_owned),
             })
         })
     }

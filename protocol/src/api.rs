@@ -152,6 +152,9 @@ pub struct PlanQuote {
     pub shards: u64,
     /// What it costs, checks not counted.
     pub cost: ComputeUnits,
+    /// Of a job that goes through stages, the first: shards and cost are its own, since it decides those of the rest.
+    #[serde(default)]
+    pub stage: Option<String>,
 }
 
 /// Where an agent stands.

@@ -121,13 +121,20 @@ fn checks(view: &JobView) -> String {
 
 /// What a job would take, and whether a hub would refuse it for costing more than its `cost_cap`.
 pub fn quote(quote: &PlanQuote, cost_cap: Option<u64>) -> String {
-    let mut text = facts(&[
-        ("manifest", quote.manifest_digest.to_string()),
-        ("plan", quote.plan_digest.to_string()),
-        ("paths", grouped(quote.paths)),
-        ("shards", format!("{} of {} paths", grouped(quote.shards), grouped(quote.shard_size))),
-        ("cost", format!("{} compute units, checks not counted", grouped(quote.cost.0))),
-    ]);
+    let digests =
+        [("manifest", quote.manifest_digest.to_string()), ("plan", quote.plan_digest.to_string())];
+    let cost = format!("{} compute units, checks not counted", grouped(quote.cost.0));
+    let size = match &quote.stage {
+        Some(stage) => vec![
+            ("stage", format!("{stage}, the first; it decides shards and cost of the rest")),
+            ("shards", grouped(quote.shards)),
+        ],
+        None => vec![
+            ("paths", grouped(quote.paths)),
+            ("shards", format!("{} of {} paths", grouped(quote.shards), grouped(quote.shard_size))),
+        ],
+    };
+    let mut text = facts(&[&digests[..], &size, &[("cost", cost)]].concat());
     if let Some(cap) = cost_cap.filter(|cap| quote.cost.0 > *cap) {
         text += &format!("over limits.cost_cap = {}: submit would refuse it\n", grouped(cap));
     }

@@ -152,6 +152,8 @@ fn jobs_and_agents_are_tables_and_one_job_is_a_page() {
     ).unwrap();
     matches_golden("quote.txt", &quote(&plan, None));
     assert_eq!(quote(&plan, Some(96_000_000)), quote(&plan, None), "at the cap is not over it");
+    let staged = quote(&PlanQuote { stage: Some("survey".to_owned()), shards: 1, ..plan.clone() }, None);
+    assert!(staged.contains("survey, the first; it decides shards and cost of the rest"), "{staged}");
     let over = quote(&plan, Some(10));
     assert!(over.ends_with("over limits.cost_cap = 10: submit would refuse it\n"), "{over}");
 }

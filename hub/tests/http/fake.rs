@@ -248,6 +248,7 @@ impl Backend for Fake {
                 shard_size: 1_000,
                 shards: spec.params.paths().div_ceil(1_000),
                 cost: ComputeUnits(spec.params.paths()),
+                stage: None,
             })
         })
     }
