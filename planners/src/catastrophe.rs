@@ -8,8 +8,8 @@ use alloc::vec::Vec;
 use serde::Serialize;
 use tessera_protocol::canonical;
 use tessera_protocol::catastrophe::{
-    DecayOf, FileName, Finish, FinishHead, Model, Perturbation, ReturnPeriod, Summary, Survey, SurveyHead,
-    Task, Tracks, Vulnerability, Wind,
+    DecayOf, FileName, Finish, FinishHead, Model, Perturbation, Summary, Survey, SurveyHead, Task, Tracks,
+    Vulnerability, Wind,
 };
 use tessera_protocol::id::Digest;
 use tessera_protocol::limits;
@@ -137,40 +137,11 @@ struct CatastropheResult<'a> {
     inputs: &'a Survey,
     #[serde(flatten)]
     summary: &'a Summary,
-    return_periods: Vec<Row>,
     outputs: Vec<Output>,
-}
-
-/// A return period as `return_periods.csv` has it, so that both are tables of the same columns.
-#[derive(Serialize)]
-struct Row {
-    return_period_years: f64,
-    occurrence_loss: f64,
-    occurrence_low: f64,
-    occurrence_high: Option<f64>,
-    occurrence_exact: f64,
-    aggregate_loss: f64,
-    aggregate_low: f64,
-    aggregate_high: Option<f64>,
-}
-
-fn row(period: &ReturnPeriod) -> Row {
-    Row {
-        return_period_years: period.years,
-        occurrence_loss: period.occurrence.loss,
-        occurrence_low: period.occurrence.low,
-        occurrence_high: period.occurrence.high,
-        occurrence_exact: period.occurrence_exact,
-        aggregate_loss: period.aggregate.loss,
-        aggregate_low: period.aggregate.low,
-        aggregate_high: period.aggregate.high,
-    }
 }
 
 fn result(survey: &Survey, summary: &Summary, product: &ProductRef) -> Result<Step, StageError> {
     let outputs = OUTPUTS.iter().filter_map(|(name, media_type)| product.output(name, media_type)).collect();
-    let return_periods = summary.return_periods.iter().map(row).collect();
-    let result =
-        CatastropheResult { workload: "catastrophe", inputs: survey, summary, return_periods, outputs };
+    let result = CatastropheResult { workload: "catastrophe", inputs: survey, summary, outputs };
     canonical::to_vec(&result).map(Step::Finished).map_err(|_| StageError::Head { stage: 2 })
 }

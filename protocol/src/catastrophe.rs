@@ -366,7 +366,7 @@ pub enum SurveyHead {
 }
 
 /// What is in a job's inputs.
-#[derive(Archive, Serialize, Deserialize, serde::Serialize, Clone, Debug, PartialEq)]
+#[derive(Archive, Serialize, Deserialize, serde::Serialize, serde::Deserialize, Clone, Debug, PartialEq)]
 pub struct Survey {
     /// Storms taken.
     pub storms: u32,
@@ -399,7 +399,7 @@ pub enum FinishHead {
 }
 
 /// What a job found.
-#[derive(Archive, Serialize, Deserialize, serde::Serialize, Clone, Debug, PartialEq)]
+#[derive(Archive, Serialize, Deserialize, serde::Serialize, serde::Deserialize, Clone, Debug, PartialEq)]
 pub struct Summary {
     /// Storms times samples.
     pub events: u64,
@@ -419,13 +419,12 @@ pub struct Summary {
     pub simulated_standard_error: f64,
     /// The largest event; nothing where none has a loss.
     pub largest: Option<Largest>,
-    /// In the order of the job's list. The result document has them as rows of a table.
-    #[serde(skip)]
+    /// In the order of the job's list.
     pub return_periods: Vec<ReturnPeriod>,
 }
 
 /// The event with the largest loss, the first of equals.
-#[derive(Archive, Serialize, Deserialize, serde::Serialize, Clone, Debug, PartialEq)]
+#[derive(Archive, Serialize, Deserialize, serde::Serialize, serde::Deserialize, Clone, Debug, PartialEq)]
 pub struct Largest {
     /// Id in the file of tracks.
     pub storm: String,
@@ -439,8 +438,10 @@ pub struct Largest {
     pub wind_ms: f64,
 }
 
-/// Losses that are exceeded once in so many years, in the mean.
-#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+/// Losses that are exceeded once in so many years, in the mean. In a result document it is a row of
+/// `return_periods.csv`.
+#[derive(Archive, Serialize, Deserialize, serde::Serialize, serde::Deserialize, Clone, Debug, PartialEq)]
+#[serde(from = "ReturnPeriodRow", into = "ReturnPeriodRow")]
 pub struct ReturnPeriod {
     /// *Units*: years.
     pub years: f64,
@@ -461,6 +462,46 @@ pub struct Bounded {
     pub low: f64,
     /// Upper bound; nothing where too few years were drawn for one.
     pub high: Option<f64>,
+}
+
+/// The columns of `return_periods.csv`.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct ReturnPeriodRow {
+    return_period_years: f64,
+    occurrence_loss: f64,
+    occurrence_low: f64,
+    occurrence_high: Option<f64>,
+    occurrence_exact: f64,
+    aggregate_loss: f64,
+    aggregate_low: f64,
+    aggregate_high: Option<f64>,
+}
+
+impl From<ReturnPeriod> for ReturnPeriodRow {
+    fn from(period: ReturnPeriod) -> ReturnPeriodRow {
+        ReturnPeriodRow {
+            return_period_years: period.years,
+            occurrence_loss: period.occurrence.loss,
+            occurrence_low: period.occurrence.low,
+            occurrence_high: period.occurrence.high,
+            occurrence_exact: period.occurrence_exact,
+            aggregate_loss: period.aggregate.loss,
+            aggregate_low: period.aggregate.low,
+            aggregate_high: period.aggregate.high,
+        }
+    }
+}
+
+impl From<ReturnPeriodRow> for ReturnPeriod {
+    fn from(row: ReturnPeriodRow) -> ReturnPeriod {
+        let bounded = |loss, low, high| Bounded { loss, low, high };
+        ReturnPeriod {
+            years: row.return_period_years,
+            occurrence: bounded(row.occurrence_loss, row.occurrence_low, row.occurrence_high),
+            occurrence_exact: row.occurrence_exact,
+            aggregate: bounded(row.aggregate_loss, row.aggregate_low, row.aggregate_high),
+        }
+    }
 }
 
 macro_rules! head {

@@ -121,8 +121,7 @@ fn checks(view: &JobView) -> String {
 
 /// What a job would take, and whether a hub would refuse it for costing more than its `cost_cap`.
 pub fn quote(quote: &PlanQuote, cost_cap: Option<u64>) -> String {
-    let digests =
-        [("manifest", quote.manifest_digest.to_string()), ("plan", quote.plan_digest.to_string())];
+    let digests = [("manifest", quote.manifest_digest.to_string()), ("plan", quote.plan_digest.to_string())];
     let cost = format!("{} compute units, checks not counted", grouped(quote.cost.0));
     let size = match &quote.stage {
         Some(stage) => vec![
