@@ -281,16 +281,26 @@ struct Around<'a> {
 
 impl Around<'_> {
     /// A video whose file names no encoder gets one.
-    fn choose_encoder(&self, value: &mut Value) {
+    fn choose_encoder(&self, value: &mut Value) -> Result<(), SpecError> {
         if value.get("workload").is_none_or(|workload| workload != "video") {
-            return;
+            return Ok(());
         }
         let opus = value.pointer("/params/audio/codec").is_some_and(|codec| codec == "opus");
         let params = value.get_mut("params").and_then(Value::as_object_mut);
-        let Some(params) = params.filter(|params| !params.contains_key("encoder")) else { return };
-        if let Some(encoder) = (self.encoder)(opus) {
-            params.insert("encoder".to_owned(), encoder.into());
-        }
+        let Some(params) = params.filter(|params| !params.contains_key("encoder")) else { return Ok(()) };
+        let Some(encoder) = (self.encoder)(opus) else {
+            let allowed = "no FFmpeg was found, on this machine for `tessera run`, among the connected agents for a hub: \
+                           install it or connect an agent that has it, or name a build here";
+            return Err(SpecError {
+                fields: vec![FieldError {
+                    field: "params.encoder".to_owned(),
+                    value: String::new(),
+                    allowed: allowed.to_owned(),
+                }],
+            });
+        };
+        params.insert("encoder".to_owned(), encoder.into());
+        Ok(())
     }
 }
 
@@ -321,7 +331,7 @@ impl Source<'_> {
         };
         let files = match self.around {
             Some(around) => {
-                around.choose_encoder(&mut value);
+                around.choose_encoder(&mut value).map_err(|error| self.fields(error))?;
                 let folder = around.folder;
                 let refused = |findings| self.fields(SpecError { fields: findings });
                 let mut files = files::fill(&mut value, folder).map_err(refused)?;

@@ -380,8 +380,17 @@ where
     serde_path_to_error::deserialize(deserializer).map_err(|error| {
         let path = error.path().to_string();
         let field = if path == "." { "(document)" } else { path.as_str() };
-        one_error(field, &format!("{}", error.inner()))
+        one_error(field, &in_words(&error.inner().to_string()))
     })
+}
+
+/// The parser's message with what people call a type.
+fn in_words(message: &str) -> String {
+    ["u64", "u32", "u16", "u8"]
+        .iter()
+        .fold(message.replace("expected f64", "expected a number"), |said, name| {
+            said.replace(&format!("expected {name}"), "expected a whole number from 0 on")
+        })
 }
 
 fn one_error(field: &str, allowed: &str) -> SpecError {

@@ -115,6 +115,7 @@ impl Failure {
             Failure::QuickLookFailed { .. } | Failure::LookFailed { .. } => 1,
             Failure::Spec(_) | Failure::ShardSize | Failure::Config(_) | Failure::Url(_) => 2,
             Failure::Hub(HubError::NotSendable { .. } | HubError::InputUnreadable { .. }) => 2,
+            Failure::Hub(HubError::Refused(problem)) if problem.code == "job_failed" => 1,
             Failure::Hub(HubError::Refused(problem)) if is_about_input(problem.status) => 2,
             Failure::Hub(_) | Failure::Local(_) | Failure::Random(_) | Failure::System(_) => 3,
             Failure::StoppedWatching { .. } | Failure::StoppedRun { .. } => 130,

@@ -43,8 +43,15 @@ pub(super) fn run(
     started: &SyncSender<Result<Hub, LocalError>>,
     on_notice: impl FnMut(Notice),
 ) {
-    let mut fleet =
-        Fleet { plan, flags, on_notice, hub: None, tokens: BTreeMap::new(), children: BTreeMap::new() };
+    let mut fleet = Fleet {
+        plan,
+        flags,
+        on_notice,
+        hub: None,
+        api: None,
+        tokens: BTreeMap::new(),
+        children: BTreeMap::new(),
+    };
     // The owner waits for this one message; when it has gone, its stop flag is what counts.
     match fleet.start() {
         Ok(hub) => {
@@ -68,6 +75,8 @@ struct Fleet<'a, F: FnMut(Notice)> {
     on_notice: F,
     /// What the hub said when it was first ready: a restart takes the same ports.
     hub: Option<Ready>,
+    /// Where that hub answers.
+    api: Option<Hub>,
     /// The enrolment token of each agent, by its number.
     tokens: BTreeMap<u16, String>,
     children: BTreeMap<Member, Running>,
@@ -91,6 +100,7 @@ impl<F: FnMut(Notice)> Fleet<'_, F> {
         let key = self.key(ready.api_key.as_deref())?;
         let hub = Hub::new(&format!("http://{}", ready.http), Some(&key))
             .map_err(|source| LocalError::BadAddress { source })?;
+        self.api = Some(hub.clone());
         for number in 1..=self.plan.agents {
             let token = match number {
                 1 => ready.agent_token.clone(),
@@ -135,7 +145,10 @@ impl<F: FnMut(Notice)> Fleet<'_, F> {
             self.pause(RESTART_PAUSE * (restarts - 1));
             let child = match member {
                 Member::Hub => self.spawn_hub(),
-                Member::Agent(number) => self.spawn_agent(number),
+                Member::Agent(number) => {
+                    self.renew_token(number);
+                    self.spawn_agent(number)
+                }
             };
             match child {
                 Ok(child) => return self.note_started(member, child, restarts),
@@ -231,6 +244,14 @@ impl<F: FnMut(Notice)> Fleet<'_, F> {
             status = hub.try_wait().unwrap_or_default();
         }
         Err(LocalError::Silent { log: process::log_tail(&self.log_of(Member::Hub)) })
+    }
+
+    /// A hub that was killed before an agent enrolled does not know that agent's token any more.
+    fn renew_token(&mut self, number: u16) {
+        // Where the hub does not answer, the old one may still do, or the next start finds it back.
+        if let Some(Ok(issued)) = self.api.as_ref().map(Hub::issue_agent_token) {
+            self.tokens.insert(number, issued.token);
+        }
     }
 
     fn spawn_agent(&mut self, number: u16) -> Result<Child, LocalError> {

@@ -111,7 +111,7 @@ fn a_wrong_field_is_named_with_its_line_its_value_and_what_is_allowed() {
         (PI.replace("name = \"pi\"\n", ""), "job.toml: (document): missing field `name`"),
         (
             PI.replace("1_000", "1e3"),
-            "job.toml line 7, column 1: params.paths: invalid type: floating point `1000.0`, expected u64",
+            "job.toml line 7, column 1: params.paths: invalid type: floating point `1000.0`, expected a whole number from 0 on",
         ),
         (
             PI.replace("= 7", "= 99999999999999999999"),
@@ -172,7 +172,7 @@ fn a_wrong_json_file_is_shown_where_it_breaks() {
         "{\"name\": \"pi\", \"workload\": \"monte_carlo\",\n \"params\": {\"model\": \"pi\", \"paths\": -1}}";
     assert_eq!(
         json(text),
-        "job.json: params.paths: invalid value: integer `-1`, expected u64 at line 2 column 38"
+        "job.json: params.paths: invalid value: integer `-1`, expected a whole number from 0 on at line 2 column 38"
     );
 }
 

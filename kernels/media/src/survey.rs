@@ -57,7 +57,10 @@ fn survey(room: &Room<'_>, task: &SurveyTask) -> Result<(Survey, Timeline), Trou
                 "its format is none that is read: convert it to MP4, Matroska, MPEG-TS, AVI, MXF or Ogg",
             );
         }
-        Err(ended) => return wrong(format!("it cannot be read as a video: {}", ended.said)),
+        Err(ended) => {
+            let said = ended.said.replace(&format!("{SOURCE}: "), "");
+            return wrong(format!("it cannot be read as a video: {said}"));
+        }
     };
     let video = choose_video(&description)?;
     let spans = spans(room, &description)?;

@@ -159,7 +159,7 @@ impl Job<'_> {
                 row.event, row.storm, row.sample, row.rate
             ),
             (None, Some(row)) => format!("event {} after a later one", row.event),
-            (None, None) => format!("{stated} events, {} of them with a loss", rows.len()),
+            (None, None) => format!("{stated} events, {} of them hit the portfolio", rows.len()),
         };
         let holds = wrong.is_none() && unordered.is_none() && stated == storms * samples;
         let expected = format!(

@@ -189,7 +189,7 @@ mod tests {
             ("seed = 9007199254740992: must be from 0 to 9007199254740991", &|job| {
                 job["seed"] = json!(1u64 << 53)
             }),
-            ("params.paths: invalid value: integer `-5`, expected u64", &|job| {
+            ("params.paths: invalid value: integer `-5`, expected a whole number from 0 on", &|job| {
                 job["params"]["paths"] = json!(-5)
             }),
             ("params.book[0].kind: unknown variant `swap`", &|job| {

@@ -21,7 +21,7 @@ use tessera_protocol::id::Digest;
 use tessera_protocol::monte_carlo::Task;
 use tessera_protocol::spec::Manifest;
 
-use programs::{Agent, Hub, examples, kill_one, run, until};
+use programs::{Agent, Hub, Run, examples, kill_one, run, until};
 
 /// The example book over other paths, as a job file of its own.
 fn book(folder: &TempDir, paths: u64, verify: &str) -> PathBuf {
@@ -69,6 +69,16 @@ fn the_book_has_one_digest_for_any_agents_lanes_and_shard_size() {
         let checked = job["checks"].as_u64().unwrap() + job["checks_skipped"].as_u64().unwrap();
         assert_eq!(checked, job["shards"].as_u64().unwrap().div_ceil(20), "{job}");
     }
+}
+
+#[test]
+fn a_hub_that_is_killed_before_its_agent_has_enrolled_gives_it_a_token_again() {
+    let folder = TempDir::new().unwrap();
+    let job = book(&folder, 100_000, "standard");
+    let expected = reference(&job);
+    let run = Run::start(&job, &["--agents", "1"]);
+    kill_one(&run.children, "hub");
+    assert_eq!(run.finish()["digest"], expected.as_str());
 }
 
 #[test]

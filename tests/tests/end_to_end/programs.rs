@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -199,49 +199,75 @@ pub(crate) fn json_of(output: &Output) -> Value {
 
 /// `tessera run … --json`, with a chance to do something to its children once a part of the job is done.
 pub(crate) fn run(job: &Path, args: &[&str], halfway: Option<&dyn Fn(&[(String, u32)])>) -> Value {
-    let mut child = Command::new(program("tessera"))
-        .arg("run")
-        .arg(job)
-        .args(args)
-        .arg("--json")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("tessera starts");
-    let mut errors = BufReader::new(child.stderr.take().expect("piped"));
-    let mut said = String::new();
-    let children = loop {
-        let mut line = String::new();
-        let read = errors.read_line(&mut line).expect("readable");
-        assert!(read > 0, "tessera ended without naming its children: {said}");
-        said += &line;
-        if let Some(list) = line.strip_prefix("process ids: ") {
-            let pair = |item: &str| -> Option<(String, u32)> {
-                let (name, pid) = item.trim().rsplit_once(' ')?;
-                Some((name.to_owned(), pid.parse().ok()?))
-            };
-            break list.split(',').filter_map(pair).collect::<Vec<_>>();
-        }
-    };
+    let mut run = Run::start(job, args);
     if let Some(act) = halfway {
-        let begun = |line: &str| line.contains(" shards") && !line.starts_with("0 of");
-        while !said.lines().any(begun) {
-            let mut line = String::new();
-            let read = errors.read_line(&mut line).expect("readable");
-            assert!(read > 0, "tessera ended without showing progress: {said}");
-            said += &line;
-        }
-        act(&children);
+        run.make_progress();
+        act(&run.children);
     }
-    // Somebody must read on, or a full pipe stops the program.
-    let reader = std::thread::spawn(move || {
-        let mut rest = String::new();
-        let _ = errors.read_to_string(&mut rest);
-        rest
-    });
-    let output = child.wait_with_output().expect("it was our child");
-    let rest = reader.join().expect("reading does not panic");
-    assert!(output.status.success(), "exit {:?}\n{said}{rest}", output.status.code());
-    serde_json::from_slice(&output.stdout).expect("one JSON document")
+    run.finish()
+}
+
+/// A `tessera run` whose children were just started.
+pub(crate) struct Run {
+    child: Child,
+    errors: BufReader<ChildStderr>,
+    said: String,
+    /// Names and process ids.
+    pub(crate) children: Vec<(String, u32)>,
+}
+
+impl Run {
+    pub(crate) fn start(job: &Path, args: &[&str]) -> Run {
+        let mut child = Command::new(program("tessera"))
+            .arg("run")
+            .arg(job)
+            .args(args)
+            .arg("--json")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("tessera starts");
+        let errors = BufReader::new(child.stderr.take().expect("piped"));
+        let mut run = Run { child, errors, said: String::new(), children: Vec::new() };
+        let list = run.next_line(|line| line.starts_with("process ids: "));
+        let pair = |item: &str| -> Option<(String, u32)> {
+            let (name, pid) = item.trim().rsplit_once(' ')?;
+            Some((name.to_owned(), pid.parse().ok()?))
+        };
+        run.children = list["process ids: ".len()..].split(',').filter_map(pair).collect();
+        run
+    }
+
+    fn make_progress(&mut self) {
+        self.next_line(|line| line.contains(" shards") && !line.starts_with("0 of"));
+    }
+
+    /// Reads on to such a line.
+    fn next_line(&mut self, is: impl Fn(&str) -> bool) -> String {
+        loop {
+            let mut line = String::new();
+            let read = self.errors.read_line(&mut line).expect("readable");
+            assert!(read > 0, "tessera ended early: {}", self.said);
+            self.said += &line;
+            if is(&line) {
+                return line;
+            }
+        }
+    }
+
+    /// The document with which it ends.
+    pub(crate) fn finish(self) -> Value {
+        let Run { child, mut errors, said, .. } = self;
+        // Somebody must read on, or a full pipe stops the program.
+        let reader = std::thread::spawn(move || {
+            let mut rest = String::new();
+            let _ = errors.read_to_string(&mut rest);
+            rest
+        });
+        let output = child.wait_with_output().expect("it was our child");
+        let rest = reader.join().expect("reading does not panic");
+        assert!(output.status.success(), "exit {:?}\n{said}{rest}", output.status.code());
+        serde_json::from_slice(&output.stdout).expect("one JSON document")
+    }
 }
