@@ -345,7 +345,10 @@ fn a_look_from_the_command_line_lists_its_checks_and_ends_with_one_where_one_fai
     assert_eq!(honest.status.code(), Some(0), "{}", text(&honest.stderr));
     let shown = text(&honest.stdout);
     assert!(shown.contains(" holds in every check\n") && !shown.contains("FAILS"), "{shown}");
-    assert!(shown.contains("  holds     event-loss table: 500 events, 495 of them with a loss\n"), "{shown}");
+    assert!(
+        shown.contains("  holds     event-loss table: 500 events, 495 of them hit the portfolio\n"),
+        "{shown}"
+    );
     let average = job.number("average_annual_loss");
     job.set("average_annual_loss", average * 0.9);
     let lie = hub::replay(job.clone(), &[]);
