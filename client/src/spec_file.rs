@@ -291,13 +291,7 @@ impl Around<'_> {
         let Some(encoder) = (self.encoder)(opus) else {
             let allowed = "no FFmpeg was found, on this machine for `tessera run`, among the connected agents for a hub: \
                            install it or connect an agent that has it, or name a build here";
-            return Err(SpecError {
-                fields: vec![FieldError {
-                    field: "params.encoder".to_owned(),
-                    value: String::new(),
-                    allowed: allowed.to_owned(),
-                }],
-            });
+            return Err(SpecError::of("params.encoder", allowed));
         };
         params.insert("encoder".to_owned(), encoder.into());
         Ok(())

@@ -132,7 +132,7 @@ impl Hub {
                 Err(SubmitError::CostCapExceeded { cost: ComputeUnits(cost), cap: ComputeUnits(cap) })
             }
             Answer::Refused(error @ admission::AdmissionError::TooLarge) => {
-                Err(SubmitError::NotPlannable(wrong_field("params.book", &error)))
+                Err(SubmitError::NotPlannable(SpecError::of("params.book", error)))
             }
             Answer::StoreFailing => Err(SubmitError::Outage(Outage::StoreFailing)),
             Answer::Stopping => Err(SubmitError::Outage(Outage::Draining)),
@@ -612,15 +612,10 @@ pub fn unix_ms() -> u64 {
 /// Plans on a thread where a large book stops nobody.
 async fn planned(manifest: Manifest, first: u64) -> Result<(Manifest, Result<Plan, SpecError>), Outage> {
     let plan = move || {
-        let plan = Plan::new(&manifest, first).map_err(|error| wrong_field("params.paths", &error));
+        let plan = Plan::new(&manifest, first).map_err(|error| SpecError::of("params.paths", error));
         (manifest, plan)
     };
     tokio::task::spawn_blocking(plan).await.map_err(|_| Outage::Unavailable)
-}
-
-fn wrong_field(field: &str, error: &dyn std::fmt::Display) -> SpecError {
-    let (field, allowed) = (field.to_owned(), error.to_string());
-    SpecError { fields: vec![FieldError { field, value: String::new(), allowed }] }
 }
 
 fn cancelled(view: Arc<JobView>) -> Result<Arc<JobView>, CancelError> {

@@ -150,9 +150,13 @@ mod tests {
         let (reader, threads) = Reader::start(Arc::new(Memory::default())).unwrap();
         let (finish, wait) = channel::<()>();
         let (say, heard) = channel();
-        let long = Read::new(Length::Whole, move |_| wait.recv().unwrap());
-        let (behind, piece) = (say.clone(), say);
+        let (long, behind, piece) = (say.clone(), say.clone(), say);
+        let long = Read::new(Length::Whole, move |_| {
+            long.send("long").unwrap();
+            wait.recv().unwrap();
+        });
         reader.offer(long).unwrap();
+        assert_eq!(heard.recv_timeout(Duration::from_secs(10)), Ok("long"));
         reader.offer(Read::new(Length::Whole, move |_| behind.send("behind").unwrap())).unwrap();
         reader.offer(Read::new(Length::Piece, move |_| piece.send("piece").unwrap())).unwrap();
         assert_eq!(heard.recv_timeout(Duration::from_secs(10)), Ok("piece"));

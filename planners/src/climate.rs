@@ -15,7 +15,7 @@ use tessera_protocol::climate::{
 use tessera_protocol::id::Digest;
 use tessera_protocol::limits;
 use tessera_protocol::product::ProductRef;
-use tessera_protocol::spec::{ClimateParams, FileFormat, Input, JobSpec, ScalingName, WeightsSpec};
+use tessera_protocol::spec::{ClimateParams, FileFormat, Input, JobSpec, WeightsSpec};
 
 use crate::staged::{Stage, StageError, Step};
 
@@ -219,7 +219,7 @@ impl<'a> Progress<'a> {
             )));
         }
         reconstruct.sort_unstable();
-        let mut scalings: Vec<Scaling> = params.scalings.iter().map(|name| scaling(*name)).collect();
+        let mut scalings: Vec<Scaling> = params.scalings.iter().copied().map(Scaling::from).collect();
         scalings.sort_unstable();
         Ok(FinishTask {
             survey: self.product(SURVEY)?,
@@ -342,14 +342,6 @@ fn is_decomposition(eigen: &Eigen, modes_max: u64) -> bool {
 
 fn source(product: &ProductRef) -> Source {
     Source { blake3: product.blake3.0, bytes: product.bytes }
-}
-
-fn scaling(name: ScalingName) -> Scaling {
-    match name {
-        ScalingName::Unscaled => Scaling::Unscaled,
-        ScalingName::Divided => Scaling::Divided,
-        ScalingName::Multiplied => Scaling::Multiplied,
-    }
 }
 
 /// Small matrices are cut so that several agents can share them.

@@ -27,6 +27,7 @@ use core::fmt;
 use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::limits;
+use crate::spec::ScalingName;
 
 mod slab;
 
@@ -237,6 +238,16 @@ pub enum Scaling {
     Divided,
     /// Multiplied by it.
     Multiplied,
+}
+
+impl From<ScalingName> for Scaling {
+    fn from(name: ScalingName) -> Scaling {
+        match name {
+            ScalingName::Unscaled => Scaling::Unscaled,
+            ScalingName::Divided => Scaling::Divided,
+            ScalingName::Multiplied => Scaling::Multiplied,
+        }
+    }
 }
 
 /// What a shard tells the planner.

@@ -242,6 +242,17 @@ pub struct SpecError {
 impl SpecError {
     /// So that a book with ten thousand wrong rows stays readable.
     pub const FIELDS_MAX: usize = 20;
+
+    /// One field that is missing, or is wrong whatever it holds.
+    pub fn of(field: &str, allowed: impl fmt::Display) -> SpecError {
+        SpecError {
+            fields: alloc::vec![FieldError {
+                field: field.to_owned(),
+                value: String::new(),
+                allowed: allowed.to_string(),
+            }],
+        }
+    }
 }
 
 impl fmt::Display for SpecError {
@@ -282,7 +293,7 @@ impl Manifest {
     /// A manifest read back from where it was stored after its check: today's limits may be other ones,
     /// and what was promised stays promised.
     pub fn recovered(spec: JobSpec) -> Result<Manifest, SpecError> {
-        let bytes = canonical::to_vec(&spec).map_err(|error| one_error("(document)", &error.to_string()))?;
+        let bytes = canonical::to_vec(&spec).map_err(|error| SpecError::of("(document)", error))?;
         Ok(Manifest { spec, digest: Digest::of(&bytes) })
     }
 
@@ -296,7 +307,7 @@ impl Manifest {
             }
             Params::Gemm(_) | Params::Syrk(_) | Params::Staged(_) => {
                 let allowed = "only Monte Carlo jobs have paths and can be extended";
-                return Err(one_error("params.paths", allowed));
+                return Err(SpecError::of("params.paths", allowed));
             }
         }
         spec.check()
@@ -313,34 +324,34 @@ impl JobSpec {
     /// Reads JSON, naming the field that is wrong.
     pub fn from_json(bytes: &[u8]) -> Result<JobSpec, SpecError> {
         let whole = |deserializer: &mut serde_json::Deserializer<serde_json::de::SliceRead<'_>>| {
-            deserializer.end().map_err(|error| one_error("(document)", &error.to_string()))
+            deserializer.end().map_err(|error| SpecError::of("(document)", error))
         };
         let begin = || serde_json::Deserializer::from_slice(bytes);
         let mut deserializer = begin();
-        let Named { workload } = named(&mut deserializer)?;
+        let Named { workload } = read(&mut deserializer)?;
         whole(&mut deserializer)?;
         match workload {
-            Workload::MonteCarlo => named(&mut begin()).map(|spec: JobSpec<_>| spec.with(Params::MonteCarlo)),
-            Workload::Gemm => named(&mut begin()).map(|spec: JobSpec<_>| spec.with(Params::Gemm)),
-            Workload::Syrk => named(&mut begin()).map(|spec: JobSpec<_>| spec.with(Params::Syrk)),
-            Workload::ClimatePca => named(&mut begin()).map(|spec: JobSpec<_>| spec.with(Params::climate)),
+            Workload::MonteCarlo => read(&mut begin()).map(|spec: JobSpec<_>| spec.with(Params::MonteCarlo)),
+            Workload::Gemm => read(&mut begin()).map(|spec: JobSpec<_>| spec.with(Params::Gemm)),
+            Workload::Syrk => read(&mut begin()).map(|spec: JobSpec<_>| spec.with(Params::Syrk)),
+            Workload::ClimatePca => read(&mut begin()).map(|spec: JobSpec<_>| spec.with(Params::climate)),
             Workload::Catastrophe => {
-                named(&mut begin()).map(|spec: JobSpec<_>| spec.with(Params::catastrophe))
+                read(&mut begin()).map(|spec: JobSpec<_>| spec.with(Params::catastrophe))
             }
-            Workload::Video => named(&mut begin()).map(|spec: JobSpec<_>| spec.with(Params::video)),
+            Workload::Video => read(&mut begin()).map(|spec: JobSpec<_>| spec.with(Params::video)),
         }
     }
 
     /// Reads a JSON value, naming the field that is wrong.
     pub fn from_value(value: &serde_json::Value) -> Result<JobSpec, SpecError> {
-        let Named { workload } = named(value)?;
+        let Named { workload } = read(value)?;
         match workload {
-            Workload::MonteCarlo => named(value).map(|spec: JobSpec<_>| spec.with(Params::MonteCarlo)),
-            Workload::Gemm => named(value).map(|spec: JobSpec<_>| spec.with(Params::Gemm)),
-            Workload::Syrk => named(value).map(|spec: JobSpec<_>| spec.with(Params::Syrk)),
-            Workload::ClimatePca => named(value).map(|spec: JobSpec<_>| spec.with(Params::climate)),
-            Workload::Catastrophe => named(value).map(|spec: JobSpec<_>| spec.with(Params::catastrophe)),
-            Workload::Video => named(value).map(|spec: JobSpec<_>| spec.with(Params::video)),
+            Workload::MonteCarlo => read(value).map(|spec: JobSpec<_>| spec.with(Params::MonteCarlo)),
+            Workload::Gemm => read(value).map(|spec: JobSpec<_>| spec.with(Params::Gemm)),
+            Workload::Syrk => read(value).map(|spec: JobSpec<_>| spec.with(Params::Syrk)),
+            Workload::ClimatePca => read(value).map(|spec: JobSpec<_>| spec.with(Params::climate)),
+            Workload::Catastrophe => read(value).map(|spec: JobSpec<_>| spec.with(Params::catastrophe)),
+            Workload::Video => read(value).map(|spec: JobSpec<_>| spec.with(Params::video)),
         }
     }
 
@@ -371,7 +382,8 @@ impl<P> JobSpec<P> {
 }
 
 /// Reads any serde document, naming the field that is wrong.
-fn named<'de, T, D>(deserializer: D) -> Result<T, SpecError>
+/// Reads a document, naming the field that is wrong.
+pub fn read<'de, T, D>(deserializer: D) -> Result<T, SpecError>
 where
     T: Deserialize<'de>,
     D: serde::Deserializer<'de>,
@@ -380,7 +392,7 @@ where
     serde_path_to_error::deserialize(deserializer).map_err(|error| {
         let path = error.path().to_string();
         let field = if path == "." { "(document)" } else { path.as_str() };
-        one_error(field, &in_words(&error.inner().to_string()))
+        SpecError::of(field, in_words(&error.inner().to_string()))
     })
 }
 
@@ -391,14 +403,4 @@ fn in_words(message: &str) -> String {
         .fold(message.replace("expected f64", "expected a number"), |said, name| {
             said.replace(&format!("expected {name}"), "expected a whole number from 0 on")
         })
-}
-
-fn one_error(field: &str, allowed: &str) -> SpecError {
-    SpecError {
-        fields: alloc::vec![FieldError {
-            field: field.to_owned(),
-            value: String::new(),
-            allowed: allowed.to_owned()
-        }],
-    }
 }

@@ -71,6 +71,16 @@ pub enum VideoCodec {
     Av1,
 }
 
+impl VideoCodec {
+    /// As FFmpeg, and the name of an output, have it.
+    pub fn word(self) -> &'static str {
+        match self {
+            VideoCodec::H264 => "h264",
+            VideoCodec::Av1 => "av1",
+        }
+    }
+}
+
 /// What the output is wrapped in.
 #[derive(
     Archive,
@@ -255,6 +265,17 @@ pub struct SubtitleTrack {
     pub stream: u32,
     /// Whether it is written as plain text (SubRip); else it is copied.
     pub to_text: bool,
+}
+
+impl SubtitleTrack {
+    /// How it is written, as FFmpeg names it.
+    pub fn codec<'a>(&self, container: Container, source: &'a SubtitleStream) -> &'a str {
+        match container {
+            Container::Mp4 => "mov_text",
+            Container::Mkv if self.to_text => "subrip",
+            Container::Mkv => &source.codec,
+        }
+    }
 }
 
 /// What to join.

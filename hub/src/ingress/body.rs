@@ -7,7 +7,7 @@ use axum::body::{Body, HttpBody};
 use axum::http::{HeaderMap, header};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use tessera_protocol::limits::BODY_BYTES_MAX;
-use tessera_protocol::spec::{FieldError, JobSpec, Manifest, SpecError};
+use tessera_protocol::spec::{self, JobSpec, Manifest};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 
@@ -113,13 +113,7 @@ pub(super) fn manifest(bytes: &[u8]) -> Result<Manifest, Refusal> {
 /// Reads any other document, naming the field that is wrong.
 pub(super) fn document<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
     check_syntax(bytes)?;
-    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
-        let path = error.path().to_string();
-        let field = if path == "." { "(document)".to_owned() } else { path };
-        let error = FieldError { field, value: String::new(), allowed: error.inner().to_string() };
-        Refusal::spec(SpecError { fields: vec![error] })
-    })
+    spec::read(&mut serde_json::Deserializer::from_slice(bytes)).map_err(Refusal::spec)
 }
 
 /// Tells a document that is not JSON from one whose fields are wrong.

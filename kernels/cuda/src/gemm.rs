@@ -13,7 +13,7 @@ use crate::backend::{Argument, Backend, Launch, Program, Scope, Stream};
 use crate::error::CudaError;
 
 /// `f32` or `f64`, and what differs between them on a device.
-pub trait DeviceElement: Element + Default {
+pub trait DeviceElement: Element {
     /// Rows and columns of a block's tile, as in `cu/gemm.cu`.
     const EDGE: usize;
     /// Computes accumulators.

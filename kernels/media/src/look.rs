@@ -8,9 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use tessera_kernels::look::{Chooser, Look};
-use tessera_protocol::video::{
-    AudioCodec, Container, EncodeTask, EncodedUnit, Finding, Survey, Task, Timeline, Unit, VideoCodec,
-};
+use tessera_protocol::video::{AudioCodec, EncodeTask, EncodedUnit, Finding, Survey, Task, Timeline, Unit};
 
 use crate::decode::{HASH_BYTES, frame_hashes};
 use crate::finish::{OUTPUT, expected};
@@ -204,11 +202,7 @@ impl Watch<'_> {
             }
             _ => stream.codec_name.clone(),
         });
-        let codec = match recipe.codec {
-            VideoCodec::H264 => "h264",
-            VideoCodec::Av1 => "av1",
-        };
-        let mut expected = vec![picture(&codec, recipe.width, recipe.height, recipe.bit_depth)];
+        let mut expected = vec![picture(&recipe.codec.word(), recipe.width, recipe.height, recipe.bit_depth)];
         expected.extend(task.audio.iter().map(|track| {
             let codec = match track.codec {
                 AudioCodec::Aac => "aac",
@@ -217,11 +211,7 @@ impl Watch<'_> {
             sound(&codec, track.channels, &track.sample_rate)
         }));
         let subtitles = task.subtitles.iter().zip(&self.given.survey.subtitles);
-        expected.extend(subtitles.map(|(track, stream)| match task.container {
-            Container::Mp4 => "mov_text".to_owned(),
-            Container::Mkv if track.to_text => "subrip".to_owned(),
-            Container::Mkv => stream.codec.clone(),
-        }));
+        expected.extend(subtitles.map(|(track, stream)| track.codec(task.container, stream).to_owned()));
         let (found, expected) = (found.collect::<Vec<_>>().join(", "), expected.join(", "));
         look.check(STREAMS, found == expected, found, expected);
     }

@@ -204,11 +204,7 @@ fn subtitles<'a>(made: &Made<'a>) -> Vec<Subtitle<'a>> {
     let tracks = made.encode.subtitles.iter().zip(&made.survey.subtitles);
     tracks
         .map(|(track, stream)| Subtitle {
-            codec: match made.encode.container {
-                Container::Mp4 => "mov_text",
-                Container::Mkv if track.to_text => "subrip",
-                Container::Mkv => &stream.codec,
-            },
+            codec: track.codec(made.encode.container, stream),
             language: &stream.language,
         })
         .collect()
@@ -241,10 +237,7 @@ fn output(made: &Made<'_>, finished: &[ProductRef], part: &FinishedPart) -> Opti
 
 /// The input's name with the codec's, so that an output never takes the place of its source.
 fn name(made: &Made<'_>) -> String {
-    let codec = match made.encode.recipe.codec {
-        VideoCodec::H264 => "h264",
-        VideoCodec::Av1 => "av1",
-    };
+    let codec = made.encode.recipe.codec.word();
     let ending = match made.encode.container {
         Container::Mp4 => "mp4",
         Container::Mkv => "mkv",

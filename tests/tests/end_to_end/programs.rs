@@ -223,6 +223,8 @@ impl Run {
             .arg(job)
             .args(args)
             .arg("--json")
+            // Files of a result are written where it is run.
+            .current_dir(job.parent().expect("a job lies in a folder"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

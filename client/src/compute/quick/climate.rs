@@ -5,7 +5,7 @@ use tessera_kernels::climate::look::{self, Given, Stated};
 use tessera_kernels::look::Look;
 use tessera_protocol::climate::{Scaling, Task as Stage};
 use tessera_protocol::id::Digest;
-use tessera_protocol::spec::{ClimateParams, ScalingName};
+use tessera_protocol::spec::ClimateParams;
 use tessera_protocol::staged::Task;
 
 use super::super::ComputeError;
@@ -54,15 +54,10 @@ pub(super) fn look(desk: &Desk<'_>, params: &ClimateParams) -> Result<Look, Comp
         near_degenerate: document.modes.iter().map(|mode| mode.near_degenerate).collect(),
         orthonormality_error: document.orthonormality_error,
     };
-    let scaling = |name: &ScalingName| match name {
-        ScalingName::Unscaled => Scaling::Unscaled,
-        ScalingName::Divided => Scaling::Divided,
-        ScalingName::Multiplied => Scaling::Multiplied,
-    };
     let given = Given {
         task: &task,
         modes: params.modes,
-        scalings: &params.scalings.iter().map(scaling).collect::<Vec<_>>(),
+        scalings: &params.scalings.iter().copied().map(Scaling::from).collect::<Vec<_>>(),
         reconstruct: &params.reconstruct,
         projects: !params.project.is_empty(),
         stated: &stated,

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tessera_protocol::catastrophe::{
     DecayOf, FileName, Model, Perturbation, Task, Tracks, Vulnerability, Wind,
 };
+use tessera_protocol::spec::WindSpec;
 
 /// The losses of a model's events, and its files.
 pub(crate) struct Season {
@@ -35,16 +36,7 @@ impl Season {
             exposure: named(&mut files, exposure),
             vulnerability: Vulnerability::Emanuel { threshold: 25.7, half: 74.7 },
             perturbation: Perturbation { position_km: 60.0, intensity: 0.2, radius: 0.3 },
-            wind: Wind {
-                holland_2008: false,
-                asymmetry: true,
-                reach_km: 300.0,
-                least: 17.5,
-                step_minutes: 15.0,
-                gust_factor: 1.1,
-                gradient_to_surface: 0.9,
-                air_density: 1.15,
-            },
+            wind: Wind::of(&WindSpec { gust_factor: 1.1, ..WindSpec::default() }),
             decay: DecayOf::Perturbed,
             mask: None,
         };
