@@ -169,6 +169,35 @@ pub enum AgentState {
     Away,
 }
 
+/// How far the hub trusts an agent, and so how much of its work is checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    /// Proven wrong again and again: it gets no work.
+    Removed,
+    /// Proven wrong: it gets little work, and all of it is checked.
+    Sandboxed,
+    /// New: all of its work is checked.
+    Quarantine,
+    /// Right so far: a tenth is checked.
+    Probation,
+    /// Right for long: the least is checked.
+    Trusted,
+}
+
+impl Standing {
+    /// The word it goes by in documents and on screens.
+    pub fn word(self) -> &'static str {
+        match self {
+            Standing::Removed => "removed",
+            Standing::Sandboxed => "sandboxed",
+            Standing::Quarantine => "quarantine",
+            Standing::Probation => "probation",
+            Standing::Trusted => "trusted",
+        }
+    }
+}
+
 /// An agent as an operator sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgentView {

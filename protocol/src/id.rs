@@ -100,6 +100,10 @@ hex_id!(
     AgentId, 16, "agt_", "`agt_`"
 );
 hex_id!(
+    /// A provider, who owns agents and earns credits: the first 16 bytes of the BLAKE3 digest of its name.
+    ProviderId, 16, "prv_", "`prv_`"
+);
+hex_id!(
     /// A BLAKE3 digest.
     Digest, 32, "", "a digest"
 );
@@ -118,6 +122,16 @@ impl AgentId {
         let mut id = [0; 16];
         id.copy_from_slice(&digest.0[..16]);
         AgentId(id)
+    }
+}
+
+impl ProviderId {
+    /// The id that belongs to a name.
+    pub fn of_name(name: &str) -> ProviderId {
+        let digest = Digest::of(name.as_bytes());
+        let mut id = [0; 16];
+        id.copy_from_slice(&digest.0[..16]);
+        ProviderId(id)
     }
 }
 

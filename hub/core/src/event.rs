@@ -9,7 +9,7 @@ use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::unit::{Epoch, LaneIndex, ShardIndex};
 use tessera_protocol::wire::{Gpu, Held, Hello, ShardFailure};
 
-use crate::{BatchId, LaneMessage, NewJob, Progress, RequestId, SessionId};
+use crate::{Account, BatchId, LaneMessage, NewJob, Progress, RequestId, SessionId};
 
 /// A fact.
 #[derive(Clone, Debug)]
@@ -62,6 +62,8 @@ pub enum Event {
         session: SessionId,
         /// Who it is.
         agent: AgentId,
+        /// Whom it belongs to.
+        account: Account,
         /// What it offers.
         hello: Box<Hello>,
     },

@@ -120,13 +120,13 @@ impl Lane {
                 }
             }
             Event::CommitFailed { batch, too_large } => self.commit_failed(batch, too_large),
-            Event::AgentAdmitted { session, agent, hello } => {
+            Event::AgentAdmitted { session, agent, account, hello } => {
                 for lane in self.out.all_lanes() {
                     if lane != self.config.lane {
                         self.out.tell(lane, LaneMessage::AgentMoved { agent });
                     }
                 }
-                self.scheduler.admit(session, agent, hello, self.now, &mut self.out);
+                self.scheduler.admit(session, (agent, account), hello, self.now, &mut self.out);
                 self.scheduler.publish(&mut self.out);
             }
             Event::DevicesOffered { session, gpus } => self.scheduler.devices(session, gpus),

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 extern crate alloc;
 
+pub mod account;
 pub mod admission;
 pub mod effect;
 pub mod event;
@@ -23,6 +24,7 @@ pub mod stitcher;
 pub mod verifier;
 pub mod write;
 
+pub use account::Account;
 pub use effect::{Answer, Drain, Effect};
 pub use event::{Event, ShardAnswer};
 pub use lane::{Config, Lane};

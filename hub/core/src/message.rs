@@ -4,10 +4,13 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use tessera_planners::Plan;
-use tessera_protocol::id::{AgentId, Digest, JobId};
+use tessera_protocol::api::Standing;
+use tessera_protocol::id::{AgentId, Digest, JobId, ProviderId};
 use tessera_protocol::spec::Priority;
 use tessera_protocol::unit::{LaneIndex, ShardIndex, ShardRange};
 use tessera_protocol::wire::ShardFailure;
+
+use crate::Account;
 
 /// A message from one lane to another, or to itself.
 #[derive(Clone, Debug, PartialEq)]
@@ -119,19 +122,53 @@ pub struct Errand {
     pub index: ShardIndex,
     /// Agents that must not run it: they answered already, or failed.
     pub avoid: Vec<AgentId>,
+    /// Who may run it besides.
+    pub who: Who,
     /// Lanes that had nobody for it.
     pub tried: Vec<LaneIndex>,
+}
+
+/// Who may run an errand.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Who {
+    /// Any agent that takes work.
+    #[default]
+    Anyone,
+    /// Whoever is past quarantine and of none of these providers, the operator's own agents always.
+    Checker {
+        /// Those whose claims it checks.
+        independent_of: Vec<ProviderId>,
+        /// Whether it must be trusted, since the claim is a newcomer's.
+        trusted: bool,
+    },
+    /// One of the operator's own agents.
+    Anchor,
+}
+
+impl Who {
+    /// Whether an agent may.
+    pub fn permits(&self, account: Account, standing: Standing) -> bool {
+        match self {
+            Who::Anyone => standing > Standing::Removed,
+            Who::Checker { .. } if account.anchor => true,
+            Who::Checker { independent_of, trusted } => {
+                let least = if *trusted { Standing::Trusted } else { Standing::Probation };
+                standing >= least && !independent_of.contains(&account.provider)
+            }
+            Who::Anchor => account.anchor,
+        }
+    }
 }
 
 impl Errand {
     /// An errand that no lane was asked for yet.
     pub fn new(index: ShardIndex, avoid: Vec<AgentId>) -> Errand {
-        Errand { index, avoid, tried: Vec::new() }
+        Errand { index, avoid, who: Who::Anyone, tried: Vec::new() }
     }
 
-    /// Whether an agent may not run it.
-    pub fn avoids(&self, agent: AgentId) -> bool {
-        self.avoid.contains(&agent)
+    /// Whether an agent may run it.
+    pub fn permits(&self, agent: AgentId, account: Account, standing: Standing) -> bool {
+        !self.avoid.contains(&agent) && self.who.permits(account, standing)
     }
 }
 
@@ -142,6 +179,10 @@ pub struct Claim {
     pub index: ShardIndex,
     /// Who computed it.
     pub agent: AgentId,
+    /// Whom that agent belongs to.
+    pub account: Account,
+    /// How far it was trusted when it answered.
+    pub standing: Standing,
     /// BLAKE3 of the bytes, computed by the hub.
     pub digest: Digest,
     /// The bytes.

@@ -8,6 +8,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use tessera_protocol::api::Standing;
 use tessera_protocol::id::{AgentId, JobId};
 use tessera_protocol::limits;
 use tessera_protocol::unit::{Epoch, LaneIndex, ShardIndex, ShardRange, Tick};
@@ -17,7 +18,7 @@ use crate::effect::{CloseReason, Outbox};
 use crate::message::{Errand, LaneMessage, Work};
 use crate::planted::{Planted, Planting};
 use crate::ranges::Ranges;
-use crate::{Effect, SessionId};
+use crate::{Account, Effect, SessionId};
 
 mod agent;
 mod answers;
@@ -81,7 +82,14 @@ impl Scheduler {
     // --- agents ---------------------------------------------------------------------------------
 
     /// An agent may work; an older session of its ends.
-    pub fn admit(&mut self, session: SessionId, id: AgentId, hello: Box<Hello>, now: Tick, out: &mut Outbox) {
+    pub fn admit(
+        &mut self,
+        session: SessionId,
+        (id, account): (AgentId, Account),
+        hello: Box<Hello>,
+        now: Tick,
+        out: &mut Outbox,
+    ) {
         self.supersede(id, out);
         let credit = u32::from(hello.slots.max(1)) * limits::CREDIT_PER_SLOT;
         out.push(Effect::Welcome {
@@ -91,6 +99,8 @@ impl Scheduler {
         self.offer(&hello.kernels);
         let agent = Agent {
             session,
+            account,
+            standing: if account.anchor { Standing::Trusted } else { Standing::Quarantine },
             hello,
             credit,
             gpus: Vec::new(),
@@ -507,9 +517,9 @@ impl Scheduler {
 }
 /// The errand of an attempt that one agent did not bring to an end.
 fn elsewhere(errand: Option<Errand>, index: ShardIndex, not: AgentId) -> Errand {
-    let avoid = errand.map(|errand| errand.avoid).unwrap_or_default();
-    let mut errand = Errand::new(index, avoid);
-    if !errand.avoids(not) {
+    let mut errand = errand.unwrap_or_else(|| Errand::new(index, Vec::new()));
+    errand.tried.clear();
+    if !errand.avoid.contains(&not) {
         errand.avoid.push(not);
     }
     errand

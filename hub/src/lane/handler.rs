@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tessera_hub_core::effect::CloseReason as MachineReason;
 use tessera_hub_core::lane::Config;
-use tessera_hub_core::{BatchId, Effect, Event, Lane, LaneMessage, Record, SessionId as Session};
+use tessera_hub_core::{Account, BatchId, Effect, Event, Lane, LaneMessage, Record, SessionId as Session};
 use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::matrix::Task;
 use tessera_protocol::unit::{LaneIndex, ShardIndex, Tick};
@@ -419,7 +419,8 @@ impl Handler {
         if let Some(Standing::Judged { agent, hello, .. }) = self.standings.insert(session, Standing::Working)
         {
             log_admission(agent, &hello, self.lane);
-            self.step(now, Event::AgentAdmitted { session, agent, hello }, io);
+            let account = Account::operator();
+            self.step(now, Event::AgentAdmitted { session, agent, account, hello }, io);
         }
     }
 }

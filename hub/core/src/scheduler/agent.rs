@@ -5,18 +5,21 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use tessera_protocol::api::{AgentState, AgentView, GpuView};
+use tessera_protocol::api::{AgentState, AgentView, GpuView, Standing};
 use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::unit::{Epoch, LaneIndex, ShardIndex, Tick};
 use tessera_protocol::wire::{Gpu, Hello};
 
-use crate::SessionId;
 use crate::message::Errand;
+use crate::{Account, SessionId};
 
 /// An agent with a live session on this lane.
 #[derive(Debug)]
 pub(super) struct Agent {
     pub(super) session: SessionId,
+    pub(super) account: Account,
+    /// As its registry last said.
+    pub(super) standing: Standing,
     pub(super) hello: Box<Hello>,
     pub(super) gpus: Vec<Gpu>,
     pub(super) credit: u32,

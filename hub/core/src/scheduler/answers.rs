@@ -117,11 +117,11 @@ impl Scheduler {
             return self.give_up(id, job, index, FailureCause::DigestMismatch, out);
         }
         self.take_attempt(id, job, index);
-        if let Some(agent) = self.agents.get_mut(&id) {
-            agent.completed += 1;
-        }
+        let Some(agent) = self.agents.get_mut(&id) else { return };
+        agent.completed += 1;
         if let Some(lane_job) = self.jobs.get_mut(&job) {
-            lane_job.claims.push(Claim { index, agent: id, digest, partial });
+            let (account, standing) = (agent.account, agent.standing);
+            lane_job.claims.push(Claim { index, agent: id, account, standing, digest, partial });
             self.unreported.insert(job);
         }
     }

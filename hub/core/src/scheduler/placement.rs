@@ -92,7 +92,9 @@ impl Scheduler {
         while position < ERRANDS_LOOKED_AT_MAX
             && let Some(errand) = lane_job.errands.get(position)
         {
-            let may = |id: &AgentId, agent: &Agent| able(agent) && !errand.avoids(*id);
+            let may = |id: &AgentId, agent: &Agent| {
+                able(agent) && errand.permits(*id, agent.account, agent.standing)
+            };
             let free = self.ready.iter().find(|(_, id)| self.agents.get(id).is_some_and(|a| may(id, a)));
             if let Some((_, id)) = free.copied() {
                 let errand = lane_job.errands.remove(position);

@@ -1,7 +1,7 @@
 //! The agents' side of the world: their processes, their links, and what becomes of their effects.
 
 use tessera_agent_core::{Closing, Effect as AgentEffect, Event as AgentEvent, Random as AgentRandom};
-use tessera_hub_core::{Event, SessionId, ShardAnswer};
+use tessera_hub_core::{Account, Event, SessionId, ShardAnswer};
 use tessera_protocol::id::{Digest, JobId};
 use tessera_protocol::unit::{Epoch, ShardIndex, Tick};
 use tessera_protocol::wire::{AgentControl, AgentWork, BulkHeader, ShardResult};
@@ -171,7 +171,8 @@ impl World {
             AgentControl::Hello(_) => {
                 let (id, hello) = (self.agents[agent].id, Box::new(self.agents[agent].hello()));
                 let at = self.in_order(session.0 + 10_000, 2_000);
-                self.reach_hub(at, agent, Event::AgentAdmitted { session, agent: id, hello });
+                let account = Account::operator();
+                self.reach_hub(at, agent, Event::AgentAdmitted { session, agent: id, account, hello });
             }
             AgentControl::Heartbeat { holding } => {
                 self.send(agent, |session| Event::HeartbeatArrived { session, holding });
