@@ -139,6 +139,7 @@ fn away(views: &Views, agent: AgentId, lane: LaneIndex) {
             lane: None,
             in_flight: 0,
             kernels: Vec::new(),
+            rest: None,
             ..(*view).clone()
         };
         views.publish_agent(gone);

@@ -435,6 +435,7 @@ fn away(id: AgentId, stored: StoredAgent) -> AgentView {
         in_flight: 0,
         completed: 0,
         mismatches: 0,
+        rest: None,
     }
 }
 

@@ -6,7 +6,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
-use crate::id::{AgentId, Digest, JobId};
+use crate::id::{AgentId, Digest, JobId, ProviderId};
 use crate::spec::{FieldError, Priority, VerifyClass};
 use crate::unit::{ComputeUnits, UnixMillis};
 
@@ -57,6 +57,13 @@ pub enum JobFailure {
         /// What the last agent said.
         cause: String,
     },
+    /// A shard lost the agents that computed it, one of the operator's own among them, or none came to try.
+    ShardPoisoned {
+        /// Which shard.
+        shard: u64,
+        /// Who was lost or failed over it, first to last.
+        losses: Vec<LossView>,
+    },
     /// It was still open when its deadline came.
     DeadlinePassed {
         /// The limit it had.
@@ -79,6 +86,17 @@ pub enum JobFailure {
         /// Why.
         cause: String,
     },
+}
+
+/// One attempt at a shard that came to nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LossView {
+    /// Who computed it.
+    pub agent: AgentId,
+    /// Whom that agent belongs to.
+    pub provider: ProviderId,
+    /// What became of it, in words.
+    pub how: String,
 }
 
 /// A job as its client sees it.
@@ -231,6 +249,18 @@ pub struct AgentView {
     pub completed: u64,
     /// Shards on which another agent contradicted it and was believed.
     pub mismatches: u64,
+    /// Why it gets no work for a while, and until when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rest: Option<RestView>,
+}
+
+/// A while without work for an agent that failed where others did not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestView {
+    /// When it gets work again by itself.
+    pub until_ms: UnixMillis,
+    /// Why, in words.
+    pub because: String,
 }
 
 /// A GPU of an agent.

@@ -112,14 +112,15 @@ pub const SLOTS_MAX: u16 = 2_048;
 /// Shards in flight for each slot an agent offers: one computing, one waiting behind it.
 pub const CREDIT_PER_SLOT: u32 = 2;
 
-/// How often an agent says it is alive. *Units*: milliseconds.
+/// How often an agent says it is alive, a fifth more or less. *Units*: milliseconds.
 pub const HEARTBEAT_MS: u64 = 10_000;
-/// How long a silent agent keeps its shards. *Units*: milliseconds: three missed heartbeats.
+/// How long a silent agent keeps its shards. *Units*: milliseconds: three heartbeats of the usual length, and more than two of the longest.
 pub const LEASE_MS: u64 = 30_000;
 
 const _: () = assert!(INLINE_BYTES_MAX < WORK_FRAME_BYTES_MAX);
 const _: () = assert!(WORK_FRAME_BYTES_MAX < BULK_BYTES_MAX);
 const _: () = assert!(LEASE_MS >= 3 * HEARTBEAT_MS);
+const _: () = assert!(LEASE_MS > 2 * (HEARTBEAT_MS + HEARTBEAT_MS / 5));
 const _: () = assert!(SLOTS_MAX as usize * CREDIT_PER_SLOT as usize <= BATCH_ITEMS_MAX);
 const _: () = assert!(BATCH_ITEMS_MAX * 32 < CONTROL_FRAME_BYTES_MAX);
 const _: () = assert!(PATHS_MAX <= SEED_MAX);

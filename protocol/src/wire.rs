@@ -23,7 +23,7 @@ use crate::limits;
 pub enum AgentControl {
     /// The first frame of a session.
     Hello(Hello),
-    /// Still alive; sent every [`Welcome::heartbeat_ms`].
+    /// Still alive; sent every [`Welcome::heartbeat_ms`], a fifth more or less.
     Heartbeat {
         /// Every attempt it holds, running or queued or finished and not yet sent: their leases are
         /// renewed, those of attempts it does not name run out. At most [`limits::BATCH_ITEMS_MAX`].

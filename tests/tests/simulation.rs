@@ -22,17 +22,24 @@ fn seeds() -> u64 {
 #[test]
 fn every_seed_ends_with_the_bytes_of_a_fault_free_run() {
     let mut happened = [0; 5];
+    let mut rare = [0; 3];
     for seed in FAILED_ONCE.into_iter().chain(0..seeds()) {
         match run(seed, Settings::default()) {
             Ok(report) => {
                 let counts =
                     [report.crashes, report.assembled, report.went_on, report.pieces, report.products];
+                let counts_of_rare = [report.killed, report.rests, report.failed];
+                rare.iter_mut().zip(counts_of_rare).for_each(|(sum, count)| *sum += count);
                 happened.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
             }
             Err(violation) => panic!("seed {seed}: {violation:?}"),
         }
     }
     println!("hub crashes, matrices read, jobs of several rounds, pieces of inputs, products: {happened:?}");
+    println!("agents killed by a shard, rests of agents, jobs that rightly failed: {rare:?}");
+    for count in rare {
+        assert!(count > seeds() / 50, "the swarm must do each of these to mean something: {rare:?}");
+    }
     for count in happened {
         assert!(count > seeds() / 4, "the swarm must do each of these to mean something: {happened:?}");
     }

@@ -15,6 +15,7 @@ mod inputs;
 mod intake;
 mod machine;
 mod outbox;
+mod pulse;
 mod slots;
 mod task;
 mod violation;

@@ -29,6 +29,7 @@ use crate::event::{Event, Outcome, Random};
 use crate::inputs::{Claim, Inputs};
 use crate::intake::{Intake, Unable};
 use crate::outbox::{Finished, Outbox};
+use crate::pulse::Pulse;
 use crate::slots::Slots;
 use crate::task::{InputFile, KERNELS, UnusableJob};
 use crate::violation::Violation;
@@ -71,6 +72,7 @@ pub struct Machine {
     /// Set once the provider has asked the program to end: when it ends at the latest.
     leave_by: Option<Tick>,
     backoff: Backoff,
+    pulse: Pulse,
     intake: Intake,
     inputs: Inputs,
     slots: Slots,
@@ -103,6 +105,7 @@ impl Machine {
             memory_bytes => memory_bytes / 2,
         };
         Machine {
+            pulse: Pulse::new(identity.agent),
             inputs: Inputs::new(operand_bytes_max, kept),
             slots: Slots::new(identity.hello.slots),
             identity,
@@ -221,6 +224,7 @@ impl Machine {
 
     /// The session is gone: everything of it is cancelled and forgotten, another follows later.
     fn wait(&mut self, random: Random) {
+        self.pulse.stir(random);
         if let Phase::Working(working) = &self.phase
             && working.since.after_ms(LASTING_MS) <= self.now
         {
@@ -256,7 +260,7 @@ impl Machine {
         self.phase = Phase::Working(Working {
             credit: welcome.credit,
             heartbeat_ms,
-            heartbeat_at: self.now.after_ms(heartbeat_ms),
+            heartbeat_at: self.now.after_ms(self.pulse.next_ms(heartbeat_ms)),
             since: self.now,
             draining: false,
             linger_until: None,
@@ -437,7 +441,7 @@ impl Machine {
     fn keep_session(&mut self) {
         let Phase::Working(working) = &mut self.phase else { return };
         if working.heartbeat_at <= self.now {
-            working.heartbeat_at = self.now.after_ms(working.heartbeat_ms);
+            working.heartbeat_at = self.now.after_ms(self.pulse.next_ms(working.heartbeat_ms));
             let holding = self.intake.in_flight().iter().map(|attempt| attempt.held()).collect();
             self.effects.push_back(Effect::SendControl(AgentControl::Heartbeat { holding }));
         }

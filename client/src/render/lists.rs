@@ -1,6 +1,6 @@
 //! Jobs, agents and quotes as text.
 
-use tessera_protocol::api::{AgentList, AgentState, JobFailure, JobList, JobView, PlanQuote};
+use tessera_protocol::api::{AgentList, AgentState, JobFailure, JobList, JobView, LossView, PlanQuote};
 
 use super::number::{duration, grouped};
 use super::{Style, facts, lines, shortened, table};
@@ -156,6 +156,11 @@ pub fn failure(failure: &JobFailure) -> String {
     match failure {
         JobFailure::ShardFailed { shard, attempts, cause } => {
             format!("shard {shard} failed {attempts} times, last with: {}", shortened(cause, 200))
+        }
+        JobFailure::ShardPoisoned { shard, losses } => {
+            let loss = |loss: &LossView| format!("{} of {}: {}", loss.agent, loss.provider, loss.how);
+            let losses: Vec<String> = losses.iter().map(loss).collect();
+            format!("shard {shard} came to nothing wherever it ran ({})", losses.join("; "))
         }
         JobFailure::DeadlinePassed { deadline_s } => format!("its deadline of {deadline_s} s passed"),
         JobFailure::Disputed { shard } => {

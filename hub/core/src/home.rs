@@ -22,14 +22,14 @@ use crate::planted::{Planted, Planting};
 use crate::ranges::Ranges;
 use crate::record::Kept;
 use crate::reducer::Reducer;
+use crate::retries::{Retries, Setback};
 use crate::verifier::{Doubt, Partial, Verdict, Verified, Verifier};
 use crate::write::Write;
 use crate::{NewJob, Outcome, Progress, RequestId};
 
+mod attempts;
 mod stages;
 mod view;
-
-use view::describe;
 
 /// How many agents take work on each lane, as this lane last heard.
 #[derive(Clone, Debug)]
@@ -95,7 +95,11 @@ pub struct Home {
     /// Errands that no connected agent may run.
     stuck: Vec<Errand>,
     reducer: Reducer,
-    failures: BTreeMap<ShardIndex, u32>,
+    retries: Retries,
+    /// Whether lanes know that nearly all of the round is done.
+    tail: bool,
+    /// Shards with a second attempt beside a slow one, and the lane that asked for it.
+    spares: BTreeMap<ShardIndex, LaneIndex>,
     starved: BTreeSet<LaneIndex>,
     counters: Counters,
     deadline: Option<Tick>,
@@ -144,6 +148,7 @@ impl Home {
                 (job.plan.clone(), job.plan.cost(), Ranges::of(job.plan.indices()), reducer)
             }
         };
+        let retries = Retries::new(job.manifest.spec().limits.retries);
         Home {
             job,
             plan,
@@ -153,7 +158,9 @@ impl Home {
             doubts: BTreeMap::new(),
             stuck: Vec::new(),
             reducer,
-            failures: BTreeMap::new(),
+            retries,
+            tail: false,
+            spares: BTreeMap::new(),
             starved: BTreeSet::new(),
             counters,
             deadline,
@@ -195,6 +202,7 @@ impl Home {
         self.cost.0 = self.cost.0.saturating_add(plan.cost().0);
         self.plan = plan;
         self.starved.clear();
+        self.tail = false;
         (self.unsaved, self.unseen) = (true, true);
         if let Some(cap) = self.job.manifest.spec().limits.cost_cap.filter(|cap| self.cost.0 > *cap) {
             let stage = self.plan.stage().unwrap_or_default().to_string();
@@ -277,6 +285,7 @@ impl Home {
 
     pub(crate) fn plant(&mut self, planting: Planting) {
         self.planting = planting;
+        self.retries.planting = planting;
         if let Some(stitcher) = self.reducer.stitcher_mut() {
             stitcher.planting = planting;
         }
@@ -335,7 +344,7 @@ impl Home {
     /// A lane gives shards back.
     pub fn returned(&mut self, ranges: &[ShardRange], out: &mut Outbox) {
         if let Stage::Open = self.stage {
-            ranges.iter().for_each(|range| self.todo.insert(*range));
+            ranges.iter().for_each(|range| self.put_back(*range));
             self.wake(out);
         }
     }
@@ -347,12 +356,18 @@ impl Home {
             if counted || !matches!(self.stage, Stage::Open) {
                 continue;
             }
-            self.claim(from, claim, judge, out);
+            // Beside a slow attempt whose agent answered after all, a check can fall to that same agent.
+            let answered = self.doubts.get(&claim.index).map(Doubt::agents).unwrap_or_default();
+            let repeats = answered.contains(&claim.agent) && !self.planting.is(Planted::AskTheFirstAgain);
+            match repeats {
+                true => self.place(Errand::new(claim.index, answered), judge, out),
+                false => self.claim(from, claim, judge, out),
+            }
         }
     }
 
     fn claim(&mut self, from: LaneIndex, claim: Claim, judge: &Judge<'_>, out: &mut Outbox) {
-        let (index, agent) = (claim.index, claim.agent);
+        let (index, agent, account) = (claim.index, claim.agent, claim.account);
         let (manifest, plan) = (&self.job.manifest, &self.plan);
         let verdict = match self.doubts.get_mut(&index) {
             None => judge.verifier.judge(self.job.id, manifest, plan, claim),
@@ -366,7 +381,8 @@ impl Home {
                 let mut avoid = answered.map(Doubt::agents).unwrap_or_default();
                 avoid.push(agent);
                 let errand = Errand::new(index, avoid);
-                self.failed(errand, FailureCause::NotAPartial, judge, out);
+                let cause = FailureCause::NotAPartial;
+                self.failed(errand, Setback { agent, account, cause, at: judge.now }, judge);
             }
             Verdict::Accepted(partial) => self.absorb(from, partial, judge, out),
             Verdict::Check(doubt) => {
@@ -394,20 +410,6 @@ impl Home {
         }
     }
 
-    /// An attempt ended without a partial: try elsewhere, or give up.
-    pub fn failed(&mut self, errand: Errand, cause: FailureCause, judge: &Judge<'_>, out: &mut Outbox) {
-        if !matches!(self.stage, Stage::Open) {
-            return;
-        }
-        let attempts = self.failures.entry(errand.index).or_default();
-        *attempts += 1;
-        if *attempts > self.job.manifest.spec().limits.retries {
-            let (shard, attempts) = (errand.index.0, *attempts);
-            return self.fail(JobFailure::ShardFailed { shard, attempts, cause: describe(cause) }, judge);
-        }
-        self.place(errand, judge, out);
-    }
-
     /// A lane has nobody for an errand.
     pub fn errand_returned(&mut self, errand: Errand, judge: &Judge<'_>, out: &mut Outbox) {
         if !self.planting.is(Planted::DropReturnedErrands) {
@@ -429,7 +431,7 @@ impl Home {
 
     /// Lane by lane from one that depends on the shard, so that checks spread.
     fn place(&mut self, errand: Errand, judge: &Judge<'_>, out: &mut Outbox) {
-        if self.is_ending() {
+        if self.is_ending() || self.is_settled(&errand) {
             return;
         }
         let lanes = out.all_lanes();
@@ -446,6 +448,7 @@ impl Home {
 
     fn unplaceable(&mut self, errand: Errand, judge: &Judge<'_>, out: &mut Outbox) {
         self.unseen = true;
+        let Some(errand) = self.reconsider(errand, judge, out) else { return };
         let Some(doubt) = self.doubts.get(&errand.index) else {
             // A retry for which there is no other agent: anyone may try again.
             self.todo.insert(ShardRange::one(errand.index));
@@ -511,6 +514,7 @@ impl Home {
             let deadline_s = self.job.manifest.spec().limits.deadline_s.unwrap_or_default();
             self.fail(JobFailure::DeadlinePassed { deadline_s }, judge);
         }
+        self.give_up_on_anchors(judge);
         // A fleet's change wakes stuck errands, but one can be missed:
         // 1. The errand comes back from lane 1, which has nobody for it, and goes to lane 0.
         // 2. An agent joins lane 1; nothing is stuck, so nothing is woken.
@@ -606,7 +610,10 @@ impl Home {
 
     /// Whether a timer concerns it.
     pub fn is_watched(&self) -> bool {
-        self.deadline.is_some() || !self.stuck.is_empty() || self.assembling.is_refused()
+        self.deadline.is_some()
+            || !self.stuck.is_empty()
+            || self.retries.is_waiting()
+            || self.assembling.is_refused()
     }
 
     /// Counts attempts that lanes started.

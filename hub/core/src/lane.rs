@@ -10,8 +10,9 @@ use tessera_protocol::unit::{LaneIndex, Tick, UnixMillis};
 
 use crate::effect::Outbox;
 use crate::home::{Ending, Fleet, Home, Judge};
-use crate::message::FailureCause;
+use crate::message::{FailureCause, Loss};
 use crate::planted::{Planted, Planting};
+use crate::retries::{RetryBudget, Setback};
 use crate::scheduler::Scheduler;
 use crate::verifier::Verifier;
 use crate::{Answer, BatchId, Drain, Effect, Event, LaneMessage, NewJob, Progress, Record, RequestId};
@@ -61,6 +62,8 @@ pub struct Lane {
     /// Homes whose end is decided and not written.
     ending: BTreeSet<JobId>,
     scheduler: Scheduler,
+    /// Of the jobs whose home this is.
+    budget: RetryBudget,
     writing: BTreeMap<BatchId, Writing>,
     batches: u64,
     checkpointed: Tick,
@@ -82,7 +85,8 @@ impl Lane {
             attention: BTreeSet::new(),
             stitching: BTreeSet::new(),
             ending: BTreeSet::new(),
-            scheduler: Scheduler::new(config.lane),
+            scheduler: Scheduler::new(config.lane, config.unix_origin),
+            budget: RetryBudget::default(),
             writing: BTreeMap::new(),
             batches: 0,
             checkpointed: Tick(0),
@@ -134,7 +138,7 @@ impl Lane {
                 self.scheduler.heartbeat(session, &holding, self.now);
             }
             Event::AgentLeaving { session } => self.scheduler.leaving(session, &mut self.out),
-            Event::SessionClosed { session } => self.scheduler.lose(session, &mut self.out),
+            Event::SessionClosed { session } => self.scheduler.lose(session, Some(Loss::Gone), &mut self.out),
             Event::ResultsArrived { session, job, answers } => {
                 self.scheduler.answered(session, job, answers, self.now, &mut self.out);
             }
@@ -317,6 +321,8 @@ impl Lane {
         let Some(home) = self.homes.get_mut(&job) else { return };
         let judge = judge(&self.verifier, &self.fleet, &self.config, self.now);
         act(home, &judge, &mut self.out);
+        home.look_back(&judge, &mut self.out);
+        home.retry(&mut self.budget, &judge, &mut self.out);
         self.attention.insert(job);
         if home.has_unwritten_parts() {
             self.stitching.insert(job);
@@ -345,13 +351,23 @@ impl Lane {
             LaneMessage::ErrandReturned { job, errand } => {
                 self.at_home(job, |home, judge, out| home.errand_returned(errand, judge, out));
             }
-            LaneMessage::Claimed { job, attempts, claims } => self.at_home(job, |home, judge, out| {
-                home.attempted(attempts);
-                home.claimed(from, claims, judge, out);
-            }),
-            LaneMessage::AttemptFailed { job, errand, cause } => {
-                self.at_home(job, |home, judge, out| home.failed(errand, cause, judge, out));
+            LaneMessage::Claimed { job, attempts, claims } => {
+                self.budget.earn(attempts);
+                self.at_home(job, |home, judge, out| {
+                    home.attempted(attempts);
+                    home.claimed(from, claims, judge, out);
+                });
             }
+            LaneMessage::AttemptFailed { job, agent, account, errand, cause } => {
+                let setback = Setback { agent, account, cause, at: self.now };
+                self.at_home(job, |home, judge, _| home.failed(errand, setback, judge));
+            }
+            LaneMessage::SpareWanted { job, errand } => {
+                self.at_home(job, |home, judge, out| home.spare_wanted(from, errand, judge, out));
+            }
+            LaneMessage::SpareSettled { job, index } => self.scheduler.spare_settled(job, index),
+            LaneMessage::TailBegan { job } => self.scheduler.tail_began(job),
+            LaneMessage::AgentFaulted { agent, at } => self.scheduler.faulted(agent, at, self.now),
             LaneMessage::LaneStanding { agents } => self.fleet_changed(from, agents),
         }
     }
@@ -433,6 +449,7 @@ impl Lane {
         if self.now >= self.watched.after_ms(WATCH_MS) {
             self.watched = self.now;
             self.scheduler.expire(self.now, &mut self.out);
+            self.scheduler.speculate(self.now, &mut self.out);
             for job in self.attention.clone() {
                 self.at_home(job, |home, judge, out| home.time_passed(judge, out));
             }

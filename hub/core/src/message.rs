@@ -7,7 +7,7 @@ use tessera_planners::Plan;
 use tessera_protocol::api::Standing;
 use tessera_protocol::id::{AgentId, Digest, JobId, ProviderId};
 use tessera_protocol::spec::Priority;
-use tessera_protocol::unit::{LaneIndex, ShardIndex, ShardRange};
+use tessera_protocol::unit::{LaneIndex, ShardIndex, ShardRange, Tick};
 use tessera_protocol::wire::ShardFailure;
 
 use crate::Account;
@@ -75,10 +75,40 @@ pub enum LaneMessage {
     AttemptFailed {
         /// The job.
         job: JobId,
-        /// Which shard, by whom.
+        /// By whom.
+        agent: AgentId,
+        /// Whom that agent belongs to.
+        account: Account,
+        /// Which shard, and who may try it next.
         errand: Errand,
         /// Why.
         cause: FailureCause,
+    },
+    /// Lane → home: an attempt takes far longer than others; a second one may be made.
+    SpareWanted {
+        /// The job.
+        job: JobId,
+        /// The second attempt.
+        errand: Errand,
+    },
+    /// Home → lane: the shard for which it wanted a second attempt is done.
+    SpareSettled {
+        /// The job.
+        job: JobId,
+        /// The shard.
+        index: ShardIndex,
+    },
+    /// Home → all: nearly all shards of the job's round are done.
+    TailBegan {
+        /// The job.
+        job: JobId,
+    },
+    /// Home → all: what this agent failed at then passed elsewhere.
+    AgentFaulted {
+        /// The agent.
+        agent: AgentId,
+        /// When it failed.
+        at: Tick,
     },
     /// Home → all: another agent was believed.
     AgentContradicted {
@@ -126,6 +156,8 @@ pub struct Errand {
     pub who: Who,
     /// Lanes that had nobody for it.
     pub tried: Vec<LaneIndex>,
+    /// Whether another attempt is live, so that nothing is lost when this one is.
+    pub spare: bool,
 }
 
 /// Who may run an errand.
@@ -134,6 +166,11 @@ pub enum Who {
     /// Any agent that takes work.
     #[default]
     Anyone,
+    /// Any agent that takes work and is of none of these providers; if there is none, anyone.
+    Others {
+        /// Those that were tried.
+        not_of: Vec<ProviderId>,
+    },
     /// Whoever is past quarantine and of none of these providers, the operator's own agents always.
     Checker {
         /// Those whose claims it checks.
@@ -150,6 +187,7 @@ impl Who {
     pub fn permits(&self, account: Account, standing: Standing) -> bool {
         match self {
             Who::Anyone => standing > Standing::Removed,
+            Who::Others { not_of } => standing > Standing::Removed && !not_of.contains(&account.provider),
             Who::Checker { .. } if account.anchor => true,
             Who::Checker { independent_of, trusted } => {
                 let least = if *trusted { Standing::Trusted } else { Standing::Probation };
@@ -163,7 +201,7 @@ impl Who {
 impl Errand {
     /// An errand that no lane was asked for yet.
     pub fn new(index: ShardIndex, avoid: Vec<AgentId>) -> Errand {
-        Errand { index, avoid, who: Who::Anyone, tried: Vec::new() }
+        Errand { index, avoid, who: Who::Anyone, tried: Vec::new(), spare: false }
     }
 
     /// Whether an agent may run it.
@@ -198,4 +236,17 @@ pub enum FailureCause {
     DigestMismatch,
     /// The bytes are not a partial of this shard.
     NotAPartial,
+    /// The agent was lost while it may have been computing.
+    Lost(Loss),
+}
+
+/// How an agent was lost to a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// Its session ended.
+    Gone,
+    /// Nothing was heard of it for a lease.
+    Silent,
+    /// It computed for longer than any agent may.
+    Overran,
 }

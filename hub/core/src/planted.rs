@@ -33,11 +33,25 @@ pub enum Planted {
     BeginStageEarly,
     /// Agents are not told of a stage's task when they know that of the stage before.
     KeepOldTasks,
+    /// Lost attempts are tried again and not counted.
+    ForgetLosses,
+    /// A shard that fails is tried again for ever.
+    RetryForEver,
+    /// A shard that lost agents fails its job before one of the operator's own has tried it.
+    PoisonWithoutAnchor,
+    /// A shard is tried again with agents of the provider where it failed.
+    RetryBesideTheFailed,
+    /// Agents rest however many rest already.
+    RestTheWholeLane,
+    /// Agents that rest never come back.
+    RestForEver,
+    /// No attempt is made beside a slow one.
+    NeverSpare,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Planted; 15] = [
+    pub const ALL: [Planted; 22] = [
         Planted::SpeakBeforePersist,
         Planted::ForgetLostShards,
         Planted::KeepLapsedLeases,
@@ -53,6 +67,13 @@ impl Planted {
         Planted::AssembleEarly,
         Planted::BeginStageEarly,
         Planted::KeepOldTasks,
+        Planted::ForgetLosses,
+        Planted::RetryForEver,
+        Planted::PoisonWithoutAnchor,
+        Planted::RetryBesideTheFailed,
+        Planted::RestTheWholeLane,
+        Planted::RestForEver,
+        Planted::NeverSpare,
     ];
 }
 

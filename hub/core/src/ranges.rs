@@ -41,6 +41,11 @@ impl Ranges {
             && self.ends.range(..range.end).next_back().is_some_and(|(_, end)| range.start < *end)
     }
 
+    /// The lowest index it holds.
+    pub fn first(&self) -> Option<ShardIndex> {
+        self.ends.first_key_value().map(|(start, _)| ShardIndex(*start))
+    }
+
     /// Adds a range it shares nothing with.
     ///
     /// *Panics*: when it already holds one of the indices, which would count a shard twice.

@@ -11,22 +11,27 @@ use alloc::vec::Vec;
 use tessera_protocol::api::Standing;
 use tessera_protocol::id::{AgentId, JobId};
 use tessera_protocol::limits;
-use tessera_protocol::unit::{Epoch, LaneIndex, ShardIndex, ShardRange, Tick};
-use tessera_protocol::wire::{Gpu, Held, Hello, Welcome};
+use tessera_protocol::unit::{Epoch, LaneIndex, ShardIndex, ShardRange, Tick, UnixMillis};
+use tessera_protocol::wire::{Gpu, Hello, Welcome};
 
 use crate::effect::{CloseReason, Outbox};
-use crate::message::{Errand, LaneMessage, Work};
+use crate::message::{Errand, LaneMessage, Loss, Work};
 use crate::planted::{Planted, Planting};
 use crate::ranges::Ranges;
 use crate::{Account, Effect, SessionId};
 
 mod agent;
 mod answers;
+mod ejection;
 mod lane_job;
+mod leases;
 mod placement;
+mod speculation;
 
 use agent::{Agent, Attempt, view_of};
+use ejection::Ejections;
 use lane_job::{LaneJob, Supply};
+use speculation::Times;
 
 /// The agents and shards of one lane.
 #[derive(Debug)]
@@ -53,12 +58,14 @@ pub struct Scheduler {
     unreported: BTreeSet<JobId>,
     unseen: BTreeSet<AgentId>,
     stopping: bool,
+    ejections: Ejections,
+    unix_origin: UnixMillis,
     pub(crate) planting: Planting,
 }
 
 impl Scheduler {
     /// An empty lane.
-    pub fn new(lane: LaneIndex) -> Scheduler {
+    pub fn new(lane: LaneIndex, unix_origin: UnixMillis) -> Scheduler {
         Scheduler {
             lane,
             agents: BTreeMap::new(),
@@ -75,6 +82,8 @@ impl Scheduler {
             unreported: BTreeSet::new(),
             unseen: BTreeSet::new(),
             stopping: false,
+            ejections: Ejections::default(),
+            unix_origin,
             planting: Planting::default(),
         }
     }
@@ -111,12 +120,14 @@ impl Scheduler {
             told: BTreeMap::new(),
             completed: 0,
             mismatches: 0,
+            resting_until: None,
         };
         self.credit += u64::from(credit);
         self.ready.insert((agent.load(), id));
         self.sessions.insert(session, id);
         self.agents.insert(id, agent);
         self.unseen.insert(id);
+        self.rest_on(id, now);
         self.standing(out);
     }
 
@@ -125,37 +136,8 @@ impl Scheduler {
         if let Some(agent) = self.agents.get(&id) {
             let session = agent.session;
             out.push(Effect::CloseSession { session, reason: CloseReason::Superseded });
-            self.lose(session, out);
+            self.lose(session, Some(Loss::Gone), out);
         }
-    }
-
-    /// A session is over: its agent's shards move at once.
-    pub fn lose(&mut self, session: SessionId, out: &mut Outbox) {
-        let Some(id) = self.sessions.remove(&session) else {
-            return;
-        };
-        let Some(mut agent) = self.agents.remove(&id) else {
-            return;
-        };
-        self.ready.remove(&(agent.load(), id));
-        if !agent.leaving {
-            self.credit -= u64::from(agent.credit);
-            withdraw(&mut self.kernels, &agent.hello.kernels);
-        }
-        let mut attempts: Vec<_> = core::mem::take(&mut agent.attempts).into_iter().collect();
-        attempts.sort_unstable_by_key(|(_, attempt)| attempt.epoch);
-        for (place, ((job, index), attempt)) in attempts.into_iter().enumerate() {
-            // Those that can have been computing may be why the agent died: another one gets them.
-            let began = place < usize::from(agent.hello.slots);
-            let errand = if began { Some(elsewhere(attempt.errand, index, id)) } else { attempt.errand };
-            if !self.planting.is(Planted::ForgetLostShards) {
-                self.requeue(job, index, errand);
-            }
-        }
-        self.unseen.remove(&id);
-        out.push(Effect::PublishAgentAway { agent: id });
-        self.standing(out);
-        self.release_deserted(out);
     }
 
     /// An agent takes nothing more.
@@ -169,6 +151,7 @@ impl Scheduler {
             self.credit -= u64::from(agent.credit);
             withdraw(&mut self.kernels, &agent.hello.kernels);
             self.unseen.insert(id);
+            self.wake_the_needed();
             self.standing(out);
             self.release_deserted(out);
         }
@@ -179,58 +162,6 @@ impl Scheduler {
         if let Some((id, agent)) = agent_of(&self.sessions, &mut self.agents, session) {
             agent.gpus = gpus;
             self.unseen.insert(id);
-        }
-    }
-
-    /// An agent is alive and holds these attempts.
-    pub fn heartbeat(&mut self, session: SessionId, holding: &[Held], now: Tick) {
-        let Some(id) = self.hear(session, now) else { return };
-        self.change(id, |agent| {
-            let mut still_held = BTreeSet::new();
-            for held in holding {
-                let (job, index, epoch) = (JobId(held.job), ShardIndex(held.index), Epoch(held.epoch));
-                match agent.attempts.get_mut(&(job, index)) {
-                    Some(attempt) if attempt.epoch == epoch => {
-                        attempt.lease_until = now.after_ms(limits::LEASE_MS).min(attempt.lease_max);
-                    }
-                    _ => {
-                        still_held.insert((job, index, epoch));
-                    }
-                }
-            }
-            agent.lapsed.retain(|lapsed| still_held.contains(lapsed));
-        });
-    }
-
-    /// Ends sessions that fell silent and attempts whose agent no longer names them.
-    pub fn expire(&mut self, now: Tick, out: &mut Outbox) {
-        let silent: Vec<SessionId> = self
-            .agents
-            .values()
-            .filter(|agent| agent.heard.after_ms(limits::LEASE_MS) < now)
-            .map(|agent| agent.session)
-            .collect();
-        for session in silent {
-            out.push(Effect::CloseSession { session, reason: CloseReason::Silent });
-            self.lose(session, out);
-        }
-        let lapsed: Vec<(AgentId, JobId, ShardIndex)> = self
-            .agents
-            .iter()
-            .flat_map(|(id, agent)| agent.attempts.iter().map(move |(key, attempt)| (*id, *key, attempt)))
-            .filter(|(_, _, attempt)| attempt.lease_until < now)
-            .filter(|_| !self.planting.is(Planted::KeepLapsedLeases))
-            .map(|(id, (job, index), _)| (id, job, index))
-            .collect();
-        for (id, job, index) in lapsed {
-            if let Some(attempt) = self.take_attempt(id, job, index) {
-                if !self.planting.is(Planted::ForgetLapsedCredit) {
-                    self.change(id, |agent| {
-                        agent.lapsed.insert((job, index, attempt.epoch));
-                    });
-                }
-                self.requeue(job, index, Some(elsewhere(attempt.errand, index, id)));
-            }
         }
     }
 
@@ -268,6 +199,7 @@ impl Scheduler {
         if let Some(lane_job) = self.jobs.get_mut(&job) {
             let another_task = lane_job.work.plan.task_digest() != work.plan.task_digest();
             lane_job.work = work;
+            lane_job.tail = false;
             if another_task && !self.planting.is(Planted::KeepOldTasks) {
                 self.untell(job, out);
             }
@@ -281,6 +213,8 @@ impl Scheduler {
             queued: false,
             claims: Vec::new(),
             attempts: 0,
+            tail: false,
+            times: Times::default(),
         };
         self.unasked[lane_job.queue()].push_back(job);
         self.jobs.insert(job, lane_job);
@@ -327,8 +261,10 @@ impl Scheduler {
         }
         lane_job.supply = Supply::Unasked;
         self.unasked[lane_job.queue()].push_back(job);
+        let before = lane_job.pending.count();
+        lane_job.pending.remove(range);
         lane_job.pending.insert(range);
-        self.pending += range.count();
+        self.pending += lane_job.pending.count() - before;
         self.enqueue(job);
         self.release_if_deserted(job, out);
     }
@@ -374,7 +310,7 @@ impl Scheduler {
             None if inputs.is_none() => {}
             Some(_) | None => {
                 out.push(Effect::CloseSession { session, reason: CloseReason::InputUnknown });
-                self.lose(session, out);
+                self.lose(session, None, out);
             }
         }
     }
@@ -396,6 +332,8 @@ impl Scheduler {
         };
         match errand {
             Some(errand) => lane_job.errands.push_back(errand),
+            // Where a second attempt was doubted, a shard can come back that is here already.
+            None if lane_job.pending.contains(index) => {}
             None => {
                 lane_job.pending.insert(ShardRange::one(index));
                 self.pending += 1;
@@ -448,17 +386,6 @@ impl Scheduler {
         Some(id)
     }
 
-    fn live_attempt(
-        &mut self,
-        id: AgentId,
-        job: JobId,
-        index: ShardIndex,
-        epoch: Epoch,
-    ) -> Option<&mut Attempt> {
-        let attempt = self.agents.get_mut(&id)?.attempts.get_mut(&(job, index))?;
-        (attempt.epoch == epoch).then_some(attempt)
-    }
-
     fn take_attempt(&mut self, id: AgentId, job: JobId, index: ShardIndex) -> Option<Attempt> {
         let mut taken = None;
         self.change(id, |agent| taken = agent.attempts.remove(&(job, index)));
@@ -482,7 +409,9 @@ impl Scheduler {
     pub fn publish(&mut self, out: &mut Outbox) {
         while let Some(id) = self.unseen.pop_first() {
             if let Some(agent) = self.agents.get(&id) {
-                out.push(Effect::PublishAgent { view: Box::new(view_of(self.lane, id, agent)) });
+                out.push(Effect::PublishAgent {
+                    view: Box::new(view_of(self.lane, id, agent, self.unix_origin)),
+                });
             }
         }
     }
@@ -511,6 +440,7 @@ impl Scheduler {
             assert!(agent.held() <= u64::from(agent.credit), "{id} is past its credit");
             assert_eq!(self.ready.contains(&(agent.load(), *id)), agent.has_credit(), "{id}");
         }
+        self.check_rests();
         let with_credit = self.agents.values().filter(|agent| agent.has_credit()).count();
         assert_eq!(self.ready.len(), with_credit);
     }

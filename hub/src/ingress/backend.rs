@@ -453,6 +453,11 @@ fn because(failure: &JobFailure) -> String {
         JobFailure::ShardFailed { shard, attempts, cause } => {
             format!("shard {shard} failed {attempts} times, the last time with: {cause}")
         }
+        JobFailure::ShardPoisoned { shard, losses } => format!(
+            "shard {shard} came to nothing with {} agents, of the operator's own too: run that shard on one \
+             machine of yours to see why",
+            losses.len()
+        ),
         JobFailure::DeadlinePassed { deadline_s } => {
             format!("it was still open {deadline_s} s after it was accepted")
         }

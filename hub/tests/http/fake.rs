@@ -428,6 +428,7 @@ pub(crate) fn agent(number: u8) -> AgentView {
         in_flight: 2,
         completed: 10,
         mismatches: 0,
+        rest: Some(RestView { until_ms: UnixMillis(1_763_000_000_000), because: "it failed".into() }),
     }
 }
 

@@ -121,8 +121,11 @@ fn the_published_schemas_name_the_fields_that_are_served() {
     compare(&document, "FieldError", &field, &field);
     let problem = hub.post("/v1/jobs", "{}").json();
     compare(&document, "Problem", &problem, &hub.get("/nowhere").json());
+    let (agent, provider) = (AgentId([1; 16]), tessera_protocol::id::ProviderId::of_name("p"));
+    let loss = LossView { agent, provider, how: "why".into() };
     for failure in [
         JobFailure::ShardFailed { shard: 1, attempts: 2, cause: "why".into() },
+        JobFailure::ShardPoisoned { shard: 1, losses: vec![loss] },
         JobFailure::DeadlinePassed { deadline_s: 3 },
         JobFailure::Disputed { shard: 4 },
         JobFailure::StageFailed { stage: "survey".into(), cause: "why".into() },

@@ -98,6 +98,10 @@ impl Stored {
         matches!(self.end, Some((_, Outcome::Done { .. })))
     }
 
+    pub(super) fn has_failed(&self) -> bool {
+        matches!(self.end, Some((_, Outcome::Failed)))
+    }
+
     /// The products that its records name.
     pub(super) fn products(&self) -> impl Iterator<Item = Digest> {
         let progress = self.progress.iter();

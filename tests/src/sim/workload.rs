@@ -7,6 +7,9 @@ use tessera_protocol::spec::{JobSpec, Manifest};
 
 use super::random::Random;
 
+/// The number of the job with a shard that gives trouble.
+pub(super) const TROUBLE: u64 = 90;
+
 /// The jobs of one run: the same number is the same job, however often it is submitted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Workload {
@@ -26,6 +29,9 @@ impl Workload {
     }
 
     pub(super) fn job(self, number: u64) -> Manifest {
+        if number == TROUBLE {
+            return trouble(self.seed);
+        }
         let mut random = Random::new(self.seed ^ number);
         let verify = match ["standard", "strict", "exact"][random.below(3) as usize] {
             _ if self.liar => "exact",
@@ -47,6 +53,17 @@ impl Workload {
         let spec = JobSpec::from_json(text.as_bytes()).and_then(JobSpec::check);
         spec.unwrap_or_else(|error| panic!("the workload writes right specifications: {error}"))
     }
+}
+
+/// A job whose first shard gives trouble.
+fn trouble(seed: u64) -> Manifest {
+    let paths = 100 * (1 + seed % 60);
+    let text = format!(
+        r#"{{"name":"trouble","workload":"monte_carlo","seed":{TROUBLE},
+            "params":{{"model":"pi","paths":{paths},"shard_size":100}}}}"#
+    );
+    let spec = JobSpec::from_json(text.as_bytes()).and_then(JobSpec::check);
+    spec.unwrap_or_else(|error| panic!("the workload writes right specifications: {error}"))
 }
 
 /// Paths in one round, in a few until an error is small enough, or again for exact quantiles. So few shards

@@ -2,15 +2,16 @@
 
 mod agents;
 mod clients;
+mod trouble;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
 use tessera_agent_core::Event as AgentEvent;
 use tessera_hub_core::lane::{Config, Lane};
 use tessera_hub_core::{BatchId, Effect, Event, LaneMessage, Planted, Record, RequestId, home_lane};
-use tessera_protocol::id::{Digest, JobId};
+use tessera_protocol::id::{AgentId, Digest, JobId, ProviderId};
 use tessera_protocol::matrix::Task;
 use tessera_protocol::unit::{LaneIndex, ShardIndex, Tick, UnixMillis};
 
@@ -19,11 +20,14 @@ use super::checker::{self, Violation};
 use super::random::Random;
 use super::store::{Commit, Store};
 use super::workload::{self, Workload};
+use trouble::Trouble;
 
 /// When faults stop and the world heals. *Units*: simulated milliseconds.
 const FAULTS_UNTIL_MS: u64 = 60_000;
 /// When every job must have ended.
 const END_MS: u64 = 600_000;
+/// Unix time of tick zero. *Units*: milliseconds.
+const ORIGIN_MS: u64 = 1_763_000_000_000;
 /// Steps after which a run counts as stuck in a loop.
 const STEPS_MAX: u64 = 2_000_000;
 
@@ -53,6 +57,12 @@ pub struct Report {
     pub pieces: u64,
     /// Products that were stored.
     pub products: u64,
+    /// Agents that a poisoned shard took down.
+    pub killed: u64,
+    /// Rests of agents that failed where others did not.
+    pub rests: u64,
+    /// Jobs that could not be computed, and failed.
+    pub failed: u64,
 }
 
 /// Fault rates of one seed, each drawn on its own so that runs differ in kind and not only in luck.
@@ -118,6 +128,11 @@ enum Due {
         agent: usize,
         life: u64,
     },
+    /// The shard that it computes kills an agent's process.
+    Killed {
+        agent: usize,
+        life: u64,
+    },
     AgentTrouble,
     HubTrouble,
     Heal,
@@ -148,6 +163,11 @@ struct World {
     sessions: u64,
     store: Store,
     submitted: BTreeMap<u64, JobId>,
+    trouble: Option<Trouble>,
+    /// Providers whose agents tried the shard that always fails.
+    tried: BTreeSet<ProviderId>,
+    /// Agents that rest, as the hub says, until when.
+    resting: BTreeMap<AgentId, u64>,
     trace: Vec<u8>,
     report: Report,
 }
@@ -167,9 +187,11 @@ pub fn run(seed: u64, settings: Settings) -> Result<Report, Violation> {
         let due = world.things.remove(&number).expect("every number in the queue has its thing");
         world.happen(due)?;
     }
-    checker::ended(&world.store)?;
+    checker::ended(&world.store, |view| world.failed_rightly(view))?;
+    world.all_are_back()?;
     let ended = || world.store.jobs.values();
     world.report.done = ended().filter(|stored| stored.is_done()).count() as u64;
+    world.report.failed = ended().filter(|stored| stored.has_failed()).count() as u64;
     world.report.went_on = ended().filter(|stored| stored.went_on()).count() as u64;
     world.report.trace = Digest::of(&world.trace);
     Ok(world.report)
@@ -204,6 +226,9 @@ impl World {
             went_on: 0,
             pieces: 0,
             products: 0,
+            killed: 0,
+            rests: 0,
+            failed: 0,
         };
         let mut world = World {
             random,
@@ -221,6 +246,9 @@ impl World {
             sessions: 0,
             store: Store::default(),
             submitted: BTreeMap::new(),
+            trouble: None,
+            tried: BTreeSet::new(),
+            resting: BTreeMap::new(),
             trace: Vec::new(),
             report,
         };
@@ -265,6 +293,7 @@ impl World {
             self.at(at, Due::AgentTrouble);
             self.at(at + 500, Due::HubTrouble);
         }
+        self.add_trouble();
     }
 
     fn at(&mut self, at: u64, due: Due) {
@@ -313,6 +342,7 @@ impl World {
             })
             .collect();
         self.links.clear();
+        self.resting.clear();
         let open: Vec<Event> = self
             .store
             .jobs
@@ -413,7 +443,8 @@ impl World {
                 }
             }
             Effect::PublishJob { view } => checker::shown(&self.store, &view)?,
-            Effect::PublishAgent { .. } | Effect::PublishAgentAway { .. } => {}
+            Effect::PublishAgent { view } => self.rests(view.id, view.rest.map(|rest| rest.until_ms.0)),
+            Effect::PublishAgentAway { agent } => self.rests(agent, None),
         }
         Ok(())
     }
@@ -462,6 +493,7 @@ impl World {
                     self.step_agent(agent, AgentEvent::TimePassed);
                 }
             }
+            Due::Killed { agent, life } => self.killed(agent, life)?,
             Due::AgentTrouble => self.agent_trouble(),
             Due::HubTrouble => {
                 if self.random.chance(self.swarm.hub_crash) {
@@ -488,6 +520,9 @@ impl World {
 
     fn agent_trouble(&mut self) {
         for agent in 0..self.agents.len() {
+            if self.is_steady(agent) {
+                continue;
+            }
             if self.random.chance(self.swarm.agent_crash) {
                 self.crash_agent(agent);
             } else if self.random.chance(self.swarm.freeze) && self.agents[agent].session.is_some() {

@@ -182,7 +182,7 @@ fn an_input_that_is_refused_late_or_no_matrix_fails_the_shards_that_need_it() {
     assert!(effects.contains(&Effect::DropInput { input: file(A) }));
 
     let mut machine = begin();
-    assert_eq!(machine.next_timer(), Some(Tick(10_000)));
+    assert!(machine.next_timer().is_some_and(|beat| (8_000..=12_000).contains(&beat.0)));
     (1..=6).for_each(|beat| drop(at(&mut machine, beat * 10_000 - 1, Event::TimePassed)));
     let effects = at(&mut machine, PIECE_MS_MAX, Event::TimePassed);
     assert_eq!(unusable(&effects), [0]);

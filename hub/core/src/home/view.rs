@@ -7,7 +7,7 @@ use tessera_protocol::api::{JobState, JobView};
 use tessera_protocol::unit::UnixMillis;
 
 use super::{Fleet, Home, Judge, Stage};
-use crate::message::FailureCause;
+use crate::message::{FailureCause, Loss};
 use crate::write::Write;
 
 impl Home {
@@ -59,6 +59,9 @@ impl Home {
         if fleet.total() == 0 {
             return Some("no agent is connected".to_string());
         }
+        if let Some(waiting) = self.retries.waiting() {
+            return Some(waiting);
+        }
         self.stuck.first().map(|errand| {
             format!(
                 "shard {} needs an answer by an agent that has not answered it yet; {} connected",
@@ -81,6 +84,9 @@ pub(super) fn describe(cause: FailureCause) -> String {
         }
         FailureCause::DigestMismatch => "the bytes did not have the digest that came with them",
         FailureCause::NotAPartial => "the bytes were not a partial of this shard",
+        FailureCause::Lost(Loss::Gone) => "the agent's session ended while it computed",
+        FailureCause::Lost(Loss::Silent) => "the agent fell silent while it computed",
+        FailureCause::Lost(Loss::Overran) => "the agent did not come to an end",
     }
     .to_string()
 }

@@ -2,12 +2,13 @@
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::ToString;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use tessera_protocol::api::{AgentState, AgentView, GpuView, Standing};
+use tessera_protocol::api::{AgentState, AgentView, GpuView, RestView, Standing};
 use tessera_protocol::id::{AgentId, Digest, JobId};
-use tessera_protocol::unit::{Epoch, LaneIndex, ShardIndex, Tick};
+use tessera_protocol::unit::{Epoch, LaneIndex, ShardIndex, Tick, UnixMillis};
 use tessera_protocol::wire::{Gpu, Hello};
 
 use crate::message::Errand;
@@ -33,16 +34,28 @@ pub(super) struct Agent {
     pub(super) told: BTreeMap<JobId, Arc<[u8]>>,
     pub(super) completed: u64,
     pub(super) mismatches: u64,
+    /// It gets no work before then, since it failed where others did not.
+    pub(super) resting_until: Option<Tick>,
 }
 
 impl Agent {
+    /// Whether it gets work as soon as it has credit.
+    pub(super) fn takes_work(&self) -> bool {
+        !self.leaving && self.resting_until.is_none()
+    }
+
     /// How full it is. *Units*: per mille of its credit.
     pub(super) fn load(&self) -> u32 {
         (self.held() * 1000 / u64::from(self.credit)) as u32
     }
 
     pub(super) fn has_credit(&self) -> bool {
-        !self.leaving && self.held() < u64::from(self.credit)
+        !self.leaving && self.resting_until.is_none() && self.held() < u64::from(self.credit)
+    }
+
+    /// Whether a shard is in flight here: two attempts at it are not made by one agent.
+    pub(super) fn holds(&self, job: JobId, index: ShardIndex) -> bool {
+        self.attempts.contains_key(&(job, index))
     }
 
     pub(super) fn held(&self) -> u64 {
@@ -54,11 +67,23 @@ impl Agent {
 #[derive(Debug)]
 pub(super) struct Attempt {
     pub(super) epoch: Epoch,
+    pub(super) began: Tick,
+    pub(super) spared: Spared,
     pub(super) lease_until: Tick,
     /// However often it is renewed.
     pub(super) lease_max: Tick,
     pub(super) errand: Option<Errand>,
     pub(super) answer: Answered,
+}
+
+/// Whether a second attempt was asked for beside this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Spared {
+    No,
+    /// At that moment, the last time.
+    Asked(Tick),
+    /// The shard is done: none is needed any more.
+    Settled,
 }
 
 /// The two halves of a large answer, in whichever order they come.
@@ -69,7 +94,11 @@ pub(super) enum Answered {
     Delivered(Vec<u8>),
 }
 
-pub(super) fn view_of(lane: LaneIndex, id: AgentId, agent: &Agent) -> AgentView {
+pub(super) fn view_of(lane: LaneIndex, id: AgentId, agent: &Agent, origin: UnixMillis) -> AgentView {
+    let rest = |until: Tick| RestView {
+        until_ms: UnixMillis(origin.0.saturating_add(until.0)),
+        because: "its attempts came to nothing at shards that passed elsewhere".to_string(),
+    };
     AgentView {
         id,
         name: agent.hello.name.clone(),
@@ -85,6 +114,7 @@ pub(super) fn view_of(lane: LaneIndex, id: AgentId, agent: &Agent) -> AgentView 
         in_flight: agent.attempts.len() as u32,
         completed: agent.completed,
         mismatches: agent.mismatches,
+        rest: agent.resting_until.map(rest),
     }
 }
 

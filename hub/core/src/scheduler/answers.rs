@@ -10,7 +10,7 @@ use super::agent::{Answered, Attempt};
 use super::{Scheduler, elsewhere};
 use crate::effect::{CloseReason, Outbox};
 use crate::message::{Claim, FailureCause, LaneMessage};
-use crate::{Effect, SessionId, ShardAnswer};
+use crate::{Account, Effect, SessionId, ShardAnswer};
 
 /// Partials an agent may have delivered and not announced. *Units*: bytes.
 const PARKED_BYTES_MAX: usize = 2 * limits::BULK_BYTES_MAX;
@@ -27,7 +27,7 @@ impl Scheduler {
     ) {
         let Some(id) = self.hear(session, now) else { return };
         for ShardAnswer { index, epoch, digest, partial } in answers {
-            let Some(attempt) = self.live_attempt(id, job, index, epoch) else {
+            let Some(attempt) = self.live_attempt(id, (job, index, epoch), now, out) else {
                 self.answered_late(id, (job, index, epoch));
                 continue;
             };
@@ -38,7 +38,7 @@ impl Scheduler {
                     continue;
                 }
             };
-            self.complete(id, job, index, digest, partial, out);
+            self.complete(id, (job, index), digest, partial, now, out);
         }
     }
 
@@ -55,15 +55,15 @@ impl Scheduler {
         let Some(id) = self.hear(session, now) else { return };
         let bytes_max = self.jobs.get(&job).map_or(0, |lane_job| lane_job.work.partial_bytes_max);
         let parked = self.parked_bytes(id);
-        let Some(attempt) = self.live_attempt(id, job, at.0, at.1) else { return };
+        let Some(attempt) = self.live_attempt(id, (job, at.0, at.1), now, out) else { return };
         if partial.len() > bytes_max {
             return self.give_up(id, job, at.0, FailureCause::NotAPartial, out);
         }
         match core::mem::replace(&mut attempt.answer, Answered::Nothing) {
-            Answered::Announced(digest) => self.complete(id, job, at.0, digest, partial, out),
+            Answered::Announced(digest) => self.complete(id, (job, at.0), digest, partial, now, out),
             Answered::Nothing | Answered::Delivered(_) if parked + partial.len() > PARKED_BYTES_MAX => {
                 out.push(Effect::CloseSession { session, reason: CloseReason::Flooding });
-                self.lose(session, out);
+                self.lose(session, None, out);
             }
             Answered::Nothing | Answered::Delivered(_) => attempt.answer = Answered::Delivered(partial),
         }
@@ -90,7 +90,7 @@ impl Scheduler {
         out: &mut Outbox,
     ) {
         let Some(id) = self.hear(session, now) else { return };
-        match self.live_attempt(id, job, at.0, at.1) {
+        match self.live_attempt(id, (job, at.0, at.1), now, out) {
             Some(_) => self.give_up(id, job, at.0, cause, out),
             None => self.answered_late(id, (job, at.0, at.1)),
         }
@@ -106,35 +106,61 @@ impl Scheduler {
     fn complete(
         &mut self,
         id: AgentId,
-        job: JobId,
-        index: ShardIndex,
+        (job, index): (JobId, ShardIndex),
         claimed: Digest,
         partial: Vec<u8>,
+        now: Tick,
         out: &mut Outbox,
     ) {
         let digest = Digest::of(&partial);
         if digest != claimed {
             return self.give_up(id, job, index, FailureCause::DigestMismatch, out);
         }
-        self.take_attempt(id, job, index);
+        let attempt = self.take_attempt(id, job, index);
+        self.ejections.answered(id);
         let Some(agent) = self.agents.get_mut(&id) else { return };
         agent.completed += 1;
         if let Some(lane_job) = self.jobs.get_mut(&job) {
+            if let Some(attempt) = attempt {
+                lane_job.times.record(now.0.saturating_sub(attempt.began.0));
+            }
             let (account, standing) = (agent.account, agent.standing);
             lane_job.claims.push(Claim { index, agent: id, account, standing, digest, partial });
             self.unreported.insert(job);
         }
     }
 
-    fn give_up(&mut self, id: AgentId, job: JobId, index: ShardIndex, cause: FailureCause, out: &mut Outbox) {
+    /// An attempt came to nothing: its home says what follows.
+    pub(super) fn give_up(
+        &mut self,
+        id: AgentId,
+        job: JobId,
+        index: ShardIndex,
+        cause: FailureCause,
+        out: &mut Outbox,
+    ) {
         let Some(attempt) = self.take_attempt(id, job, index) else {
             return;
         };
+        let Some(account) = self.agents.get(&id).map(|agent| agent.account) else {
+            return;
+        };
+        self.give_back((id, account), (job, index), attempt, cause, out);
+    }
+
+    pub(super) fn give_back(
+        &mut self,
+        (agent, account): (AgentId, Account),
+        (job, index): (JobId, ShardIndex),
+        attempt: Attempt,
+        cause: FailureCause,
+        out: &mut Outbox,
+    ) {
         let Some(lane_job) = self.jobs.get(&job) else {
             return;
         };
-        let errand = elsewhere(attempt.errand, index, id);
-        out.tell(lane_job.work.home, LaneMessage::AttemptFailed { job, errand, cause });
+        let errand = elsewhere(attempt.errand, index, agent);
+        out.tell(lane_job.work.home, LaneMessage::AttemptFailed { job, agent, account, errand, cause });
     }
 
     /// Reports what was claimed since the last report, one message a job.

@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use tessera_protocol::id::JobId;
 use tessera_protocol::unit::LaneIndex;
 
+use super::speculation::Times;
 use crate::effect::Outbox;
 use crate::message::{Claim, Errand, LaneMessage, Work};
 use crate::ranges::Ranges;
@@ -34,6 +35,10 @@ pub(super) struct LaneJob {
     pub(super) queued: bool,
     pub(super) claims: Vec<Claim>,
     pub(super) attempts: u64,
+    /// Nearly all of the round is done.
+    pub(super) tail: bool,
+    /// How long its attempts took here.
+    pub(super) times: Times,
 }
 
 impl LaneJob {

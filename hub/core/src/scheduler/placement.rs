@@ -9,7 +9,7 @@ use tessera_protocol::unit::{ShardIndex, Tick};
 use tessera_protocol::wire::Assignment;
 
 use super::Scheduler;
-use super::agent::{Agent, Answered, Attempt};
+use super::agent::{Agent, Answered, Attempt, Spared};
 use super::lane_job::Supply;
 use crate::Effect;
 use crate::effect::Outbox;
@@ -93,7 +93,9 @@ impl Scheduler {
             && let Some(errand) = lane_job.errands.get(position)
         {
             let may = |id: &AgentId, agent: &Agent| {
-                able(agent) && errand.permits(*id, agent.account, agent.standing)
+                able(agent)
+                    && !agent.holds(job, errand.index)
+                    && errand.permits(*id, agent.account, agent.standing)
             };
             let free = self.ready.iter().find(|(_, id)| self.agents.get(id).is_some_and(|a| may(id, a)));
             if let Some((_, id)) = free.copied() {
@@ -102,14 +104,16 @@ impl Scheduler {
                 self.assign(id, job, index, errand, now, out);
                 return Placed::Yes;
             }
-            if self.agents.iter().any(|(id, agent)| !agent.leaving && may(id, agent)) {
+            if self.agents.iter().any(|(id, agent)| agent.takes_work() && may(id, agent)) {
                 position += 1;
             } else if let Some(mut errand) = lane_job.errands.remove(position) {
                 errand.tried.push(self.lane);
                 out.tell(lane_job.work.home, LaneMessage::ErrandReturned { job, errand });
             }
         }
-        let free = self.ready.iter().find(|(_, id)| self.agents.get(id).is_some_and(able)).copied();
+        let first = lane_job.pending.first();
+        let fit = |agent: &Agent| able(agent) && first.is_none_or(|index| !agent.holds(job, index));
+        let free = self.ready.iter().find(|(_, id)| self.agents.get(id).is_some_and(fit)).copied();
         match free {
             Some((_, id)) if !lane_job.pending.is_empty() => {
                 let index = ShardIndex(lane_job.pending.take_first(1).start);
@@ -160,7 +164,8 @@ impl Scheduler {
         let lease_until = now.after_ms(limits::LEASE_MS);
         let lease_max = now.after_ms(ATTEMPT_MS_MIN + shard.cost.0 / SLOWEST_UNITS_PER_MS);
         let answer = Answered::Nothing;
-        let attempt = Attempt { epoch: self.epoch, lease_until, lease_max, errand, answer };
+        let (epoch, spared) = (self.epoch, Spared::No);
+        let attempt = Attempt { epoch, began: now, spared, lease_until, lease_max, errand, answer };
         self.change(id, |agent| {
             let earlier = agent.attempts.insert((job, index), attempt);
             assert!(earlier.is_none(), "{id} holds shard {index:?} of {job} twice");

@@ -1,7 +1,7 @@
 //! The agents' side of the world: their processes, their links, and what becomes of their effects.
 
 use tessera_agent_core::{Closing, Effect as AgentEffect, Event as AgentEvent, Random as AgentRandom};
-use tessera_hub_core::{Account, Event, SessionId, ShardAnswer};
+use tessera_hub_core::{Event, SessionId, ShardAnswer};
 use tessera_protocol::id::{Digest, JobId};
 use tessera_protocol::unit::{Epoch, ShardIndex, Tick};
 use tessera_protocol::wire::{AgentControl, AgentWork, BulkHeader, ShardResult};
@@ -119,7 +119,11 @@ impl World {
             }
             AgentEffect::DropInput { input } => self.agents[agent].drop_input(input),
             AgentEffect::StartShard { slot, work } => {
-                let outcome = self.agents[agent].compute(&work);
+                let outcome = match self.troubled(agent, &work) {
+                    None => self.agents[agent].compute(&work),
+                    Some(Some(outcome)) => outcome,
+                    Some(None) => return,
+                };
                 let at = self.now + self.agents[agent].pace_ms;
                 self.reach_agent(at, agent, None, AgentEvent::ShardEnded { slot, outcome });
             }
@@ -171,7 +175,7 @@ impl World {
             AgentControl::Hello(_) => {
                 let (id, hello) = (self.agents[agent].id, Box::new(self.agents[agent].hello()));
                 let at = self.in_order(session.0 + 10_000, 2_000);
-                let account = Account::operator();
+                let account = self.account(agent);
                 self.reach_hub(at, agent, Event::AgentAdmitted { session, agent: id, account, hello });
             }
             AgentControl::Heartbeat { holding } => {

@@ -1,0 +1,340 @@
+//! A job's attempts that came to nothing: who tries next, and when a shard is given up.
+//!
+//! Decides and remembers; places nothing. One lives with each job on its home lane, and does not survive the
+//! hub: a job that is recovered starts with a clean sheet.
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use tessera_protocol::id::{AgentId, ProviderId};
+use tessera_protocol::unit::{ShardIndex, Tick};
+
+use crate::Account;
+use crate::message::{Errand, FailureCause, Who};
+use crate::planted::{Planted, Planting};
+
+/// Losses that make a shard suspect, when they are of [`LOSS_PROVIDERS_MIN`] providers.
+pub const LOSSES_MAX: usize = 3;
+/// Providers whose agents must have been lost: one provider's machines may all be bad.
+pub const LOSS_PROVIDERS_MIN: usize = 2;
+/// Losses that make a shard suspect when only one provider has agents to lose.
+pub const LOSSES_ALONE_MAX: usize = 32;
+/// How long a suspect shard waits for one of the operator's own agents. *Units*: milliseconds.
+pub const ANCHOR_WAIT_MS: u64 = 600_000;
+/// Setbacks of one shard that are remembered.
+const SETBACKS_MAX: usize = 2 * LOSSES_ALONE_MAX;
+
+/// An attempt that came to nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Setback {
+    /// Whose it was.
+    pub agent: AgentId,
+    /// Whom that agent belongs to.
+    pub account: Account,
+    /// Why.
+    pub cause: FailureCause,
+    /// When the home heard of it.
+    pub at: Tick,
+}
+
+impl Setback {
+    fn is_loss(&self) -> bool {
+        matches!(self.cause, FailureCause::Lost(_))
+    }
+}
+
+/// What becomes of a shard after a setback.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// It is tried again when its turn comes, or another attempt is live.
+    Again,
+    /// It failed more often than its client allows.
+    GivenUp {
+        /// How often.
+        attempts: u32,
+    },
+    /// It takes agents down with it.
+    Poisoned(Vec<Setback>),
+}
+
+/// What went wrong with the shards of a job that are not done.
+#[derive(Debug)]
+pub struct Retries {
+    allowed: u32,
+    shards: BTreeMap<ShardIndex, Trouble>,
+    /// What is to be tried again as soon as the budget allows.
+    queue: VecDeque<Errand>,
+    pub(crate) planting: Planting,
+}
+
+#[derive(Debug, Default)]
+struct Trouble {
+    failures: u32,
+    setbacks: Vec<Setback>,
+    /// Since when it waits for one of the operator's own agents, or runs there.
+    suspect: Option<Tick>,
+}
+
+impl Retries {
+    /// None so far; `allowed` is how many failures of a shard are made up for.
+    pub fn new(allowed: u32) -> Retries {
+        Retries { allowed, shards: BTreeMap::new(), queue: VecDeque::new(), planting: Planting::default() }
+    }
+
+    /// An attempt came to nothing. `answered` are those who answered the shard before.
+    pub fn set_back(&mut self, mut errand: Errand, setback: Setback, answered: Vec<AgentId>) -> Decision {
+        if self.planting.is(Planted::ForgetLosses) && setback.is_loss() {
+            self.queue.push_back(errand);
+            return Decision::Again;
+        }
+        let trouble = self.shards.entry(errand.index).or_default();
+        if trouble.setbacks.len() < SETBACKS_MAX {
+            trouble.setbacks.push(setback);
+        }
+        if trouble.suspect.is_some() && setback.account.anchor {
+            return Decision::Poisoned(trouble.setbacks.clone());
+        }
+        if errand.spare {
+            return Decision::Again;
+        }
+        if !setback.is_loss() {
+            trouble.failures += 1;
+            if trouble.failures > self.allowed && !self.planting.is(Planted::RetryForEver) {
+                return Decision::GivenUp { attempts: trouble.failures };
+            }
+        }
+        errand.spare = false;
+        errand.tried.clear();
+        if trouble.is_suspect() {
+            if self.planting.is(Planted::PoisonWithoutAnchor) {
+                return Decision::Poisoned(trouble.setbacks.clone());
+            }
+            trouble.suspect.get_or_insert(setback.at);
+            (errand.who, errand.avoid) = (Who::Anchor, answered);
+        } else if matches!(errand.who, Who::Anyone | Who::Others { .. }) {
+            errand.who = match trouble.providers().as_slice() {
+                [only] if !self.planting.is(Planted::RetryBesideTheFailed) => {
+                    Who::Others { not_of: alloc::vec![*only] }
+                }
+                _ => Who::Anyone,
+            };
+        }
+        self.queue.push_back(errand);
+        Decision::Again
+    }
+
+    /// What is to be tried again now.
+    pub fn next(&mut self, budget: &mut RetryBudget, now: Tick) -> Option<Errand> {
+        if self.queue.is_empty() || !budget.spend(now) {
+            return None;
+        }
+        self.queue.pop_front()
+    }
+
+    /// Forgets the troubles of shards that are done; says whose they were.
+    pub fn passed(&mut self, is_done: impl Fn(ShardIndex) -> bool) -> Vec<Setback> {
+        let mut passed = Vec::new();
+        self.shards.retain(|index, trouble| {
+            let done = is_done(*index);
+            if done {
+                passed.append(&mut trouble.setbacks);
+            }
+            !done
+        });
+        passed
+    }
+
+    /// Whether only one of the operator's own agents may run a shard.
+    pub fn awaits_anchor(&self, index: ShardIndex) -> bool {
+        self.shards.get(&index).is_some_and(|trouble| trouble.suspect.is_some())
+    }
+
+    /// Whether one of `stuck`, for which no agent of the operator's is there, has waited too long.
+    pub fn overdue(&self, stuck: &[Errand], now: Tick) -> Option<(ShardIndex, Vec<Setback>)> {
+        stuck.iter().find_map(|errand| {
+            let trouble = self.shards.get(&errand.index)?;
+            let since = trouble.suspect?;
+            (since.after_ms(ANCHOR_WAIT_MS) <= now).then(|| (errand.index, trouble.setbacks.clone()))
+        })
+    }
+
+    /// Whether something waits that only time brings about.
+    pub fn is_waiting(&self) -> bool {
+        !self.queue.is_empty() || self.shards.values().any(|trouble| trouble.suspect.is_some())
+    }
+
+    /// What is waited for, in words.
+    pub fn waiting(&self) -> Option<String> {
+        let suspect = self.shards.iter().find(|(_, trouble)| trouble.suspect.is_some());
+        if let Some((index, trouble)) = suspect {
+            let (losses, providers) = (trouble.losses().count(), trouble.providers().len());
+            return Some(format!(
+                "shard {} was lost with {losses} agents of {providers} providers: one of the operator's own \
+                 agents is to run it; without one the job fails after {} minutes",
+                index.0,
+                ANCHOR_WAIT_MS / 60_000
+            ));
+        }
+        let count = self.queue.len();
+        (count > 0).then(|| {
+            format!(
+                "{count} shards wait to be tried again: so many attempts fail that the hub spaces them out"
+            )
+        })
+    }
+}
+
+impl Trouble {
+    fn losses(&self) -> impl Iterator<Item = &Setback> {
+        self.setbacks.iter().filter(|setback| setback.is_loss())
+    }
+
+    /// Of all setbacks, each once.
+    fn providers(&self) -> Vec<ProviderId> {
+        let mut providers: Vec<_> = self.setbacks.iter().map(|setback| setback.account.provider).collect();
+        providers.sort_unstable();
+        providers.dedup();
+        providers
+    }
+
+    fn is_suspect(&self) -> bool {
+        let mut lost: Vec<_> = self.losses().map(|setback| setback.account.provider).collect();
+        let losses = lost.len();
+        lost.sort_unstable();
+        lost.dedup();
+        self.suspect.is_some()
+            || (losses >= LOSSES_MAX && lost.len() >= LOSS_PROVIDERS_MIN)
+            || losses >= LOSSES_ALONE_MAX
+    }
+}
+
+/// How many retries the jobs of one lane may make: a tenth of their attempts, and some at any time, so that a
+/// fleet that fails at everything is not kept busy with failing.
+#[derive(Clone, Copy, Debug)]
+pub struct RetryBudget {
+    /// *Units*: thousandths of a retry.
+    milli: u64,
+    refilled: Tick,
+}
+
+/// What attempts earn. *Units*: thousandths of a retry for each.
+const EARNED_MILLI: u64 = 100;
+/// What time earns. *Units*: thousandths of a retry for each millisecond: twenty retries a second.
+const REFILLED_MILLI_PER_MS: u64 = 20;
+/// Most that is saved up. *Units*: thousandths of a retry.
+const SAVED_MILLI_MAX: u64 = 200_000;
+
+impl Default for RetryBudget {
+    fn default() -> RetryBudget {
+        RetryBudget { milli: SAVED_MILLI_MAX, refilled: Tick(0) }
+    }
+}
+
+impl RetryBudget {
+    /// So many attempts were made.
+    pub fn earn(&mut self, attempts: u64) {
+        self.milli = self.milli.saturating_add(attempts.saturating_mul(EARNED_MILLI)).min(SAVED_MILLI_MAX);
+    }
+
+    /// Takes one retry, if there is one.
+    pub fn spend(&mut self, now: Tick) -> bool {
+        let passed = now.0.saturating_sub(self.refilled.0);
+        self.refilled = now;
+        let refill = passed.saturating_mul(REFILLED_MILLI_PER_MS);
+        self.milli = self.milli.saturating_add(refill).min(SAVED_MILLI_MAX);
+        let enough = self.milli >= 1_000;
+        if enough {
+            self.milli -= 1_000;
+        }
+        enough
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Loss;
+
+    fn setback(agent: u8, provider: &str, cause: FailureCause) -> Setback {
+        let account = Account { provider: ProviderId::of_name(provider), anchor: provider == "operator" };
+        Setback { agent: AgentId([agent; 16]), account, cause, at: Tick(5) }
+    }
+
+    fn lost(agent: u8, provider: &str) -> Setback {
+        setback(agent, provider, FailureCause::Lost(Loss::Gone))
+    }
+
+    fn errand() -> Errand {
+        Errand::new(ShardIndex(7), Vec::new())
+    }
+
+    fn again(retries: &mut Retries, setback: Setback) -> Errand {
+        assert_eq!(retries.set_back(errand(), setback, Vec::new()), Decision::Again);
+        retries.next(&mut RetryBudget::default(), Tick(5)).expect("it is tried again")
+    }
+
+    #[test]
+    fn after_one_provider_another_is_asked() {
+        let mut retries = Retries::new(4);
+        let garbled = |agent, provider| setback(agent, provider, FailureCause::NotAPartial);
+        let first = again(&mut retries, garbled(1, "a"));
+        assert_eq!(first.who, Who::Others { not_of: alloc::vec![ProviderId::of_name("a")] });
+        let same = again(&mut retries, garbled(2, "a"));
+        assert_eq!(same.who, first.who, "as long as nobody else has tried");
+        assert_eq!(again(&mut retries, garbled(3, "b")).who, Who::Anyone);
+        again(&mut retries, garbled(1, "a"));
+        let last = retries.set_back(errand(), garbled(4, "b"), Vec::new());
+        assert_eq!(last, Decision::GivenUp { attempts: 5 });
+    }
+
+    #[test]
+    fn three_losses_of_two_providers_need_an_anchor_and_its_loss_is_the_end() {
+        let mut retries = Retries::new(4);
+        again(&mut retries, lost(1, "a"));
+        again(&mut retries, lost(2, "a"));
+        assert_eq!(
+            again(&mut retries, lost(2, "a")).who,
+            Who::Others { not_of: alloc::vec![ProviderId::of_name("a")] }
+        );
+        assert_eq!(again(&mut retries, lost(3, "b")).who, Who::Anchor);
+        assert!(retries.waiting().is_some_and(|text| text.contains("4 agents of 2 providers")));
+        let Decision::Poisoned(losses) = retries.set_back(errand(), lost(4, "operator"), Vec::new()) else {
+            panic!("an anchor was lost too");
+        };
+        assert_eq!(losses.len(), 5);
+    }
+
+    #[test]
+    fn a_suspect_shard_that_no_anchor_runs_is_given_up_after_ten_minutes() {
+        let mut retries = Retries::new(4);
+        for (agent, provider) in [(1, "a"), (2, "b"), (3, "a")] {
+            again(&mut retries, lost(agent, provider));
+        }
+        assert!(retries.overdue(&[errand()], Tick(5 + ANCHOR_WAIT_MS - 1)).is_none());
+        assert!(retries.overdue(&[], Tick(5 + ANCHOR_WAIT_MS)).is_none(), "an anchor runs it");
+        assert!(retries.overdue(&[errand()], Tick(5 + ANCHOR_WAIT_MS)).is_some());
+    }
+
+    #[test]
+    fn a_lost_spare_is_not_repeated_and_a_shard_that_passes_names_who_failed() {
+        let mut retries = Retries::new(4);
+        let spare = Errand { spare: true, ..errand() };
+        assert_eq!(retries.set_back(spare, lost(1, "a"), Vec::new()), Decision::Again);
+        assert!(!retries.is_waiting());
+        assert!(retries.passed(|_| false).is_empty());
+        assert_eq!(retries.passed(|index| index == ShardIndex(7)).len(), 1);
+        assert!(retries.passed(|_| true).is_empty(), "once");
+    }
+
+    #[test]
+    fn retries_are_a_tenth_of_the_attempts_and_twenty_a_second() {
+        let mut budget = RetryBudget::default();
+        let spent = |budget: &mut RetryBudget, now| (0..1_000).filter(|_| budget.spend(Tick(now))).count();
+        assert_eq!(spent(&mut budget, 0), 200);
+        assert_eq!(spent(&mut budget, 1_000), 20);
+        budget.earn(500);
+        assert_eq!(spent(&mut budget, 1_000), 50);
+    }
+}

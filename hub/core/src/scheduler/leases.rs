@@ -1,0 +1,153 @@
+//! Leases: how long an agent keeps a shard, what renews that, and what follows when it ends.
+//!
+//! An attempt is named by its epoch. One whose lease has run out is over, and what its agent says of it later
+//! counts for nothing.
+
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
+
+use tessera_protocol::id::{AgentId, JobId};
+use tessera_protocol::limits;
+use tessera_protocol::unit::{Epoch, ShardIndex, Tick};
+use tessera_protocol::wire::Held;
+
+use super::agent::Attempt;
+use super::{Scheduler, elsewhere, withdraw};
+use crate::effect::{CloseReason, Outbox};
+use crate::message::{Errand, FailureCause, Loss};
+use crate::planted::Planted;
+use crate::{Effect, SessionId};
+
+impl Scheduler {
+    /// A session is over: its agent's shards move at once. Those that it may have been computing may be why it
+    /// was lost, which their homes hear unless the agent said that it leaves, or it was the hub that ended the
+    /// session for another reason than `loss`.
+    pub fn lose(&mut self, session: SessionId, loss: Option<Loss>, out: &mut Outbox) {
+        let Some(id) = self.sessions.remove(&session) else {
+            return;
+        };
+        let Some(mut agent) = self.agents.remove(&id) else {
+            return;
+        };
+        self.ready.remove(&(agent.load(), id));
+        if !agent.leaving {
+            self.credit -= u64::from(agent.credit);
+            withdraw(&mut self.kernels, &agent.hello.kernels);
+        }
+        let loss = loss.filter(|_| !agent.leaving);
+        let mut attempts: Vec<_> = core::mem::take(&mut agent.attempts).into_iter().collect();
+        attempts.sort_unstable_by_key(|(_, attempt)| attempt.epoch);
+        for (place, ((job, index), attempt)) in attempts.into_iter().enumerate() {
+            if self.planting.is(Planted::ForgetLostShards) {
+                continue;
+            }
+            let began = place < usize::from(agent.hello.slots);
+            match loss.filter(|_| began) {
+                Some(loss) => {
+                    let cause = FailureCause::Lost(loss);
+                    self.give_back((id, agent.account), (job, index), attempt, cause, out);
+                }
+                None if began => self.repeat(job, index, Some(elsewhere(attempt.errand, index, id))),
+                None => self.repeat(job, index, attempt.errand),
+            }
+        }
+        self.unseen.remove(&id);
+        out.push(Effect::PublishAgentAway { agent: id });
+        self.wake_the_needed();
+        self.standing(out);
+        self.release_deserted(out);
+    }
+
+    /// Makes an attempt again that ended without being anybody's fault, unless another one is live.
+    fn repeat(&mut self, job: JobId, index: ShardIndex, errand: Option<Errand>) {
+        if errand.as_ref().is_none_or(|errand| !errand.spare) {
+            self.requeue(job, index, errand);
+        }
+    }
+
+    /// An agent is alive and holds these attempts.
+    pub fn heartbeat(&mut self, session: SessionId, holding: &[Held], now: Tick) {
+        let Some(id) = self.hear(session, now) else { return };
+        self.change(id, |agent| {
+            let mut still_held = BTreeSet::new();
+            for held in holding {
+                let (job, index, epoch) = (JobId(held.job), ShardIndex(held.index), Epoch(held.epoch));
+                match agent.attempts.get_mut(&(job, index)) {
+                    Some(attempt) if attempt.epoch == epoch => {
+                        // What has run out is not renewed: it ends when leases are looked at next.
+                        if attempt.lease_until >= now {
+                            attempt.lease_until = now.after_ms(limits::LEASE_MS).min(attempt.lease_max);
+                        }
+                    }
+                    _ => {
+                        still_held.insert((job, index, epoch));
+                    }
+                }
+            }
+            agent.lapsed.retain(|lapsed| still_held.contains(lapsed));
+        });
+    }
+
+    /// Ends sessions that fell silent, attempts whose agent no longer names them, and rests.
+    pub fn expire(&mut self, now: Tick, out: &mut Outbox) {
+        let silent: Vec<SessionId> = self
+            .agents
+            .values()
+            .filter(|agent| agent.heard.after_ms(limits::LEASE_MS) < now)
+            .map(|agent| agent.session)
+            .collect();
+        for session in silent {
+            out.push(Effect::CloseSession { session, reason: CloseReason::Silent });
+            self.lose(session, Some(Loss::Silent), out);
+        }
+        let lapsed: Vec<(AgentId, JobId, ShardIndex)> = self
+            .agents
+            .iter()
+            .flat_map(|(id, agent)| agent.attempts.iter().map(move |(key, attempt)| (*id, *key, attempt)))
+            .filter(|(_, _, attempt)| attempt.lease_until < now)
+            .filter(|_| !self.planting.is(Planted::KeepLapsedLeases))
+            .map(|(id, (job, index), _)| (id, job, index))
+            .collect();
+        for (id, job, index) in lapsed {
+            self.lapse(id, job, index, out);
+        }
+        self.end_rests(now);
+    }
+
+    /// A lease ran out. An agent that computed for too long is a loss to the shard; one that is heard of and
+    /// does not name the attempt never had it.
+    fn lapse(&mut self, id: AgentId, job: JobId, index: ShardIndex, out: &mut Outbox) {
+        let Some(attempt) = self.take_attempt(id, job, index) else { return };
+        if !self.planting.is(Planted::ForgetLapsedCredit) {
+            self.change(id, |agent| {
+                agent.lapsed.insert((job, index, attempt.epoch));
+            });
+        }
+        match self.agents.get(&id).map(|agent| agent.account) {
+            Some(account) if attempt.lease_until == attempt.lease_max => {
+                let cause = FailureCause::Lost(Loss::Overran);
+                self.give_back((id, account), (job, index), attempt, cause, out);
+            }
+            _ => self.repeat(job, index, Some(elsewhere(attempt.errand, index, id))),
+        }
+    }
+
+    /// The attempt of this epoch, as long as its lease lasts.
+    pub(super) fn live_attempt(
+        &mut self,
+        id: AgentId,
+        (job, index, epoch): (JobId, ShardIndex, Epoch),
+        now: Tick,
+        out: &mut Outbox,
+    ) -> Option<&mut Attempt> {
+        let attempt = self.agents.get(&id)?.attempts.get(&(job, index))?;
+        if attempt.epoch != epoch {
+            return None;
+        }
+        if attempt.lease_until < now && !self.planting.is(Planted::KeepLapsedLeases) {
+            self.lapse(id, job, index, out);
+            return None;
+        }
+        self.agents.get_mut(&id)?.attempts.get_mut(&(job, index))
+    }
+}

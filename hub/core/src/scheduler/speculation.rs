@@ -1,0 +1,210 @@
+//! Speculation: near a job's end, shards that take far too long are tried a second time elsewhere.
+//!
+//! Sees that an attempt is late; the job's home places the second one. The first answer counts, the other is
+//! a check.
+
+use alloc::vec::Vec;
+
+use tessera_protocol::id::{AgentId, JobId};
+use tessera_protocol::limits;
+use tessera_protocol::unit::{ShardIndex, Tick};
+
+use super::agent::{Agent, Attempt, Spared};
+use super::lane_job::LaneJob;
+use super::{Scheduler, elsewhere};
+use crate::effect::Outbox;
+use crate::message::{LaneMessage, Who};
+use crate::planted::Planted;
+
+/// An attempt is late that takes so many times the median.
+const LATE_MEDIANS: u64 = 3;
+/// Shards of a job that is so short that idle agents do all of it twice.
+const TINY_SHARDS: u64 = 16;
+/// Of how many slots one may compute spares.
+const SLOTS_TO_ONE_SPARE: usize = 20;
+/// Answers from which a median means something.
+const ANSWERS_MIN: u32 = 3;
+/// Answers after which the older ones weigh half.
+const ANSWERS_MAX: u32 = 1_024;
+/// Four buckets to each power of two, up to about a year. *Units*: milliseconds.
+const BUCKETS: usize = 4 * 36;
+
+/// How long attempts took, in buckets a quarter of a power of two wide.
+#[derive(Clone, Debug)]
+pub(super) struct Times {
+    counts: [u16; BUCKETS],
+    total: u32,
+}
+
+impl Default for Times {
+    fn default() -> Times {
+        Times { counts: [0; BUCKETS], total: 0 }
+    }
+}
+
+impl Times {
+    /// An attempt took so long. *Units*: milliseconds.
+    pub(super) fn record(&mut self, took_ms: u64) {
+        if self.total >= ANSWERS_MAX {
+            self.counts.iter_mut().for_each(|count| *count /= 2);
+            self.total = self.counts.iter().map(|count| u32::from(*count)).sum();
+        }
+        self.counts[bucket(took_ms)] += 1;
+        self.total += 1;
+    }
+
+    /// The median, at most a fifth too long; nothing before it means something. *Units*: milliseconds.
+    pub(super) fn median_ms(&self) -> Option<u64> {
+        let mut below = 0;
+        let middle = |count: &u16| {
+            below += u32::from(*count);
+            2 * below >= self.total
+        };
+        (self.total >= ANSWERS_MIN).then(|| self.counts.iter().position(middle).map_or(0, end_ms))
+    }
+}
+
+fn bucket(took_ms: u64) -> usize {
+    let took = took_ms.max(4);
+    let power = took.ilog2() as usize;
+    let quarter = ((took >> (power - 2)) & 3) as usize;
+    (4 * (power - 2) + quarter).min(BUCKETS - 1)
+}
+
+/// The least time that is past a bucket.
+fn end_ms(bucket: usize) -> u64 {
+    (5 + bucket as u64 % 4) << (bucket / 4)
+}
+
+impl LaneJob {
+    /// The age at which an attempt is late; nothing while no attempt can be. *Units*: milliseconds.
+    fn late_after_ms(&self, idle: bool) -> Option<u64> {
+        let tiny = self.work.plan.shards() <= TINY_SHARDS && idle;
+        match self.times.median_ms() {
+            _ if tiny && self.pending.is_empty() => Some(0),
+            _ if !self.tail => None,
+            Some(median) => Some(median * LATE_MEDIANS),
+            None => Some(limits::LEASE_MS),
+        }
+    }
+}
+
+impl Scheduler {
+    /// Asks homes for second attempts beside those that take too long.
+    pub fn speculate(&mut self, now: Tick, out: &mut Outbox) {
+        if self.stopping || self.planting.is(Planted::NeverSpare) {
+            return;
+        }
+        let mut room = self.spares_max().saturating_sub(self.spares(now));
+        if room == 0 {
+            return;
+        }
+        for (_, id, job, index) in self.late(now) {
+            if room == 0 {
+                break;
+            }
+            room -= 1;
+            self.ask_spare(id, (job, index), now, out);
+        }
+    }
+
+    /// Attempts that are late and have no spare, those that never had one first, then the oldest.
+    fn late(&self, now: Tick) -> Vec<((bool, Tick), AgentId, JobId, ShardIndex)> {
+        let idle = self.agents.values().any(|agent| agent.takes_work() && agent.held() == 0);
+        let mut late = Vec::new();
+        for (job, lane_job) in &self.jobs {
+            let Some(after_ms) = lane_job.late_after_ms(idle) else { continue };
+            let is_late =
+                |attempt: &Attempt| attempt.began.after_ms(after_ms) < now && may_have_spare(attempt, now);
+            let all = (JobId(job.0), ShardIndex(0))..=(JobId(job.0), ShardIndex(u64::MAX));
+            for (id, agent) in &self.agents {
+                for ((_, index), attempt) in agent.attempts.range(all.clone()).filter(|(_, a)| is_late(a)) {
+                    late.push(((attempt.spared != Spared::No, attempt.began), *id, *job, *index));
+                }
+            }
+        }
+        late.sort_unstable();
+        late
+    }
+
+    fn ask_spare(&mut self, id: AgentId, (job, index): (JobId, ShardIndex), now: Tick, out: &mut Outbox) {
+        let Some(lane_job) = self.jobs.get(&job) else { return };
+        let Some(agent) = self.agents.get_mut(&id) else { return };
+        let Some(attempt) = agent.attempts.get_mut(&(job, index)) else { return };
+        attempt.spared = Spared::Asked(now);
+        let mut errand = elsewhere(attempt.errand.clone(), index, id);
+        errand.spare = true;
+        if errand.who == Who::Anyone {
+            errand.who = Who::Others { not_of: alloc::vec![agent.account.provider] };
+        }
+        out.tell(lane_job.work.home, LaneMessage::SpareWanted { job, errand });
+    }
+
+    /// Second attempts asked for of late: one that nobody made, or that is late itself, is asked for again.
+    fn spares(&self, now: Tick) -> usize {
+        let attempts = self.agents.values().flat_map(|agent| agent.attempts.values());
+        attempts
+            .filter(|attempt| matches!(attempt.spared, Spared::Asked(_)) && !may_have_spare(attempt, now))
+            .count()
+    }
+
+    fn spares_max(&self) -> usize {
+        let slots = |agent: &Agent| usize::from(agent.hello.slots);
+        let slots: usize = self.agents.values().filter(|agent| agent.takes_work()).map(slots).sum();
+        (slots / SLOTS_TO_ONE_SPARE).max(1)
+    }
+
+    /// A shard is done for which this lane wanted a second attempt.
+    pub fn spare_settled(&mut self, job: JobId, index: ShardIndex) {
+        for agent in self.agents.values_mut() {
+            if let Some(attempt) = agent.attempts.get_mut(&(job, index)) {
+                attempt.spared = Spared::Settled;
+            }
+        }
+    }
+
+    /// Nearly all of a job's round is done.
+    pub fn tail_began(&mut self, job: JobId) {
+        if let Some(lane_job) = self.jobs.get_mut(&job) {
+            lane_job.tail = true;
+        }
+    }
+}
+
+/// Neither a spare itself, nor reserved for one of the operator's own, nor one that has a spare.
+fn may_have_spare(attempt: &Attempt, now: Tick) -> bool {
+    let errand = attempt.errand.as_ref();
+    let is_ordinary = errand.is_none_or(|errand| !errand.spare && errand.who != Who::Anchor);
+    is_ordinary
+        && match attempt.spared {
+            Spared::No => true,
+            Spared::Asked(at) => at.after_ms(limits::LEASE_MS) < now,
+            Spared::Settled => false,
+        }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_at_most_a_quarter_too_long_and_never_too_short() {
+        for exact in [5, 9, 100, 1_234, 60_000, 86_400_000] {
+            let mut times = Times::default();
+            times.record(1);
+            assert_eq!(times.median_ms(), None, "one answer says little");
+            [exact, exact, exact, exact * 50].into_iter().for_each(|took| times.record(took));
+            let median = times.median_ms().expect("five answers");
+            assert!(median >= exact && median <= exact + exact / 4 + 1, "{exact}: {median}");
+        }
+    }
+
+    #[test]
+    fn the_median_follows_a_job_whose_shards_grow() {
+        let mut times = Times::default();
+        (0..5_000).for_each(|_| times.record(10));
+        (0..3_000).for_each(|_| times.record(1_000));
+        assert!(times.median_ms().is_some_and(|median| median > 900));
+        times.record(u64::MAX);
+    }
+}
