@@ -19,6 +19,7 @@ pub mod planted;
 pub mod ranges;
 pub mod record;
 pub mod reducer;
+pub mod sampling;
 pub mod scheduler;
 pub mod stitcher;
 pub mod verifier;
