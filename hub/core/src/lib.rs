@@ -21,6 +21,7 @@ pub mod record;
 pub mod reducer;
 pub mod sampling;
 pub mod scheduler;
+pub mod standing;
 pub mod stitcher;
 pub mod verifier;
 pub mod write;
