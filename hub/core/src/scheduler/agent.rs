@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::ToString;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -90,6 +91,10 @@ pub(super) fn view_of(lane: LaneIndex, id: AgentId, agent: &Agent) -> AgentView 
         in_flight: agent.attempts.len() as u32,
         completed: agent.completed,
         mismatches: agent.mismatches,
+        // Its name is the shell's to know.
+        provider: agent.account.provider.to_string(),
+        anchor: agent.account.anchor,
+        standing: Some(agent.standing),
     }
 }
 
