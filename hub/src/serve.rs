@@ -15,12 +15,14 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tessera_hub_core::lane::Config as MachineConfig;
 use tessera_hub_core::{Event, home_lane};
+use tessera_protocol::audit::Act;
 use tessera_protocol::id::Digest;
 use tessera_protocol::token::EnrolmentToken;
 use tessera_protocol::unit::{LaneIndex, UnixMillis};
 use tessera_storage::{Batch, Commit, CommitError, Embedded, Engine, Key, OpenError, ReadError, Snapshot};
 
-use crate::backend::{Hub, token_batch, unix_ms};
+use crate::audit::{Auditor, Deed};
+use crate::backend::{Hub, token_deed, unix_ms};
 use crate::clients::Clients;
 use crate::config::HubConfig;
 use crate::ingress::keys::{ApiKey, KeyHash};
@@ -137,6 +139,7 @@ struct Secrets {
     sampling_key: [u8; 32],
     first_api_key: Option<ApiKey>,
     token: EnrolmentToken,
+    auditor: Auditor,
 }
 
 /// A hub whose threads run.
@@ -175,7 +178,8 @@ fn start(
     recovered: Recovered,
 ) -> Result<Running, ServeError> {
     let views = Arc::new(Views::default());
-    let (journal, journal_thread) = Journal::start(store.clone()).map_err(ServeError::Thread)?;
+    let (journal, journal_thread) =
+        Journal::start_audited(store.clone(), secrets.auditor).map_err(ServeError::Thread)?;
     let (reader, reader_threads) = Reader::start(store.clone()).map_err(ServeError::Thread)?;
     let (clients, clients_thread) = Clients::start(views.clone()).map_err(ServeError::Thread)?;
     let uploads = Uploads::default();
@@ -310,9 +314,15 @@ fn secrets(store: &dyn Engine, snapshot: &dyn Snapshot) -> Result<Secrets, Serve
         }
     }
     batch.put(Key::HubStartToken, Digest::of(&token.secret).0);
-    batch.append(token_batch(&token.secret, &Owner(None)));
+    let Deed { batch: made, mut acts } = token_deed(&token.secret, &Owner(None));
+    batch.append(made);
+    if let Some(key) = &first_api_key {
+        acts.push(Act::ApiKeyMade { key: Digest(key.hash().0) });
+    }
+    let mut auditor = Auditor::resume(identity.clone(), snapshot).map_err(ServeError::Read)?;
+    auditor.write(&mut batch, &acts);
     match store.commit(batch).map_err(ServeError::Write)? {
-        Commit::Done => Ok(Secrets { identity, sampling_key, first_api_key, token }),
+        Commit::Done => Ok(Secrets { identity, sampling_key, first_api_key, token, auditor }),
         Commit::Conflict { key, .. } => Err(ServeError::Read(RecordError::Malformed {
             what: "token",
             of: String::from_utf8_lossy(&key).into_owned(),
@@ -328,6 +338,14 @@ pub fn new_key(data: &std::path::Path) -> Result<String, ServeError> {
     let store = Embedded::open(data).map_err(ServeError::Open)?;
     let mut batch = Batch::new();
     let key = add_key(&mut batch)?;
+    let snapshot = store.snapshot().map_err(|error| ServeError::Read(error.into()))?;
+    let pkcs8 = snapshot.get(&Key::HubIdentity.encode()).map_err(|error| ServeError::Read(error.into()))?;
+    // A store without an identity is of a hub that never ran: its log begins when it does.
+    if let Some(pkcs8) = pkcs8 {
+        let identity = Identity::from_pkcs8(&pkcs8).map_err(ServeError::Identity)?;
+        let mut auditor = Auditor::resume(identity, &*snapshot).map_err(ServeError::Read)?;
+        auditor.write(&mut batch, &[Act::ApiKeyMade { key: Digest(key.hash().0) }]);
+    }
     match store.commit(batch).map_err(ServeError::Write)? {
         Commit::Done | Commit::Conflict { .. } => Ok(key.reveal()),
     }

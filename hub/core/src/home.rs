@@ -11,12 +11,13 @@ use alloc::vec::Vec;
 
 use tessera_planners::{Next, Plan};
 use tessera_protocol::api::{JobFailure, JobState, JobView};
-use tessera_protocol::id::Digest;
+use tessera_protocol::id::{AgentId, Digest};
 use tessera_protocol::tally::Tally;
 use tessera_protocol::unit::{ComputeUnits, LaneIndex, ShardIndex, ShardRange, Tick, UnixMillis};
 
 use crate::Effect;
 use crate::effect::Outbox;
+use crate::ledger::{Bill, Charges, Earnings};
 use crate::message::{Claim, Errand, FailureCause, LaneMessage, Work};
 use crate::planted::{Planted, Planting};
 use crate::ranges::Ranges;
@@ -24,7 +25,7 @@ use crate::record::Kept;
 use crate::reducer::Reducer;
 use crate::verifier::{Doubt, Partial, Verdict, Verified, Verifier};
 use crate::write::Write;
-use crate::{NewJob, Outcome, Progress, RequestId};
+use crate::{Account, NewJob, Outcome, Progress, RequestId};
 
 mod stages;
 mod view;
@@ -52,6 +53,19 @@ pub struct Ending {
     pub outcome: Outcome,
     /// How the job looks afterwards.
     pub view: Box<JobView>,
+    /// What it cost, and who was paid.
+    pub bill: Box<Charges>,
+}
+
+/// A tile of a matrix that is to be written.
+#[derive(Clone, Debug)]
+pub struct FinishedTile {
+    /// Its position.
+    pub tile: u64,
+    /// Its elements.
+    pub bytes: Arc<[u8]>,
+    /// Who is paid for its shards.
+    pub earned: Earnings,
 }
 
 /// Where a home stands.
@@ -95,6 +109,7 @@ pub struct Home {
     /// Errands that no connected agent may run.
     stuck: Vec<Errand>,
     reducer: Reducer,
+    bill: Bill,
     failures: BTreeMap<ShardIndex, u32>,
     starved: BTreeSet<LaneIndex>,
     counters: Counters,
@@ -121,7 +136,7 @@ impl Home {
             (plan.digest() == progress.plan).then_some((progress, plan))
         });
         let mut counters = Counters::default();
-        let (plan, cost, todo, reducer) = match recovered {
+        let (plan, cost, todo, reducer, bill) = match recovered {
             Some((progress, plan)) => {
                 let mut todo = Ranges::of(ShardRange { start: 0, end: plan.indices().end });
                 progress.done.iter().for_each(|range| todo.remove(range));
@@ -132,16 +147,18 @@ impl Home {
                     checks_skipped: progress.view.checks_skipped,
                     lanes: progress.view.lanes.clone(),
                 };
+                let bill = Bill::resume(progress.bill);
                 let reducer = match plan.stage() {
                     None => Reducer::resume(&plan, progress.done, progress.earlier, progress.tally),
                     Some(_) => Reducer::resume_stage(progress.done, progress.products),
                 };
-                (plan, progress.view.cost, todo, reducer)
+                (plan, progress.view.cost, todo, reducer, bill)
             }
             None => {
                 let base = job.base.as_ref().map(|base| Arc::new(base.tally.clone()));
                 let reducer = Reducer::resume(&job.plan, Ranges::default(), Vec::new(), base);
-                (job.plan.clone(), job.plan.cost(), Ranges::of(job.plan.indices()), reducer)
+                let bill = Bill::open(job.manifest.spec().verify, &job.plan);
+                (job.plan.clone(), job.plan.cost(), Ranges::of(job.plan.indices()), reducer, bill)
             }
         };
         Home {
@@ -153,6 +170,7 @@ impl Home {
             doubts: BTreeMap::new(),
             stuck: Vec::new(),
             reducer,
+            bill,
             failures: BTreeMap::new(),
             starved: BTreeSet::new(),
             counters,
@@ -193,6 +211,7 @@ impl Home {
     fn begin(&mut self, plan: Plan, judge: &Judge<'_>, out: &mut Outbox) {
         self.todo.insert(plan.indices());
         self.cost.0 = self.cost.0.saturating_add(plan.cost().0);
+        self.bill.round(&plan);
         self.plan = plan;
         self.starved.clear();
         (self.unsaved, self.unseen) = (true, true);
@@ -246,13 +265,19 @@ impl Home {
         }
     }
 
-    /// Finished tiles that are to be written now, and the plan they are of.
-    pub fn tiles_to_write(&mut self, now: Tick) -> Option<(Digest, Vec<(u64, Arc<[u8]>)>)> {
+    /// Finished tiles that are to be written now with who is paid for them, and the plan they are of.
+    pub fn tiles_to_write(&mut self, now: Tick) -> Option<(Digest, Vec<FinishedTile>)> {
         // Written after the end of a cancelled job, a tile would stay for ever.
         if self.is_ending() {
             return None;
         }
         let tiles = self.reducer.stitcher_mut()?.to_write(now);
+        let panels = self.plan.matrix().map_or(0, |task| task.panels());
+        let shards = |tile: u64| ShardRange { start: tile * panels, end: (tile + 1) * panels };
+        let tiles: Vec<FinishedTile> = tiles
+            .into_iter()
+            .map(|(tile, bytes)| FinishedTile { tile, bytes, earned: self.bill.earned_in(shards(tile)) })
+            .collect();
         (!tiles.is_empty()).then(|| (self.plan.digest(), tiles))
     }
 
@@ -287,6 +312,11 @@ impl Home {
             before.remove(self.plan.indices());
             self.reducer = Reducer::resume(&self.plan, before, earlier, self.reducer.tally().cloned());
         }
+    }
+
+    /// What is held and paid so far, as far as it is durable.
+    pub fn charges(&self) -> &Charges {
+        self.bill.charges()
     }
 
     /// What lanes need to run it.
@@ -352,7 +382,8 @@ impl Home {
     }
 
     fn claim(&mut self, from: LaneIndex, claim: Claim, judge: &Judge<'_>, out: &mut Outbox) {
-        let (index, agent) = (claim.index, claim.agent);
+        let (index, agent, account) = (claim.index, claim.agent, claim.account);
+        let digest = claim.digest;
         let (manifest, plan) = (&self.job.manifest, &self.plan);
         let verdict = match self.doubts.get_mut(&index) {
             None => judge.verifier.judge(self.job.id, manifest, plan, claim),
@@ -368,7 +399,7 @@ impl Home {
                 let errand = Errand::new(index, avoid);
                 self.failed(errand, FailureCause::NotAPartial, judge, out);
             }
-            Verdict::Accepted(partial) => self.absorb(from, partial, judge, out),
+            Verdict::Accepted(partial) => self.absorb(from, (index, agent, account), partial, judge, out),
             Verdict::Check(doubt) => {
                 let errand = Errand::new(index, doubt.agents());
                 self.doubts.insert(index, doubt);
@@ -380,12 +411,18 @@ impl Home {
                 self.place(Errand::new(index, avoid), judge, out);
             }
             Verdict::Agreed { partial, contradicted } => {
-                self.doubts.remove(&index);
+                let doubt = self.doubts.remove(&index);
                 self.counters.checks += 1;
+                // Who answered first and was right is paid for the shard, and who confirmed it for a check.
+                let first = doubt.and_then(|doubt| doubt.confirmed_by(digest, agent));
+                if first.is_some() {
+                    self.bill.check_done(index, agent, account, self.cost_of(index));
+                }
+                let (by, of) = first.unwrap_or((agent, account));
                 for agent in contradicted {
                     out.tell_all(&LaneMessage::AgentContradicted { agent });
                 }
-                self.absorb(from, partial, judge, out);
+                self.absorb(from, (index, by, of), partial, judge, out);
             }
             Verdict::Irreconcilable => {
                 self.counters.mismatches += 1;
@@ -453,9 +490,12 @@ impl Home {
         };
         match judge.verifier.waive(&self.job.manifest, &self.plan, doubt) {
             Some(partial) => {
+                let first = doubt.first();
                 self.doubts.remove(&errand.index);
                 self.counters.checks_skipped += 1;
-                self.absorb(judge.lane, partial, judge, out);
+                if let Some((agent, account)) = first {
+                    self.absorb(judge.lane, (errand.index, agent, account), partial, judge, out);
+                }
             }
             None => {
                 // Who failed and did not answer may try again: failures are counted.
@@ -475,10 +515,22 @@ impl Home {
         }
     }
 
-    fn absorb(&mut self, from: LaneIndex, partial: Verified<Partial>, judge: &Judge<'_>, out: &mut Outbox) {
+    fn cost_of(&self, index: ShardIndex) -> ComputeUnits {
+        self.plan.shard(index).map_or(ComputeUnits(0), |shard| shard.cost)
+    }
+
+    fn absorb(
+        &mut self,
+        from: LaneIndex,
+        (index, agent, account): (ShardIndex, AgentId, Account),
+        partial: Verified<Partial>,
+        judge: &Judge<'_>,
+        out: &mut Outbox,
+    ) {
         if let Err(error) = self.reducer.absorb(partial) {
             return self.fail(JobFailure::NotReducible { cause: error.to_string() }, judge);
         }
+        self.bill.shard_final(index, agent, account, self.cost_of(index));
         let lane = from.as_usize();
         if self.counters.lanes.len() <= lane {
             self.counters.lanes.resize(lane + 1, 0);
@@ -524,7 +576,9 @@ impl Home {
     }
 
     fn end(&mut self, outcome: Outcome, view: JobView) {
-        self.stage = Stage::Ending { ending: Ending { outcome, view: Box::new(view) }, write: Write::Idle };
+        let bill = Box::new(self.bill.close());
+        let ending = Ending { outcome, view: Box::new(view), bill };
+        self.stage = Stage::Ending { ending, write: Write::Idle };
         self.unseen = true;
     }
 
@@ -568,7 +622,8 @@ impl Home {
             done.insert(ShardRange { start: 0, end: self.plan.indices().start });
         }
         let (plan, round) = (self.plan.digest(), self.plan.round().clone());
-        Some(Progress { done, tally, earlier, view: self.view(judge), plan, round, products })
+        let bill = self.bill.when_done(&done);
+        Some(Progress { done, tally, earlier, view: self.view(judge), plan, round, products, bill })
     }
 
     /// A write of its progress succeeded or failed.
@@ -626,6 +681,12 @@ impl Home {
             assert!(!self.todo.overlaps(range), "{range:?} is done and to do");
         }
         assert!(self.todo.count() + self.reducer.done().count() <= self.plan.indices().end);
+        self.bill.check();
+        assert_eq!(
+            self.bill.shards(),
+            self.reducer.done().count(),
+            "shards are done and not paid, or paid and not done"
+        );
     }
 }
 

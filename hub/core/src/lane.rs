@@ -9,7 +9,7 @@ use tessera_protocol::id::JobId;
 use tessera_protocol::unit::{LaneIndex, Tick, UnixMillis};
 
 use crate::effect::Outbox;
-use crate::home::{Ending, Fleet, Home, Judge};
+use crate::home::{Ending, FinishedTile, Fleet, Home, Judge};
 use crate::message::FailureCause;
 use crate::planted::{Planted, Planting};
 use crate::scheduler::Scheduler;
@@ -408,8 +408,9 @@ impl Lane {
                 self.out.push(Effect::StoreProduct { job, index, blake3, bytes });
             }
             let Some((plan, tiles)) = home.tiles_to_write(now) else { continue };
-            for (tile, bytes) in tiles {
-                self.persist(Writing::Tile { job, tile }, Record::TileReduced { job, plan, tile, bytes });
+            for FinishedTile { tile, bytes, earned } in tiles {
+                let record = Record::TileReduced { job, plan, tile, bytes, earned };
+                self.persist(Writing::Tile { job, tile }, record);
             }
         }
     }
@@ -424,7 +425,8 @@ impl Lane {
         let ready: Vec<(JobId, Ending)> = self.ending.iter().filter_map(write).collect();
         for (job, ending) in ready {
             self.out.tell_all(&LaneMessage::JobClosed { job });
-            let record = Record::JobEnded { job, view: ending.view, outcome: ending.outcome };
+            let Ending { view, outcome, bill } = ending;
+            let record = Record::JobEnded { job, view, outcome, bill };
             self.persist(Writing::Ending { job }, record);
         }
     }

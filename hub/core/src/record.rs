@@ -15,6 +15,7 @@ use tessera_protocol::spec::Manifest;
 use tessera_protocol::tally::Tally;
 use tessera_protocol::unit::{ShardIndex, UnixMillis};
 
+use crate::ledger::{Charges, Earnings};
 use crate::ranges::Ranges;
 
 /// A job as it enters the machine: parsed, checked, planned and named.
@@ -60,6 +61,8 @@ pub struct Progress {
     pub round: Round,
     /// The products of its shards that are done; empty where results are tallies or tiles.
     pub products: BTreeMap<ShardIndex, ProductRef>,
+    /// What was paid for those shards and no others.
+    pub bill: Charges,
 }
 
 /// How a job ended.
@@ -116,6 +119,8 @@ pub enum Record {
         tile: u64,
         /// Its elements by rows, little-endian.
         bytes: Arc<[u8]>,
+        /// Who is paid for its shards.
+        earned: Earnings,
     },
     /// It ended; nothing about it changes any more.
     JobEnded {
@@ -125,5 +130,7 @@ pub enum Record {
         view: Box<JobView>,
         /// What came out.
         outcome: Outcome,
+        /// What it cost, and who was paid.
+        bill: Box<Charges>,
     },
 }

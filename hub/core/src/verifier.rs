@@ -3,10 +3,11 @@
 use alloc::vec::Vec;
 
 use tessera_planners::{Part, Plan};
-use tessera_protocol::id::{AgentId, JobId};
+use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::spec::{Manifest, VerifyClass};
 use tessera_protocol::unit::ShardIndex;
 
+use crate::Account;
 use crate::message::Claim;
 use crate::planted::{Planted, Planting};
 
@@ -137,6 +138,17 @@ impl Verifier {
 }
 
 impl Doubt {
+    /// Who answered first.
+    pub fn first(&self) -> Option<(AgentId, Account)> {
+        self.claims.first().map(|claim| (claim.agent, claim.account))
+    }
+
+    /// Who said the same before this agent did.
+    pub fn confirmed_by(&self, digest: Digest, agent: AgentId) -> Option<(AgentId, Account)> {
+        let same = self.claims.iter().find(|claim| claim.digest == digest && claim.agent != agent)?;
+        Some((same.agent, same.account))
+    }
+
     /// Who answered.
     pub fn agents(&self) -> Vec<AgentId> {
         self.claims.iter().map(|claim| claim.agent).collect()
