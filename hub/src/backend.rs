@@ -14,6 +14,7 @@ use tessera_hub_core::record::Base;
 use tessera_hub_core::{Answer, Event, NewJob, RequestId, admission, home_lane};
 use tessera_planners::Plan;
 use tessera_protocol::api::{AgentState, AgentView, JobState, JobView, PlanQuote, TokenIssued};
+use tessera_protocol::audit::Act;
 use tessera_protocol::credits::ProviderName;
 use tessera_protocol::id::{Digest, JobId};
 use tessera_protocol::limits::{self, INPUT_PIECE_BYTES};
@@ -25,6 +26,7 @@ use tessera_protocol::unit::{ComputeUnits, UnixMillis};
 use tessera_storage::{Batch, Commit, Engine, Key, Snapshot};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::audit::Deed;
 use crate::clients::Clients;
 use crate::ingress::Views;
 use crate::ingress::backend::{
@@ -175,12 +177,16 @@ impl Hub {
     }
 
     /// Waits until a batch is durable.
-    async fn store(&self, batch: Batch) -> Result<(), Outage> {
-        self.store_made(move || batch).await
+    async fn store(&self, deed: impl Into<Deed>) -> Result<(), Outage> {
+        let deed = deed.into();
+        self.store_made(move || deed).await
     }
 
     /// The same for a large batch, which is made on the journal's thread.
-    async fn store_made(&self, make: impl FnOnce() -> Batch + Send + 'static) -> Result<(), Outage> {
+    async fn store_made<D: Into<Deed>>(
+        &self,
+        make: impl FnOnce() -> D + Send + 'static,
+    ) -> Result<(), Outage> {
         let (sender, verdict) = oneshot::channel();
         let request = Journal::request(make, |verdict| drop(sender.send(verdict)));
         self.journal.retry(request).map_err(|_| Outage::Unavailable)?;
@@ -339,7 +345,7 @@ impl Hub {
         let mut secret = [0; 32];
         getrandom::fill(&mut secret).map_err(|_| out(Outage::Unavailable))?;
         let owner = Owner(provider);
-        self.store(token_batch(&secret, &owner)).await.map_err(out)?;
+        self.store(token_deed(&secret, &owner)).await.map_err(out)?;
         let token = EnrolmentToken { hub_key: self.hub_key, secret }.to_string();
         Ok(TokenIssued { token, hub: self.quic.to_string(), provider: owner.name().to_owned() })
     }
@@ -599,14 +605,15 @@ struct Outputs {
 type ReadCounter = fn(&LaneCounters) -> &AtomicU64;
 
 /// The batch that makes a token usable once, and its provider known.
-pub fn token_batch(secret: &[u8; 32], owner: &Owner) -> Batch {
+pub fn token_deed(secret: &[u8; 32], owner: &Owner) -> Deed {
     let mut batch = Batch::new();
     let key = Key::Token(Digest::of(secret));
     batch.expect_absent(key).put(key, records::token_unspent(owner.0.as_ref()));
     if let Some(provider) = &owner.0 {
         batch.put(Key::Provider(provider.id()), records::provider_bytes(provider));
     }
-    batch
+    let act = Act::TokenMade { token: Digest::of(secret), provider: owner.name().to_owned() };
+    Deed { batch, acts: vec![act] }
 }
 
 /// Wall-clock time. *Units*: Unix milliseconds.

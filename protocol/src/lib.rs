@@ -7,6 +7,7 @@
 extern crate alloc;
 
 pub mod api;
+pub mod audit;
 pub mod bins;
 pub mod canonical;
 pub mod catastrophe;

@@ -125,6 +125,12 @@ fn checks(view: &JobView) -> String {
     if view.mismatches > 0 {
         text += &format!(", {} with two answers", grouped(view.mismatches));
     }
+    if view.recalled > 0 {
+        text += &format!(", {} recalled from agents proven wrong", grouped(view.recalled));
+    }
+    if view.tainted > 0 {
+        text += &format!(", {} TAINTED: the word of agents later proven wrong", grouped(view.tainted));
+    }
     if view.checks_skipped > 0 {
         text += &format!(", {} skipped for want of a second agent", grouped(view.checks_skipped));
     }
