@@ -29,17 +29,19 @@ pub const EVERY: Rate = Rate(1_000_000);
 pub const TRUSTED: Rate = Rate(40_000);
 /// Of an agent on probation in a standard job.
 pub const PROBATION: Rate = Rate(100_000);
+/// The same in a strict job. Promotion takes a number of checks, not of shards: a higher rate costs an honest
+/// agent nothing and lets less through, but ends the wait of one that sleeps until it is trusted sooner.
+pub const PROBATION_STRICT: Rate = Rate(150_000);
 
 /// How much of an agent's work in a job is computed again.
 pub fn rate(standing: Standing, anchor: bool, class: VerifyClass) -> Rate {
     match (class, standing) {
         (VerifyClass::Exact, _) => EVERY,
+        (_, Standing::Removed | Standing::Sandboxed) => EVERY,
         _ if anchor => TRUSTED,
-        (_, Standing::Removed | Standing::Sandboxed | Standing::Quarantine) => EVERY,
+        (_, Standing::Quarantine) => EVERY,
         (VerifyClass::Standard, Standing::Probation) => PROBATION,
-        // Promotion takes a number of checks, not of shards: to check each of them at once costs the same
-        // and lets nothing through meanwhile.
-        (VerifyClass::Strict, Standing::Probation) => EVERY,
+        (VerifyClass::Strict, Standing::Probation) => PROBATION_STRICT,
         (VerifyClass::Standard | VerifyClass::Strict, Standing::Trusted) => TRUSTED,
     }
 }
