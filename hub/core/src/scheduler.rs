@@ -90,7 +90,9 @@ impl Scheduler {
         now: Tick,
         out: &mut Outbox,
     ) {
-        self.supersede(id, out);
+        if !self.planting.is(Planted::KeepOldSessions) {
+            self.supersede(id, out);
+        }
         let credit = u32::from(hello.slots.max(1)) * limits::CREDIT_PER_SLOT;
         out.push(Effect::Welcome {
             session,
@@ -229,7 +231,9 @@ impl Scheduler {
                         agent.lapsed.insert((job, index, attempt.epoch));
                     });
                 }
-                self.requeue(job, index, Some(elsewhere(attempt.errand, index, id)));
+                if !self.planting.is(Planted::ForgetLapsedShards) {
+                    self.requeue(job, index, Some(elsewhere(attempt.errand, index, id)));
+                }
             }
         }
     }
