@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use tessera_tests::sim::campaign::{Record, campaign, caught, judge};
 use tessera_tests::sim::minimise::{case, minimise};
+use tessera_tests::sim::scale::{memory_bytes_max, scale};
 use tessera_tests::sim::{Planted, Settings};
 
 /// Whole hubs, agents, links and disks in one thread, every fault drawn from a seed.
@@ -30,6 +31,9 @@ struct Options {
     /// Threads
     #[arg(long, value_name = "T", default_value_t = 1)]
     threads: u64,
+    /// A fleet of great size, without faults, in one thread
+    #[arg(long, num_args = 2, value_names = ["AGENTS", "SHARDS"], conflicts_with_all = ["seed", "seeds", "minutes", "planted"])]
+    scale: Option<Vec<u64>>,
     /// Plant every bug and run until a checker finds it
     #[arg(long)]
     planted: bool,
@@ -40,10 +44,32 @@ const PLANTED_SEEDS: u64 = 5_000;
 
 fn main() -> ExitCode {
     let options = Options::parse();
+    if let Some([agents, shards]) = options.scale.as_deref() {
+        return great(*agents, *shards);
+    }
     match (options.seed, options.planted) {
         (Some(seed), _) => one(seed, &options),
         (None, true) => quietly(planted),
         (None, false) => many(&options),
+    }
+}
+
+fn great(agents: u64, shards: u64) -> ExitCode {
+    let Some(agents) = u32::try_from(agents).ok().filter(|agents| *agents > 1 && shards > 3) else {
+        eprintln!("tessera-sim: --scale wants 2 agents or more and 4 shards or more");
+        return ExitCode::from(2);
+    };
+    match scale(agents, shards) {
+        Ok(run) => {
+            println!("{run}");
+            let memory = memory_bytes_max().map_or(0.0, |bytes| bytes as f64 / f64::from(1 << 20));
+            println!("memory      {memory:>8.0} MiB at most");
+            ExitCode::SUCCESS
+        }
+        Err(how) => {
+            println!("FAILS: {how}");
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -6,6 +6,7 @@ mod checker;
 pub mod minimise;
 mod model;
 mod random;
+pub mod scale;
 mod store;
 mod swarm;
 mod toy;

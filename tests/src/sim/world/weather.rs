@@ -10,7 +10,7 @@ use crate::sim::checker::Violation;
 /// The store's end of a link.
 pub(super) const DISK: u64 = 999;
 /// A session through which nothing comes for so long is over. *Units*: milliseconds.
-const IDLE_MS: u64 = 30_000;
+const IDLE_MS: u64 = 12_000;
 /// The longest that agents are cut off. *Units*: milliseconds.
 const PARTITION_MS_MAX: u64 = 45_000;
 /// The longest that something stands still. *Units*: milliseconds.
@@ -185,7 +185,7 @@ impl World {
     fn partition(&mut self) {
         let length = match self.random.chance(500) {
             true => self.random.below(CLOG_MS_MAX),
-            false => IDLE_MS / 2 + self.random.below(PARTITION_MS_MAX - IDLE_MS / 2),
+            false => self.random.below(PARTITION_MS_MAX),
         };
         // Nothing heals later than the faults end.
         let until = (self.now + length).min(self.swarm.faults_ms);
