@@ -11,7 +11,7 @@ mod number;
 mod result;
 mod staged;
 
-pub use lists::{agents, failure, job, jobs, quote, summary};
+pub use lists::{agents, failure, job, jobs, quote, summary, token};
 pub use matrix::{MatrixOutput, MatrixResult};
 pub use number::{duration, grouped};
 pub use result::result;

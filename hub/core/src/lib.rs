@@ -9,6 +9,7 @@ extern crate alloc;
 
 pub mod account;
 pub mod admission;
+mod archive;
 pub mod effect;
 pub mod event;
 pub mod gatherer;

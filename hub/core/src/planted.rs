@@ -33,6 +33,14 @@ pub enum Planted {
     BeginStageEarly,
     /// Agents are not told of a stage's task when they know that of the stage before.
     KeepOldTasks,
+    /// A batch is final before its checks have agreed.
+    ReleaseBeforeCheck,
+    /// An agent that was proven wrong keeps what it answered besides.
+    KeepARefutedBatch,
+    /// Shards whose answers are recalled are not computed again.
+    LoseTheRecalled,
+    /// Nothing is ever checked.
+    NeverSample,
     /// A submission whose write is said to have failed is written again as another job.
     RetryUnderANewName,
     /// A client hears of its job although the write of it failed.
@@ -57,7 +65,7 @@ pub enum Planted {
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Planted; 25] = [
+    pub const ALL: [Planted; 29] = [
         Planted::SpeakBeforePersist,
         Planted::ForgetLostShards,
         Planted::KeepLapsedLeases,
@@ -73,6 +81,10 @@ impl Planted {
         Planted::AssembleEarly,
         Planted::BeginStageEarly,
         Planted::KeepOldTasks,
+        Planted::ReleaseBeforeCheck,
+        Planted::KeepARefutedBatch,
+        Planted::LoseTheRecalled,
+        Planted::NeverSample,
         Planted::RetryUnderANewName,
         Planted::AcceptUnwritten,
         Planted::StopBeforePersist,

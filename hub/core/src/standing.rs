@@ -206,6 +206,11 @@ impl Registry {
         unsaved.iter().filter_map(|agent| self.agents.get(agent).copied()).collect()
     }
 
+    /// Whether [`Registry::take_unsaved`] has something to say.
+    pub fn is_unsaved(&self) -> bool {
+        !self.unsaved.is_empty()
+    }
+
     fn agreed(&mut self, agent: AgentId) -> Option<Change> {
         let mut record = *self.agents.get(&agent)?;
         let suspect = self.providers.get(&record.provider).is_some_and(Provider::is_suspect);

@@ -116,6 +116,8 @@ fn the_published_schemas_name_the_fields_that_are_served() {
     ] {
         compare(&document, name, &value, &value);
     }
+    let of_acme = serde_json::to_value(TokenRequest { provider: "acme".parse().ok() }).unwrap();
+    compare(&document, "TokenRequest", &of_acme, &json!({}));
     let field = FieldError { field: "seed".into(), value: "x".into(), allowed: "a number".into() };
     let field = serde_json::to_value(field).unwrap();
     compare(&document, "FieldError", &field, &field);
@@ -124,7 +126,7 @@ fn the_published_schemas_name_the_fields_that_are_served() {
     for failure in [
         JobFailure::ShardFailed { shard: 1, attempts: 2, cause: "why".into() },
         JobFailure::DeadlinePassed { deadline_s: 3 },
-        JobFailure::Disputed { shard: 4 },
+        JobFailure::KernelFault { shard: 4 },
         JobFailure::StageFailed { stage: "survey".into(), cause: "why".into() },
         JobFailure::NotReducible { cause: "why".into() },
     ] {
@@ -264,6 +266,15 @@ fn the_published_words_are_the_words_of_the_api() {
     let away = [AgentState::Connected, AgentState::Leaving, AgentState::Away];
     let away = away.iter().map(|state| json!(state).as_str().unwrap().to_owned()).collect();
     assert_eq!(words(schema(&document, "AgentState")), away);
+    let standings = [
+        Standing::Removed,
+        Standing::Sandboxed,
+        Standing::Quarantine,
+        Standing::Probation,
+        Standing::Trusted,
+    ];
+    let standings = standings.iter().map(|standing| standing.word().to_owned()).collect();
+    assert_eq!(words(schema(&document, "Standing")), standings);
     assert_eq!(document["info"]["version"], json!(env!("CARGO_PKG_VERSION")));
     assert_eq!(document["openapi"], json!("3.1.0"));
 }

@@ -23,6 +23,8 @@ pub(super) enum Kind {
     RareLiar,
     /// Wrongly, once it has answered well for a while.
     Sleeper,
+    /// Wrongly, always, and just as its coalition does.
+    Colluder,
     /// With what another agent answered, where it knows it.
     Copier,
     /// With bytes that are no partial, one time in three.
@@ -35,6 +37,8 @@ pub(super) enum Kind {
     Staller,
 }
 
+/// What a coalition's lies have in common.
+const COALITION: u8 = 0x80;
 /// Shards that a sleeper answers well first.
 const SLEEPS_FOR: u64 = 10;
 
@@ -160,7 +164,10 @@ impl Agent {
             Kind::Sleeper => self.computed > SLEEPS_FOR,
             _ => false,
         };
-        let lie = lies.then_some(1 + self.salt);
+        let lie = match self.kind {
+            Kind::Colluder => Some(COALITION),
+            _ => lies.then_some(1 + self.salt),
+        };
         let mut partial = match &*work.task {
             Task::Matrix(task) => self.block(task, work.first, lie),
             Task::MonteCarlo(task) => tally(task, work, lie),

@@ -124,6 +124,8 @@ pub(super) struct Swarm {
     pub(super) lanes: u16,
     pub(super) agents: u8,
     pub(super) liar: Option<Kind>,
+    /// Whether another agent tells the liar's lies.
+    pub(super) coalition: bool,
     pub(super) clumsy: Option<Kind>,
     pub(super) copier: bool,
     /// Whether some agents know no matrices.
@@ -162,6 +164,7 @@ impl Swarm {
             lanes: 1 + random.below(3) as u16,
             agents: 1 + random.below(6) as u8,
             liar: random.chance(300).then(|| liars[random.below(4) as usize]),
+            coalition: random.chance(300),
             clumsy: random.chance(500).then(|| clumsy[random.below(4) as usize]),
             copier: random.chance(200),
             old: random.chance(300),
@@ -188,6 +191,7 @@ impl Swarm {
             // A copy of a lie is a second witness for it.
             copier: drawn.copier && drawn.liar.is_none() && has(Fault::Copier),
             liar: drawn.liar.filter(|_| has(Fault::Liar)),
+            coalition: drawn.coalition && drawn.liar.is_some() && has(Fault::Liar),
             clumsy: drawn.clumsy.filter(|_| has(Fault::Clumsy)),
             old: drawn.old && has(Fault::Old),
             sloppy: only(Fault::Sloppy, drawn.sloppy),

@@ -212,22 +212,24 @@ impl World {
         world
     }
 
-    /// Agents, jobs and troubles. Four honest agents outnumber a liar, whose jobs are checked whole.
+    /// Agents, jobs and troubles. Where somebody lies, every job is checked whole: what must hold then holds surely.
     fn populate(&mut self) {
         let lies = self.swarm.liar.is_some();
         let agents = if lies { self.swarm.agents.max(5) } else { self.swarm.agents };
         for number in 0..agents {
             let kind = match number {
+                0 if self.swarm.coalition => Kind::Colluder,
                 0 => self.swarm.liar.unwrap_or(Kind::Honest),
                 1 => self.swarm.clumsy.unwrap_or(Kind::Honest),
                 3 if self.swarm.copier => Kind::Copier,
+                4 if self.swarm.coalition => Kind::Colluder,
                 _ => Kind::Honest,
             };
             let pace = 1 + self.random.below(400);
-            // Those before have every kernel, and suffice for every check.
-            let is_old = self.swarm.old && number >= if lies { 4 } else { 2 };
-            // One of the operator's own agents is always there, and it is honest.
-            let anchor = number == if lies { 2 } else { 0 } || (number > 1 && self.random.chance(200));
+            // Two of the operator's own agents are always there, honest and with every kernel: they check each
+            // other, and a newcomer's answers until somebody else is trusted.
+            let anchor = if lies { [2, 3].contains(&number) } else { agents < 3 || [0, 2].contains(&number) };
+            let is_old = self.swarm.old && !anchor && number > 3;
             let provider = (!anchor).then(|| self.random.below(u64::from(self.swarm.providers)));
             self.agents.push(Agent::new(number, kind, provider, pace, is_old));
             let at = self.random.below(2_000);

@@ -2,6 +2,7 @@
 
 use tessera_agent_core::Event as AgentEvent;
 use tessera_hub_core::lane::{Config, Lane};
+use tessera_hub_core::standing::{StandingRecord, registry_lane};
 use tessera_hub_core::{Answer, Effect, Event, LaneMessage, home_lane};
 use tessera_protocol::id::Digest;
 use tessera_protocol::unit::LaneIndex;
@@ -37,6 +38,13 @@ impl World {
                 progress: stored.recovered().map(Box::new),
             })
             .collect();
+        for lane in 0..self.swarm.lanes {
+            let is_here =
+                |record: &&StandingRecord| registry_lane(record.provider, self.swarm.lanes).0 == lane;
+            let agents = self.store.standings.values().filter(is_here).copied().collect();
+            let (life, now) = (self.life, self.now);
+            self.at(now, Due::Hub { life, lane, event: Event::StandingsRecovered { agents }.into() });
+        }
         for event in open {
             let Event::JobRecovered { job, .. } = &event else {
                 continue;
@@ -162,6 +170,11 @@ impl World {
                 checker::shown(&self.store, &view)?;
                 self.model.shown(&view)?;
             }
+            Effect::ReportStanding { change } => {
+                self.note("standings that changed");
+                self.trace.check(self.now, || format!("{change:?}"));
+            }
+            Effect::RaiseAlarm { .. } => self.note("alarms"),
             Effect::PublishAgent { .. } | Effect::PublishAgentAway { .. } => {}
         }
         Ok(())
