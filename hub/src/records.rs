@@ -9,9 +9,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tessera_hub_core::ranges::Ranges;
 use tessera_hub_core::record::{Base, Kept};
+use tessera_hub_core::standing::StandingRecord;
 use tessera_hub_core::{Account, Bill, Charges, NewJob, Outcome, Progress, Record};
 use tessera_planners::{Plan, Round};
-use tessera_protocol::api::{AgentState, AgentView, JobView};
+use tessera_protocol::api::{AgentState, AgentView, JobView, Standing};
 use tessera_protocol::audit::Act;
 use tessera_protocol::credits::{Earned, OPERATOR, ProviderName};
 use tessera_protocol::id::{AgentId, Digest, JobId};
@@ -160,6 +161,21 @@ fn acts_of(record: &Record) -> Vec<Act> {
             held: Bill::open(job.manifest.spec().verify, &job.plan).charges().held,
         }],
         Record::JobProgressed { .. } | Record::TileReduced { .. } => Vec::new(),
+        Record::StandingsChanged { agents: _, changes, at: _ } => changes
+            .iter()
+            .map(|change| Act::StandingChanged { agent: change.agent, standing: change.to })
+            .collect(),
+        Record::Disputed { job, evidence } => {
+            let answers: Vec<serde_json::Value> = evidence
+                .answers
+                .iter()
+                .map(|(agent, account, digest)| {
+                    serde_json::json!({"agent": agent, "provider": account.provider, "digest": digest})
+                })
+                .collect();
+            let evidence_said = serde_json::json!({"answers": answers, "believed": evidence.believed});
+            vec![Act::Disputed { job: *job, shard: evidence.index.0, evidence: evidence_said }]
+        }
         Record::JobEnded { job, view, outcome: _, bill } => vec![
             Act::JobEnded { job: *job, state: view.state, digest: view.digest },
             Act::BillClosed {
@@ -198,6 +214,19 @@ pub fn batch_of(record: &Record) -> Batch {
             let value = [&plan.0, &bytes[..]].concat();
             batch.put_chunked(&Key::Tile { job: *job, tile: *tile }.encode(), &value);
             bills::put_tile(&mut batch, *job, *tile, earned);
+        }
+        // What was said is in the audit log alone.
+        Record::Disputed { .. } => {}
+        Record::StandingsChanged { agents, changes, at } => {
+            for record in agents {
+                batch.put(Key::Standing(record.agent), json(record));
+            }
+            for change in changes.iter().filter(|change| change.to == Standing::Removed) {
+                let provider = agents.iter().find(|record| record.agent == change.agent);
+                if let Some(record) = provider {
+                    bills::put_removal(&mut batch, record.provider, record.agent, *at);
+                }
+            }
         }
         Record::JobEnded { job, view, outcome, bill } => {
             bills::end(&mut batch, *job, view, bill);
@@ -368,6 +397,8 @@ pub struct Recovered {
     pub open: Vec<(Arc<NewJob>, Option<Progress>)>,
     /// Every enrolled agent.
     pub agents: BTreeMap<AgentId, AgentView>,
+    /// How far agents are trusted.
+    pub standings: Vec<StandingRecord>,
     /// Digests of the API keys in force.
     pub api_keys: Vec<Digest>,
 }
@@ -391,6 +422,10 @@ pub fn recover(store: &dyn Snapshot) -> Result<Recovered, RecordError> {
         let malformed = || RecordError::Malformed { what: "record", of: id.to_string() };
         let stored: StoredAgent = serde_json::from_slice(&entry.value).map_err(|_| malformed())?;
         recovered.agents.insert(id, away(id, stored));
+    }
+    for entry in entries(store, Family::Standings)? {
+        let malformed = || RecordError::Malformed { what: "standing", of: "an agent".to_owned() };
+        recovered.standings.push(serde_json::from_slice(&entry.value).map_err(|_| malformed())?);
     }
     for entry in entries(store, Family::ApiKeys)? {
         if let Ok((Key::ApiKey(digest), _)) = Key::decode(&entry.key) {

@@ -14,6 +14,7 @@ use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tessera_hub_core::lane::Config as MachineConfig;
+use tessera_hub_core::standing::{StandingRecord, registry_lane};
 use tessera_hub_core::{Event, home_lane};
 use tessera_protocol::audit::Act;
 use tessera_protocol::id::Digest;
@@ -236,15 +237,25 @@ fn resume(hub: &Hub, recovered: Recovered) {
     if !recovered.open.is_empty() {
         tracing::info!(jobs = recovered.open.len(), "open jobs recovered");
     }
+    let lanes = hub.lanes.lanes();
+    for lane in (0..lanes).map(LaneIndex) {
+        let is_here = |record: &&StandingRecord| registry_lane(record.provider, lanes) == lane;
+        let agents = recovered.standings.iter().filter(is_here).copied().collect();
+        push(hub, lane, Event::StandingsRecovered { agents });
+    }
     for (job, progress) in recovered.open {
-        let lane = home_lane(job.id, hub.lanes.lanes());
-        let event = Event::JobRecovered { job, progress: progress.map(Box::new) };
-        let mut offered = hub.lanes.try_push(lane, Input::Event(Box::new(event)));
-        // A lane that has ended says so when the lanes are joined.
-        while let Err(PushError::Full(input)) = offered {
-            std::thread::sleep(std::time::Duration::from_millis(1));
-            offered = hub.lanes.try_push(lane, input);
-        }
+        let lane = home_lane(job.id, lanes);
+        push(hub, lane, Event::JobRecovered { job, progress: progress.map(Box::new) });
+    }
+}
+
+/// Waits while the lane's mailbox is full.
+fn push(hub: &Hub, lane: LaneIndex, event: Event) {
+    let mut offered = hub.lanes.try_push(lane, Input::Event(Box::new(event)));
+    // A lane that has ended says so when the lanes are joined.
+    while let Err(PushError::Full(input)) = offered {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+        offered = hub.lanes.try_push(lane, input);
     }
 }
 

@@ -64,8 +64,9 @@ pub enum JobFailure {
         /// The limit it had.
         deadline_s: u64,
     },
-    /// Agents disagreed about a shard and no majority was found.
-    Disputed {
+    /// Agents with no reason to be wrong disagreed about a shard: the kernel does not give the same bytes on every
+    /// machine. Nobody is punished for it.
+    KernelFault {
         /// Which shard.
         shard: u64,
     },
@@ -122,6 +123,15 @@ pub struct JobView {
     pub mismatches: u64,
     /// Shards that were sampled for a check while no second agent was there to make it.
     pub checks_skipped: u64,
+    /// Shards that are answered and wait for the check of their batch.
+    #[serde(default)]
+    pub provisional: u64,
+    /// Answers that were thrown away since their agent was proven wrong elsewhere.
+    #[serde(default)]
+    pub recalled: u64,
+    /// Final shards that rest on the word of an agent that was later proven wrong.
+    #[serde(default)]
+    pub tainted: u64,
     /// Shards reduced by each lane, by lane index.
     pub lanes: Vec<u64>,
     /// BLAKE3 of the result document, once done.

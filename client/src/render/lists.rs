@@ -126,6 +126,12 @@ fn checks(view: &JobView) -> String {
     if view.mismatches > 0 {
         text += &format!(", {} with two answers", grouped(view.mismatches));
     }
+    if view.recalled > 0 {
+        text += &format!(", {} recalled from agents proven wrong", grouped(view.recalled));
+    }
+    if view.tainted > 0 {
+        text += &format!(", {} TAINTED: the word of agents later proven wrong", grouped(view.tainted));
+    }
     if view.checks_skipped > 0 {
         text += &format!(", {} skipped for want of a second agent", grouped(view.checks_skipped));
     }
@@ -175,9 +181,9 @@ pub fn failure(failure: &JobFailure) -> String {
             format!("shard {shard} failed {attempts} times, last with: {}", shortened(cause, 200))
         }
         JobFailure::DeadlinePassed { deadline_s } => format!("its deadline of {deadline_s} s passed"),
-        JobFailure::Disputed { shard } => {
-            format!("agents disagreed about shard {shard} and none was in the majority")
-        }
+        JobFailure::KernelFault { shard } => format!(
+            "agents with no reason to be wrong disagree about shard {shard}: the kernel does not give the same bytes on every machine; nobody is charged or punished, report it"
+        ),
         JobFailure::StageFailed { stage, cause } => format!("its stage `{stage}`: {cause}"),
         JobFailure::NotReducible { cause } => {
             format!("its shards do not add up to a result: {}", shortened(cause, 200))

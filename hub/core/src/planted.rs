@@ -33,11 +33,19 @@ pub enum Planted {
     BeginStageEarly,
     /// Agents are not told of a stage's task when they know that of the stage before.
     KeepOldTasks,
+    /// A batch is final before its checks have agreed.
+    ReleaseBeforeCheck,
+    /// An agent that was proven wrong keeps what it answered besides.
+    KeepARefutedBatch,
+    /// Shards whose answers are recalled are not computed again.
+    LoseTheRecalled,
+    /// Nothing is ever checked.
+    NeverSample,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Planted; 15] = [
+    pub const ALL: [Planted; 19] = [
         Planted::SpeakBeforePersist,
         Planted::ForgetLostShards,
         Planted::KeepLapsedLeases,
@@ -53,6 +61,10 @@ impl Planted {
         Planted::AssembleEarly,
         Planted::BeginStageEarly,
         Planted::KeepOldTasks,
+        Planted::ReleaseBeforeCheck,
+        Planted::KeepARefutedBatch,
+        Planted::LoseTheRecalled,
+        Planted::NeverSample,
     ];
 }
 

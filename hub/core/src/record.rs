@@ -17,6 +17,8 @@ use tessera_protocol::unit::{ShardIndex, UnixMillis};
 
 use crate::ledger::{Charges, Earnings};
 use crate::ranges::Ranges;
+use crate::standing::{Change, StandingRecord};
+use crate::verifier::Evidence;
 
 /// A job as it enters the machine: parsed, checked, planned and named.
 #[derive(Clone, Debug, PartialEq)]
@@ -132,5 +134,21 @@ pub enum Record {
         outcome: Outcome,
         /// What it cost, and who was paid.
         bill: Box<Charges>,
+    },
+    /// Agents said different things about a shard.
+    Disputed {
+        /// Its job.
+        job: JobId,
+        /// What they said, and what was believed.
+        evidence: Evidence,
+    },
+    /// How far agents are trusted, and why.
+    StandingsChanged {
+        /// Those that changed.
+        agents: Vec<StandingRecord>,
+        /// Which of them are trusted more or less than before, and why.
+        changes: Vec<Change>,
+        /// When.
+        at: UnixMillis,
     },
 }

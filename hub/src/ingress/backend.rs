@@ -557,9 +557,9 @@ fn because(failure: &JobFailure) -> String {
         JobFailure::DeadlinePassed { deadline_s } => {
             format!("it was still open {deadline_s} s after it was accepted")
         }
-        JobFailure::Disputed { shard } => {
-            format!("agents disagreed about shard {shard} and no majority was found")
-        }
+        JobFailure::KernelFault { shard } => format!(
+            "agents with no reason to be wrong disagree about shard {shard}: the kernel does not give the same bytes on every machine"
+        ),
         JobFailure::StageFailed { stage, cause } => format!("its stage `{stage}`: {cause}"),
         JobFailure::NotReducible { cause } => {
             format!("its partials do not reduce to a result: {cause}")

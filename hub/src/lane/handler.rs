@@ -199,10 +199,30 @@ impl Handler {
                     MachineReason::InputUnknown => {
                         (CloseCode::PROTOCOL, "a piece of an input that its job does not have")
                     }
+                    MachineReason::Removed => (
+                        CloseCode::REFUSED,
+                        "removed: other agents proved this agent's answers wrong; its operator can tell why from the audit log",
+                    ),
                     MachineReason::Silent => (CloseCode::TOO_LATE, "no heartbeat for a lease"),
                 };
                 io.close(SessionId::from_bits(session.0), code, words);
             }
+            Effect::ReportStanding { change } => {
+                let (agent, from, to) = (change.agent, change.from.word(), change.to.word());
+                match change.to > change.from {
+                    true => {
+                        tracing::info!(%agent, from, to, reason = ?change.reason, "an agent is trusted more")
+                    }
+                    false => {
+                        tracing::warn!(%agent, from, to, reason = ?change.reason, "an agent is trusted less")
+                    }
+                }
+            }
+            Effect::RaiseAlarm { alarm } => tracing::error!(
+                ejected = alarm.ejected,
+                permitted = alarm.permitted,
+                "more agents are proven wrong at once than chance explains: look for a bad build or kernel; no more are ejected now"
+            ),
             Effect::PublishJob { view } => {
                 if !view.state.is_open() {
                     tracing::info!(job = %view.id, state = ?view.state, digest = ?view.digest, shards = view.shards,

@@ -36,7 +36,7 @@ fn product() -> Arc<NewJob> {
 }
 
 fn view_of(job: &Arc<NewJob>) -> JobView {
-    let (verifier, fleet) = (Verifier::new([0; 32]), Fleet { agents: vec![0] });
+    let (verifier, fleet) = (Verifier::new([0; 32]), Fleet::new(1));
     let (lane, now, unix_origin) = (LaneIndex(0), Tick(0), UnixMillis(0));
     let judge = Judge { verifier: &verifier, fleet: &fleet, lane, now, unix_origin };
     Home::open(job.clone(), None, Tick(0), UnixMillis(0)).view(&judge)
@@ -160,7 +160,7 @@ fn progress_of_another_cut_means_nothing() {
     };
     commit(&engine, &Record::JobProgressed { job: job.id, progress: Box::new(progress) });
     let home = Home::open(job, recovered_progress(&engine), Tick(0), UnixMillis(0));
-    let (verifier, fleet) = (Verifier::new([0; 32]), Fleet { agents: vec![0] });
+    let (verifier, fleet) = (Verifier::new([0; 32]), Fleet::new(1));
     let (lane, now, unix_origin) = (LaneIndex(0), Tick(0), UnixMillis(0));
     let judge = Judge { verifier: &verifier, fleet: &fleet, lane, now, unix_origin };
     assert_eq!(home.view(&judge).shards_done, 0);

@@ -145,7 +145,7 @@ fn the_published_schemas_name_the_fields_that_are_served() {
     for failure in [
         JobFailure::ShardFailed { shard: 1, attempts: 2, cause: "why".into() },
         JobFailure::DeadlinePassed { deadline_s: 3 },
-        JobFailure::Disputed { shard: 4 },
+        JobFailure::KernelFault { shard: 4 },
         JobFailure::StageFailed { stage: "survey".into(), cause: "why".into() },
         JobFailure::NotReducible { cause: "why".into() },
     ] {

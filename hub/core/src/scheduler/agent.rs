@@ -43,7 +43,12 @@ impl Agent {
     }
 
     pub(super) fn has_credit(&self) -> bool {
-        !self.leaving && self.held() < u64::from(self.credit)
+        !self.leaving && self.held() < self.allowed()
+    }
+
+    /// Attempts it may hold: one at a time where it was proven wrong.
+    fn allowed(&self) -> u64 {
+        if self.standing == Standing::Sandboxed { 1 } else { u64::from(self.credit) }
     }
 
     pub(super) fn held(&self) -> u64 {
