@@ -14,8 +14,11 @@ use tessera_hub_core::record::Base;
 use tessera_hub_core::{Answer, Event, NewJob, RequestId, admission, home_lane};
 use tessera_planners::Plan;
 use tessera_protocol::api::{AgentState, AgentView, JobState, JobView, PlanQuote, TokenIssued};
-use tessera_protocol::audit::Act;
-use tessera_protocol::credits::ProviderName;
+use tessera_protocol::audit::{Act, AuditPage};
+use tessera_protocol::credits::{
+    JobBill, Microcredits, ProviderList, ProviderName, Settlement, SettlementRequest, Statement,
+    class_percent, price,
+};
 use tessera_protocol::id::{Digest, JobId};
 use tessera_protocol::limits::{self, INPUT_PIECE_BYTES};
 use tessera_protocol::matrix::Task;
@@ -31,13 +34,15 @@ use crate::clients::Clients;
 use crate::ingress::Views;
 use crate::ingress::backend::{
     Backend, CancelError, ExtendError, Extension, Health, JobFilter, JobResult, LookupError, Outage,
-    OutputFile, PlanError, Reply, ResultError, Submission, SubmitError, Submitted, TokenError,
+    OutputFile, PlanError, ReceiptError, Reply, ResultError, SettleError, StatementError, Submission,
+    SubmitError, Submitted, TokenError,
 };
 use crate::ingress::keys::KeyHash;
 use crate::inputs::{self, Piece, Presence, Upload, UploadRefused, Uploads};
 use crate::journal::{Journal, Verdict};
 use crate::lane::{Input, LaneCounters};
 use crate::output;
+use crate::quic::Identity;
 use crate::reader::Reader;
 use crate::records::{self, Owner, RecordError};
 use crate::runtime::Mailboxes;
@@ -56,6 +61,10 @@ pub struct Hub {
     pub(crate) counters: Vec<Arc<LaneCounters>>,
     pub(crate) api_keys: RwLock<BTreeSet<KeyHash>>,
     pub(crate) hub_key: [u8; 32],
+    /// Signs receipts and checkpoints.
+    pub(crate) identity: Identity,
+    /// Who makes a settlement.
+    pub(crate) settling: tokio::sync::Mutex<()>,
     pub(crate) quic: SocketAddr,
     pub(crate) draining: AtomicBool,
 }
@@ -69,7 +78,7 @@ impl Hub {
     }
 
     /// Runs a question to the store on a thread where waiting for a disk stops nobody.
-    async fn read<T: Send + 'static>(
+    pub(crate) async fn read<T: Send + 'static>(
         &self,
         ask: impl FnOnce(&dyn Snapshot) -> Result<T, RecordError> + Send + 'static,
     ) -> Result<T, Outage> {
@@ -177,7 +186,7 @@ impl Hub {
     }
 
     /// Waits until a batch is durable.
-    async fn store(&self, deed: impl Into<Deed>) -> Result<(), Outage> {
+    pub(crate) async fn store(&self, deed: impl Into<Deed>) -> Result<(), Outage> {
         let deed = deed.into();
         self.store_made(move || deed).await
     }
@@ -253,7 +262,7 @@ impl Hub {
         Ok(JobResult { bytes: manifest.bytes().into(), digest: manifest.digest() })
     }
 
-    async fn view(&self, job: JobId) -> Result<Arc<JobView>, LookupError> {
+    pub(crate) async fn view(&self, job: JobId) -> Result<Arc<JobView>, LookupError> {
         if let Some(view) = self.views.job(job) {
             return Ok(view);
         }
@@ -369,14 +378,17 @@ impl Backend for Hub {
         Box::pin(async move {
             let (manifest, plan) = planned(manifest, 0).await.map_err(PlanError::Outage)?;
             let plan = plan.map_err(PlanError::NotPlannable)?;
+            let (cost, verify) = (plan.cost_max(&manifest).unwrap_or(plan.cost()), manifest.spec().verify);
             Ok(PlanQuote {
                 manifest_digest: manifest.digest(),
                 plan_digest: plan.digest(),
                 paths: manifest.spec().params.paths(),
                 shard_size: plan.shard_size(),
                 shards: plan.shards(),
-                cost: plan.cost_max(&manifest).unwrap_or(plan.cost()),
+                cost,
                 stage: plan.stage().map(str::to_owned),
+                percent: Some(class_percent(verify)),
+                price: Some(price(Microcredits(i128::from(cost.0)), verify)),
             })
         })
     }
@@ -469,6 +481,34 @@ impl Backend for Hub {
 
     fn issue_token(&self, provider: Option<ProviderName>) -> Reply<'_, Result<TokenIssued, TokenError>> {
         Box::pin(self.new_token(provider))
+    }
+
+    fn bill(&self, job: JobId) -> Reply<'_, Result<JobBill, LookupError>> {
+        Box::pin(self.job_bill(job))
+    }
+
+    fn receipt(&self, job: JobId, provider: Option<String>) -> Reply<'_, Result<Vec<u8>, ReceiptError>> {
+        Box::pin(self.sign_receipt(job, provider))
+    }
+
+    fn providers(&self) -> Reply<'_, Result<ProviderList, Outage>> {
+        Box::pin(self.list_providers())
+    }
+
+    fn statement(&self, provider: String) -> Reply<'_, Result<Statement, StatementError>> {
+        Box::pin(self.provider_statement(provider))
+    }
+
+    fn settle(&self, request: SettlementRequest) -> Reply<'_, Result<Settlement, SettleError>> {
+        Box::pin(self.make_settlement(request))
+    }
+
+    fn settlement(&self, number: u64) -> Reply<'_, Result<Settlement, SettleError>> {
+        Box::pin(self.find_settlement(number))
+    }
+
+    fn audit(&self, from: u64) -> Reply<'_, Result<AuditPage, Outage>> {
+        Box::pin(self.audit_page(from))
     }
 
     fn key_is_valid(&self, hash: &KeyHash) -> bool {

@@ -218,6 +218,8 @@ fn start(
         counters,
         api_keys: RwLock::new(api_keys),
         hub_key: secrets.identity.public_key().0,
+        identity: secrets.identity.clone(),
+        settling: tokio::sync::Mutex::default(),
         quic,
         draining: AtomicBool::new(false),
     });

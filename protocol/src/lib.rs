@@ -20,6 +20,7 @@ pub mod limits;
 pub mod matrix;
 pub mod monte_carlo;
 pub mod product;
+pub mod receipt;
 pub mod spec;
 pub mod staged;
 pub mod tally;
