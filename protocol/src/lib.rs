@@ -13,6 +13,7 @@ pub mod catastrophe;
 pub mod climate;
 pub mod correlation;
 pub mod exact;
+pub mod explain;
 pub mod id;
 pub mod limits;
 pub mod matrix;

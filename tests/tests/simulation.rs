@@ -2,7 +2,7 @@
 
 use std::panic::catch_unwind;
 
-use tessera_tests::sim::{Planted, Settings, run};
+use tessera_tests::sim::{Planted, Settings, fairness, run};
 
 /// Seeds that once failed. They stay.
 ///
@@ -47,11 +47,38 @@ fn a_seed_repeats_itself_event_for_event() {
 }
 
 #[test]
+fn projects_that_want_more_than_there_is_get_what_their_weights_say_and_none_waits_long() {
+    let mut happened = [0; 3];
+    for seed in 0..seeds() / 20 {
+        match fairness::run(seed, None) {
+            Ok(shared) => {
+                let counts = [u64::from(shared.met_deadline), u64::from(shared.mixed), shared.capped];
+                happened.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+            }
+            Err(unfair) => panic!("seed {seed}: {unfair:?}"),
+        }
+    }
+    println!("deadlines met, runs with both priorities, projects at their quota: {happened:?}");
+    for count in happened {
+        assert!(count > seeds() / 200, "each must happen to mean something: {happened:?}");
+    }
+}
+
+#[test]
 fn every_planted_bug_is_found() {
     for planted in Planted::ALL {
         let found = (0..SEEDS).find(|seed| {
             let settings = Settings { planted: Some(planted) };
-            !matches!(catch_unwind(|| run(*seed, settings)), Ok(Ok(_)))
+            match planted {
+                Planted::ChargeNobody
+                | Planted::IgnoreWeights
+                | Planted::StarveBatch
+                | Planted::IgnoreDeadlines
+                | Planted::ForgetQuotas => {
+                    !matches!(catch_unwind(|| fairness::run(*seed, settings.planted)), Ok(Ok(_)))
+                }
+                _ => !matches!(catch_unwind(|| run(*seed, settings)), Ok(Ok(_))),
+            }
         });
         println!("{planted:?}: found by seed {found:?}");
         assert!(found.is_some(), "{planted:?} went unnoticed for {SEEDS} seeds");

@@ -26,6 +26,7 @@ use crate::verifier::{Doubt, Partial, Verdict, Verified, Verifier};
 use crate::write::Write;
 use crate::{NewJob, Outcome, Progress, RequestId};
 
+mod explain;
 mod stages;
 mod view;
 
@@ -296,6 +297,9 @@ impl Home {
             priority: self.job.manifest.spec().priority,
             home,
             partial_bytes_max: self.plan.partial_bytes_max(&self.job.manifest),
+            project: self.job.manifest.spec().project.as_str().into(),
+            weight: 1,
+            deadline: self.deadline,
         })
     }
 

@@ -33,11 +33,21 @@ pub enum Planted {
     BeginStageEarly,
     /// Agents are not told of a stage's task when they know that of the stage before.
     KeepOldTasks,
+    /// A project pays nothing for its shards: whoever came first stays first.
+    ChargeNobody,
+    /// All projects pay the same, whatever their weights.
+    IgnoreWeights,
+    /// Batch jobs wait until no interactive one is left.
+    StarveBatch,
+    /// A job whose deadline comes near waits its turn like any other.
+    IgnoreDeadlines,
+    /// A project with as much in flight as it may gets more.
+    ForgetQuotas,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Planted; 15] = [
+    pub const ALL: [Planted; 20] = [
         Planted::SpeakBeforePersist,
         Planted::ForgetLostShards,
         Planted::KeepLapsedLeases,
@@ -53,6 +63,11 @@ impl Planted {
         Planted::AssembleEarly,
         Planted::BeginStageEarly,
         Planted::KeepOldTasks,
+        Planted::ChargeNobody,
+        Planted::IgnoreWeights,
+        Planted::StarveBatch,
+        Planted::IgnoreDeadlines,
+        Planted::ForgetQuotas,
     ];
 }
 

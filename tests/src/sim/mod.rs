@@ -2,6 +2,7 @@
 
 mod agent;
 mod checker;
+pub mod fairness;
 mod random;
 mod store;
 mod toy;
