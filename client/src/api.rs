@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tessera_protocol::api::{AgentList, ExtendRequest, JobList, JobView, PlanQuote, Problem, TokenIssued};
-use tessera_protocol::id::{Digest, JobId};
+use tessera_protocol::explain::{AgentExplained, JobExplained};
+use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::spec::JobSpec;
 use ureq::http::{Method, Request, Response, StatusCode};
 
@@ -178,6 +179,16 @@ impl Hub {
     /// Continues a finished job to `paths` paths in all, as a new job.
     pub fn extend(&self, id: JobId, paths: u64, key: &IdempotencyKey) -> Result<JobView, HubError> {
         self.post(&format!("/v1/jobs/{id}:extend"), &ExtendRequest { paths }, Some(key))
+    }
+
+    /// Why a job stands where it stands.
+    pub fn explain_job(&self, id: JobId) -> Result<JobExplained, HubError> {
+        self.get(&format!("/v1/jobs/{id}/explain"))
+    }
+
+    /// What a connected agent is thought of.
+    pub fn explain_agent(&self, id: AgentId) -> Result<AgentExplained, HubError> {
+        self.get(&format!("/v1/agents/{id}/explain"))
     }
 
     /// The enrolled agents.

@@ -60,6 +60,10 @@ fn agent(hub: &Hub, command: &AgentCommand) -> Result<(), Failure> {
             let list = hub.agents()?;
             show(json, &list, || render::agents(&list))
         }
+        AgentCommand::Explain { id, json } => {
+            let explained = hub.explain_agent(id)?;
+            show(json, &explained, || render::explained_agent(&explained))
+        }
         AgentCommand::Token { json } => {
             let issued = hub.issue_agent_token()?;
             show(json, &issued, || {
@@ -120,6 +124,10 @@ fn job(hub: &Hub, command: JobCommand) -> Result<(), Failure> {
         JobCommand::Show { id, json } => {
             let view = hub.job(id)?;
             show(json, &view, || render::job(&view, style()))
+        }
+        JobCommand::Explain { id, json } => {
+            let explained = hub.explain_job(id)?;
+            show(json, &explained, || render::explained_job(&explained))
         }
         JobCommand::Watch { id, json } => {
             let finished = attend_alone(hub, move |hub| hub.job(id))?;

@@ -5,12 +5,14 @@
 use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 
 mod estimates;
+mod explain;
 mod lists;
 mod matrix;
 mod number;
 mod result;
 mod staged;
 
+pub use explain::{explained_agent, explained_job};
 pub use lists::{agents, failure, job, jobs, quote, summary};
 pub use matrix::{MatrixOutput, MatrixResult};
 pub use number::{duration, grouped};

@@ -4,6 +4,7 @@
 pub mod backend;
 pub mod clients;
 pub mod config;
+mod explain;
 pub mod ingress;
 pub mod inputs;
 pub mod journal;
