@@ -16,7 +16,8 @@ use tessera_protocol::audit::AuditPage;
 use tessera_protocol::credits::{
     JobBill, ProviderList, ProviderName, Settlement, SettlementRequest, Statement,
 };
-use tessera_protocol::id::{Digest, JobId};
+use tessera_protocol::explain::{AgentExplained, JobExplained};
+use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::spec::JobSpec;
 use tessera_protocol::unit::UnixMillis;
 use ureq::http::{Method, Request, Response, StatusCode};
@@ -225,6 +226,16 @@ impl Hub {
     /// A part of the audit log, from this entry on.
     pub fn audit(&self, from: u64) -> Result<AuditPage, HubError> {
         self.get(&format!("/v1/audit?from={from}"))
+    }
+
+    /// Why a job stands where it stands.
+    pub fn explain_job(&self, id: JobId) -> Result<JobExplained, HubError> {
+        self.get(&format!("/v1/jobs/{id}/explain"))
+    }
+
+    /// What a connected agent is thought of.
+    pub fn explain_agent(&self, id: AgentId) -> Result<AgentExplained, HubError> {
+        self.get(&format!("/v1/agents/{id}/explain"))
     }
 
     /// The enrolled agents.

@@ -68,6 +68,10 @@ fn agent(hub: &Hub, command: &AgentCommand) -> Result<(), Failure> {
             let issued = hub.issue_agent_token(provider.as_ref())?;
             show(*json, &issued, || render::token(&issued))
         }
+        AgentCommand::Explain { id, json } => {
+            let explained = hub.explain_agent(*id)?;
+            show(*json, &explained, || render::explained_agent(&explained))
+        }
     }
 }
 
@@ -119,6 +123,10 @@ fn job(hub: &Hub, command: JobCommand) -> Result<(), Failure> {
         JobCommand::Show { id, json } => {
             let view = hub.job(id)?;
             show(json, &view, || render::job(&view, style()))
+        }
+        JobCommand::Explain { id, json } => {
+            let explained = hub.explain_job(id)?;
+            show(json, &explained, || render::explained_job(&explained))
         }
         JobCommand::Watch { id, json } => {
             let finished = attend_alone(hub, move |hub| hub.job(id))?;

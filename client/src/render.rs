@@ -6,6 +6,7 @@ use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 
 mod accounts;
 mod estimates;
+mod explain;
 mod lists;
 mod matrix;
 mod number;
@@ -13,6 +14,7 @@ mod result;
 mod staged;
 
 pub use accounts::{bill, credits, providers, receipt, statement};
+pub use explain::{explained_agent, explained_job};
 pub use lists::{agents, failure, job, jobs, quote, summary, token};
 pub use matrix::{MatrixOutput, MatrixResult};
 pub use number::{duration, grouped};

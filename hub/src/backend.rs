@@ -19,13 +19,14 @@ use tessera_protocol::credits::{
     JobBill, Microcredits, ProviderList, ProviderName, Settlement, SettlementRequest, Statement,
     class_percent, price,
 };
-use tessera_protocol::id::{Digest, JobId};
+use tessera_protocol::explain::{AgentExplained, JobExplained};
+use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::limits::{self, INPUT_PIECE_BYTES};
 use tessera_protocol::matrix::Task;
 use tessera_protocol::product::{Output, OutputPart};
 use tessera_protocol::spec::{FieldError, Manifest, SpecError};
 use tessera_protocol::token::EnrolmentToken;
-use tessera_protocol::unit::{ComputeUnits, UnixMillis};
+use tessera_protocol::unit::{ComputeUnits, LaneIndex, UnixMillis};
 use tessera_storage::{Batch, Commit, Engine, Key, Snapshot};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -33,9 +34,9 @@ use crate::audit::Deed;
 use crate::clients::Clients;
 use crate::ingress::Views;
 use crate::ingress::backend::{
-    Backend, CancelError, ExtendError, Extension, Health, JobFilter, JobResult, LookupError, Outage,
-    OutputFile, PlanError, ReceiptError, Reply, ResultError, SettleError, StatementError, Submission,
-    SubmitError, Submitted, TokenError,
+    AgentLookupError, Backend, CancelError, ExtendError, Extension, Health, JobFilter, JobResult,
+    LookupError, Outage, OutputFile, PlanError, ReceiptError, Reply, ResultError, SettleError,
+    StatementError, Submission, SubmitError, Submitted, TokenError,
 };
 use crate::ingress::keys::KeyHash;
 use crate::inputs::{self, Piece, Presence, Upload, UploadRefused, Uploads};
@@ -95,11 +96,19 @@ impl Hub {
 
     /// Gives a home lane an event and waits for its answer.
     async fn ask(&self, job: JobId, event: impl FnOnce(RequestId) -> Event) -> Result<Answer, Outage> {
+        self.ask_lane(home_lane(job, self.lanes.lanes()), event).await
+    }
+
+    /// Gives any lane an event and waits for its answer.
+    pub(crate) async fn ask_lane(
+        &self,
+        lane: LaneIndex,
+        event: impl FnOnce(RequestId) -> Event,
+    ) -> Result<Answer, Outage> {
         if self.draining.load(Ordering::Relaxed) {
             return Err(Outage::Draining);
         }
         let (request, answer) = self.clients.waiting().register();
-        let lane = home_lane(job, self.lanes.lanes());
         let input = Input::Event(Box::new(event(request)));
         if self.lanes.try_push(lane, input).is_err() {
             self.clients.waiting().withdraw(request);
@@ -148,7 +157,9 @@ impl Hub {
             }
             Answer::StoreFailing => Err(SubmitError::Outage(Outage::StoreFailing)),
             Answer::Stopping => Err(SubmitError::Outage(Outage::Draining)),
-            Answer::Cancelled(_) | Answer::NotOpen => Err(SubmitError::Outage(Outage::Unavailable)),
+            Answer::Cancelled(_) | Answer::NotOpen | Answer::JobExplained(..) | Answer::AgentExplained(_) => {
+                Err(SubmitError::Outage(Outage::Unavailable))
+            }
         }
     }
 
@@ -291,9 +302,11 @@ impl Hub {
             },
             Answer::StoreFailing => Err(CancelError::Outage(Outage::StoreFailing)),
             Answer::Stopping => Err(CancelError::Outage(Outage::Draining)),
-            Answer::Accepted(_) | Answer::Replayed { .. } | Answer::Refused(_) => {
-                Err(CancelError::Outage(Outage::Unavailable))
-            }
+            Answer::Accepted(_)
+            | Answer::Replayed { .. }
+            | Answer::Refused(_)
+            | Answer::JobExplained(..)
+            | Answer::AgentExplained(_) => Err(CancelError::Outage(Outage::Unavailable)),
         }
     }
 
@@ -395,6 +408,14 @@ impl Backend for Hub {
 
     fn job(&self, job: JobId) -> Reply<'_, Result<Arc<JobView>, LookupError>> {
         Box::pin(self.view(job))
+    }
+
+    fn explain_job(&self, job: JobId) -> Reply<'_, Result<JobExplained, LookupError>> {
+        Box::pin(self.job_explained(job))
+    }
+
+    fn explain_agent(&self, agent: AgentId) -> Reply<'_, Result<AgentExplained, AgentLookupError>> {
+        Box::pin(self.agent_explained(agent))
     }
 
     fn jobs(&self, filter: JobFilter) -> Reply<'_, Result<Vec<Arc<JobView>>, Outage>> {

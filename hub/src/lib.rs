@@ -6,6 +6,7 @@ pub mod audit;
 pub mod backend;
 pub mod clients;
 pub mod config;
+mod explain;
 pub mod ingress;
 pub mod inputs;
 pub mod journal;

@@ -194,10 +194,10 @@ fn start(
     let make_handler = {
         let (journal, reader, uploads) = (journal.clone(), reader.clone(), uploads.clone());
         let (clients, counters) = (clients.clone(), counters.clone());
-        let (lanes, sampling_key) = (config.lanes, secrets.sampling_key);
+        let (lanes, sampling_key, sharing) = (config.lanes, secrets.sampling_key, config.sharing.clone());
         move |lane: LaneIndex, peers| {
             let machine = MachineConfig { lane, lanes, sampling_key, unix_origin };
-            let config = HandlerConfig { machine, origin };
+            let config = HandlerConfig { machine, sharing: sharing.clone(), origin };
             let counters = counters[lane.as_usize()].clone();
             let store = (reader.clone(), uploads.clone());
             Handler::new(config, journal.clone(), store, clients.clone(), peers, counters)

@@ -15,6 +15,7 @@ pub mod climate;
 pub mod correlation;
 pub mod credits;
 pub mod exact;
+pub mod explain;
 pub mod id;
 pub mod limits;
 pub mod matrix;

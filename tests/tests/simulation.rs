@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tessera_tests::sim::campaign::{Record, campaign, caught, judge};
 use tessera_tests::sim::minimise::{case, cases, minimise};
-use tessera_tests::sim::{Fault, Planted, Settings, run};
+use tessera_tests::sim::{Fault, Planted, Settings, fairness, run};
 
 /// Seeds that once failed. They stay.
 const FAILED_ONCE: &str = include_str!("../seeds/failed-once.toml");
@@ -65,6 +65,24 @@ fn a_seed_repeats_itself_event_for_event() {
         assert_eq!(run(seed, Settings::default()), run(seed, Settings::default()), "seed {seed}");
     }
     assert_ne!(run(3, Settings::default()).map(|r| r.trace), run(4, Settings::default()).map(|r| r.trace));
+}
+
+#[test]
+fn projects_that_want_more_than_there_is_get_what_their_weights_say_and_none_waits_long() {
+    let mut happened = [0; 3];
+    for seed in 0..seeds() / 20 {
+        match fairness::run(seed, None) {
+            Ok(shared) => {
+                let counts = [u64::from(shared.met_deadline), u64::from(shared.mixed), shared.capped];
+                happened.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+            }
+            Err(unfair) => panic!("seed {seed}: {unfair:?}"),
+        }
+    }
+    println!("deadlines met, runs with both priorities, projects at their quota: {happened:?}");
+    for count in happened {
+        assert!(count > seeds() / 200, "each must happen to mean something: {happened:?}");
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
 use tessera_protocol::credits::ProviderName;
-use tessera_protocol::id::{Digest, JobId};
+use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::limits::{PATHS_MAX, SHARD_PATHS_MAX, SLOTS_MAX};
 use tessera_protocol::unit::UnixMillis;
 
@@ -280,6 +280,14 @@ pub(crate) enum JobCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Say why a job waits, where its shards went, and what each agent lacks for it
+    Explain {
+        /// The job
+        id: JobId,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
     /// Follow a job to its end and print its result
     Watch {
         /// The job
@@ -365,6 +373,14 @@ pub(crate) struct Replay {
 pub(crate) enum AgentCommand {
     /// List enrolled agents
     List {
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say what a connected agent is thought of, what it lacks for waiting jobs and what it was considered for
+    Explain {
+        /// The agent
+        id: AgentId,
         /// Print one JSON document
         #[arg(long)]
         json: bool,

@@ -6,6 +6,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use tessera_protocol::api::{AgentView, JobView};
+use tessera_protocol::explain::{AgentExplained, HomeExplained, LaneExplained};
 use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::matrix;
 use tessera_protocol::unit::{LaneIndex, ShardIndex};
@@ -175,6 +176,10 @@ pub enum Answer {
     Cancelled(Box<JobView>),
     /// No open job of this id lives here.
     NotOpen,
+    /// A job as this lane sees it: what its home says, where that is here, and what the agents here do for it.
+    JobExplained(Option<HomeExplained>, Option<Box<LaneExplained>>),
+    /// An agent whose session is here.
+    AgentExplained(Option<Box<AgentExplained>>),
     /// The store does not take writes; nothing was kept.
     StoreFailing,
     /// The hub is stopping.

@@ -29,6 +29,20 @@ pub enum Event {
         /// The job.
         job: JobId,
     },
+    /// Somebody wants to know why a job waits or where it runs, as this lane sees it.
+    JobExplanationRequested {
+        /// Who waits for the answer.
+        request: RequestId,
+        /// The job.
+        job: JobId,
+    },
+    /// Somebody wants to know what is thought of an agent, as this lane sees it.
+    AgentExplanationRequested {
+        /// Who waits for the answer.
+        request: RequestId,
+        /// The agent.
+        agent: AgentId,
+    },
     /// A record was read back after a restart; its job's home is this lane.
     JobRecovered {
         /// The job.

@@ -27,6 +27,7 @@ use crate::verifier::{Docket, Partial, Party, Verified, Verifier};
 use crate::write::Write;
 use crate::{NewJob, Outcome, Progress, RequestId};
 
+mod explain;
 mod stages;
 mod trust;
 mod view;
@@ -369,6 +370,9 @@ impl Home {
             priority: self.job.manifest.spec().priority,
             home,
             partial_bytes_max: self.plan.partial_bytes_max(&self.job.manifest),
+            project: self.job.manifest.spec().project.as_str().into(),
+            weight: 1,
+            deadline: self.deadline,
         })
     }
 

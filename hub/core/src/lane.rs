@@ -14,7 +14,7 @@ use crate::effect::Outbox;
 use crate::home::{Ending, FinishedTile, Fleet, Home, Judge};
 use crate::message::{FailureCause, Judgement};
 use crate::planted::{Planted, Planting};
-use crate::scheduler::Scheduler;
+use crate::scheduler::{Scheduler, Sharing};
 use crate::standing::{self, Change, Registry, registry_lane};
 use crate::verifier::Verifier;
 use crate::{Answer, BatchId, Drain, Effect, Event, LaneMessage, NewJob, Progress, Record, RequestId};
@@ -107,11 +107,16 @@ impl Lane {
         }
     }
 
+    /// Sets what projects may have, before the first event.
+    pub fn share(&mut self, sharing: Sharing) {
+        self.scheduler.share(sharing);
+    }
+
     /// Plants a bug for the simulator to find.
     #[cfg(feature = "planted")]
     pub fn plant(&mut self, bug: Option<Planted>) {
         self.planting = Planting::new(bug);
-        self.scheduler.planting = self.planting;
+        self.scheduler.plant(self.planting);
         self.verifier.planting = self.planting;
     }
 
@@ -123,6 +128,15 @@ impl Lane {
         match event {
             Event::JobSubmitted { request, job } => self.submit(request, job),
             Event::CancelRequested { request, job } => self.cancel(request, job),
+            Event::JobExplanationRequested { request, job } => {
+                let home = self.homes.get(&job).map(|home| home.explain(self.config.lane));
+                let here = self.scheduler.explain_job(job, self.now).map(alloc::boxed::Box::new);
+                self.out.push(Effect::Answer { request, answer: Answer::JobExplained(home, here) });
+            }
+            Event::AgentExplanationRequested { request, agent } => {
+                let here = self.scheduler.explain_agent(agent, self.now).map(alloc::boxed::Box::new);
+                self.out.push(Effect::Answer { request, answer: Answer::AgentExplained(here) });
+            }
             Event::JobRecovered { job, progress } => self.open(job, progress.map(|progress| *progress)),
             Event::StandingsRecovered { agents } => self.registry = Registry::restore(agents),
             Event::Committed { batch } => self.committed(batch),

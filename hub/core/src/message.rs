@@ -7,7 +7,7 @@ use tessera_planners::Plan;
 use tessera_protocol::api::Standing;
 use tessera_protocol::id::{AgentId, Digest, JobId, ProviderId};
 use tessera_protocol::spec::Priority;
-use tessera_protocol::unit::{LaneIndex, ShardIndex, ShardRange};
+use tessera_protocol::unit::{LaneIndex, ShardIndex, ShardRange, Tick};
 use tessera_protocol::wire::ShardFailure;
 
 use crate::Account;
@@ -153,6 +153,21 @@ pub struct Work {
     pub home: LaneIndex,
     /// The longest partial it can have. *Units*: bytes.
     pub partial_bytes_max: usize,
+    /// Whose turn it is is decided among projects.
+    pub project: Arc<str>,
+    /// The project's share of a lane against that of others, at least one: what it pays may raise it.
+    pub weight: u32,
+    /// When it must be done.
+    pub deadline: Option<Tick>,
+}
+
+/// What an answer was computed on: two answers from different ones share fewer causes of error.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Device {
+    /// Instruction set of the kernels.
+    pub isa: Arc<str>,
+    /// Whether some shards are computed on a GPU.
+    pub gpu: bool,
 }
 
 /// One shard to be run on an agent that is not among some.
@@ -164,6 +179,8 @@ pub struct Errand {
     pub avoid: Vec<AgentId>,
     /// Who may run it besides.
     pub who: Who,
+    /// What it should not run on if there is a choice: what the claim that it checks was computed on.
+    pub unlike: Option<Device>,
     /// Lanes that had nobody for it.
     pub tried: Vec<LaneIndex>,
 }
@@ -203,7 +220,7 @@ impl Who {
 impl Errand {
     /// An errand that no lane was asked for yet.
     pub fn new(index: ShardIndex, avoid: Vec<AgentId>) -> Errand {
-        Errand { index, avoid, who: Who::Anyone, tried: Vec::new() }
+        Errand { index, avoid, who: Who::Anyone, unlike: None, tried: Vec::new() }
     }
 
     /// Whether an agent may run it.
@@ -223,6 +240,8 @@ pub struct Claim {
     pub account: Account,
     /// How far it was trusted when it answered.
     pub standing: Standing,
+    /// What it computes on.
+    pub device: Device,
     /// BLAKE3 of the bytes, computed by the hub.
     pub digest: Digest,
     /// The bytes.

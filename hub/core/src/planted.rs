@@ -61,11 +61,21 @@ pub enum Planted {
     ForgetLapsedShards,
     /// Agents are not told of a round's pass when they know that of a round before.
     KeepOldPasses,
+    /// A project pays nothing for its shards: whoever came first stays first.
+    ChargeNobody,
+    /// All projects pay the same, whatever their weights.
+    IgnoreWeights,
+    /// Batch jobs wait until no interactive one is left.
+    StarveBatch,
+    /// A job whose deadline comes near waits its turn like any other.
+    IgnoreDeadlines,
+    /// A project with as much in flight as it may gets more.
+    ForgetQuotas,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Planted; 29] = [
+    pub const ALL: [Planted; 34] = [
         Planted::SpeakBeforePersist,
         Planted::ForgetLostShards,
         Planted::KeepLapsedLeases,
@@ -95,6 +105,11 @@ impl Planted {
         Planted::KeepOldSessions,
         Planted::ForgetLapsedShards,
         Planted::KeepOldPasses,
+        Planted::ChargeNobody,
+        Planted::IgnoreWeights,
+        Planted::StarveBatch,
+        Planted::IgnoreDeadlines,
+        Planted::ForgetQuotas,
     ];
 }
 

@@ -15,7 +15,8 @@ use tessera_protocol::audit::AuditPage;
 use tessera_protocol::credits::{
     JobBill, ProviderList, ProviderName, Settlement, SettlementRequest, Statement,
 };
-use tessera_protocol::id::{Digest, JobId};
+use tessera_protocol::explain::{AgentExplained, JobExplained};
+use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::spec::{Manifest, SpecError};
 use tessera_protocol::unit::ComputeUnits;
 use tokio::sync::{mpsc, watch};
@@ -51,6 +52,12 @@ pub trait Backend: Send + Sync + 'static {
 
     /// The jobs that match. *Order*: newest first, at most [`JobFilter::limit`] of them.
     fn jobs(&self, filter: JobFilter) -> Reply<'_, Result<Vec<Arc<JobView>>, Outage>>;
+
+    /// Why a job waits, where its shards went and what each agent lacks for it: what every lane says of it now.
+    fn explain_job(&self, job: JobId) -> Reply<'_, Result<JobExplained, LookupError>>;
+
+    /// What a connected agent is thought of.
+    fn explain_agent(&self, agent: AgentId) -> Reply<'_, Result<AgentExplained, AgentLookupError>>;
 
     /// Follows one job: the present view, then each change until it ended or the hub stops
     /// publishing.
@@ -321,6 +328,15 @@ pub enum LookupError {
     Outage(Outage),
 }
 
+/// Why an agent cannot be explained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AgentLookupError {
+    /// No agent of this id is connected.
+    NotConnected(AgentId),
+    /// The hub cannot.
+    Outage(Outage),
+}
+
 /// Why there is no result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ResultError {
@@ -509,6 +525,15 @@ impl fmt::Display for LookupError {
     }
 }
 
+impl fmt::Display for AgentLookupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AgentLookupError::NotConnected(agent) => write!(f, "{agent} is not connected"),
+            AgentLookupError::Outage(outage) => write!(f, "{outage}"),
+        }
+    }
+}
+
 impl fmt::Display for ResultError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -543,6 +568,7 @@ impl std::error::Error for CancelError {}
 impl std::error::Error for ExtendError {}
 impl std::error::Error for PlanError {}
 impl std::error::Error for LookupError {}
+impl std::error::Error for AgentLookupError {}
 impl std::error::Error for ResultError {}
 impl std::error::Error for TokenError {}
 impl std::error::Error for ReceiptError {}

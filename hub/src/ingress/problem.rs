@@ -10,8 +10,8 @@ use tessera_protocol::api::Problem;
 use tessera_protocol::spec::{FieldError, SpecError};
 
 use super::backend::{
-    CancelError, ExtendError, LookupError, Outage, PlanError, ReceiptError, ResultError, SettleError,
-    StatementError, SubmitError, TokenError,
+    AgentLookupError, CancelError, ExtendError, LookupError, Outage, PlanError, ReceiptError, ResultError,
+    SettleError, StatementError, SubmitError, TokenError,
 };
 
 /// A kind of problem.
@@ -35,6 +35,8 @@ pub enum Code {
     RouteUnknown,
     /// There is no such job.
     JobUnknown,
+    /// No agent of this id is connected.
+    AgentUnknown,
     /// The path knows other methods.
     MethodNotAllowed,
     /// The body took too long.
@@ -115,7 +117,7 @@ pub(super) struct Row {
 
 impl Code {
     /// Every code, by status.
-    pub const ALL: [Code; 42] = [
+    pub const ALL: [Code; 43] = [
         Code::JsonMalformed,
         Code::BodyMalformed,
         Code::QueryInvalid,
@@ -128,6 +130,7 @@ impl Code {
         Code::KeyWrong,
         Code::RouteUnknown,
         Code::JobUnknown,
+        Code::AgentUnknown,
         Code::OutputNone,
         Code::InputUnknown,
         Code::ProviderUnknown,
@@ -201,6 +204,9 @@ impl Code {
             Code::JobUnknown => ("job_unknown", S::NOT_FOUND, None,
                 "There is no such job",
                 "`GET /v1/jobs` lists the jobs of this hub."),
+            Code::AgentUnknown => ("agent_unknown", S::NOT_FOUND, None,
+                "No agent of this id is connected",
+                "`GET /v1/agents` lists the agents of this hub, and which of them are connected."),
             Code::MethodNotAllowed => ("method_not_allowed", S::METHOD_NOT_ALLOWED, None,
                 "This path knows other methods",
                 "Use a method of the `Allow` header; `GET /openapi.json` says what each does."),
@@ -433,6 +439,15 @@ impl From<LookupError> for Refusal {
         match error {
             LookupError::Unknown(_) => Refusal::new(Code::JobUnknown, error.to_string()),
             LookupError::Outage(outage) => outage.into(),
+        }
+    }
+}
+
+impl From<AgentLookupError> for Refusal {
+    fn from(error: AgentLookupError) -> Refusal {
+        match error {
+            AgentLookupError::NotConnected(_) => Refusal::new(Code::AgentUnknown, error.to_string()),
+            AgentLookupError::Outage(outage) => outage.into(),
         }
     }
 }

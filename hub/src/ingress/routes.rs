@@ -55,7 +55,9 @@ pub(super) fn router(door: Arc<Door>) -> Router {
         .route("/v1/settlements", post(accounts::settle))
         .route("/v1/settlements/{number}", get(accounts::settlement))
         .route("/v1/audit", get(accounts::audit))
+        .route("/v1/jobs/{id}/explain", get(explain_job))
         .route("/v1/agents", get(agents))
+        .route("/v1/agents/{id}/explain", get(explain_agent))
         .route("/v1/agent-tokens", post(issue_token))
         .fallback(route_unknown)
         .method_not_allowed_fallback(method_not_allowed)
@@ -283,6 +285,25 @@ struct Agents<'a> {
 async fn agents(State(door): Shared) -> Response {
     let agents = door.backend.agents();
     fresh(StatusCode::OK, Agents { agents: agents.iter().map(Arc::as_ref).collect() })
+}
+
+async fn explain_job(
+    State(door): Shared,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Response, Refusal> {
+    let explained = door.answer(door.backend.explain_job(job_id(&path_text(id)?)?)).await?;
+    Ok(fresh(StatusCode::OK, explained))
+}
+
+async fn explain_agent(
+    State(door): Shared,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Response, Refusal> {
+    let text = path_text(id)?;
+    let agent = text.parse();
+    let agent = agent.map_err(|error| Refusal::new(Code::IdInvalid, format!("`{text}` is {error}")))?;
+    let explained = door.answer(door.backend.explain_agent(agent)).await?;
+    Ok(fresh(StatusCode::OK, explained))
 }
 
 async fn issue_token(State(door): Shared, request: Request) -> Result<Response, Refusal> {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tessera_hub_core::effect::CloseReason as MachineReason;
 use tessera_hub_core::lane::Config;
+use tessera_hub_core::scheduler::Sharing;
 use tessera_hub_core::{BatchId, Effect, Event, Lane, LaneMessage, Record, SessionId as Session};
 use tessera_protocol::audit::Act;
 use tessera_protocol::id::{AgentId, Digest, JobId};
@@ -72,6 +73,8 @@ pub enum Input {
 pub struct HandlerConfig {
     /// The machine's.
     pub machine: Config,
+    /// What projects may have.
+    pub sharing: Sharing,
     /// The instant of tick zero.
     pub origin: Instant,
 }
@@ -129,8 +132,10 @@ impl Handler {
         counters: Arc<LaneCounters>,
     ) -> Handler {
         let lane = config.machine.lane;
+        let mut machine = Lane::new(config.machine);
+        machine.share(config.sharing);
         Handler {
-            machine: Lane::new(config.machine),
+            machine,
             lane,
             origin: config.origin,
             standings: Standings::new(),

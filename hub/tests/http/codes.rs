@@ -135,11 +135,15 @@ fn wrong_bodies(seen: &mut Seen) {
 
 fn wrong_jobs(seen: &mut Seen) {
     let hub = Hub::start(Limits::default());
-    for path in ["", "/result", "/events"] {
+    for path in ["", "/result", "/events", "/explain"] {
         seen.expect(hub.get(&format!("/v1/jobs/{NOBODY}{path}")), 404, "job_unknown");
     }
     seen.expect(hub.post(&format!("/v1/jobs/{NOBODY}:cancel"), ""), 404, "job_unknown");
     seen.expect(hub.post(&format!("/v1/jobs/{NOBODY}:extend"), "{\"paths\":1}"), 404, "job_unknown");
+
+    let stranger = "agt_00000000000000000000000000000000";
+    seen.expect(hub.get(&format!("/v1/agents/{stranger}/explain")), 404, "agent_unknown");
+    seen.expect(hub.get("/v1/agents/nobody/explain"), 400, "id_invalid");
 
     let id = hub.submit(PI);
     seen.expect(hub.get(&format!("/v1/jobs/{id}/result")), 409, "job_not_done");

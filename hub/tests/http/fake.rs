@@ -14,6 +14,7 @@ use tessera_hub_core::Charges;
 use tessera_protocol::api::*;
 use tessera_protocol::audit::AuditPage;
 use tessera_protocol::credits::*;
+use tessera_protocol::explain::{AgentExplained, JobExplained};
 use tessera_protocol::id::{AgentId, Digest, JobId, ProviderId};
 use tessera_protocol::limits::INPUT_PIECE_BYTES;
 use tessera_protocol::spec::{FieldError, SpecError};
@@ -263,6 +264,18 @@ impl Backend for Fake {
 
     fn job(&self, job: JobId) -> Reply<'_, Result<Arc<JobView>, LookupError>> {
         Box::pin(async move { self.find(job) })
+    }
+
+    fn explain_job(&self, job: JobId) -> Reply<'_, Result<JobExplained, LookupError>> {
+        Box::pin(async move { self.find(job).map(|_| crate::explain::job(job)) })
+    }
+
+    fn explain_agent(&self, agent: AgentId) -> Reply<'_, Result<AgentExplained, AgentLookupError>> {
+        Box::pin(async move {
+            self.up().map_err(AgentLookupError::Outage)?;
+            let known = self.views.agent(agent).ok_or(AgentLookupError::NotConnected(agent))?;
+            Ok(crate::explain::agent(known.id))
+        })
     }
 
     fn jobs(&self, filter: JobFilter) -> Reply<'_, Result<Vec<Arc<JobView>>, Outage>> {

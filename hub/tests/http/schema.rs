@@ -137,6 +137,9 @@ fn the_published_schemas_name_the_fields_that_are_served() {
     compare(&document, "SettlementRequest", &json!({"until_ms": 5}), &json!({}));
     let of_acme = serde_json::to_value(TokenRequest { provider: "acme".parse().ok() }).unwrap();
     compare(&document, "TokenRequest", &of_acme, &json!({}));
+    for (name, value) in crate::explain::documents() {
+        compare(&document, name, &value, &value);
+    }
     let field = FieldError { field: "seed".into(), value: "x".into(), allowed: "a number".into() };
     let field = serde_json::to_value(field).unwrap();
     compare(&document, "FieldError", &field, &field);
@@ -294,6 +297,14 @@ fn the_published_words_are_the_words_of_the_api() {
     ];
     let standings = standings.iter().map(|standing| standing.word().to_owned()).collect();
     assert_eq!(words(schema(&document, "Standing")), standings);
+    let explained = json!(crate::explain::job(JobId::new(1, [1; 10])));
+    let said = |list: &Value, word: &str| -> BTreeSet<String> {
+        list.as_array().unwrap().iter().map(|one| one[word].as_str().unwrap().to_owned()).collect()
+    };
+    let lane = &explained["lanes"][0];
+    let published = |name: &str, word: &str| words(&schema(&document, name)["properties"][word]);
+    assert_eq!(published("Reason", "reason"), said(&lane["reasons"], "reason"));
+    assert_eq!(published("Lack", "lack"), said(&lane["agents"][0]["lacks"], "lack"));
     assert_eq!(document["info"]["version"], json!(env!("CARGO_PKG_VERSION")));
     assert_eq!(document["openapi"], json!("3.1.0"));
 }

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{Planted, Report, Settings, run};
+use super::{Planted, Report, Settings, fairness, run};
 
 /// What came of many seeds.
 #[derive(Debug, Default)]
@@ -107,5 +107,20 @@ impl std::fmt::Display for Record {
 
 /// The first seed below `end` that finds a planted bug, and what it says.
 pub fn caught(bug: Planted, end: u64) -> Option<(u64, String)> {
-    (0..end).find_map(|seed| Some((seed, judge(seed, Settings::default().planting(bug)).err()?)))
+    let found = |seed| match bug {
+        Planted::ChargeNobody
+        | Planted::IgnoreWeights
+        | Planted::StarveBatch
+        | Planted::IgnoreDeadlines
+        | Planted::ForgetQuotas => {
+            let ran = catch_unwind(|| fairness::run(seed, Some(bug)));
+            match ran {
+                Ok(Ok(_)) => None,
+                Ok(Err(unfair)) => Some(format!("{unfair:?}")),
+                Err(_) => Some("an assertion of the hub".to_owned()),
+            }
+        }
+        _ => judge(seed, Settings::default().planting(bug)).err(),
+    };
+    (0..end).find_map(|seed| Some((seed, found(seed)?)))
 }

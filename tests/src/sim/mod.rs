@@ -3,6 +3,7 @@
 mod agent;
 pub mod campaign;
 mod checker;
+pub mod fairness;
 pub mod minimise;
 mod model;
 mod random;

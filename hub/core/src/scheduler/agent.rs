@@ -8,10 +8,12 @@ use alloc::vec::Vec;
 
 use tessera_protocol::api::{AgentState, AgentView, GpuView, Standing};
 use tessera_protocol::id::{AgentId, Digest, JobId};
-use tessera_protocol::unit::{Epoch, LaneIndex, ShardIndex, Tick};
+use tessera_protocol::unit::{ComputeUnits, Epoch, LaneIndex, ShardIndex, Tick};
 use tessera_protocol::wire::{Gpu, Hello};
 
-use crate::message::Errand;
+use super::fleet::Seat;
+use super::score::Score;
+use crate::message::{Device, Errand};
 use crate::{Account, SessionId};
 
 /// An agent with a live session on this lane.
@@ -34,6 +36,11 @@ pub(super) struct Agent {
     pub(super) told: BTreeMap<JobId, Arc<[u8]>>,
     pub(super) completed: u64,
     pub(super) mismatches: u64,
+    pub(super) device: Device,
+    /// What it has shown.
+    pub(super) score: Score,
+    /// Where the fleet has it; nothing once it takes no more work.
+    pub(super) seat: Option<Seat>,
 }
 
 impl Agent {
@@ -65,6 +72,8 @@ pub(super) struct Attempt {
     pub(super) lease_max: Tick,
     pub(super) errand: Option<Errand>,
     pub(super) answer: Answered,
+    pub(super) assigned: Tick,
+    pub(super) cost: ComputeUnits,
 }
 
 /// The two halves of a large answer, in whichever order they come.

@@ -116,12 +116,14 @@ impl Scheduler {
         if digest != claimed {
             return self.give_up(id, job, index, FailureCause::DigestMismatch, out);
         }
-        self.take_attempt(id, job, index);
+        if let Some(attempt) = self.take_attempt(id, job, index) {
+            self.measure(id, job, &attempt);
+        }
         let Some(agent) = self.agents.get_mut(&id) else { return };
         agent.completed += 1;
         if let Some(lane_job) = self.jobs.get_mut(&job) {
-            let (account, standing) = (agent.account, agent.standing);
-            lane_job.claims.push(Claim { index, agent: id, account, standing, digest, partial });
+            let (account, standing, device) = (agent.account, agent.standing, agent.device.clone());
+            lane_job.claims.push(Claim { index, agent: id, account, standing, device, digest, partial });
             self.unreported.insert(job);
         }
     }
@@ -130,6 +132,7 @@ impl Scheduler {
         let Some(attempt) = self.take_attempt(id, job, index) else {
             return;
         };
+        self.change(id, |agent| agent.score.failed());
         let Some(lane_job) = self.jobs.get(&job) else {
             return;
         };

@@ -5,8 +5,11 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use tessera_protocol::id::JobId;
-use tessera_protocol::unit::LaneIndex;
+use tessera_protocol::unit::{ComputeUnits, LaneIndex, ShardIndex, Tick};
 
+use super::fair::{Deadline, FlowId};
+use super::fleet::{Memory, Need};
+use super::score::Pace;
 use crate::effect::Outbox;
 use crate::message::{Claim, Errand, LaneMessage, Work};
 use crate::ranges::Ranges;
@@ -24,25 +27,72 @@ pub(super) enum Supply {
     Unable,
 }
 
+/// Before its deadline a job goes first for at least so long. *Units*: milliseconds.
+const URGENT_MS: u64 = 30_000;
+
 /// A job as this lane runs it.
 #[derive(Debug)]
 pub(super) struct LaneJob {
     pub(super) work: Arc<Work>,
+    pub(super) need: Need,
+    pub(super) flow: FlowId,
     pub(super) pending: Ranges,
     pub(super) errands: VecDeque<Errand>,
     pub(super) supply: Supply,
-    pub(super) queued: bool,
+    /// Whether it stands among the jobs with errands.
+    pub(super) in_rota: bool,
+    pub(super) in_flight: u64,
     pub(super) claims: Vec<Claim>,
     pub(super) attempts: u64,
+    /// How fast agents here answer its shards.
+    pub(super) pace: Pace,
+    /// What of its round was handed out here.
+    pub(super) served: u128,
 }
 
 impl LaneJob {
-    pub(super) fn has_work(&self) -> bool {
-        !self.pending.is_empty() || !self.errands.is_empty()
+    pub(super) fn new(work: Arc<Work>, flow: FlowId) -> LaneJob {
+        LaneJob {
+            need: need_of(&work),
+            work,
+            flow,
+            pending: Ranges::default(),
+            errands: VecDeque::new(),
+            supply: Supply::Unasked,
+            in_rota: false,
+            in_flight: 0,
+            claims: Vec::new(),
+            attempts: 0,
+            pace: Pace::default(),
+            served: 0,
+        }
     }
 
-    pub(super) fn kernel(&self) -> &str {
-        self.work.plan.kernel()
+    /// Another round, or another stage with needs of its own.
+    pub(super) fn renew(&mut self, work: Arc<Work>) {
+        self.need = need_of(&work);
+        self.work = work;
+        self.served = 0;
+    }
+
+    /// What its next shard costs.
+    pub(super) fn next_cost(&self) -> ComputeUnits {
+        let next = self.pending.iter().next().map(|range| ShardIndex(range.start));
+        next.and_then(|index| self.work.plan.shard(index)).map(|shard| shard.cost).unwrap_or_default()
+    }
+
+    /// Its deadline, and when it becomes urgent: twice the time that what is left takes the whole lane before, and
+    /// a while more.
+    pub(super) fn deadline(&self, credit: u64) -> Option<Deadline> {
+        let at = self.work.deadline?;
+        let left = u128::from(self.work.plan.cost().0).saturating_sub(self.served);
+        let takes = self.pace.ms(left).unwrap_or(0) * 2 / u128::from(credit.max(1));
+        let before = u64::try_from(takes).unwrap_or(u64::MAX).saturating_add(URGENT_MS);
+        Some(Deadline { at, urgent_from: Tick(at.0.saturating_sub(before)) })
+    }
+
+    pub(super) fn has_work(&self) -> bool {
+        !self.pending.is_empty() || !self.errands.is_empty()
     }
 
     /// Gives back to the home what waits here for an agent; says how many shards were pending.
@@ -62,4 +112,8 @@ impl LaneJob {
     pub(super) fn queue(&self) -> usize {
         self.work.priority as usize
     }
+}
+
+fn need_of(work: &Work) -> Need {
+    Need { kernel: work.plan.kernel().clone(), memory: Memory::of(work.plan.operand_bytes()) }
 }

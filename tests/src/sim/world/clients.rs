@@ -37,7 +37,11 @@ impl World {
                     _ => {}
                 }
             }
-            Answer::Refused(_) | Answer::NotOpen | Answer::Stopping => {}
+            Answer::Refused(_)
+            | Answer::NotOpen
+            | Answer::Stopping
+            | Answer::JobExplained(..)
+            | Answer::AgentExplained(_) => {}
         }
         Ok(())
     }
