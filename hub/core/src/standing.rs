@@ -22,8 +22,11 @@ pub const RECOVERY_AGREED: u32 = 100;
 /// How often an agent is proven wrong until it is removed. Memory fails in honest machines too, but seldom twice.
 pub const WRONG_MAX: u32 = 2;
 /// Checks an agent that was proven wrong, or one of a suspect provider, must agree in on probation until it is
-/// trusted and forgiven: who sleeps until it is trusted again has done so much honest work for each new lie.
-pub const FORGIVEN_AGREED: u32 = 400;
+/// trusted: who sleeps until it is trusted again has done so much honest work for each new lie.
+pub const REGAINED_AGREED: u32 = 400;
+/// Checks it must then agree in until it was proven wrong once less: about 25,000 shards, so that the dozen lies
+/// that one who begins again gets through are fewer than any class allows.
+pub const FORGIVEN_AGREED: u32 = 2_000;
 /// A provider is suspect when at least one in so many of its agents is on record as proven wrong. Machines of
 /// one owner run one program: a lie by one of a few speaks for all, a broken machine among hundreds does not.
 pub const SUSPECT_ONE_IN: u32 = 20;
@@ -219,18 +222,19 @@ impl Registry {
         record.agreed = record.agreed.saturating_add(1);
         let blemished = suspect || record.wrong > 0;
         let (needed, next) = match record.standing {
-            Standing::Removed | Standing::Trusted => return None,
+            Standing::Removed => return None,
             Standing::Sandboxed => (RECOVERY_AGREED, Standing::Probation),
             Standing::Quarantine if blemished => (RECOVERY_AGREED, Standing::Probation),
             Standing::Quarantine => (PROMOTION_AGREED, Standing::Probation),
-            Standing::Probation if blemished => (FORGIVEN_AGREED, Standing::Trusted),
+            Standing::Probation if blemished => (REGAINED_AGREED, Standing::Trusted),
             Standing::Probation => (PROMOTION_AGREED, Standing::Trusted),
+            Standing::Trusted => (FORGIVEN_AGREED, Standing::Trusted),
         };
         let from = record.standing;
         if record.agreed >= needed {
             record.agreed = 0;
             record.standing = next;
-            record.wrong -= u32::from(next == Standing::Trusted && record.wrong > 0);
+            record.wrong -= u32::from(from == Standing::Trusted && record.wrong > 0);
         }
         self.put(record);
         self.unsaved.insert(agent);
@@ -411,9 +415,20 @@ mod tests {
         let mut registry = provider(1);
         judge(&mut registry, 0, Agreed, 40);
         judge(&mut registry, 0, ProvenWrong, 1);
-        assert_eq!(judge(&mut registry, 0, Agreed, RECOVERY_AGREED + FORGIVEN_AGREED - 1), Probation);
+        assert_eq!(judge(&mut registry, 0, Agreed, RECOVERY_AGREED + REGAINED_AGREED - 1), Probation);
         assert_eq!(judge(&mut registry, 0, Agreed, 1), Trusted);
-        assert_eq!(judge(&mut registry, 0, ProvenWrong, 1), Sandboxed, "the first was forgiven");
+        assert_eq!(judge(&mut registry, 0, ProvenWrong, 1), Removed, "it had its second chance");
+    }
+
+    #[test]
+    fn a_proof_is_forgiven_after_thousands_of_checks() {
+        let mut registry = provider(1);
+        judge(&mut registry, 0, ProvenWrong, 1);
+        let checks = RECOVERY_AGREED + REGAINED_AGREED + FORGIVEN_AGREED;
+        assert_eq!(judge(&mut registry, 0, Agreed, checks - 1), Trusted);
+        assert_eq!(registry.record(agent(0)).map(|record| record.wrong), Some(1));
+        judge(&mut registry, 0, Agreed, 1);
+        assert_eq!(judge(&mut registry, 0, ProvenWrong, 1), Sandboxed);
     }
 
     #[test]
@@ -559,7 +574,7 @@ mod tests {
                     checks += 1;
                     match agreeing.judge(agent(0), of("acme"), Agreed, FLEET, Tick(0)).changes.first() {
                         Some(change) => break format!("{} after {checks}", change.to.word()),
-                        None if checks > 1_000 => break String::from("-"),
+                        None if checks > 5_000 => break String::from("-"),
                         None => {}
                     }
                 };
