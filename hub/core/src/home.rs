@@ -158,11 +158,19 @@ pub struct Home {
 
 impl Home {
     /// Opens a job, from the start or from where its record says it was.
-    pub fn open(job: Arc<NewJob>, progress: Option<Progress>, now: Tick, unix_origin: UnixMillis) -> Home {
+    pub(crate) fn open(
+        job: Arc<NewJob>,
+        progress: Option<Progress>,
+        (now, unix_origin): (Tick, UnixMillis),
+        planting: Planting,
+    ) -> Home {
         let limit_ms = job.manifest.spec().limits.deadline_s.map(|seconds| seconds.saturating_mul(1000));
         let deadline = limit_ms
             .map(|limit| Tick((job.created.0.saturating_add(limit)).saturating_sub(unix_origin.0)).max(now));
         let recovered = progress.and_then(|progress| {
+            if planting.is(Planted::RecoverTheFirstRound) {
+                return Some((progress, job.plan.clone()));
+            }
             let plan = job.plan.at_round(&job.manifest, progress.round.clone()).ok()?;
             (plan.digest() == progress.plan).then_some((progress, plan))
         });
@@ -188,7 +196,8 @@ impl Home {
                 (plan, progress.view.cost, todo, reducer, bill)
             }
             None => {
-                let base = job.base.as_ref().map(|base| Arc::new(base.tally.clone()));
+                let base = job.base.as_ref().filter(|_| !planting.is(Planted::ForgetTheBase));
+                let base = base.map(|base| Arc::new(base.tally.clone()));
                 let reducer = Reducer::resume(&job.plan, Ranges::default(), Vec::new(), base);
                 let bill = Bill::open(job.manifest.spec().verify, &job.plan);
                 (job.plan.clone(), job.plan.cost(), Ranges::of(job.plan.indices()), reducer, bill)

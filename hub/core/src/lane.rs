@@ -5,6 +5,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use tessera_protocol::api::{JobState, JobView};
 use tessera_protocol::id::{AgentId, JobId};
 use tessera_protocol::unit::{LaneIndex, Tick, UnixMillis};
 
@@ -231,7 +232,8 @@ impl Lane {
             return self.out.push(Effect::Answer { request, answer: Answer::Refused(error) });
         }
         let judge = judge(&self.verifier, &self.fleet, &self.config, self.now);
-        let view = Home::open(job.clone(), None, self.now, self.config.unix_origin).view(&judge);
+        let view =
+            Home::open(job.clone(), None, (self.now, self.config.unix_origin), self.planting).view(&judge);
         if self.planting.is(Planted::SpeakBeforePersist) {
             let answer = Answer::Accepted(view.clone().into());
             self.out.push(Effect::Answer { request, answer });
@@ -243,6 +245,14 @@ impl Lane {
     fn cancel(&mut self, request: RequestId, job: JobId) {
         if !self.homes.contains_key(&job) {
             return self.out.push(Effect::Answer { request, answer: Answer::NotOpen });
+        }
+        if self.planting.is(Planted::StopBeforePersist)
+            && let Some(home) = self.homes.get(&job)
+        {
+            let judge = judge(&self.verifier, &self.fleet, &self.config, self.now);
+            let view = home.view(&judge);
+            let view = JobView { state: JobState::Cancelled, ..view };
+            self.out.push(Effect::Answer { request, answer: Answer::Cancelled(view.into()) });
         }
         self.at_home(job, |home, judge, _| home.cancel(request, judge));
     }
@@ -259,16 +269,7 @@ impl Lane {
     fn committed(&mut self, batch: BatchId) {
         match self.writing.remove(&batch) {
             Some(Writing::Archive) => self.archive.written(true, self.now),
-            Some(Writing::Acceptance { request, job }) => {
-                let id = job.id;
-                self.open(job, None);
-                let judge = judge(&self.verifier, &self.fleet, &self.config, self.now);
-                if let Some(home) = self.homes.get(&id) {
-                    let view = alloc::boxed::Box::new(home.view(&judge));
-                    self.out.push(Effect::PublishJob { view: view.clone() });
-                    self.out.push(Effect::Answer { request, answer: Answer::Accepted(view) });
-                }
-            }
+            Some(Writing::Acceptance { request, job }) => self.accepted(request, job),
             Some(Writing::Progress { job }) => {
                 self.at_home(job, |home, judge, _| home.progress_written(true, judge.now));
             }
@@ -278,6 +279,24 @@ impl Lane {
             Some(Writing::Ending { job }) => self.ended(job),
             None => {}
         }
+    }
+
+    fn accepted(&mut self, request: RequestId, job: Arc<NewJob>) {
+        let id = job.id;
+        self.open(job, None);
+        let judge = judge(&self.verifier, &self.fleet, &self.config, self.now);
+        if let Some(home) = self.homes.get(&id) {
+            let view = alloc::boxed::Box::new(home.view(&judge));
+            self.out.push(Effect::PublishJob { view: view.clone() });
+            self.out.push(Effect::Answer { request, answer: Answer::Accepted(view) });
+        }
+    }
+
+    /// What a hub would do that takes a write of which nothing is known for one that failed.
+    fn accept_under_a_new_name(&mut self, request: RequestId, job: &NewJob) {
+        let mut job = NewJob { idempotency_key: None, ..job.clone() };
+        job.id.0[7] ^= 1;
+        self.submit(request, Arc::new(job));
     }
 
     fn ended(&mut self, job: JobId) {
@@ -296,7 +315,13 @@ impl Lane {
     fn commit_failed(&mut self, batch: BatchId, too_large: bool) {
         match self.writing.remove(&batch) {
             Some(Writing::Archive) => self.archive.written(false, self.now),
-            Some(Writing::Acceptance { request, .. }) => {
+            Some(Writing::Acceptance { request, job }) => {
+                if self.planting.is(Planted::AcceptUnwritten) {
+                    return self.accepted(request, job);
+                }
+                if self.planting.is(Planted::RetryUnderANewName) {
+                    return self.accept_under_a_new_name(request, &job);
+                }
                 let refused = Answer::Refused(admission::AdmissionError::TooLarge);
                 let answer = if too_large { refused } else { Answer::StoreFailing };
                 self.out.push(Effect::Answer { request, answer });
@@ -324,7 +349,7 @@ impl Lane {
 
     fn open(&mut self, job: Arc<NewJob>, progress: Option<Progress>) {
         let id = job.id;
-        let mut home = Home::open(job, progress, self.now, self.config.unix_origin);
+        let mut home = Home::open(job, progress, (self.now, self.config.unix_origin), self.planting);
         home.plant(self.planting);
         self.out.tell_all(&LaneMessage::JobOpened { job: id, work: home.work(self.config.lane) });
         self.homes.insert(id, home);

@@ -41,11 +41,31 @@ pub enum Planted {
     LoseTheRecalled,
     /// Nothing is ever checked.
     NeverSample,
+    /// A submission whose write is said to have failed is written again as another job.
+    RetryUnderANewName,
+    /// A client hears of its job although the write of it failed.
+    AcceptUnwritten,
+    /// A client hears that its job is stopped before that is durable.
+    StopBeforePersist,
+    /// A tile whose write failed counts as written.
+    BelieveRefusedTiles,
+    /// A product whose write failed counts as stored.
+    BelieveRefusedProducts,
+    /// A recovered job goes on with its first round, whichever it was in.
+    RecoverTheFirstRound,
+    /// A job that extends another forgets that one's samples.
+    ForgetTheBase,
+    /// An agent that comes back keeps the session it had.
+    KeepOldSessions,
+    /// The shard of an attempt whose lease ran out is forgotten.
+    ForgetLapsedShards,
+    /// Agents are not told of a round's pass when they know that of a round before.
+    KeepOldPasses,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Planted; 19] = [
+    pub const ALL: [Planted; 29] = [
         Planted::SpeakBeforePersist,
         Planted::ForgetLostShards,
         Planted::KeepLapsedLeases,
@@ -65,6 +85,16 @@ impl Planted {
         Planted::KeepARefutedBatch,
         Planted::LoseTheRecalled,
         Planted::NeverSample,
+        Planted::RetryUnderANewName,
+        Planted::AcceptUnwritten,
+        Planted::StopBeforePersist,
+        Planted::BelieveRefusedTiles,
+        Planted::BelieveRefusedProducts,
+        Planted::RecoverTheFirstRound,
+        Planted::ForgetTheBase,
+        Planted::KeepOldSessions,
+        Planted::ForgetLapsedShards,
+        Planted::KeepOldPasses,
     ];
 }
 

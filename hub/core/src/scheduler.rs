@@ -49,6 +49,9 @@ pub struct Scheduler {
     asked: u64,
     /// Credit of all agents that take work.
     credit: u64,
+    /// How many take work, and how many of those are the operator's own.
+    working: u32,
+    anchors: u32,
     epoch: Epoch,
     unreported: BTreeSet<JobId>,
     unseen: BTreeSet<AgentId>,
@@ -71,6 +74,8 @@ impl Scheduler {
             pending: 0,
             asked: 0,
             credit: 0,
+            working: 0,
+            anchors: 0,
             epoch: Epoch(0),
             unreported: BTreeSet::new(),
             unseen: BTreeSet::new(),
@@ -90,7 +95,9 @@ impl Scheduler {
         now: Tick,
         out: &mut Outbox,
     ) {
-        self.supersede(id, out);
+        if !self.planting.is(Planted::KeepOldSessions) {
+            self.supersede(id, out);
+        }
         let credit = u32::from(hello.slots.max(1)) * limits::CREDIT_PER_SLOT;
         out.push(Effect::Welcome {
             session,
@@ -113,6 +120,8 @@ impl Scheduler {
             mismatches: 0,
         };
         self.credit += u64::from(credit);
+        self.working += 1;
+        self.anchors += u32::from(account.anchor);
         self.ready.insert((agent.load(), id));
         self.sessions.insert(session, id);
         self.agents.insert(id, agent);
@@ -140,6 +149,8 @@ impl Scheduler {
         self.ready.remove(&(agent.load(), id));
         if !agent.leaving {
             self.credit -= u64::from(agent.credit);
+            self.working -= 1;
+            self.anchors -= u32::from(agent.account.anchor);
             withdraw(&mut self.kernels, &agent.hello.kernels);
         }
         let mut attempts: Vec<_> = core::mem::take(&mut agent.attempts).into_iter().collect();
@@ -167,6 +178,8 @@ impl Scheduler {
             self.ready.remove(&(agent.load(), id));
             agent.leaving = true;
             self.credit -= u64::from(agent.credit);
+            self.working -= 1;
+            self.anchors -= u32::from(agent.account.anchor);
             withdraw(&mut self.kernels, &agent.hello.kernels);
             self.unseen.insert(id);
             self.standing(out);
@@ -229,7 +242,9 @@ impl Scheduler {
                         agent.lapsed.insert((job, index, attempt.epoch));
                     });
                 }
-                self.requeue(job, index, Some(elsewhere(attempt.errand, index, id)));
+                if !self.planting.is(Planted::ForgetLapsedShards) {
+                    self.requeue(job, index, Some(elsewhere(attempt.errand, index, id)));
+                }
             }
         }
     }
@@ -255,7 +270,7 @@ impl Scheduler {
 
     /// Agents that take work.
     pub fn working(&self) -> u32 {
-        self.agents.values().filter(|agent| !agent.leaving).count() as u32
+        self.working
     }
 
     /// Attempts in flight.
@@ -269,9 +284,8 @@ impl Scheduler {
     }
 
     fn standing(&self, out: &mut Outbox) {
-        let working = self.agents.values().filter(|agent| !agent.leaving);
-        let anchors = working.filter(|agent| agent.account.anchor).count() as u32;
-        out.tell_all(&LaneMessage::LaneStanding { agents: self.working(), anchors });
+        let (agents, anchors) = (self.working, self.anchors);
+        out.tell_all(&LaneMessage::LaneStanding { agents, anchors });
     }
 
     // --- jobs -----------------------------------------------------------------------------------
@@ -513,6 +527,9 @@ impl Scheduler {
         assert_eq!(self.pending, pending);
         let credit: u64 = self.agents.values().filter(|a| !a.leaving).map(|a| u64::from(a.credit)).sum();
         assert_eq!(self.credit, credit);
+        let working = self.agents.values().filter(|agent| !agent.leaving);
+        assert_eq!(self.working, working.clone().count() as u32);
+        assert_eq!(self.anchors, working.filter(|agent| agent.account.anchor).count() as u32);
         let asked: u64 =
             self.jobs.values().map(|job| if let Supply::Asked(count) = job.supply { count } else { 0 }).sum();
         assert_eq!(self.asked, asked);

@@ -23,7 +23,7 @@ pub const RECOVERY_AGREED: u32 = 100;
 pub const WRONG_MAX: u32 = 2;
 /// Checks an agent that was proven wrong, or one of a suspect provider, must agree in on probation until it is
 /// trusted and forgiven: who sleeps until it is trusted again has done so much honest work for each new lie.
-pub const FORGIVEN_AGREED: u32 = 300;
+pub const FORGIVEN_AGREED: u32 = 400;
 /// A provider is suspect when at least one in so many of its agents is on record as proven wrong. Machines of
 /// one owner run one program: a lie by one of a few speaks for all, a broken machine among hundreds does not.
 pub const SUSPECT_ONE_IN: u32 = 20;
@@ -575,7 +575,7 @@ mod tests {
 quarantine 0 probation after 20  sandboxed
 quarantine 1 probation after 100 removed
 probation  0 trusted after 20    sandboxed
-probation  1 trusted after 300   removed
+probation  1 trusted after 400   removed
 trusted    0 -                   sandboxed
 trusted    1 -                   removed
 sandboxed  0 probation after 100 sandboxed

@@ -37,6 +37,14 @@ pub enum Violation {
     SubmittedTwice(JobId),
     /// A job that could be computed failed.
     Failed(JobId),
+    /// A job whose client was told that it is accepted is gone.
+    Lost(JobId),
+    /// A job that was shown as ended looked otherwise later.
+    ChangedAfterEnd(JobId),
+    /// A job was stopped that nobody asked to stop.
+    StoppedUnasked(JobId),
+    /// A job counted a shard that no agent answered.
+    Conjured(JobId),
 }
 
 /// The fault-free result.
@@ -85,7 +93,7 @@ fn staged(job: &NewJob) -> Vec<u8> {
         let mut products = Vec::new();
         for index in plan.indices().start..plan.indices().end {
             let shard = plan.shard(ShardIndex(index)).expect("the index is of the plan");
-            let bytes = toy::product(&task, shard.first, shard.count, &inputs, false);
+            let bytes = toy::product(&task, shard.first, shard.count, &inputs, None);
             let digest = Digest::of(&bytes);
             products.push(ProductView::decode(&bytes).expect("toys are products").reference(digest));
             files.insert(digest, bytes);

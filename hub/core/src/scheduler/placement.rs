@@ -14,6 +14,7 @@ use super::lane_job::Supply;
 use crate::Effect;
 use crate::effect::Outbox;
 use crate::message::{Errand, LaneMessage};
+use crate::planted::Planted;
 
 /// How long an attempt may take however small its shard. *Units*: milliseconds.
 const ATTEMPT_MS_MIN: u64 = 600_000;
@@ -144,13 +145,14 @@ impl Scheduler {
         lane_job.attempts += 1;
         let session = agent.session;
         let plan = &lane_job.work.plan;
+        let is_new = !agent.told.contains_key(&job);
         let told = agent.told.entry(job).or_insert_with(|| {
             let (kernel, task, ordered) =
                 (plan.kernel().clone(), plan.task().clone(), plan.stage().is_some());
             out.push(Effect::SendJob { session, job, kernel, task, ordered });
             Arc::default()
         });
-        if *told != *plan.pass() {
+        if *told != *plan.pass() && (is_new || !self.planting.is(Planted::KeepOldPasses)) {
             *told = plan.pass().clone();
             out.push(Effect::SendPass { session, job, pass: told.clone() });
         }
