@@ -157,6 +157,7 @@ fn job_receipt(view: &JobView, charges: &Charges, names: &Names) -> Receipt {
         verify: charges.class,
         checks: view.checks,
         mismatches: view.mismatches,
+        tainted: view.tainted,
         created_ms: view.created_ms,
         ended_ms: view.ended_ms,
         shards: charges.shards(),

@@ -52,6 +52,8 @@ pub struct JobReceipt {
     pub checks: u64,
     /// Shards on which agents disagreed.
     pub mismatches: u64,
+    /// Shards of the result that agents gave alone who were proven wrong later.
+    pub tainted: u64,
     /// When it was accepted.
     pub created_ms: UnixMillis,
     /// When it ended.

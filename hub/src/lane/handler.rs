@@ -37,6 +37,10 @@ const DRAIN_IN_FLIGHT_MAX: Duration = Duration::from_secs(5);
 const DRAIN_WRITES_MAX: Duration = Duration::from_secs(10);
 /// How long a refused agent may take to read why.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// How many refusals of agents a lane reports to the audit log within [`REFUSALS_WINDOW`].
+const REFUSALS_TOLD_MAX: u32 = 10;
+/// The time in which refusals are counted.
+const REFUSALS_WINDOW: Duration = Duration::from_secs(60);
 /// How soon what a full queue gave back is offered again.
 const RETRY: Duration = Duration::from_millis(1);
 
@@ -118,6 +122,8 @@ pub struct Handler {
     to_clients: VecDeque<ToClients>,
     /// Agents that were told why they may not work, and when their sessions end at the latest.
     refused: VecDeque<(Instant, Session, Refusal)>,
+    /// Since when, and how many refusals the audit log was told of.
+    refusals_told: (Instant, u32),
     stopping_since: Option<Instant>,
 }
 
@@ -154,6 +160,7 @@ impl Handler {
             to_lanes: BTreeMap::new(),
             to_clients: VecDeque::new(),
             refused: VecDeque::new(),
+            refusals_told: (config.origin, 0),
             stopping_since: None,
         }
     }
@@ -407,13 +414,23 @@ impl Handler {
         if let Some(Standing::Judged { agent, .. }) = self.standings.remove(&session) {
             // What it tells is the log's: nobody waits for it. A store that fails is not told that it fails.
             let act = Act::AgentRefused { agent, reason: reason.to_string() };
-            if !reason.is_passing() {
+            if !reason.is_passing() && self.may_tell_of_refusal(now) {
                 self.write(move || Deed { batch: Batch::new(), acts: vec![act] }, drop);
             }
         }
         self.frames.control(session, &HubControl::Refused { reason });
         // A close now would overtake the frame. The agent closes when it has read it.
         self.refused.push_back((now + FAREWELL, session, reason));
+    }
+
+    /// Whether the audit log is to tell of one more refusal: strangers are refused too, and must not fill the disk.
+    fn may_tell_of_refusal(&mut self, now: Instant) -> bool {
+        let (since, told) = &mut self.refusals_told;
+        if now.saturating_duration_since(*since) >= REFUSALS_WINDOW {
+            (*since, *told) = (now, 0);
+        }
+        *told += 1;
+        *told <= REFUSALS_TOLD_MAX
     }
 
     /// Closes the sessions of refused agents that did not do so themselves.
