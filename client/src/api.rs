@@ -12,9 +12,13 @@ use serde::de::DeserializeOwned;
 use tessera_protocol::api::{
     AgentList, ExtendRequest, JobList, JobView, PlanQuote, Problem, TokenIssued, TokenRequest,
 };
-use tessera_protocol::credits::ProviderName;
+use tessera_protocol::audit::AuditPage;
+use tessera_protocol::credits::{
+    JobBill, ProviderList, ProviderName, Settlement, SettlementRequest, Statement,
+};
 use tessera_protocol::id::{Digest, JobId};
 use tessera_protocol::spec::JobSpec;
+use tessera_protocol::unit::UnixMillis;
 use ureq::http::{Method, Request, Response, StatusCode};
 
 mod error;
@@ -181,6 +185,46 @@ impl Hub {
     /// Continues a finished job to `paths` paths in all, as a new job.
     pub fn extend(&self, id: JobId, paths: u64, key: &IdempotencyKey) -> Result<JobView, HubError> {
         self.post(&format!("/v1/jobs/{id}:extend"), &ExtendRequest { paths }, Some(key))
+    }
+
+    /// What a job cost so far, and who was paid.
+    pub fn bill(&self, id: JobId) -> Result<JobBill, HubError> {
+        self.get(&format!("/v1/jobs/{id}/bill"))
+    }
+
+    /// The signed receipt of a job that ended, for its client or for a provider: its very bytes.
+    pub fn receipt(&self, id: JobId, provider: Option<&str>) -> Result<Vec<u8>, HubError> {
+        let path = match provider {
+            None => format!("/v1/jobs/{id}/receipt"),
+            Some(provider) => format!("/v1/jobs/{id}/receipts/{provider}"),
+        };
+        self.call(&path, || self.send(Method::GET, &path, &[], None))
+    }
+
+    /// Every provider and its credits.
+    pub fn providers(&self) -> Result<ProviderList, HubError> {
+        self.get("/v1/providers")
+    }
+
+    /// What a provider earned, job by job.
+    pub fn statement(&self, provider: &str) -> Result<Statement, HubError> {
+        self.get(&format!("/v1/providers/{provider}/statement"))
+    }
+
+    /// Pays what is due for jobs that ended before then, or for all. When the answer is lost, what it paid is paid:
+    /// the settlement can be [fetched](Hub::settlement).
+    pub fn settle(&self, until: Option<UnixMillis>) -> Result<Settlement, HubError> {
+        self.post("/v1/settlements", &SettlementRequest { until_ms: until }, None)
+    }
+
+    /// A settlement as it was made.
+    pub fn settlement(&self, number: u64) -> Result<Settlement, HubError> {
+        self.get(&format!("/v1/settlements/{number}"))
+    }
+
+    /// A part of the audit log, from this entry on.
+    pub fn audit(&self, from: u64) -> Result<AuditPage, HubError> {
+        self.get(&format!("/v1/audit?from={from}"))
     }
 
     /// The enrolled agents.

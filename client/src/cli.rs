@@ -18,6 +18,7 @@ use tessera_protocol::api::{JobState, JobView};
 use tessera_protocol::id::JobId;
 use tessera_protocol::spec::{JobSpec, Params, video_kernel};
 
+mod accounts;
 mod args;
 mod attend;
 mod failure;
@@ -49,6 +50,9 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         }
         Command::Job { connection, command } => job(&connect(&connection)?, command),
         Command::Agent { connection, command } => agent(&connect(&connection)?, &command),
+        Command::Provider { connection, command } => accounts::provider(&connect(&connection)?, &command),
+        Command::Receipt { command } => accounts::receipt(&command),
+        Command::Audit { command } => accounts::audit(&command),
         Command::Kernels { command: KernelsCommand::Bench { json } } => kernels::bench(json),
         Command::Kernels { command: KernelsCommand::Matrix { json } } => kernels::matrix(json),
     }
@@ -158,6 +162,8 @@ fn job(hub: &Hub, command: JobCommand) -> Result<(), Failure> {
                 (_, None) => print(render::result(&document, style())?.as_bytes()),
             }
         }
+        JobCommand::Bill { id, json } => accounts::bill(hub, id, json),
+        JobCommand::Receipt { id, output } => accounts::job_receipt(hub, id, output.as_deref()),
         JobCommand::Replay(command) => replay::replay(hub, &command),
         JobCommand::Extend { id, paths, wait, json } => {
             let key = IdempotencyKey::random()?;

@@ -4,6 +4,7 @@
 
 use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 
+mod accounts;
 mod estimates;
 mod lists;
 mod matrix;
@@ -11,6 +12,7 @@ mod number;
 mod result;
 mod staged;
 
+pub use accounts::{bill, credits, providers, receipt, statement};
 pub use lists::{agents, failure, job, jobs, quote, summary, token};
 pub use matrix::{MatrixOutput, MatrixResult};
 pub use number::{duration, grouped};

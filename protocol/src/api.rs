@@ -7,7 +7,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
-use crate::credits::{OPERATOR, ProviderName};
+use crate::credits::{Microcredits, OPERATOR, ProviderName};
 use crate::id::{AgentId, Digest, JobId};
 use crate::spec::{FieldError, Priority, VerifyClass};
 use crate::unit::{ComputeUnits, UnixMillis};
@@ -167,6 +167,12 @@ pub struct PlanQuote {
     /// Of a job that goes through stages, the first: shards and cost are its own, since it decides those of the rest.
     #[serde(default)]
     pub stage: Option<String>,
+    /// What a compute unit costs in the job's class. *Units*: hundredths of a microcredit.
+    #[serde(default)]
+    pub percent: Option<u64>,
+    /// What the job costs.
+    #[serde(default)]
+    pub price: Option<Microcredits>,
 }
 
 /// Where an agent stands.

@@ -7,6 +7,7 @@
 extern crate alloc;
 
 pub mod api;
+pub mod audit;
 pub mod bins;
 pub mod canonical;
 pub mod catastrophe;
@@ -19,6 +20,7 @@ pub mod limits;
 pub mod matrix;
 pub mod monte_carlo;
 pub mod product;
+pub mod receipt;
 pub mod spec;
 pub mod staged;
 pub mod tally;

@@ -5,6 +5,7 @@ use tessera_protocol::api::{
 };
 use tessera_protocol::credits::OPERATOR;
 
+use super::accounts::{credits, rate};
 use super::number::{duration, grouped};
 use super::{Style, facts, lines, shortened, table};
 
@@ -125,6 +126,12 @@ fn checks(view: &JobView) -> String {
     if view.mismatches > 0 {
         text += &format!(", {} with two answers", grouped(view.mismatches));
     }
+    if view.recalled > 0 {
+        text += &format!(", {} recalled from agents proven wrong", grouped(view.recalled));
+    }
+    if view.tainted > 0 {
+        text += &format!(", {} TAINTED: the word of agents later proven wrong", grouped(view.tainted));
+    }
     if view.checks_skipped > 0 {
         text += &format!(", {} skipped for want of a second agent", grouped(view.checks_skipped));
     }
@@ -146,6 +153,10 @@ pub fn quote(quote: &PlanQuote, cost_cap: Option<u64>) -> String {
         ],
     };
     let mut text = facts(&[&digests[..], &size, &[("cost", cost)]].concat());
+    if let (Some(price), Some(percent)) = (quote.price, quote.percent) {
+        // In line with the facts above it.
+        text += &format!("price     {} credits at {}\n", credits(price), rate(percent));
+    }
     if let Some(cap) = cost_cap.filter(|cap| quote.cost.0 > *cap) {
         text += &format!("over limits.cost_cap = {}: submit would refuse it\n", grouped(cap));
     }

@@ -148,7 +148,7 @@ fn jobs_and_agents_are_tables_and_one_job_is_a_page() {
     let list: AgentList = serde_json::from_str(agent).unwrap();
     matches_golden("agent_list.txt", &agents(&list));
     let plan: PlanQuote = serde_json::from_str(
-        r#"{"manifest_digest":"af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262","plan_digest":"2e99758548972a8e8822ad47fa1017ff72f06f3ff6a016851f45c398732bc50c","paths":1000000,"shard_size":16384,"shards":62,"cost":96000000}"#,
+        r#"{"manifest_digest":"af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262","plan_digest":"2e99758548972a8e8822ad47fa1017ff72f06f3ff6a016851f45c398732bc50c","paths":1000000,"shard_size":16384,"shards":62,"cost":96000000,"percent":110,"price":"105600000"}"#,
     ).unwrap();
     matches_golden("quote.txt", &quote(&plan, None));
     assert_eq!(quote(&plan, Some(96_000_000)), quote(&plan, None), "at the cap is not over it");

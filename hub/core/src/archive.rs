@@ -29,7 +29,7 @@ impl Archive {
     }
 
     /// The record that is to be written now.
-    pub(crate) fn to_write(&mut self, now: Tick) -> Option<Record> {
+    pub(crate) fn next(&mut self, now: Tick) -> Option<Record> {
         let record = self.records.front().filter(|_| self.write.may_start(now))?.clone();
         self.write = Write::Under;
         Some(record)

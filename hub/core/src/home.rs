@@ -17,12 +17,13 @@ use tessera_protocol::unit::{ComputeUnits, LaneIndex, ShardIndex, ShardRange, Ti
 
 use crate::Effect;
 use crate::effect::Outbox;
+use crate::ledger::{Bill, Charges, Earnings};
 use crate::message::{Errand, FailureCause, LaneMessage, Work};
 use crate::planted::{Planted, Planting};
 use crate::ranges::Ranges;
 use crate::record::Kept;
 use crate::reducer::Reducer;
-use crate::verifier::{Docket, Partial, Verified, Verifier};
+use crate::verifier::{Docket, Partial, Party, Verified, Verifier};
 use crate::write::Write;
 use crate::{NewJob, Outcome, Progress, RequestId};
 
@@ -75,6 +76,19 @@ pub struct Ending {
     pub outcome: Outcome,
     /// How the job looks afterwards.
     pub view: Box<JobView>,
+    /// What it cost, and who was paid.
+    pub bill: Box<Charges>,
+}
+
+/// A tile of a matrix that is to be written.
+#[derive(Clone, Debug)]
+pub struct FinishedTile {
+    /// Its position.
+    pub tile: u64,
+    /// Its elements.
+    pub bytes: Arc<[u8]>,
+    /// Who is paid for its shards.
+    pub earned: Earnings,
 }
 
 /// Where a home stands.
@@ -126,6 +140,7 @@ pub struct Home {
     reducer: Reducer,
     /// Shards that were released on the word of one agent alone.
     unchecked: BTreeMap<AgentId, u64>,
+    bill: Bill,
     failures: BTreeMap<ShardIndex, u32>,
     starved: BTreeSet<LaneIndex>,
     counters: Counters,
@@ -160,7 +175,7 @@ impl Home {
             (plan.digest() == progress.plan).then_some((progress, plan))
         });
         let mut counters = Counters::default();
-        let (plan, cost, todo, reducer) = match recovered {
+        let (plan, cost, todo, reducer, bill) = match recovered {
             Some((progress, plan)) => {
                 let mut todo = Ranges::of(ShardRange { start: 0, end: plan.indices().end });
                 progress.done.iter().for_each(|range| todo.remove(range));
@@ -173,17 +188,19 @@ impl Home {
                     tainted: progress.view.tainted,
                     lanes: progress.view.lanes.clone(),
                 };
+                let bill = Bill::resume(progress.bill);
                 let reducer = match plan.stage() {
                     None => Reducer::resume(&plan, progress.done, progress.earlier, progress.tally),
                     Some(_) => Reducer::resume_stage(progress.done, progress.products),
                 };
-                (plan, progress.view.cost, todo, reducer)
+                (plan, progress.view.cost, todo, reducer, bill)
             }
             None => {
                 let base = job.base.as_ref().filter(|_| !planting.is(Planted::ForgetTheBase));
                 let base = base.map(|base| Arc::new(base.tally.clone()));
                 let reducer = Reducer::resume(&job.plan, Ranges::default(), Vec::new(), base);
-                (job.plan.clone(), job.plan.cost(), Ranges::of(job.plan.indices()), reducer)
+                let bill = Bill::open(job.manifest.spec().verify, &job.plan);
+                (job.plan.clone(), job.plan.cost(), Ranges::of(job.plan.indices()), reducer, bill)
             }
         };
         Home {
@@ -196,6 +213,7 @@ impl Home {
             stuck: Vec::new(),
             reducer,
             unchecked: BTreeMap::new(),
+            bill,
             failures: BTreeMap::new(),
             starved: BTreeSet::new(),
             counters,
@@ -236,6 +254,7 @@ impl Home {
     fn begin(&mut self, plan: Plan, judge: &Judge<'_>, out: &mut Outbox) {
         self.todo.insert(plan.indices());
         self.cost.0 = self.cost.0.saturating_add(plan.cost().0);
+        self.bill.round(&plan);
         self.plan = plan;
         self.starved.clear();
         (self.unsaved, self.unseen) = (true, true);
@@ -289,13 +308,19 @@ impl Home {
         }
     }
 
-    /// Finished tiles that are to be written now, and the plan they are of.
-    pub fn tiles_to_write(&mut self, now: Tick) -> Option<(Digest, Vec<(u64, Arc<[u8]>)>)> {
+    /// Finished tiles that are to be written now with who is paid for them, and the plan they are of.
+    pub fn tiles_to_write(&mut self, now: Tick) -> Option<(Digest, Vec<FinishedTile>)> {
         // Written after the end of a cancelled job, a tile would stay for ever.
         if self.is_ending() {
             return None;
         }
         let tiles = self.reducer.stitcher_mut()?.to_write(now);
+        let panels = self.plan.matrix().map_or(0, |task| task.panels());
+        let shards = |tile: u64| ShardRange { start: tile * panels, end: (tile + 1) * panels };
+        let tiles: Vec<FinishedTile> = tiles
+            .into_iter()
+            .map(|(tile, bytes)| FinishedTile { tile, bytes, earned: self.bill.earned_in(shards(tile)) })
+            .collect();
         (!tiles.is_empty()).then(|| (self.plan.digest(), tiles))
     }
 
@@ -330,6 +355,11 @@ impl Home {
             before.remove(self.plan.indices());
             self.reducer = Reducer::resume(&self.plan, before, earlier, self.reducer.tally().cloned());
         }
+    }
+
+    /// What is held and paid so far, as far as it is durable.
+    pub fn charges(&self) -> &Charges {
+        self.bill.charges()
     }
 
     /// What lanes need to run it.
@@ -443,11 +473,17 @@ impl Home {
         }
     }
 
-    fn absorb(&mut self, from: LaneIndex, partial: Verified<Partial>, judge: &Judge<'_>, out: &mut Outbox) {
+    fn cost_of(&self, index: ShardIndex) -> ComputeUnits {
+        self.plan.shard(index).map_or(ComputeUnits(0), |shard| shard.cost)
+    }
+
+    fn absorb(&mut self, by: Party, partial: Verified<Partial>, judge: &Judge<'_>, out: &mut Outbox) {
+        let index = partial.index();
         if let Err(error) = self.reducer.absorb(partial) {
             return self.fail(JobFailure::NotReducible { cause: error.to_string() }, judge);
         }
-        let lane = from.as_usize();
+        self.bill.shard_final(index, by.agent, by.account, self.cost_of(index));
+        let lane = by.lane.as_usize();
         if self.counters.lanes.len() <= lane {
             self.counters.lanes.resize(lane + 1, 0);
         }
@@ -493,7 +529,9 @@ impl Home {
     }
 
     fn end(&mut self, outcome: Outcome, view: JobView) {
-        self.stage = Stage::Ending { ending: Ending { outcome, view: Box::new(view) }, write: Write::Idle };
+        let bill = Box::new(self.bill.close());
+        let ending = Ending { outcome, view: Box::new(view), bill };
+        self.stage = Stage::Ending { ending, write: Write::Idle };
         self.unseen = true;
     }
 
@@ -537,7 +575,8 @@ impl Home {
             done.insert(ShardRange { start: 0, end: self.plan.indices().start });
         }
         let (plan, round) = (self.plan.digest(), self.plan.round().clone());
-        Some(Progress { done, tally, earlier, view: self.view(judge), plan, round, products })
+        let bill = self.bill.when_done(&done);
+        Some(Progress { done, tally, earlier, view: self.view(judge), plan, round, products, bill })
     }
 
     /// A write of its progress succeeded or failed.
@@ -598,6 +637,12 @@ impl Home {
         }
         let placed = self.todo.count() + self.reducer.done().count() + self.docket.len() as u64;
         assert!(placed <= self.plan.indices().end);
+        self.bill.check();
+        assert_eq!(
+            self.bill.shards(),
+            self.reducer.done().count(),
+            "shards are done and not paid, or paid and not done"
+        );
     }
 }
 

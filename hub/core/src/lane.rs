@@ -11,11 +11,11 @@ use tessera_protocol::unit::{LaneIndex, Tick, UnixMillis};
 
 use crate::archive::Archive;
 use crate::effect::Outbox;
-use crate::home::{Ending, Fleet, Home, Judge};
+use crate::home::{Ending, FinishedTile, Fleet, Home, Judge};
 use crate::message::{FailureCause, Judgement};
 use crate::planted::{Planted, Planting};
 use crate::scheduler::Scheduler;
-use crate::standing::{self, Registry, registry_lane};
+use crate::standing::{self, Change, Registry, registry_lane};
 use crate::verifier::Verifier;
 use crate::{Answer, BatchId, Drain, Effect, Event, LaneMessage, NewJob, Progress, Record, RequestId};
 use crate::{admission, home_lane};
@@ -67,6 +67,8 @@ pub struct Lane {
     scheduler: Scheduler,
     /// Of the providers whose registry is here.
     registry: Registry,
+    /// Of standings, since they were last written.
+    changes: Vec<Change>,
     archive: Archive,
     writing: BTreeMap<BatchId, Writing>,
     batches: u64,
@@ -91,6 +93,7 @@ impl Lane {
             ending: BTreeSet::new(),
             scheduler: Scheduler::new(config.lane),
             registry: Registry::default(),
+            changes: Vec::new(),
             archive: Archive::new(),
             writing: BTreeMap::new(),
             batches: 0,
@@ -423,6 +426,7 @@ impl Lane {
                 let (agent, standing) = (change.agent, change.to);
                 self.out.tell_all(&LaneMessage::StandingChanged { agent, standing });
                 self.out.push(Effect::ReportStanding { change });
+                self.changes.push(change);
             }
             if let Some(alarm) = ruling.alarm {
                 self.out.push(Effect::RaiseAlarm { alarm });
@@ -481,8 +485,9 @@ impl Lane {
                 self.out.push(Effect::StoreProduct { job, index, blake3, bytes });
             }
             let Some((plan, tiles)) = home.tiles_to_write(now) else { continue };
-            for (tile, bytes) in tiles {
-                self.persist(Writing::Tile { job, tile }, Record::TileReduced { job, plan, tile, bytes });
+            for FinishedTile { tile, bytes, earned } in tiles {
+                let record = Record::TileReduced { job, plan, tile, bytes, earned };
+                self.persist(Writing::Tile { job, tile }, record);
             }
         }
     }
@@ -497,7 +502,8 @@ impl Lane {
         let ready: Vec<(JobId, Ending)> = self.ending.iter().filter_map(write).collect();
         for (job, ending) in ready {
             self.out.tell_all(&LaneMessage::JobClosed { job });
-            let record = Record::JobEnded { job, view: ending.view, outcome: ending.outcome };
+            let Ending { view, outcome, bill } = ending;
+            let record = Record::JobEnded { job, view, outcome, bill };
             self.persist(Writing::Ending { job }, record);
         }
     }
@@ -506,7 +512,7 @@ impl Lane {
         for (job, evidence) in self.out.take_disputes() {
             self.archive.push(Record::Disputed { job, evidence });
         }
-        if let Some(record) = self.archive.to_write(self.now) {
+        if let Some(record) = self.archive.next(self.now) {
             self.persist(Writing::Archive, record);
         }
     }
@@ -538,7 +544,9 @@ impl Lane {
         let ready: Vec<(JobId, Progress)> = self.attention.iter().filter_map(write).collect();
         let agents = self.registry.take_unsaved();
         if !agents.is_empty() {
-            self.archive.push(Record::StandingsChanged { agents });
+            let changes = core::mem::take(&mut self.changes);
+            let at = UnixMillis(self.config.unix_origin.0.saturating_add(self.now.0));
+            self.archive.push(Record::StandingsChanged { agents, changes, at });
         }
         for (job, progress) in ready {
             let record = Record::JobProgressed { job, progress: progress.into() };

@@ -24,22 +24,24 @@ const MILLION: u64 = 1_000_000;
 
 /// Each shard, at once.
 pub const EVERY: Rate = Rate(1_000_000);
-/// Of a trusted agent and of the operator's own. A liar gets about as many lies through before it is found as
-/// this goes into one, whatever its cheat rate is; below, the books' bounds no longer hold.
+/// Of a trusted agent and of the operator's own. What a liar gets through until it is found does not depend on
+/// how often it lies: about as many lies as this, and the checks it computes for others, go into one.
 pub const TRUSTED: Rate = Rate(40_000);
 /// Of an agent on probation in a standard job.
 pub const PROBATION: Rate = Rate(100_000);
+/// The same in a strict job. Promotion takes a number of checks, not of shards: a higher rate lets less through
+/// and costs an honest agent nothing, but one that sleeps until it is trusted waits for fewer shards.
+pub const PROBATION_STRICT: Rate = Rate(150_000);
 
 /// How much of an agent's work in a job is computed again.
 pub fn rate(standing: Standing, anchor: bool, class: VerifyClass) -> Rate {
     match (class, standing) {
         (VerifyClass::Exact, _) => EVERY,
+        (_, Standing::Removed | Standing::Sandboxed) => EVERY,
         _ if anchor => TRUSTED,
-        (_, Standing::Removed | Standing::Sandboxed | Standing::Quarantine) => EVERY,
+        (_, Standing::Quarantine) => EVERY,
         (VerifyClass::Standard, Standing::Probation) => PROBATION,
-        // Promotion takes a number of checks, not of shards: to check each of them at once costs the same
-        // and lets nothing through meanwhile.
-        (VerifyClass::Strict, Standing::Probation) => EVERY,
+        (VerifyClass::Strict, Standing::Probation) => PROBATION_STRICT,
         (VerifyClass::Standard | VerifyClass::Strict, Standing::Trusted) => TRUSTED,
     }
 }

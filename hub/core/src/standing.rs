@@ -21,12 +21,14 @@ pub const PROMOTION_AGREED: u32 = 20;
 pub const RECOVERY_AGREED: u32 = 100;
 /// How often an agent is proven wrong until it is removed. Memory fails in honest machines too, but seldom twice.
 pub const WRONG_MAX: u32 = 2;
-/// Checks a trusted agent must agree in until it was proven wrong once less: at one check in 25 shards, more
-/// than 10,000 shards, in which one lie is less than any class allows.
-pub const FORGIVEN_AGREED: u32 = 500;
+/// Checks an agent that was proven wrong, or one of a suspect provider, must agree in on probation until it is
+/// trusted and forgiven: who sleeps until it is trusted again has done so much honest work for each new lie.
+pub const FORGIVEN_AGREED: u32 = 400;
 /// A provider is suspect when at least one in so many of its agents is on record as proven wrong. Machines of
 /// one owner run one program: a lie by one of a few speaks for all, a broken machine among hundreds does not.
 pub const SUSPECT_ONE_IN: u32 = 20;
+/// So many agents of a suspect provider proven wrong, and the others are ejected with them.
+pub const SUSPECT_AGENTS_MAX: u32 = 2;
 /// The time in which ejections are counted. *Units*: milliseconds.
 pub const EJECTION_WINDOW_MS: u64 = 600_000;
 /// At most one in so many agents is ejected within the window: more at once is a bad build or a bad kernel.
@@ -215,21 +217,20 @@ impl Registry {
         let mut record = *self.agents.get(&agent)?;
         let suspect = self.providers.get(&record.provider).is_some_and(Provider::is_suspect);
         record.agreed = record.agreed.saturating_add(1);
+        let blemished = suspect || record.wrong > 0;
         let (needed, next) = match record.standing {
-            Standing::Removed => return None,
+            Standing::Removed | Standing::Trusted => return None,
             Standing::Sandboxed => (RECOVERY_AGREED, Standing::Probation),
-            Standing::Quarantine if suspect => (RECOVERY_AGREED, Standing::Probation),
+            Standing::Quarantine if blemished => (RECOVERY_AGREED, Standing::Probation),
             Standing::Quarantine => (PROMOTION_AGREED, Standing::Probation),
+            Standing::Probation if blemished => (FORGIVEN_AGREED, Standing::Trusted),
             Standing::Probation => (PROMOTION_AGREED, Standing::Trusted),
-            Standing::Trusted => (FORGIVEN_AGREED, Standing::Trusted),
         };
         let from = record.standing;
         if record.agreed >= needed {
             record.agreed = 0;
             record.standing = next;
-            if from == Standing::Trusted {
-                record.wrong = record.wrong.saturating_sub(1);
-            }
+            record.wrong -= u32::from(next == Standing::Trusted && record.wrong > 0);
         }
         self.put(record);
         self.unsaved.insert(agent);
@@ -276,7 +277,7 @@ impl Registry {
             ruling.changes.push(Change { agent, from, to: record.standing, reason });
         }
         if !held && !record.anchor {
-            self.demote_others(agent, record.provider, &mut ruling.changes);
+            self.demote_others(agent, record.provider, fleet, now, &mut ruling.changes);
         }
         ruling
     }
@@ -297,22 +298,36 @@ impl Registry {
         Ok(())
     }
 
-    fn demote_others(&mut self, agent: AgentId, provider: ProviderId, changes: &mut Vec<Change>) {
+    fn demote_others(
+        &mut self,
+        agent: AgentId,
+        provider: ProviderId,
+        fleet: u32,
+        now: Tick,
+        changes: &mut Vec<Change>,
+    ) {
         let Some(owner) = self.providers.get(&provider) else { return };
-        let most = if owner.is_suspect() { Standing::Quarantine } else { Standing::Probation };
-        for other in owner.agents.iter().filter(|other| **other != agent) {
-            let Some(record) = self.agents.get_mut(other) else { continue };
+        let most = match (owner.is_suspect(), owner.wrong >= SUSPECT_AGENTS_MAX) {
+            (false, _) => Standing::Probation,
+            (true, false) => Standing::Quarantine,
+            (true, true) => Standing::Sandboxed,
+        };
+        let others: Vec<AgentId> = owner.agents.iter().filter(|other| **other != agent).copied().collect();
+        for other in others {
+            let Some(mut record) = self.agents.get(&other).copied() else { continue };
             let from = record.standing;
             if from < most {
                 continue;
             }
+            let held = most == Standing::Sandboxed && self.eject(from, fleet, now).is_err();
             // Also who is there already begins to count anew: what it agreed in was before the lie was known.
             record.agreed = 0;
-            record.standing = most;
-            self.unsaved.insert(*other);
-            if from != most {
+            record.standing = if held { from.min(Standing::Quarantine) } else { most };
+            self.put(record);
+            self.unsaved.insert(other);
+            if from != record.standing {
                 let reason = Reason::ProviderProvenWrong;
-                changes.push(Change { agent: *other, from, to: most, reason });
+                changes.push(Change { agent: other, from, to: record.standing, reason });
             }
         }
     }
@@ -328,5 +343,252 @@ impl Registry {
         let provider = self.providers.entry(record.provider).or_default();
         provider.agents.insert(record.agent);
         provider.wrong += u32::from(record.wrong > 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::format;
+    use alloc::string::String;
+
+    use super::*;
+    use Judgement::{Agreed, KernelFault, ProvenWrong};
+    use Standing::{Probation, Quarantine, Removed, Sandboxed, Trusted};
+
+    const FLEET: u32 = 400;
+
+    fn agent(number: u16) -> AgentId {
+        let mut id = [0; 16];
+        id[..2].copy_from_slice(&number.to_be_bytes());
+        AgentId(id)
+    }
+
+    fn of(provider: &str) -> Account {
+        Account::of_provider(ProviderId::of_name(provider))
+    }
+
+    /// The agents of one provider, in quarantine.
+    fn provider(agents: u16) -> Registry {
+        let mut registry = Registry::default();
+        (0..agents).for_each(|number| {
+            registry.arrived(agent(number), of("acme"));
+        });
+        registry
+    }
+
+    /// What became of the agent after it was judged so often.
+    fn judge(registry: &mut Registry, number: u16, judgement: Judgement, times: u32) -> Standing {
+        for _ in 0..times {
+            registry.judge(agent(number), of("acme"), judgement, FLEET, Tick(0));
+        }
+        registry.standing(agent(number)).expect("it arrived")
+    }
+
+    #[test]
+    fn an_agent_that_agrees_is_on_probation_after_twenty_checks_and_trusted_after_twenty_more() {
+        let mut registry = provider(1);
+        assert_eq!(judge(&mut registry, 0, Agreed, 19), Quarantine);
+        assert_eq!(judge(&mut registry, 0, Agreed, 1), Probation);
+        assert_eq!(judge(&mut registry, 0, Agreed, 19), Probation);
+        assert_eq!(judge(&mut registry, 0, Agreed, 1), Trusted);
+        assert_eq!(judge(&mut registry, 0, Agreed, 1_000), Trusted);
+    }
+
+    #[test]
+    fn one_proof_sandboxes_a_second_removes_and_nothing_brings_it_back() {
+        let mut registry = provider(1);
+        judge(&mut registry, 0, Agreed, 40);
+        assert_eq!(judge(&mut registry, 0, ProvenWrong, 1), Sandboxed);
+        assert_eq!(judge(&mut registry, 0, Agreed, 99), Sandboxed);
+        assert_eq!(judge(&mut registry, 0, Agreed, 1), Probation);
+        assert_eq!(judge(&mut registry, 0, ProvenWrong, 1), Removed);
+        assert_eq!(judge(&mut registry, 0, Agreed, 10_000), Removed);
+        assert_eq!(registry.arrived(agent(0), of("acme")), Removed, "not a new session either");
+    }
+
+    #[test]
+    fn who_slept_until_it_was_trusted_does_not_get_there_again_in_forty_checks() {
+        let mut registry = provider(1);
+        judge(&mut registry, 0, Agreed, 40);
+        judge(&mut registry, 0, ProvenWrong, 1);
+        assert_eq!(judge(&mut registry, 0, Agreed, RECOVERY_AGREED + FORGIVEN_AGREED - 1), Probation);
+        assert_eq!(judge(&mut registry, 0, Agreed, 1), Trusted);
+        assert_eq!(judge(&mut registry, 0, ProvenWrong, 1), Sandboxed, "the first was forgiven");
+    }
+
+    #[test]
+    fn a_kernel_that_disagrees_with_itself_is_nobodys_fault() {
+        let mut registry = provider(2);
+        judge(&mut registry, 0, Agreed, 25);
+        let before = *registry.record(agent(0)).expect("it arrived");
+        assert_eq!(judge(&mut registry, 0, KernelFault, 50), Probation);
+        assert_eq!(registry.record(agent(0)), Some(&before));
+    }
+
+    #[test]
+    fn a_lie_of_one_of_a_few_puts_the_others_of_its_provider_in_quarantine_and_a_second_ejects_them() {
+        let mut registry = provider(5);
+        registry.arrived(agent(9), of("someone else"));
+        (0..5).for_each(|number| assert_eq!(judge(&mut registry, number, Agreed, 40), Trusted));
+        judge(&mut registry, 2, ProvenWrong, 1);
+        let standings =
+            |registry: &Registry| [0, 1, 2, 3, 4, 9].map(|n| registry.standing(agent(n)).expect("there"));
+        let [q, s] = [Quarantine, Sandboxed];
+        assert_eq!(standings(&registry), [q, q, s, q, q, q]);
+        assert_eq!(
+            judge(&mut registry, 0, Agreed, RECOVERY_AGREED - 1),
+            Quarantine,
+            "twenty are not enough now"
+        );
+        judge(&mut registry, 4, ProvenWrong, 1);
+        assert_eq!(standings(&registry), [s, s, s, s, s, q], "the other provider's agent is as it was");
+    }
+
+    #[test]
+    fn one_broken_machine_of_a_hundred_puts_the_others_on_probation_only() {
+        let mut registry = provider(100);
+        (0..100).for_each(|number| assert_eq!(judge(&mut registry, number, Agreed, 40), Trusted));
+        let ruling = registry.judge(agent(7), of("acme"), ProvenWrong, FLEET, Tick(0));
+        assert_eq!(ruling.changes.len(), 100);
+        assert!(ruling.changes[1..].iter().all(|change| (change.from, change.to) == (Trusted, Probation)));
+        assert!(ruling.changes[1..].iter().all(|change| change.reason == Reason::ProviderProvenWrong));
+        assert_eq!(judge(&mut registry, 8, Agreed, PROMOTION_AGREED), Trusted);
+    }
+
+    #[test]
+    fn of_a_fleet_at_most_a_tenth_is_ejected_in_ten_minutes_and_the_rest_is_checked() {
+        let mut registry = Registry::default();
+        let owner = |number: u16| of(&format!("provider {number}"));
+        let mut alarms = 0;
+        for number in 0..100 {
+            let ruling = registry.judge(agent(number), owner(number), ProvenWrong, FLEET, Tick(1_000));
+            alarms += u32::from(ruling.alarm.is_some());
+            let expected = if number < 40 { Sandboxed } else { Quarantine };
+            assert_eq!(registry.standing(agent(number)), Some(expected), "agent {number}");
+        }
+        assert_eq!(alarms, 1, "raised once, not sixty times");
+        let record = registry.record(agent(70)).expect("it was judged");
+        assert_eq!(record.wrong, 0, "what was held back is on nobody's record");
+        let at = |registry: &mut Registry, ms| {
+            registry.judge(agent(70), owner(70), ProvenWrong, FLEET, Tick(ms));
+            registry.standing(agent(70))
+        };
+        assert_eq!(at(&mut registry, 1_000 + EJECTION_WINDOW_MS - 1), Some(Quarantine));
+        assert_eq!(at(&mut registry, 1_000 + EJECTION_WINDOW_MS), Some(Sandboxed));
+    }
+
+    #[test]
+    fn a_fleet_of_a_dozen_can_still_eject_its_liars() {
+        let mut registry = Registry::default();
+        for number in 0..5 {
+            let owner = of(&format!("provider {number}"));
+            let ruling = registry.judge(agent(number), owner, ProvenWrong, 12, Tick(0));
+            assert_eq!(ruling.alarm.is_some(), number == 4);
+        }
+        let ejected = (0..5).filter(|number| registry.standing(agent(*number)) == Some(Sandboxed)).count();
+        assert_eq!(ejected, EJECTIONS_ALWAYS as usize);
+    }
+
+    #[test]
+    fn the_operators_own_are_trusted_at_once_and_one_that_breaks_does_not_discredit_the_others() {
+        let mut registry = Registry::default();
+        for number in 0..3 {
+            assert_eq!(registry.arrived(agent(number), Account::operator()), Trusted);
+        }
+        let ruling = registry.judge(agent(0), Account::operator(), ProvenWrong, FLEET, Tick(0));
+        assert_eq!(ruling.changes.len(), 1);
+        assert_eq!(registry.standing(agent(1)), Some(Trusted));
+    }
+
+    #[test]
+    fn an_agent_enrolled_again_under_another_name_takes_its_record_along() {
+        let mut registry = provider(2);
+        judge(&mut registry, 0, Agreed, 40);
+        judge(&mut registry, 0, ProvenWrong, 1);
+        assert_eq!(registry.arrived(agent(0), of("fresh start")), Sandboxed);
+        assert_eq!(registry.record(agent(0)).map(|record| record.wrong), Some(1));
+        assert_eq!(
+            judge(&mut registry, 1, Agreed, PROMOTION_AGREED),
+            Probation,
+            "its old provider is rid of it"
+        );
+        assert_eq!(
+            registry.arrived(agent(1), Account::operator()),
+            Probation,
+            "nobody is promoted by a token"
+        );
+    }
+
+    #[test]
+    fn a_registry_restored_from_what_it_saved_rules_as_before() {
+        let mut registry = provider(5);
+        (0..5).for_each(|number| {
+            judge(&mut registry, number, Agreed, 25 + u32::from(number));
+        });
+        judge(&mut registry, 3, ProvenWrong, 1);
+        let mut saved: BTreeMap<AgentId, StandingRecord> = BTreeMap::new();
+        saved.extend(registry.take_unsaved().into_iter().map(|record| (record.agent, record)));
+        assert!(registry.take_unsaved().is_empty(), "saved once");
+        judge(&mut registry, 1, Agreed, 30);
+        assert_eq!(registry.take_unsaved().len(), 1, "only who was judged since");
+        let mut restored = Registry::restore(saved.into_values());
+        judge(&mut restored, 1, Agreed, 30);
+        for number in 0..5 {
+            assert_eq!(restored.record(agent(number)), registry.record(agent(number)));
+        }
+        assert_eq!(judge(&mut restored, 4, ProvenWrong, 1), Sandboxed);
+        assert_eq!(restored.standing(agent(0)), Some(Sandboxed), "it knows that this is the second");
+    }
+
+    #[test]
+    fn every_standing_becomes_what_the_table_says() {
+        let mut table = String::new();
+        for standing in [Quarantine, Probation, Trusted, Sandboxed, Removed] {
+            for wrong in 0..WRONG_MAX {
+                let record = |number| StandingRecord {
+                    agent: agent(number),
+                    provider: ProviderId::of_name("acme"),
+                    anchor: false,
+                    standing,
+                    agreed: 0,
+                    wrong,
+                };
+                let mut agreeing = Registry::restore([record(0)]);
+                let mut checks = 0;
+                let after = loop {
+                    checks += 1;
+                    match agreeing.judge(agent(0), of("acme"), Agreed, FLEET, Tick(0)).changes.first() {
+                        Some(change) => break format!("{} after {checks}", change.to.word()),
+                        None if checks > 1_000 => break String::from("-"),
+                        None => {}
+                    }
+                };
+                let mut lying = Registry::restore([record(0)]);
+                let proven = judge(&mut lying, 0, ProvenWrong, 1).word();
+                table += &format!("{:<10} {wrong} {after:<19} {proven}\n", standing.word());
+            }
+        }
+        assert_eq!(table, TABLE, "standing, times proven wrong, agreeing makes it, proven wrong makes it");
+    }
+
+    const TABLE: &str = "\
+quarantine 0 probation after 20  sandboxed
+quarantine 1 probation after 100 removed
+probation  0 trusted after 20    sandboxed
+probation  1 trusted after 400   removed
+trusted    0 -                   sandboxed
+trusted    1 -                   removed
+sandboxed  0 probation after 100 sandboxed
+sandboxed  1 probation after 100 removed
+removed    0 -                   removed
+removed    1 -                   removed
+";
+
+    #[test]
+    fn a_provider_has_one_lane_whoever_asks() {
+        let lanes: BTreeSet<LaneIndex> =
+            (0..64).map(|n| registry_lane(ProviderId::of_name(&format!("{n}")), 4)).collect();
+        assert_eq!(lanes, (0..4).map(LaneIndex).collect());
+        assert_eq!(registry_lane(ProviderId::of_name("acme"), 1), LaneIndex(0));
     }
 }

@@ -39,6 +39,13 @@ impl<T> Verified<T> {
     }
 }
 
+impl Verified<Partial> {
+    /// Which shard it is of.
+    pub fn index(&self) -> ShardIndex {
+        self.0.index
+    }
+}
+
 /// The partial of one shard, decoded.
 #[derive(Debug)]
 pub struct Partial {

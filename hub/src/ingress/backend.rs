@@ -11,7 +11,10 @@ use std::sync::Arc;
 use blake3::Hasher;
 use bytes::Bytes;
 use tessera_protocol::api::{AgentView, JobFailure, JobState, JobView, PlanQuote, TokenIssued};
-use tessera_protocol::credits::ProviderName;
+use tessera_protocol::audit::AuditPage;
+use tessera_protocol::credits::{
+    JobBill, ProviderList, ProviderName, Settlement, SettlementRequest, Statement,
+};
 use tessera_protocol::id::{Digest, JobId};
 use tessera_protocol::spec::{Manifest, SpecError};
 use tessera_protocol::unit::ComputeUnits;
@@ -93,6 +96,27 @@ pub trait Backend: Send + Sync + 'static {
     /// Makes a single-use enrolment token for an agent of a provider, or for one of the operator's own; its answer
     /// means that the token is durable.
     fn issue_token(&self, provider: Option<ProviderName>) -> Reply<'_, Result<TokenIssued, TokenError>>;
+
+    /// What a job cost so far, and who was paid.
+    fn bill(&self, job: JobId) -> Reply<'_, Result<JobBill, LookupError>>;
+
+    /// The signed receipt of a job that ended: for its client, or for the provider of this name. Its very bytes.
+    fn receipt(&self, job: JobId, provider: Option<String>) -> Reply<'_, Result<Vec<u8>, ReceiptError>>;
+
+    /// Every provider. *Order*: by name.
+    fn providers(&self) -> Reply<'_, Result<ProviderList, Outage>>;
+
+    /// What a provider earned, job by job.
+    fn statement(&self, provider: String) -> Reply<'_, Result<Statement, StatementError>>;
+
+    /// Pays what is due; its answer means that the settlement is durable.
+    fn settle(&self, request: SettlementRequest) -> Reply<'_, Result<Settlement, SettleError>>;
+
+    /// A settlement as it was made.
+    fn settlement(&self, number: u64) -> Reply<'_, Result<Settlement, SettleError>>;
+
+    /// A part of the audit log, from this entry on.
+    fn audit(&self, from: u64) -> Reply<'_, Result<AuditPage, Outage>>;
 
     /// Whether an API key with this hash is in force.
     fn key_is_valid(&self, hash: &KeyHash) -> bool;
@@ -343,6 +367,78 @@ pub enum TokenError {
     Outage(Outage),
 }
 
+/// Why there is no receipt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReceiptError {
+    /// The job is not there, or the hub cannot say.
+    Lookup(LookupError),
+    /// It has not ended.
+    Open {
+        /// The job.
+        job: JobId,
+        /// Where it stands.
+        state: JobState,
+    },
+    /// No agent of this provider worked on it.
+    NoShare {
+        /// The job.
+        job: JobId,
+        /// The provider.
+        provider: String,
+    },
+}
+
+/// Why there is no statement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StatementError {
+    /// No token was ever made for such a provider.
+    Unknown(String),
+    /// The hub cannot.
+    Outage(Outage),
+}
+
+/// Why there is no settlement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SettleError {
+    /// No provider has anything due.
+    NothingDue,
+    /// There is none of this number.
+    Unknown(u64),
+    /// The hub cannot.
+    Outage(Outage),
+}
+
+impl fmt::Display for ReceiptError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ReceiptError::Lookup(error) => write!(f, "{error}"),
+            ReceiptError::Open { job, state } => write!(f, "{job} is {}", state.word()),
+            ReceiptError::NoShare { job, provider } => {
+                write!(f, "no agent of {provider:?} did anything that is in the result of {job}")
+            }
+        }
+    }
+}
+
+impl fmt::Display for StatementError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StatementError::Unknown(provider) => write!(f, "there is no provider {provider:?}"),
+            StatementError::Outage(outage) => write!(f, "{outage}"),
+        }
+    }
+}
+
+impl fmt::Display for SettleError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SettleError::NothingDue => f.write_str("no provider has credits that are due"),
+            SettleError::Unknown(number) => write!(f, "there is no settlement {number}"),
+            SettleError::Outage(outage) => write!(f, "{outage}"),
+        }
+    }
+}
+
 impl fmt::Display for Outage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -449,6 +545,9 @@ impl std::error::Error for PlanError {}
 impl std::error::Error for LookupError {}
 impl std::error::Error for ResultError {}
 impl std::error::Error for TokenError {}
+impl std::error::Error for ReceiptError {}
+impl std::error::Error for StatementError {}
+impl std::error::Error for SettleError {}
 
 fn because(failure: &JobFailure) -> String {
     match failure {

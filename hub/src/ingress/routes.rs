@@ -14,6 +14,7 @@ use tessera_protocol::api::{AgentView, ExtendRequest, JobState, JobView, PlanQuo
 use tessera_protocol::id::{Digest, JobId};
 use tessera_protocol::spec::Manifest;
 
+use super::accounts;
 use super::backend::{
     Extension, Health, IdempotencyKey, JobFilter, JobResult, Outage, Submission, Submitted,
 };
@@ -28,7 +29,7 @@ use super::upload;
 /// The API as it is served, written by hand; `tests` compare it with the types.
 const OPENAPI: &str = include_str!("openapi.json");
 
-type Shared = State<Arc<Door>>;
+pub(super) type Shared = State<Arc<Door>>;
 
 /// Every route behind the door.
 pub(super) fn router(door: Arc<Door>) -> Router {
@@ -46,6 +47,14 @@ pub(super) fn router(door: Arc<Door>) -> Router {
         .route("/v1/jobs/{id}/events", get(watch))
         .route("/v1/inputs/{blake3}", put(put_input).get(get_input).head(show_input))
         .route("/v1/jobs/{id}/manifest", get(manifest))
+        .route("/v1/jobs/{id}/bill", get(accounts::bill))
+        .route("/v1/jobs/{id}/receipt", get(accounts::receipt))
+        .route("/v1/jobs/{id}/receipts/{name}", get(accounts::provider_receipt))
+        .route("/v1/providers", get(accounts::providers))
+        .route("/v1/providers/{name}/statement", get(accounts::statement))
+        .route("/v1/settlements", post(accounts::settle))
+        .route("/v1/settlements/{number}", get(accounts::settlement))
+        .route("/v1/audit", get(accounts::audit))
         .route("/v1/agents", get(agents))
         .route("/v1/agent-tokens", post(issue_token))
         .fallback(route_unknown)
@@ -278,12 +287,17 @@ async fn agents(State(door): Shared) -> Response {
 
 async fn issue_token(State(door): Shared, request: Request) -> Result<Response, Refusal> {
     let (head, body) = request.into_parts();
-    let TokenRequest { provider } = match body.size_hint().exact() {
-        Some(0) => TokenRequest::default(),
-        _ => body::document(&body::read(&door.bodies, &door.limits, &head.headers, body).await?.bytes)?,
+    let TokenRequest { provider } = match has_body(&body) {
+        false => TokenRequest::default(),
+        true => body::document(&body::read(&door.bodies, &door.limits, &head.headers, body).await?.bytes)?,
     };
     let token = door.answer(door.backend.issue_token(provider)).await?;
     Ok(fresh(StatusCode::CREATED, token))
+}
+
+/// Whether anything may come: no body says the same as an empty document.
+pub(super) fn has_body(body: &axum::body::Body) -> bool {
+    body.size_hint().exact() != Some(0)
 }
 
 async fn route_unknown(request: Request) -> Refusal {
@@ -328,7 +342,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Refusa
     }
 }
 
-fn path_text<T>(id: Result<Path<T>, PathRejection>) -> Result<T, Refusal> {
+pub(super) fn path_text<T>(id: Result<Path<T>, PathRejection>) -> Result<T, Refusal> {
     id.map(|Path(id)| id).map_err(|error| Refusal::new(Code::IdInvalid, error.body_text()))
 }
 
@@ -336,7 +350,7 @@ fn digest(text: &str) -> Result<Digest, Refusal> {
     text.parse().map_err(|error| Refusal::new(Code::DigestInvalid, format!("`{text}` is {error}")))
 }
 
-fn job_id(text: &str) -> Result<JobId, Refusal> {
+pub(super) fn job_id(text: &str) -> Result<JobId, Refusal> {
     text.parse().map_err(|error| Refusal::new(Code::IdInvalid, format!("`{text}` is {error}")))
 }
 
@@ -351,6 +365,6 @@ fn submitted(Submitted { view, replayed }: Submitted) -> Response {
 }
 
 /// A JSON answer that is true now and must not be kept.
-fn fresh(status: StatusCode, document: impl Serialize) -> Response {
+pub(super) fn fresh(status: StatusCode, document: impl Serialize) -> Response {
     (status, [(header::CACHE_CONTROL, "no-store")], Json(document)).into_response()
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use tessera_hub_core::{Event, SessionId as Session, ShardAnswer};
+use tessera_protocol::audit::Act;
 use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::spec::Workload;
 use tessera_protocol::unit::{Epoch, ShardIndex};
@@ -13,6 +14,7 @@ use tessera_protocol::wire::{
 use tessera_protocol::{limits, wire::Held};
 use tessera_storage::{Batch, Commit, Key};
 
+use crate::audit::Deed;
 use crate::journal::Verdict;
 use crate::records::{self, Owner};
 
@@ -207,7 +209,7 @@ pub(super) fn enrol(
     key: [u8; 32],
     hello: &Hello,
     (secret, owner): (&[u8; 32], &Owner),
-) -> Batch {
+) -> Deed {
     let token = Key::Token(Digest::of(secret));
     let provider = owner.0.as_ref();
     let mut batch = Batch::new();
@@ -215,7 +217,8 @@ pub(super) fn enrol(
         .expect_equals(token, records::token_unspent(provider))
         .put(token, records::token_spent_by(agent))
         .put(Key::Agent(agent), records::agent_bytes(key, hello, provider));
-    batch
+    let (provider, token) = (owner.name().to_owned(), Digest::of(secret));
+    Deed { batch, acts: vec![Act::AgentEnrolled { agent, provider, token }] }
 }
 
 /// What the store's verdict on an enrolment means.
@@ -234,7 +237,7 @@ pub(super) fn refusal(verdict: &Verdict, agent: AgentId) -> Option<Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::token_batch;
+    use crate::backend::token_deed;
     use tessera_storage::{Engine, Memory};
 
     const SECRET: [u8; 32] = [7; 32];
@@ -262,10 +265,10 @@ mod tests {
             let (store, agent) = (Memory::default(), AgentId([1; 16]));
             assert_eq!(ask(&store, agent, None), Found::Refused(Refusal::TokenMissing));
             assert_eq!(ask(&store, agent, Some(&SECRET)), Found::Refused(Refusal::TokenUnknown));
-            assert_eq!(store.commit(token_batch(&SECRET, &owner)).unwrap(), Commit::Done);
+            assert_eq!(store.commit(token_deed(&SECRET, &owner).batch).unwrap(), Commit::Done);
             assert_eq!(ask(&store, agent, Some(&SECRET)), Found::Token(owner.clone()));
             let enrolment = || enrol(agent, [2; 32], &hello(), (&SECRET, &owner));
-            let verdict = Verdict::Judged(store.commit(enrolment()).unwrap());
+            let verdict = Verdict::Judged(store.commit(enrolment().batch).unwrap());
             assert_eq!(refusal(&verdict, agent), None);
             for token in [None, Some(&SECRET)] {
                 assert_eq!(ask(&store, agent, token), Found::Enrolled(owner.clone()));
@@ -281,10 +284,10 @@ mod tests {
     #[test]
     fn a_token_does_not_enrol_for_another_provider_than_it_was_made_for() {
         let store = Memory::default();
-        let made = token_batch(&SECRET, &Owner("acme".parse().ok()));
+        let made = token_deed(&SECRET, &Owner("acme".parse().ok())).batch;
         assert_eq!(store.commit(made).unwrap(), Commit::Done);
         let forged = enrol(AgentId([1; 16]), [2; 32], &hello(), (&SECRET, &Owner(None)));
-        assert!(matches!(store.commit(forged).unwrap(), Commit::Conflict { .. }));
+        assert!(matches!(store.commit(forged.batch).unwrap(), Commit::Conflict { .. }));
     }
 
     #[test]

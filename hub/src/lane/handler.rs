@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tessera_hub_core::effect::CloseReason as MachineReason;
 use tessera_hub_core::lane::Config;
 use tessera_hub_core::{BatchId, Effect, Event, Lane, LaneMessage, Record, SessionId as Session};
+use tessera_protocol::audit::Act;
 use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::matrix::Task;
 use tessera_protocol::unit::{LaneIndex, ShardIndex, Tick};
@@ -18,6 +19,7 @@ use tessera_storage::{Batch, Commit};
 use super::agents::{self, Found, Heard, Standing, Standings};
 use super::frames::Frames;
 use super::pieces::{Piece, Pieces, TooMany};
+use crate::audit::Deed;
 use crate::clients::{Clients, ToClients};
 use crate::inputs::{self, Uploads};
 use crate::journal::{Failed, Journal, Refused, Verdict};
@@ -197,10 +199,30 @@ impl Handler {
                     MachineReason::InputUnknown => {
                         (CloseCode::PROTOCOL, "a piece of an input that its job does not have")
                     }
+                    MachineReason::Removed => (
+                        CloseCode::REFUSED,
+                        "removed: other agents proved this agent's answers wrong; its operator can tell why from the audit log",
+                    ),
                     MachineReason::Silent => (CloseCode::TOO_LATE, "no heartbeat for a lease"),
                 };
                 io.close(SessionId::from_bits(session.0), code, words);
             }
+            Effect::ReportStanding { change } => {
+                let (agent, from, to) = (change.agent, change.from.word(), change.to.word());
+                match change.to > change.from {
+                    true => {
+                        tracing::info!(%agent, from, to, reason = ?change.reason, "an agent is trusted more")
+                    }
+                    false => {
+                        tracing::warn!(%agent, from, to, reason = ?change.reason, "an agent is trusted less")
+                    }
+                }
+            }
+            Effect::RaiseAlarm { alarm } => tracing::error!(
+                ejected = alarm.ejected,
+                permitted = alarm.permitted,
+                "more agents are proven wrong at once than chance explains: look for a bad build or kernel; no more are ejected now"
+            ),
             Effect::PublishJob { view } => {
                 if !view.state.is_open() {
                     tracing::info!(job = %view.id, state = ?view.state, digest = ?view.digest, shards = view.shards,
@@ -226,7 +248,7 @@ impl Handler {
 
     fn persist(&mut self, batch: BatchId, record: Record) {
         let me = self.me.clone();
-        let make = move || records::batch_of(&record);
+        let make = move || records::deed_of(&record);
         self.write(make, move |verdict| {
             deliver(&me, Input::Event(Box::new(event_of(batch, verdict))));
         });
@@ -236,7 +258,7 @@ impl Handler {
     /// wait.
     fn write(
         &mut self,
-        make: impl FnOnce() -> Batch + Send + 'static,
+        make: impl FnOnce() -> Deed + Send + 'static,
         then: impl FnOnce(Verdict) + Send + 'static,
     ) {
         let request = Journal::request(make, then);
@@ -360,7 +382,7 @@ impl Handler {
                     _ => None,
                 };
                 self.write(
-                    move || agents::look_up(agent, token.as_ref()),
+                    move || agents::look_up(agent, token.as_ref()).into(),
                     move |verdict| {
                         deliver(&me, Input::Known { session: session.0, verdict });
                     },
@@ -377,7 +399,13 @@ impl Handler {
     fn refuse(&mut self, now: Instant, session: Session, reason: Refusal) {
         self.counters.refused.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(session = session.0, %reason, "an agent was turned away");
-        self.standings.remove(&session);
+        if let Some(Standing::Judged { agent, .. }) = self.standings.remove(&session) {
+            // What it tells is the log's: nobody waits for it. A store that fails is not told that it fails.
+            let act = Act::AgentRefused { agent, reason: reason.to_string() };
+            if !reason.is_passing() {
+                self.write(move || Deed { batch: Batch::new(), acts: vec![act] }, drop);
+            }
+        }
         self.frames.control(session, &HubControl::Refused { reason });
         // A close now would overtake the frame. The agent closes when it has read it.
         self.refused.push_back((now + FAREWELL, session, reason));
@@ -406,11 +434,11 @@ impl Handler {
             }
             (Found::Token(_), None) => self.refuse(now, session, Refusal::TokenMissing),
             (Found::Token(found), Some(secret)) => {
-                let batch = agents::enrol(*agent, *key, hello, (&secret, &found));
+                let deed = agents::enrol(*agent, *key, hello, (&secret, &found));
                 *owner = Some(found);
                 let me = self.me.clone();
                 self.write(
-                    move || batch,
+                    move || deed,
                     move |verdict| deliver(&me, Input::Enrolled { session: session.0, verdict }),
                 );
             }

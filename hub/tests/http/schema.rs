@@ -116,6 +116,25 @@ fn the_published_schemas_name_the_fields_that_are_served() {
     ] {
         compare(&document, name, &value, &value);
     }
+    let bill = hub.get(&format!("/v1/jobs/{id}/bill")).json();
+    let (providers, audit) = (hub.get("/v1/providers").json(), hub.get("/v1/audit?from=4").json());
+    let settlement = hub.post("/v1/settlements", "").json();
+    let statement = hub.get(&format!("/v1/providers/{OUTPUT_NAME}/statement")).json();
+    for (name, value) in [
+        ("JobBill", &bill),
+        ("BillLine", &bill["paid"][0]),
+        ("Posting", &bill["postings"][0]),
+        ("ProviderList", &providers),
+        ("ProviderView", &providers["providers"][0]),
+        ("Statement", &statement),
+        ("StatementLine", &statement["lines"][0]),
+        ("Totals", &statement["totals"]),
+        ("Settlement", &settlement),
+        ("AuditPage", &audit),
+    ] {
+        compare(&document, name, value, value);
+    }
+    compare(&document, "SettlementRequest", &json!({"until_ms": 5}), &json!({}));
     let of_acme = serde_json::to_value(TokenRequest { provider: "acme".parse().ok() }).unwrap();
     compare(&document, "TokenRequest", &of_acme, &json!({}));
     let field = FieldError { field: "seed".into(), value: "x".into(), allowed: "a number".into() };
@@ -290,7 +309,7 @@ fn every_published_path_is_served_and_every_reference_leads_somewhere() {
     for (path, methods) in document["paths"].as_object().unwrap() {
         for method in names(methods) {
             let path = path.replace("{id}", &id.to_string()).replace("{blake3}", &input.to_string());
-            let path = path.replace("{name}", OUTPUT_NAME);
+            let path = path.replace("{name}", OUTPUT_NAME).replace("{number}", "1");
             let answer = match method {
                 "get" => hub.get(&path),
                 "put" => hub.put(&path, b"input"),

@@ -12,7 +12,7 @@ use super::{HELD_BYTES_MAX, Home, Judge, Stage};
 use crate::effect::Outbox;
 use crate::message::{Claim, Errand, FailureCause, Judgement, LaneMessage, Who};
 use crate::planted::Planted;
-use crate::verifier::{Answer, Court, Ruling};
+use crate::verifier::{Answer, Court, Party, Ruling};
 
 impl Home {
     fn court<'a>(&self, judge: &Judge<'a>) -> Court<'a> {
@@ -83,7 +83,11 @@ impl Home {
                     if checkers.is_empty() {
                         *self.unchecked.entry(by.agent).or_default() += 1;
                     }
-                    self.absorb(by.lane, partial, judge, out);
+                    let index = partial.index();
+                    for Party { agent, account, .. } in checkers {
+                        self.bill.check_done(index, agent, account, self.cost_of(index));
+                    }
+                    self.absorb(by, partial, judge, out);
                 }
                 Ruling::Check(errand) => self.place(errand, judge, out),
                 Ruling::Mismatch(_) => self.counters.mismatches += 1,
