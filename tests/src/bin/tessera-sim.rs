@@ -34,6 +34,9 @@ struct Options {
     /// A fleet of great size, without faults, in one thread
     #[arg(long, num_args = 2, value_names = ["AGENTS", "SHARDS"], conflicts_with_all = ["seed", "seeds", "minutes", "planted"])]
     scale: Option<Vec<u64>>,
+    /// With --scale: one agent in so many is the operator's own, the others are strangers'
+    #[arg(long, value_name = "N", requires = "scale", default_value_t = 1)]
+    anchors_one_in: u64,
     /// Plant every bug and run until a checker finds it
     #[arg(long)]
     planted: bool,
@@ -45,7 +48,7 @@ const PLANTED_SEEDS: u64 = 5_000;
 fn main() -> ExitCode {
     let options = Options::parse();
     if let Some([agents, shards]) = options.scale.as_deref() {
-        return great(*agents, *shards);
+        return great(*agents, *shards, options.anchors_one_in);
     }
     match (options.seed, options.planted) {
         (Some(seed), _) => one(seed, &options),
@@ -54,12 +57,12 @@ fn main() -> ExitCode {
     }
 }
 
-fn great(agents: u64, shards: u64) -> ExitCode {
+fn great(agents: u64, shards: u64, anchors: u64) -> ExitCode {
     let Some(agents) = u32::try_from(agents).ok().filter(|agents| *agents > 1 && shards > 3) else {
         eprintln!("tessera-sim: --scale wants 2 agents or more and 4 shards or more");
         return ExitCode::from(2);
     };
-    match scale(agents, shards) {
+    match scale(agents, shards, anchors) {
         Ok(run) => {
             println!("{run}");
             let memory = memory_bytes_max().map_or(0.0, |bytes| bytes as f64 / f64::from(1 << 20));

@@ -40,7 +40,7 @@ pub(super) enum Kind {
 /// What a coalition's lies have in common.
 const COALITION: u8 = 0x80;
 /// Shards that a sleeper answers well first.
-const SLEEPS_FOR: u64 = 10;
+const SLEEPS_FOR: u64 = 22;
 
 /// What agents answered in this run: what copiers know.
 pub(super) type Answers = BTreeMap<(JobId, u64), Vec<u8>>;

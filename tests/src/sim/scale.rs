@@ -31,8 +31,6 @@ const SHARD_PATHS: u64 = 10;
 const SLOTS: u16 = 4;
 /// Agents of one provider.
 const AGENTS_PER_PROVIDER: u64 = 20;
-/// One agent in so many is the operator's own.
-const ANCHORS: u64 = 50;
 /// An agent takes between this and three times as long for what it holds. *Units*: milliseconds.
 const PACE_MS: u64 = 5_000;
 /// All agents have come after this. *Units*: milliseconds.
@@ -90,6 +88,8 @@ enum Due {
 
 struct World {
     random: Random,
+    /// One agent in so many is the operator's own.
+    anchors: u64,
     now: u64,
     lanes: Vec<Lane>,
     armed: Vec<u64>,
@@ -106,12 +106,12 @@ struct World {
     report: Scale,
 }
 
-/// Runs agents and shards of a few jobs to the end.
+/// Runs agents and shards of a few jobs to the end. One agent in `anchors` is the operator's own.
 ///
 /// *Errors*: what is wrong with a result, in words. *Panics*: where the hub itself asserts.
-pub fn scale(agents: u32, shards: u64) -> Result<Scale, String> {
+pub fn scale(agents: u32, shards: u64, anchors: u64) -> Result<Scale, String> {
     let started = Instant::now();
-    let mut world = World::new(agents, shards);
+    let mut world = World::new(agents, shards, anchors.max(1));
     world.submit(shards);
     world.deliver()?;
     while world.ended < JOBS {
@@ -136,7 +136,7 @@ fn inside(index: u64) -> u64 {
 }
 
 impl World {
-    fn new(agents: u32, shards: u64) -> World {
+    fn new(agents: u32, shards: u64, anchors: u64) -> World {
         let lane = |lane| {
             let (lane, unix_origin) = (LaneIndex(lane), UnixMillis(1_763_000_000_000));
             Lane::new(Config { lane, lanes: LANES, sampling_key: [7; 32], unix_origin })
@@ -148,6 +148,7 @@ impl World {
         };
         let mut world = World {
             random: Random::new(1),
+            anchors,
             now: 0,
             lanes: (0..LANES).map(lane).collect(),
             armed: vec![u64::MAX; usize::from(LANES)],
@@ -240,7 +241,7 @@ impl World {
         let mut id = [0; 16];
         id[..4].copy_from_slice(&agent.to_be_bytes());
         let provider = u64::from(agent) / AGENTS_PER_PROVIDER;
-        let account = match u64::from(agent).is_multiple_of(ANCHORS) {
+        let account = match u64::from(agent).is_multiple_of(self.anchors) {
             true => Account::operator(),
             false => Account::of_provider(ProviderId::of_name(&format!("provider {provider}"))),
         };

@@ -126,6 +126,8 @@ pub(super) struct Swarm {
     pub(super) liar: Option<Kind>,
     /// Whether another agent tells the liar's lies.
     pub(super) coalition: bool,
+    /// Whether the liar is one of the operator's own agents: a machine with a defect.
+    pub(super) flawed: bool,
     pub(super) clumsy: Option<Kind>,
     pub(super) copier: bool,
     /// Whether some agents know no matrices.
@@ -165,6 +167,7 @@ impl Swarm {
             agents: 1 + random.below(6) as u8,
             liar: random.chance(300).then(|| liars[random.below(4) as usize]),
             coalition: random.chance(300),
+            flawed: random.chance(300),
             clumsy: random.chance(500).then(|| clumsy[random.below(4) as usize]),
             copier: random.chance(200),
             old: random.chance(300),
@@ -191,7 +194,7 @@ impl Swarm {
             // A copy of a lie is a second witness for it.
             copier: drawn.copier && drawn.liar.is_none() && has(Fault::Copier),
             liar: drawn.liar.filter(|_| has(Fault::Liar)),
-            coalition: drawn.coalition && drawn.liar.is_some() && has(Fault::Liar),
+            coalition: drawn.coalition && drawn.liar.is_some() && !drawn.flawed && has(Fault::Liar),
             clumsy: drawn.clumsy.filter(|_| has(Fault::Clumsy)),
             old: drawn.old && has(Fault::Old),
             sloppy: only(Fault::Sloppy, drawn.sloppy),

@@ -228,7 +228,10 @@ impl World {
             let pace = 1 + self.random.below(400);
             // Two of the operator's own agents are always there, honest and with every kernel: they check each
             // other, and a newcomer's answers until somebody else is trusted.
-            let anchor = if lies { [2, 3].contains(&number) } else { agents < 3 || [0, 2].contains(&number) };
+            let anchor = match lies {
+                true => [2, 3].contains(&number) || (number == 0 && self.swarm.flawed),
+                false => agents < 3 || [0, 2].contains(&number),
+            };
             let is_old = self.swarm.old && !anchor && number > 3;
             let provider = (!anchor).then(|| self.random.below(u64::from(self.swarm.providers)));
             self.agents.push(Agent::new(number, kind, provider, pace, is_old));

@@ -158,6 +158,10 @@ impl World {
                 self.note("agents stopped");
                 self.trace.fault(self.now, || format!("agent {agent} is stopped"));
                 self.agents[agent].frozen.get_or_insert_default();
+                // Its part of the connection stands still with it.
+                if let Some(session) = self.agents[agent].session {
+                    self.at(self.now + IDLE_MS, Due::SessionIdle { agent, session });
+                }
             }
         }
         if self.random.chance(self.swarm.partition) {
@@ -197,16 +201,16 @@ impl World {
         self.trace.fault(self.now, || format!("agents {cut:?} are cut off {ways:?} until {until} ms"));
         for agent in cut {
             ways.iter().for_each(|way| self.weather.close(agent, *way, until));
-            if let Some(session) = self.agents[agent].session
-                && until > self.now + IDLE_MS
-            {
+            if let Some(session) = self.agents[agent].session {
                 self.at(self.now + IDLE_MS, Due::SessionIdle { agent, session });
             }
         }
     }
 
     pub(super) fn session_idle(&mut self, agent: usize, session: u64) {
-        if self.agents[agent].session == Some(session) {
+        let mute = [Way::ToAgent, Way::ToHub].iter().any(|way| self.weather.closed(agent, *way) > self.now);
+        let still = mute || self.agents[agent].frozen.is_some();
+        if self.agents[agent].session == Some(session) && still {
             self.note("sessions that fell idle");
             self.hang_up(agent);
             let at = self.any_order();
