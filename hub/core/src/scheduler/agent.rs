@@ -54,7 +54,7 @@ impl Agent {
     }
 
     /// Attempts it may hold: one at a time where it was proven wrong.
-    fn allowed(&self) -> u64 {
+    pub(super) fn allowed(&self) -> u64 {
         if self.standing == Standing::Sandboxed { 1 } else { u64::from(self.credit) }
     }
 
