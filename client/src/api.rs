@@ -9,7 +9,10 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tessera_protocol::api::{AgentList, ExtendRequest, JobList, JobView, PlanQuote, Problem, TokenIssued};
+use tessera_protocol::api::{
+    AgentList, ExtendRequest, JobList, JobView, PlanQuote, Problem, TokenIssued, TokenRequest,
+};
+use tessera_protocol::credits::ProviderName;
 use tessera_protocol::explain::{AgentExplained, JobExplained};
 use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::spec::JobSpec;
@@ -196,9 +199,19 @@ impl Hub {
         self.get("/v1/agents")
     }
 
-    /// A new single-use enrolment token.
-    pub fn issue_agent_token(&self) -> Result<TokenIssued, HubError> {
-        self.post_bytes("/v1/agent-tokens", &[], None)
+    /// A new single-use enrolment token, for an agent of a provider or for one of the operator's own.
+    ///
+    /// *Errors*: also [`ReplyProblem::OtherProvider`], of a hub that knows no providers: the agent that such a token
+    /// enrols would be the operator's.
+    pub fn issue_agent_token(&self, provider: Option<&ProviderName>) -> Result<TokenIssued, HubError> {
+        let path = "/v1/agent-tokens";
+        let Some(provider) = provider else { return self.post_bytes(path, &[], None) };
+        let issued: TokenIssued =
+            self.post(path, &TokenRequest { provider: Some(provider.clone()) }, None)?;
+        match issued.provider == provider.as_str() {
+            true => Ok(issued),
+            false => Err(HubError::BadReply { url: self.url_of(path), problem: ReplyProblem::OtherProvider }),
+        }
     }
 
     /// Asks nothing but whether it is there.

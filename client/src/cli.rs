@@ -55,23 +55,18 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
 }
 
 fn agent(hub: &Hub, command: &AgentCommand) -> Result<(), Failure> {
-    match *command {
+    match command {
         AgentCommand::List { json } => {
             let list = hub.agents()?;
-            show(json, &list, || render::agents(&list))
+            show(*json, &list, || render::agents(&list))
         }
         AgentCommand::Explain { id, json } => {
-            let explained = hub.explain_agent(id)?;
-            show(json, &explained, || render::explained_agent(&explained))
+            let explained = hub.explain_agent(*id)?;
+            show(*json, &explained, || render::explained_agent(&explained))
         }
-        AgentCommand::Token { json } => {
-            let issued = hub.issue_agent_token()?;
-            show(json, &issued, || {
-                format!(
-                    "A token enrols one agent, once. On the machine that computes:\n\n  agent --hub {} --token {}\n",
-                    issued.hub, issued.token
-                )
-            })
+        AgentCommand::Token { provider, json } => {
+            let issued = hub.issue_agent_token(provider.as_ref())?;
+            show(*json, &issued, || render::token(&issued))
         }
     }
 }

@@ -13,7 +13,7 @@ mod result;
 mod staged;
 
 pub use explain::{explained_agent, explained_job};
-pub use lists::{agents, failure, job, jobs, quote, summary};
+pub use lists::{agents, failure, job, jobs, quote, summary, token};
 pub use matrix::{MatrixOutput, MatrixResult};
 pub use number::{duration, grouped};
 pub use result::result;

@@ -14,6 +14,7 @@ use tessera_hub_core::record::Base;
 use tessera_hub_core::{Answer, Event, NewJob, RequestId, admission, home_lane};
 use tessera_planners::Plan;
 use tessera_protocol::api::{AgentState, AgentView, JobState, JobView, PlanQuote, TokenIssued};
+use tessera_protocol::credits::ProviderName;
 use tessera_protocol::explain::{AgentExplained, JobExplained};
 use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::limits::{self, INPUT_PIECE_BYTES};
@@ -38,7 +39,7 @@ use crate::journal::{Journal, Verdict};
 use crate::lane::{Input, LaneCounters};
 use crate::output;
 use crate::reader::Reader;
-use crate::records::{self, RecordError};
+use crate::records::{self, Owner, RecordError};
 use crate::runtime::Mailboxes;
 
 /// What the HTTP API reaches of the hub.
@@ -347,13 +348,14 @@ impl Hub {
     }
 
     /// Makes a single-use token and its record.
-    async fn new_token(&self) -> Result<TokenIssued, TokenError> {
+    async fn new_token(&self, provider: Option<ProviderName>) -> Result<TokenIssued, TokenError> {
         let out = TokenError::Outage;
         let mut secret = [0; 32];
         getrandom::fill(&mut secret).map_err(|_| out(Outage::Unavailable))?;
-        self.store(token_batch(&secret)).await.map_err(out)?;
+        let owner = Owner(provider);
+        self.store(token_batch(&secret, &owner)).await.map_err(out)?;
         let token = EnrolmentToken { hub_key: self.hub_key, secret }.to_string();
-        Ok(TokenIssued { token, hub: self.quic.to_string() })
+        Ok(TokenIssued { token, hub: self.quic.to_string(), provider: owner.name().to_owned() })
     }
 }
 
@@ -481,8 +483,8 @@ impl Backend for Hub {
         self.views.agents()
     }
 
-    fn issue_token(&self) -> Reply<'_, Result<TokenIssued, TokenError>> {
-        Box::pin(self.new_token())
+    fn issue_token(&self, provider: Option<ProviderName>) -> Reply<'_, Result<TokenIssued, TokenError>> {
+        Box::pin(self.new_token(provider))
     }
 
     fn key_is_valid(&self, hash: &KeyHash) -> bool {
@@ -618,11 +620,14 @@ struct Outputs {
 
 type ReadCounter = fn(&LaneCounters) -> &AtomicU64;
 
-/// The batch that makes a token usable once.
-pub fn token_batch(secret: &[u8; 32]) -> Batch {
+/// The batch that makes a token usable once, and its provider known.
+pub fn token_batch(secret: &[u8; 32], owner: &Owner) -> Batch {
     let mut batch = Batch::new();
     let key = Key::Token(Digest::of(secret));
-    batch.expect_absent(key).put(key, records::TOKEN_UNSPENT);
+    batch.expect_absent(key).put(key, records::token_unspent(owner.0.as_ref()));
+    if let Some(provider) = &owner.0 {
+        batch.put(Key::Provider(provider.id()), records::provider_bytes(provider));
+    }
     batch
 }
 

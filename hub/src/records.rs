@@ -9,9 +9,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tessera_hub_core::ranges::Ranges;
 use tessera_hub_core::record::{Base, Kept};
-use tessera_hub_core::{NewJob, Outcome, Progress, Record};
+use tessera_hub_core::{Account, NewJob, Outcome, Progress, Record};
 use tessera_planners::{Plan, Round};
 use tessera_protocol::api::{AgentState, AgentView, JobView};
+use tessera_protocol::credits::{OPERATOR, ProviderName};
 use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::matrix::Task;
 use tessera_protocol::product::ProductRef;
@@ -25,8 +26,10 @@ use tessera_storage::{Batch, Entry, Family, Key, ReadError, Snapshot, tiles_of};
 const VERSION: u8 = 1;
 /// Stands where a tile's position does, for the task that says how the tiles of a done job are cut.
 const CUT: u64 = u64::MAX;
-/// Marks a token that no agent has used.
+/// Marks a token that no agent has used and that enrols one of the operator's own.
 pub const TOKEN_UNSPENT: &[u8] = &[VERSION, 0];
+/// Before a provider's name: a token that no agent has used and that enrols one of that provider's.
+const TOKEN_UNSPENT_OF: [u8; 2] = [VERSION, 2];
 
 /// Under `job/`: all of a job but what may be large.
 #[derive(Serialize, Deserialize)]
@@ -48,6 +51,16 @@ struct StoredAgent {
     arch: String,
     memory_bytes: u64,
     agent_version: String,
+    /// Who owns it; absent, the operator, whose agents were the only ones once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    provider: Option<ProviderName>,
+}
+
+/// Under `provider/`.
+#[derive(Serialize, Deserialize)]
+struct StoredProvider {
+    version: u8,
+    name: ProviderName,
 }
 
 /// Under `progress/`, before the bytes of the tallies.
@@ -235,8 +248,8 @@ fn json<T: Serialize>(value: &T) -> Vec<u8> {
     serde_json::to_vec(value).expect("stored types are JSON")
 }
 
-/// The record of an agent that enrols.
-pub fn agent_bytes(public_key: [u8; 32], hello: &Hello) -> Vec<u8> {
+/// The record of an agent that enrols, of this provider or of the operator's own.
+pub fn agent_bytes(public_key: [u8; 32], hello: &Hello, provider: Option<&ProviderName>) -> Vec<u8> {
     json(&StoredAgent {
         version: VERSION,
         public_key: Digest(public_key),
@@ -246,7 +259,55 @@ pub fn agent_bytes(public_key: [u8; 32], hello: &Hello) -> Vec<u8> {
         arch: hello.arch.clone(),
         memory_bytes: hello.memory_bytes,
         agent_version: hello.version.clone(),
+        provider: provider.cloned(),
     })
+}
+
+/// Who owns an agent, by its record; nothing where the record cannot be read.
+pub fn owner_of_agent(record: &[u8]) -> Option<Owner> {
+    let stored: StoredAgent = serde_json::from_slice(record).ok()?;
+    Some(Owner(stored.provider))
+}
+
+/// Who owns an agent: a provider, or the operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner(pub Option<ProviderName>);
+
+impl Owner {
+    /// As the machine knows it.
+    pub fn account(&self) -> Account {
+        match &self.0 {
+            Some(provider) => Account::of_provider(provider.id()),
+            None => Account::operator(),
+        }
+    }
+
+    /// As people know it.
+    pub fn name(&self) -> &str {
+        self.0.as_ref().map_or(OPERATOR, ProviderName::as_str)
+    }
+}
+
+/// What a token holds that no agent has used.
+pub fn token_unspent(provider: Option<&ProviderName>) -> Vec<u8> {
+    match provider {
+        None => TOKEN_UNSPENT.to_vec(),
+        Some(provider) => [&TOKEN_UNSPENT_OF, provider.as_str().as_bytes()].concat(),
+    }
+}
+
+/// Whose agent a token enrols; nothing where it is spent.
+pub fn owner_of_token(value: &[u8]) -> Option<Owner> {
+    if value == TOKEN_UNSPENT {
+        return Some(Owner(None));
+    }
+    let name = std::str::from_utf8(value.strip_prefix(&TOKEN_UNSPENT_OF)?).ok()?;
+    Some(Owner(Some(name.parse().ok()?)))
+}
+
+/// The record of a provider.
+pub fn provider_bytes(name: &ProviderName) -> Vec<u8> {
+    json(&StoredProvider { version: VERSION, name: name.clone() })
 }
 
 /// What a spent token holds.
@@ -435,6 +496,9 @@ fn away(id: AgentId, stored: StoredAgent) -> AgentView {
         in_flight: 0,
         completed: 0,
         mismatches: 0,
+        provider: stored.provider.as_ref().map_or(OPERATOR, ProviderName::as_str).to_owned(),
+        anchor: stored.provider.is_none(),
+        standing: None,
     }
 }
 

@@ -30,7 +30,7 @@ use crate::journal::Journal;
 use crate::lane::{Handler, HandlerConfig, Input, LaneCounters};
 use crate::quic::{Identity, IdentityError, LaneSockets, SteeringError, SteeringPreference};
 use crate::reader::Reader;
-use crate::records::{self, RecordError, Recovered};
+use crate::records::{self, Owner, RecordError, Recovered};
 use crate::runtime::{LaneConfig, LaneError, Lanes, PushError, SpawnError, spawn_lanes};
 use crate::sweeper::Sweeper;
 
@@ -310,7 +310,7 @@ fn secrets(store: &dyn Engine, snapshot: &dyn Snapshot) -> Result<Secrets, Serve
         }
     }
     batch.put(Key::HubStartToken, Digest::of(&token.secret).0);
-    batch.append(token_batch(&token.secret));
+    batch.append(token_batch(&token.secret, &Owner(None)));
     match store.commit(batch).map_err(ServeError::Write)? {
         Commit::Done => Ok(Secrets { identity, sampling_key, first_api_key, token }),
         Commit::Conflict { key, .. } => Err(ServeError::Read(RecordError::Malformed {

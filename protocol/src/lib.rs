@@ -12,6 +12,7 @@ pub mod canonical;
 pub mod catastrophe;
 pub mod climate;
 pub mod correlation;
+pub mod credits;
 pub mod exact;
 pub mod explain;
 pub mod id;

@@ -21,6 +21,7 @@
 //! | `idem/` length of project (2), project, client's key | the job an Idempotency-Key made |
 //! | `agent/` agent id (16) | an enrolled agent |
 //! | `token/` digest (32) | a single-use enrolment token |
+//! | `provider/` provider id (16) | who owns agents and earns credits |
 //! | `key/` digest (32) | an API key |
 
 use crate::batch::Quoted;
@@ -28,7 +29,7 @@ use crate::chunked::CHUNK_INDEX_BYTES;
 use crate::engine::KeyRange;
 use std::fmt;
 use std::ops::Range;
-use tessera_protocol::id::{AgentId, Digest, JobId};
+use tessera_protocol::id::{AgentId, Digest, JobId, ProviderId};
 
 /// A key of the product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +79,8 @@ pub enum Key<'a> {
     Agent(AgentId),
     /// An enrolment token, by its digest.
     Token(Digest),
+    /// Who owns agents and earns credits.
+    Provider(ProviderId),
     /// An API key, by its digest.
     ApiKey(Digest),
 }
@@ -111,13 +114,15 @@ pub enum Family {
     Agents,
     /// `token/`
     Tokens,
+    /// `provider/`
+    Providers,
     /// `key/`
     ApiKeys,
 }
 
 impl Family {
     /// Every family.
-    pub const ALL: [Family; 14] = [
+    pub const ALL: [Family; 15] = [
         Family::Meta,
         Family::Hub,
         Family::Jobs,
@@ -131,6 +136,7 @@ impl Family {
         Family::Idempotency,
         Family::Agents,
         Family::Tokens,
+        Family::Providers,
         Family::ApiKeys,
     ];
 
@@ -150,6 +156,7 @@ impl Family {
             Family::Idempotency => b"idem/",
             Family::Agents => b"agent/",
             Family::Tokens => b"token/",
+            Family::Providers => b"provider/",
             Family::ApiKeys => b"key/",
         }
     }
@@ -198,6 +205,7 @@ impl<'a> Key<'a> {
             Key::Idempotency { .. } => Family::Idempotency,
             Key::Agent(_) => Family::Agents,
             Key::Token(_) => Family::Tokens,
+            Key::Provider(_) => Family::Providers,
             Key::ApiKey(_) => Family::ApiKeys,
         }
     }
@@ -231,6 +239,7 @@ impl<'a> Key<'a> {
                 bytes.extend(*key);
             }
             Key::Agent(id) => bytes.extend(id.0),
+            Key::Provider(id) => bytes.extend(id.0),
             Key::Tile { job, tile } => {
                 bytes.extend(job.0);
                 bytes.extend(tile.to_be_bytes());
@@ -266,6 +275,7 @@ impl<'a> Key<'a> {
             Family::Jobs => array(rest).map(|id| Key::Job(JobId(id))),
             Family::Agents => array(rest).map(|id| Key::Agent(AgentId(id))),
             Family::Tokens => array(rest).map(|digest| Key::Token(Digest(digest))),
+            Family::Providers => array(rest).map(|id| Key::Provider(ProviderId(id))),
             Family::ApiKeys => array(rest).map(|digest| Key::ApiKey(Digest(digest))),
             Family::Inputs => array(rest).map(|digest| Key::Input(Digest(digest))),
             Family::Uploads => array(rest).map(|digest| Key::Upload(Digest(digest))),
@@ -330,7 +340,7 @@ mod tests {
     use super::*;
     use crate::chunked::chunk_key;
 
-    fn keys() -> [(Key<'static>, Vec<u8>); 16] {
+    fn keys() -> [(Key<'static>, Vec<u8>); 17] {
         let sixteen = *b"0123456789abcdef";
         let digest = Digest([7; 32]);
         let with = |prefix: &[u8], rest: &[u8]| [prefix, rest].concat();
@@ -357,6 +367,7 @@ mod tests {
             (idempotency, b"idem/\x00\x05quantk/1".to_vec()),
             (Key::Agent(AgentId(sixteen)), b"agent/0123456789abcdef".to_vec()),
             (Key::Token(digest), with(b"token/", &[7; 32])),
+            (Key::Provider(ProviderId(sixteen)), b"provider/0123456789abcdef".to_vec()),
             (Key::ApiKey(digest), with(b"key/", &[7; 32])),
         ]
     }

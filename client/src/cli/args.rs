@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
+use tessera_protocol::credits::ProviderName;
 use tessera_protocol::id::{AgentId, JobId};
 use tessera_protocol::limits::{PATHS_MAX, SHARD_PATHS_MAX, SLOTS_MAX};
 
@@ -279,6 +280,10 @@ pub(crate) enum AgentCommand {
     },
     /// Make a token that enrols one agent
     Token {
+        /// Who owns the agent and earns its credits; its answers are checked until they have earned trust. Without
+        /// it the agent is the hub operator's own: believed when others disagree, so never for a stranger's machine
+        #[arg(long, value_name = "NAME")]
+        provider: Option<ProviderName>,
         /// Print one JSON document
         #[arg(long)]
         json: bool,

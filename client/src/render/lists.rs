@@ -1,6 +1,9 @@
 //! Jobs, agents and quotes as text.
 
-use tessera_protocol::api::{AgentList, AgentState, JobFailure, JobList, JobView, PlanQuote};
+use tessera_protocol::api::{
+    AgentList, AgentState, JobFailure, JobList, JobView, PlanQuote, Standing, TokenIssued,
+};
+use tessera_protocol::credits::OPERATOR;
 
 use super::number::{duration, grouped};
 use super::{Style, facts, lines, shortened, table};
@@ -33,25 +36,34 @@ pub fn agents(list: &AgentList) -> String {
     let rows = list.agents.iter().map(|agent| {
         vec![
             agent.id.to_string(),
-            shortened(&agent.name, 14),
+            shortened(&agent.name, 10),
+            shortened(&agent.provider, 10),
+            agent.standing.map_or("–", Standing::word).to_owned(),
             match agent.state {
                 AgentState::Connected => "connected".to_owned(),
                 AgentState::Leaving => "leaving".to_owned(),
                 AgentState::Away => "away".to_owned(),
             },
-            agent.lane.map_or_else(|| "–".to_owned(), |lane| lane.to_string()),
-            agent.slots.to_string(),
-            agent.in_flight.to_string(),
+            format!("{} of {}", agent.in_flight, agent.slots),
             grouped(agent.completed),
-            match agent.gpus.len() {
-                0 => shortened(&agent.isa, 8),
-                1 => format!("{} + GPU", shortened(&agent.isa, 8)),
-                gpus => format!("{} + {gpus} GPUs", shortened(&agent.isa, 8)),
-            },
         ]
     });
-    let header = ["agent", "name", "state", "lane", "slots", "busy", "done", "isa"];
-    lines(&table(&header, 3, rows.collect()))
+    let header = ["agent", "name", "provider", "standing", "state", "busy", "done"];
+    lines(&table(&header, 5, rows.collect()))
+}
+
+/// What to do with a token, and whose agent it enrols.
+pub fn token(issued: &TokenIssued) -> String {
+    let owner = match issued.provider.as_str() {
+        OPERATOR => {
+            "your own: the hub believes it when others disagree (--provider NAME for a stranger's)".to_owned()
+        }
+        provider => format!("{}'s: it earns that provider's credits", shortened(provider, 64)),
+    };
+    format!(
+        "A token enrols one agent, once. This one is {owner}.\nOn the machine that computes:\n\n  agent --hub {} --token {}\n",
+        issued.hub, issued.token
+    )
 }
 
 /// One job with everything that a client may want to know.
@@ -158,9 +170,9 @@ pub fn failure(failure: &JobFailure) -> String {
             format!("shard {shard} failed {attempts} times, last with: {}", shortened(cause, 200))
         }
         JobFailure::DeadlinePassed { deadline_s } => format!("its deadline of {deadline_s} s passed"),
-        JobFailure::Disputed { shard } => {
-            format!("agents disagreed about shard {shard} and none was in the majority")
-        }
+        JobFailure::KernelFault { shard } => format!(
+            "agents with no reason to be wrong disagree about shard {shard}: the kernel does not give the same bytes on every machine; nobody is charged or punished, report it"
+        ),
         JobFailure::StageFailed { stage, cause } => format!("its stage `{stage}`: {cause}"),
         JobFailure::NotReducible { cause } => {
             format!("its shards do not add up to a result: {}", shortened(cause, 200))

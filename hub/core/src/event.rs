@@ -9,6 +9,7 @@ use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::unit::{Epoch, LaneIndex, ShardIndex};
 use tessera_protocol::wire::{Gpu, Held, Hello, ShardFailure};
 
+use crate::standing::StandingRecord;
 use crate::{Account, BatchId, LaneMessage, NewJob, Progress, RequestId, SessionId};
 
 /// A fact.
@@ -48,6 +49,11 @@ pub enum Event {
         job: Arc<NewJob>,
         /// What of it is done.
         progress: Option<Box<Progress>>,
+    },
+    /// Standings were read back after a restart; the registry of their providers is this lane.
+    StandingsRecovered {
+        /// All of them.
+        agents: Vec<StandingRecord>,
     },
     /// A batch is on disk.
     Committed {

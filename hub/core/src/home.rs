@@ -11,23 +11,24 @@ use alloc::vec::Vec;
 
 use tessera_planners::{Next, Plan};
 use tessera_protocol::api::{JobFailure, JobState, JobView};
-use tessera_protocol::id::Digest;
+use tessera_protocol::id::{AgentId, Digest};
 use tessera_protocol::tally::Tally;
 use tessera_protocol::unit::{ComputeUnits, LaneIndex, ShardIndex, ShardRange, Tick, UnixMillis};
 
 use crate::Effect;
 use crate::effect::Outbox;
-use crate::message::{Claim, Errand, FailureCause, LaneMessage, Work};
+use crate::message::{Errand, FailureCause, LaneMessage, Work};
 use crate::planted::{Planted, Planting};
 use crate::ranges::Ranges;
 use crate::record::Kept;
 use crate::reducer::Reducer;
-use crate::verifier::{Doubt, Partial, Verdict, Verified, Verifier};
+use crate::verifier::{Docket, Partial, Verified, Verifier};
 use crate::write::Write;
 use crate::{NewJob, Outcome, Progress, RequestId};
 
 mod explain;
 mod stages;
+mod trust;
 mod view;
 
 use view::describe;
@@ -37,12 +38,34 @@ use view::describe;
 pub struct Fleet {
     /// By lane index.
     pub agents: Vec<u32>,
+    /// How many of them are the operator's own, by lane index.
+    pub anchors: Vec<u32>,
 }
 
 impl Fleet {
+    /// Lanes that nothing was heard of.
+    pub fn new(lanes: u16) -> Fleet {
+        let none = alloc::vec![0; usize::from(lanes)];
+        Fleet { agents: none.clone(), anchors: none }
+    }
+
+    /// A lane says how many agents it has.
+    pub fn set(&mut self, lane: LaneIndex, agents: u32, anchors: u32) {
+        for (counts, count) in [(&mut self.agents, agents), (&mut self.anchors, anchors)] {
+            if let Some(known) = counts.get_mut(lane.as_usize()) {
+                *known = count;
+            }
+        }
+    }
+
     /// Agents of all lanes.
     pub fn total(&self) -> u32 {
         self.agents.iter().sum()
+    }
+
+    /// The operator's agents of all lanes.
+    pub fn anchors(&self) -> u32 {
+        self.anchors.iter().sum()
     }
 }
 
@@ -68,8 +91,12 @@ enum Stage {
 pub const DOUBTS_MAX: usize = 4_096;
 /// Partials that may be held however large they are.
 const DOUBTS_MIN: usize = 8;
-/// Bytes of held partials above which nothing new is granted, however few they are.
+/// Bytes of partials in doubt above which nothing new is granted, however few they are.
 const DOUBT_BYTES_MAX: usize = 256 << 20;
+/// Bytes of provisional partials above which nothing new is granted; from half of it on no batch waits for more.
+const HELD_BYTES_MAX: usize = 256 << 20;
+/// Provisional partials above which nothing new is granted.
+const HELD_MAX: usize = 1 << 18;
 
 #[derive(Clone, Debug, Default)]
 struct Counters {
@@ -77,6 +104,8 @@ struct Counters {
     checks: u64,
     mismatches: u64,
     checks_skipped: u64,
+    recalled: u64,
+    tainted: u64,
     lanes: Vec<u64>,
 }
 
@@ -91,11 +120,13 @@ pub struct Home {
     stage: Stage,
     /// Not granted to any lane.
     todo: Ranges,
-    /// Answered, and waiting for another answer.
-    doubts: BTreeMap<ShardIndex, Doubt>,
+    /// Answered, and not final.
+    docket: Docket,
     /// Errands that no connected agent may run.
     stuck: Vec<Errand>,
     reducer: Reducer,
+    /// Shards that were released on the word of one agent alone.
+    unchecked: BTreeMap<AgentId, u64>,
     failures: BTreeMap<ShardIndex, u32>,
     starved: BTreeSet<LaneIndex>,
     counters: Counters,
@@ -131,6 +162,8 @@ impl Home {
                     checks: progress.view.checks,
                     mismatches: progress.view.mismatches,
                     checks_skipped: progress.view.checks_skipped,
+                    recalled: progress.view.recalled,
+                    tainted: progress.view.tainted,
                     lanes: progress.view.lanes.clone(),
                 };
                 let reducer = match plan.stage() {
@@ -151,9 +184,10 @@ impl Home {
             cost,
             stage: Stage::Open,
             todo,
-            doubts: BTreeMap::new(),
+            docket: Docket::default(),
             stuck: Vec::new(),
             reducer,
+            unchecked: BTreeMap::new(),
             failures: BTreeMap::new(),
             starved: BTreeSet::new(),
             counters,
@@ -327,7 +361,8 @@ impl Home {
     fn is_full(&self) -> bool {
         let tiles = self.reducer.stitcher().is_some_and(|stitcher| stitcher.is_full());
         let products = self.reducer.gatherer().is_some_and(|gatherer| gatherer.is_full());
-        tiles || products || self.doubts.len() >= self.doubts_max()
+        let held = self.docket.bytes() >= HELD_BYTES_MAX || self.docket.len() >= HELD_MAX;
+        tiles || products || held || self.docket.doubts() >= self.doubts_max()
     }
 
     /// Partials that may be held for a second answer.
@@ -341,60 +376,6 @@ impl Home {
         if let Stage::Open = self.stage {
             ranges.iter().for_each(|range| self.todo.insert(*range));
             self.wake(out);
-        }
-    }
-
-    /// Agents claim these partials.
-    pub fn claimed(&mut self, from: LaneIndex, claims: Vec<Claim>, judge: &Judge<'_>, out: &mut Outbox) {
-        for claim in claims {
-            let counted = self.reducer.done().contains(claim.index) || self.todo.contains(claim.index);
-            if counted || !matches!(self.stage, Stage::Open) {
-                continue;
-            }
-            self.claim(from, claim, judge, out);
-        }
-    }
-
-    fn claim(&mut self, from: LaneIndex, claim: Claim, judge: &Judge<'_>, out: &mut Outbox) {
-        let (index, agent) = (claim.index, claim.agent);
-        let (manifest, plan) = (&self.job.manifest, &self.plan);
-        let verdict = match self.doubts.get_mut(&index) {
-            None => judge.verifier.judge(self.job.id, manifest, plan, claim),
-            Some(doubt) => judge.verifier.judge_again(manifest, plan, doubt, claim),
-        };
-        match verdict {
-            Verdict::NotAPartial => {
-                // Who answered before must not be asked to confirm itself.
-                let answered =
-                    self.doubts.get(&index).filter(|_| !self.planting.is(Planted::AskTheFirstAgain));
-                let mut avoid = answered.map(Doubt::agents).unwrap_or_default();
-                avoid.push(agent);
-                let errand = Errand::new(index, avoid);
-                self.failed(errand, FailureCause::NotAPartial, judge, out);
-            }
-            Verdict::Accepted(partial) => self.absorb(from, partial, judge, out),
-            Verdict::Check(doubt) => {
-                let errand = Errand::new(index, doubt.agents());
-                self.doubts.insert(index, doubt);
-                self.place(errand, judge, out);
-            }
-            Verdict::Disputed => {
-                self.counters.mismatches += 1;
-                let avoid = self.doubts.get(&index).map(Doubt::agents).unwrap_or_default();
-                self.place(Errand::new(index, avoid), judge, out);
-            }
-            Verdict::Agreed { partial, contradicted } => {
-                self.doubts.remove(&index);
-                self.counters.checks += 1;
-                for agent in contradicted {
-                    out.tell_all(&LaneMessage::AgentContradicted { agent });
-                }
-                self.absorb(from, partial, judge, out);
-            }
-            Verdict::Irreconcilable => {
-                self.counters.mismatches += 1;
-                self.fail(JobFailure::Disputed { shard: index.0 }, judge);
-            }
         }
     }
 
@@ -441,32 +422,10 @@ impl Home {
         let willing = lanes[start..].iter().chain(&lanes[..start]).copied().find(|lane| {
             !errand.tried.contains(lane) && judge.fleet.agents.get(lane.as_usize()).is_some_and(|n| *n > 0)
         });
-        let lone = judge.fleet.total() <= 1 && self.doubts.contains_key(&errand.index);
+        let lone = judge.fleet.total() <= 1 && self.docket.doubt(errand.index).is_some();
         match willing {
             Some(lane) if !lone => out.tell(lane, LaneMessage::ErrandGranted { job: self.job.id, errand }),
             Some(_) | None => self.unplaceable(errand, judge, out),
-        }
-    }
-
-    fn unplaceable(&mut self, errand: Errand, judge: &Judge<'_>, out: &mut Outbox) {
-        self.unseen = true;
-        let Some(doubt) = self.doubts.get(&errand.index) else {
-            // A retry for which there is no other agent: anyone may try again.
-            self.todo.insert(ShardRange::one(errand.index));
-            return self.wake(out);
-        };
-        match judge.verifier.waive(&self.job.manifest, &self.plan, doubt) {
-            Some(partial) => {
-                self.doubts.remove(&errand.index);
-                self.counters.checks_skipped += 1;
-                self.absorb(judge.lane, partial, judge, out);
-            }
-            None => {
-                // Who failed and did not answer may try again: failures are counted.
-                let answered = doubt.agents();
-                let avoid = if errand.avoid.len() > answered.len() { answered } else { errand.avoid };
-                self.stuck.push(Errand::new(errand.index, avoid));
-            }
         }
     }
 
@@ -489,7 +448,7 @@ impl Home {
         }
         self.counters.lanes[lane] += 1;
         (self.unsaved, self.unseen) = (true, true);
-        if self.doubts.len() < self.doubts_max() / 2 && !self.todo.is_empty() {
+        if !self.todo.is_empty() && !self.is_full() {
             self.wake(out);
         }
         self.go_on_if_complete(judge, out);
@@ -522,6 +481,7 @@ impl Home {
         if !self.planting.is(Planted::WakeStuckErrandsOnChangeOnly) {
             self.place_stuck(judge, out);
         }
+        self.close_batches(judge, out);
         if self.assembling.is_refused() {
             self.go_on_if_complete(judge, out);
         }
@@ -610,7 +570,8 @@ impl Home {
 
     /// Whether a timer concerns it.
     pub fn is_watched(&self) -> bool {
-        self.deadline.is_some() || !self.stuck.is_empty() || self.assembling.is_refused()
+        let waits = !self.stuck.is_empty() || self.docket.has_open();
+        self.deadline.is_some() || waits || self.assembling.is_refused()
     }
 
     /// Counts attempts that lanes started.
@@ -622,14 +583,16 @@ impl Home {
     ///
     /// *Panics*: when not.
     pub fn check_invariants(&self) {
-        for index in self.doubts.keys() {
-            assert!(!self.reducer.done().contains(*index), "{index:?} is done and in doubt");
-            assert!(!self.todo.contains(*index), "{index:?} is in doubt and to do");
+        self.docket.check_invariants();
+        for index in self.docket.indices() {
+            assert!(!self.reducer.done().contains(index), "{index:?} is final and provisional");
+            assert!(!self.todo.contains(index), "{index:?} is provisional and to do");
         }
         for range in self.reducer.done().iter() {
             assert!(!self.todo.overlaps(range), "{range:?} is done and to do");
         }
-        assert!(self.todo.count() + self.reducer.done().count() <= self.plan.indices().end);
+        let placed = self.todo.count() + self.reducer.done().count() + self.docket.len() as u64;
+        assert!(placed <= self.plan.indices().end);
     }
 }
 

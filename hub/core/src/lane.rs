@@ -5,14 +5,16 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use tessera_protocol::id::JobId;
+use tessera_protocol::id::{AgentId, JobId};
 use tessera_protocol::unit::{LaneIndex, Tick, UnixMillis};
 
+use crate::archive::Archive;
 use crate::effect::Outbox;
 use crate::home::{Ending, Fleet, Home, Judge};
-use crate::message::FailureCause;
+use crate::message::{FailureCause, Judgement};
 use crate::planted::{Planted, Planting};
 use crate::scheduler::{Scheduler, Sharing};
+use crate::standing::{self, Registry, registry_lane};
 use crate::verifier::Verifier;
 use crate::{Answer, BatchId, Drain, Effect, Event, LaneMessage, NewJob, Progress, Record, RequestId};
 use crate::{admission, home_lane};
@@ -44,6 +46,7 @@ enum Writing {
     Progress { job: JobId },
     Tile { job: JobId, tile: u64 },
     Ending { job: JobId },
+    Archive,
 }
 
 /// One hub core's machine.
@@ -61,6 +64,9 @@ pub struct Lane {
     /// Homes whose end is decided and not written.
     ending: BTreeSet<JobId>,
     scheduler: Scheduler,
+    /// Of the providers whose registry is here.
+    registry: Registry,
+    archive: Archive,
     writing: BTreeMap<BatchId, Writing>,
     batches: u64,
     checkpointed: Tick,
@@ -77,12 +83,14 @@ impl Lane {
         Lane {
             now: Tick(0),
             verifier: Verifier::new(config.sampling_key),
-            fleet: Fleet { agents: alloc::vec![0; usize::from(config.lanes)] },
+            fleet: Fleet::new(config.lanes),
             homes: BTreeMap::new(),
             attention: BTreeSet::new(),
             stitching: BTreeSet::new(),
             ending: BTreeSet::new(),
             scheduler: Scheduler::new(config.lane),
+            registry: Registry::default(),
+            archive: Archive::new(),
             writing: BTreeMap::new(),
             batches: 0,
             checkpointed: Tick(0),
@@ -126,6 +134,7 @@ impl Lane {
                 self.out.push(Effect::Answer { request, answer: Answer::AgentExplained(here) });
             }
             Event::JobRecovered { job, progress } => self.open(job, progress.map(|progress| *progress)),
+            Event::StandingsRecovered { agents } => self.registry = Registry::restore(agents),
             Event::Committed { batch } => self.committed(batch),
             Event::Conflicted { batch, existing, manifest } => {
                 if let Some(Writing::Acceptance { request, .. }) = self.writing.remove(&batch) {
@@ -140,6 +149,8 @@ impl Lane {
                         self.out.tell(lane, LaneMessage::AgentMoved { agent });
                     }
                 }
+                let registry = registry_lane(account.provider, self.config.lanes);
+                self.out.tell(registry, LaneMessage::AgentArrived { agent, account });
                 self.scheduler.admit(session, (agent, account), hello, self.now, &mut self.out);
                 self.scheduler.publish(&mut self.out);
             }
@@ -179,9 +190,10 @@ impl Lane {
     /// When [`Event::TimePassed`] is wanted next; never while there is nothing to watch.
     pub fn next_timer(&self) -> Option<Tick> {
         let attention = !self.attention.is_empty();
+        let unwritten = self.archive.is_unwritten() || self.registry.is_unsaved();
         let due = [
             (attention || self.scheduler.has_unseen()).then(|| self.published.after_ms(PUBLISH_MS)),
-            attention.then(|| self.checkpointed.after_ms(CHECKPOINT_MS)),
+            (attention || unwritten).then(|| self.checkpointed.after_ms(CHECKPOINT_MS)),
             (attention || self.scheduler.has_agents()).then(|| self.watched.after_ms(WATCH_MS)),
         ];
         due.into_iter().flatten().min()
@@ -192,6 +204,8 @@ impl Lane {
         self.stopping
             && self.scheduler.in_flight() == 0
             && self.writing.is_empty()
+            && !self.archive.is_unwritten()
+            && !self.registry.is_unsaved()
             && !self.homes.values().any(Home::is_unsaved)
     }
 
@@ -255,6 +269,7 @@ impl Lane {
 
     fn committed(&mut self, batch: BatchId) {
         match self.writing.remove(&batch) {
+            Some(Writing::Archive) => self.archive.written(true, self.now),
             Some(Writing::Acceptance { request, job }) => {
                 let id = job.id;
                 self.open(job, None);
@@ -291,6 +306,7 @@ impl Lane {
 
     fn commit_failed(&mut self, batch: BatchId, too_large: bool) {
         match self.writing.remove(&batch) {
+            Some(Writing::Archive) => self.archive.written(false, self.now),
             Some(Writing::Acceptance { request, .. }) => {
                 let refused = Answer::Refused(admission::AdmissionError::TooLarge);
                 let answer = if too_large { refused } else { Answer::StoreFailing };
@@ -348,7 +364,15 @@ impl Lane {
             LaneMessage::RangeGranted { job, range } => self.scheduler.granted(job, range, out),
             LaneMessage::WorkAppeared { job } => self.scheduler.work_appeared(job),
             LaneMessage::ErrandGranted { job, errand } => self.scheduler.errand(job, errand, out),
-            LaneMessage::AgentContradicted { agent } => self.scheduler.contradicted(agent),
+            LaneMessage::AgentRefuted { agent } => self.refuted(agent),
+            LaneMessage::Judged { judgements } => self.judged(judgements),
+            LaneMessage::AgentArrived { agent, account } => {
+                let standing = self.registry.arrived(agent, account);
+                self.out.tell_all(&LaneMessage::StandingChanged { agent, standing });
+            }
+            LaneMessage::StandingChanged { agent, standing } => {
+                self.scheduler.standing_changed(agent, standing, &mut self.out);
+            }
             LaneMessage::AgentMoved { agent } => self.scheduler.supersede(agent, out),
             LaneMessage::RangeWanted { job, count } => {
                 self.at_home(job, |home, _, out| home.wanted(from, count, out, lanes));
@@ -366,16 +390,39 @@ impl Lane {
             LaneMessage::AttemptFailed { job, errand, cause } => {
                 self.at_home(job, |home, judge, out| home.failed(errand, cause, judge, out));
             }
-            LaneMessage::LaneStanding { agents } => self.fleet_changed(from, agents),
+            LaneMessage::LaneStanding { agents, anchors } => self.fleet_changed(from, agents, anchors),
+        }
+    }
+
+    /// Jobs whose home is here forget what the agent answered and is not final.
+    fn refuted(&mut self, agent: AgentId) {
+        self.scheduler.contradicted(agent);
+        for job in self.homes.keys().copied().collect::<Vec<_>>() {
+            self.at_home(job, |home, judge, out| home.refuted(agent, judge, out));
+        }
+    }
+
+    fn judged(&mut self, judgements: Vec<Judgement>) {
+        // Each lane's registry may eject its part of the fleet.
+        let fleet = self.fleet.total().div_ceil(u32::from(self.config.lanes.max(1)));
+        for Judgement { agent, account, right } in judgements {
+            let said = if right { standing::Judgement::Agreed } else { standing::Judgement::ProvenWrong };
+            let ruling = self.registry.judge(agent, account, said, fleet, self.now);
+            for change in ruling.changes {
+                let (agent, standing) = (change.agent, change.to);
+                self.out.tell_all(&LaneMessage::StandingChanged { agent, standing });
+                self.out.push(Effect::ReportStanding { change });
+            }
+            if let Some(alarm) = ruling.alarm {
+                self.out.push(Effect::RaiseAlarm { alarm });
+            }
         }
     }
 
     /// Jobs that wait for any agent at all show that; those with stuck checks have attention already.
-    fn fleet_changed(&mut self, lane: LaneIndex, agents: u32) {
+    fn fleet_changed(&mut self, lane: LaneIndex, agents: u32, anchors: u32) {
         let before = self.fleet.total();
-        if let Some(known) = self.fleet.agents.get_mut(lane.as_usize()) {
-            *known = agents;
-        }
+        self.fleet.set(lane, agents, anchors);
         let deserted = (before == 0) != (self.fleet.total() == 0);
         let concerned: Vec<JobId> = match deserted {
             true => self.homes.keys().copied().collect(),
@@ -404,6 +451,7 @@ impl Lane {
             }
             self.write_parts();
             self.write_endings();
+            self.write_archive();
             self.scheduler.place(self.now, &mut self.out);
             self.scheduler.ask(&mut self.out);
             self.scheduler.report(&mut self.out);
@@ -443,6 +491,15 @@ impl Lane {
         }
     }
 
+    fn write_archive(&mut self) {
+        for (job, evidence) in self.out.take_disputes() {
+            self.archive.push(Record::Disputed { job, evidence });
+        }
+        if let Some(record) = self.archive.to_write(self.now) {
+            self.persist(Writing::Archive, record);
+        }
+    }
+
     fn timers(&mut self) {
         if self.now >= self.watched.after_ms(WATCH_MS) {
             self.watched = self.now;
@@ -468,6 +525,10 @@ impl Lane {
             Some((*id, progress))
         };
         let ready: Vec<(JobId, Progress)> = self.attention.iter().filter_map(write).collect();
+        let agents = self.registry.take_unsaved();
+        if !agents.is_empty() {
+            self.archive.push(Record::StandingsChanged { agents });
+        }
         for (job, progress) in ready {
             let record = Record::JobProgressed { job, progress: progress.into() };
             self.persist(Writing::Progress { job }, record);

@@ -9,6 +9,7 @@ extern crate alloc;
 
 pub mod account;
 pub mod admission;
+mod archive;
 pub mod effect;
 pub mod event;
 pub mod gatherer;
@@ -19,7 +20,9 @@ pub mod planted;
 pub mod ranges;
 pub mod record;
 pub mod reducer;
+pub mod sampling;
 pub mod scheduler;
+pub mod standing;
 pub mod stitcher;
 pub mod verifier;
 pub mod write;

@@ -11,6 +11,7 @@ use tessera_protocol::unit::{LaneIndex, ShardIndex, ShardRange, Tick};
 use tessera_protocol::wire::ShardFailure;
 
 use crate::Account;
+use crate::verifier::Party;
 
 /// A message from one lane to another, or to itself.
 #[derive(Clone, Debug, PartialEq)]
@@ -80,10 +81,29 @@ pub enum LaneMessage {
         /// Why.
         cause: FailureCause,
     },
-    /// Home → all: another agent was believed.
-    AgentContradicted {
-        /// The agent that was not.
+    /// Home → all: this agent was proven wrong; what it answered and is not final does not count.
+    AgentRefuted {
+        /// Which.
         agent: AgentId,
+    },
+    /// Home → registry: what checks said of agents.
+    Judged {
+        /// What, in order.
+        judgements: Vec<Judgement>,
+    },
+    /// Lane → registry: an agent has a session here.
+    AgentArrived {
+        /// Which.
+        agent: AgentId,
+        /// Whom it belongs to.
+        account: Account,
+    },
+    /// Registry → all: how far an agent is trusted from here on.
+    StandingChanged {
+        /// Which.
+        agent: AgentId,
+        /// How far.
+        standing: Standing,
     },
     /// Home → all: stop and forget.
     JobClosed {
@@ -94,12 +114,32 @@ pub enum LaneMessage {
     LaneStanding {
         /// Agents that take work.
         agents: u32,
+        /// How many of them are the operator's own.
+        anchors: u32,
     },
     /// Lane → all: this agent has a session here now; an older one elsewhere is dead.
     AgentMoved {
         /// The agent.
         agent: AgentId,
     },
+}
+
+/// What a check said of an agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Judgement {
+    /// The agent.
+    pub agent: AgentId,
+    /// Whom it belongs to.
+    pub account: Account,
+    /// Whether it was right.
+    pub right: bool,
+}
+
+impl Judgement {
+    /// What a check said of who answered.
+    pub fn new(party: Party, right: bool) -> Judgement {
+        Judgement { agent: party.agent, account: party.account, right }
+    }
 }
 
 /// What a lane needs to run a job's shards.
@@ -167,12 +207,12 @@ impl Who {
     pub fn permits(&self, account: Account, standing: Standing) -> bool {
         match self {
             Who::Anyone => standing > Standing::Removed,
-            Who::Checker { .. } if account.anchor => true,
+            Who::Checker { .. } if account.anchor => standing > Standing::Sandboxed,
             Who::Checker { independent_of, trusted } => {
                 let least = if *trusted { Standing::Trusted } else { Standing::Probation };
                 standing >= least && !independent_of.contains(&account.provider)
             }
-            Who::Anchor => account.anchor,
+            Who::Anchor => account.anchor && standing > Standing::Sandboxed,
         }
     }
 }

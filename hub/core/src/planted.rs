@@ -33,6 +33,14 @@ pub enum Planted {
     BeginStageEarly,
     /// Agents are not told of a stage's task when they know that of the stage before.
     KeepOldTasks,
+    /// A batch is final before its checks have agreed.
+    ReleaseBeforeCheck,
+    /// An agent that was proven wrong keeps what it answered besides.
+    KeepARefutedBatch,
+    /// Shards whose answers are recalled are not computed again.
+    LoseTheRecalled,
+    /// Nothing is ever checked.
+    NeverSample,
     /// A project pays nothing for its shards: whoever came first stays first.
     ChargeNobody,
     /// All projects pay the same, whatever their weights.
@@ -47,7 +55,7 @@ pub enum Planted {
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Planted; 20] = [
+    pub const ALL: [Planted; 24] = [
         Planted::SpeakBeforePersist,
         Planted::ForgetLostShards,
         Planted::KeepLapsedLeases,
@@ -63,6 +71,10 @@ impl Planted {
         Planted::AssembleEarly,
         Planted::BeginStageEarly,
         Planted::KeepOldTasks,
+        Planted::ReleaseBeforeCheck,
+        Planted::KeepARefutedBatch,
+        Planted::LoseTheRecalled,
+        Planted::NeverSample,
         Planted::ChargeNobody,
         Planted::IgnoreWeights,
         Planted::StarveBatch,

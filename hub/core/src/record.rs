@@ -16,6 +16,8 @@ use tessera_protocol::tally::Tally;
 use tessera_protocol::unit::{ShardIndex, UnixMillis};
 
 use crate::ranges::Ranges;
+use crate::standing::StandingRecord;
+use crate::verifier::Evidence;
 
 /// A job as it enters the machine: parsed, checked, planned and named.
 #[derive(Clone, Debug, PartialEq)]
@@ -125,5 +127,17 @@ pub enum Record {
         view: Box<JobView>,
         /// What came out.
         outcome: Outcome,
+    },
+    /// Agents said different things about a shard.
+    Disputed {
+        /// Its job.
+        job: JobId,
+        /// What they said, and what was believed.
+        evidence: Evidence,
+    },
+    /// How far agents are trusted, and why.
+    StandingsChanged {
+        /// Those that changed.
+        agents: Vec<StandingRecord>,
     },
 }

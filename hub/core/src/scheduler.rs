@@ -272,11 +272,15 @@ impl Scheduler {
         }
     }
 
-    /// An agent's registry says how far it is trusted.
-    pub fn stands(&mut self, id: AgentId, standing: Standing, out: &mut Outbox) {
+    /// How far an agent is trusted from here on.
+    pub fn standing_changed(&mut self, id: AgentId, standing: Standing, out: &mut Outbox) {
+        let Some(agent) = self.agents.get(&id) else { return };
+        if standing == Standing::Removed {
+            let session = agent.session;
+            out.push(Effect::CloseSession { session, reason: CloseReason::Removed });
+            return self.lose(session, out);
+        }
         self.change(id, |agent| agent.standing = standing);
-        self.revive();
-        self.release_deserted(out);
     }
 
     /// Agents that take work.
@@ -295,7 +299,9 @@ impl Scheduler {
     }
 
     fn standing(&self, out: &mut Outbox) {
-        out.tell_all(&LaneMessage::LaneStanding { agents: self.working() });
+        let working = self.agents.values().filter(|agent| !agent.leaving);
+        let anchors = working.filter(|agent| agent.account.anchor).count() as u32;
+        out.tell_all(&LaneMessage::LaneStanding { agents: self.working(), anchors });
     }
 
     // --- jobs -----------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use blake3::Hasher;
 use bytes::Bytes;
 use tessera_protocol::api::{AgentView, JobFailure, JobState, JobView, PlanQuote, TokenIssued};
+use tessera_protocol::credits::ProviderName;
 use tessera_protocol::explain::{AgentExplained, JobExplained};
 use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::spec::{Manifest, SpecError};
@@ -96,8 +97,9 @@ pub trait Backend: Send + Sync + 'static {
     /// Every enrolled agent. *Order*: by id.
     fn agents(&self) -> Vec<Arc<AgentView>>;
 
-    /// Makes a single-use enrolment token; its answer means that the token is durable.
-    fn issue_token(&self) -> Reply<'_, Result<TokenIssued, TokenError>>;
+    /// Makes a single-use enrolment token for an agent of a provider, or for one of the operator's own; its answer
+    /// means that the token is durable.
+    fn issue_token(&self, provider: Option<ProviderName>) -> Reply<'_, Result<TokenIssued, TokenError>>;
 
     /// Whether an API key with this hash is in force.
     fn key_is_valid(&self, hash: &KeyHash) -> bool;
@@ -482,9 +484,9 @@ fn because(failure: &JobFailure) -> String {
         JobFailure::DeadlinePassed { deadline_s } => {
             format!("it was still open {deadline_s} s after it was accepted")
         }
-        JobFailure::Disputed { shard } => {
-            format!("agents disagreed about shard {shard} and no majority was found")
-        }
+        JobFailure::KernelFault { shard } => format!(
+            "agents with no reason to be wrong disagree about shard {shard}: the kernel does not give the same bytes on every machine"
+        ),
         JobFailure::StageFailed { stage, cause } => format!("its stage `{stage}`: {cause}"),
         JobFailure::NotReducible { cause } => {
             format!("its partials do not reduce to a result: {cause}")

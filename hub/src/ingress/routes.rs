@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::body::HttpBody;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -9,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router, middleware};
 use serde::{Deserialize, Serialize};
-use tessera_protocol::api::{AgentView, ExtendRequest, JobState, JobView, PlanQuote};
+use tessera_protocol::api::{AgentView, ExtendRequest, JobState, JobView, PlanQuote, TokenRequest};
 use tessera_protocol::id::{Digest, JobId};
 use tessera_protocol::spec::Manifest;
 
@@ -296,8 +297,13 @@ async fn explain_agent(
     Ok(fresh(StatusCode::OK, explained))
 }
 
-async fn issue_token(State(door): Shared) -> Result<Response, Refusal> {
-    let token = door.answer(door.backend.issue_token()).await?;
+async fn issue_token(State(door): Shared, request: Request) -> Result<Response, Refusal> {
+    let (head, body) = request.into_parts();
+    let TokenRequest { provider } = match body.size_hint().exact() {
+        Some(0) => TokenRequest::default(),
+        _ => body::document(&body::read(&door.bodies, &door.limits, &head.headers, body).await?.bytes)?,
+    };
+    let token = door.answer(door.backend.issue_token(provider)).await?;
     Ok(fresh(StatusCode::CREATED, token))
 }
 

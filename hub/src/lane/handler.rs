@@ -9,14 +9,14 @@ use bytes::Bytes;
 use tessera_hub_core::effect::CloseReason as MachineReason;
 use tessera_hub_core::lane::Config;
 use tessera_hub_core::scheduler::Sharing;
-use tessera_hub_core::{Account, BatchId, Effect, Event, Lane, LaneMessage, Record, SessionId as Session};
+use tessera_hub_core::{BatchId, Effect, Event, Lane, LaneMessage, Record, SessionId as Session};
 use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::matrix::Task;
 use tessera_protocol::unit::{LaneIndex, ShardIndex, Tick};
 use tessera_protocol::wire::{self, BulkHeader, Hello, HubControl, Refusal};
 use tessera_storage::{Batch, Commit};
 
-use super::agents::{self, Heard, Standing, Standings};
+use super::agents::{self, Found, Heard, Standing, Standings};
 use super::frames::Frames;
 use super::pieces::{Piece, Pieces, TooMany};
 use crate::clients::{Clients, ToClients};
@@ -26,7 +26,7 @@ use crate::output;
 use crate::products;
 use crate::quic::{CloseCode, SessionEvent, SessionId, Sessions};
 use crate::reader::{Length, Read, Reader};
-use crate::records::{self, RecordError};
+use crate::records::{self, Owner, RecordError};
 use crate::runtime::{LaneHandler, Mailbox, Mailboxes, PushError};
 
 /// How long a stopping lane waits for shards in flight.
@@ -98,6 +98,8 @@ pub struct Handler {
     lane: LaneIndex,
     origin: Instant,
     standings: Standings,
+    /// What the providers of agents that were here are called: from their ids as text.
+    providers: BTreeMap<String, String>,
     frames: Frames,
     journal: Journal,
     reader: Reader,
@@ -135,6 +137,7 @@ impl Handler {
             lane,
             origin: config.origin,
             standings: Standings::new(),
+            providers: BTreeMap::new(),
             frames: Frames::default(),
             journal,
             reader,
@@ -210,7 +213,12 @@ impl Handler {
                 }
                 self.tell_clients(ToClients::Job(view));
             }
-            Effect::PublishAgent { view } => self.tell_clients(ToClients::Agent(view)),
+            Effect::PublishAgent { mut view } => {
+                if let Some(name) = self.providers.get(&view.provider) {
+                    view.provider.clone_from(name);
+                }
+                self.tell_clients(ToClients::Agent(view));
+            }
             Effect::PublishAgentAway { agent } => {
                 self.counters.agents.fetch_sub(1, Ordering::Relaxed);
                 tracing::info!(%agent, lane = self.lane.0, "agent left");
@@ -352,8 +360,12 @@ impl Handler {
             Heard::Event(event) => self.step(now, event, io),
             Heard::Hello(agent) => {
                 let me = self.me.clone();
+                let token = match self.standings.get(&session) {
+                    Some(Standing::Judged { hello, .. }) => hello.token,
+                    _ => None,
+                };
                 self.write(
-                    move || agents::admit_known(agent),
+                    move || agents::look_up(agent, token.as_ref()),
                     move |verdict| {
                         deliver(&me, Input::Known { session: session.0, verdict });
                     },
@@ -388,15 +400,19 @@ impl Handler {
 
     /// The store knows the agent, or its token must be spent.
     fn known(&mut self, now: Instant, session: Session, verdict: &Verdict, io: &mut Sessions) {
-        let Some(Standing::Judged { agent, key, hello }) = self.standings.get(&session) else { return };
-        match (verdict, hello.token) {
-            (Verdict::Judged(Commit::Done), _) => self.admit(now, session, io),
-            (Verdict::Failed(_), _) => self.refuse(now, session, Refusal::StoreUnavailable),
-            (Verdict::Judged(Commit::Conflict { .. }), None) => {
-                self.refuse(now, session, Refusal::TokenMissing);
+        let Some(Standing::Judged { agent, key, hello, owner }) = self.standings.get_mut(&session) else {
+            return;
+        };
+        match (agents::found(verdict, *agent, hello.token.as_ref()), hello.token) {
+            (Found::Refused(reason), _) => self.refuse(now, session, reason),
+            (Found::Enrolled(found), _) => {
+                *owner = Some(found);
+                self.admit(now, session, io);
             }
-            (Verdict::Judged(Commit::Conflict { .. }), Some(secret)) => {
-                let batch = agents::enrol(*agent, *key, hello, &secret);
+            (Found::Token(_), None) => self.refuse(now, session, Refusal::TokenMissing),
+            (Found::Token(found), Some(secret)) => {
+                let batch = agents::enrol(*agent, *key, hello, (&secret, &found));
+                *owner = Some(found);
                 let me = self.me.clone();
                 self.write(
                     move || batch,
@@ -421,10 +437,12 @@ impl Handler {
         if io.accept(SessionId::from_bits(session.0)).is_err() {
             return;
         }
-        if let Some(Standing::Judged { agent, hello, .. }) = self.standings.insert(session, Standing::Working)
+        if let Some(Standing::Judged { agent, hello, owner: Some(owner), .. }) =
+            self.standings.insert(session, Standing::Working)
         {
-            log_admission(agent, &hello, self.lane);
-            let account = Account::operator();
+            log_admission(agent, &hello, &owner, self.lane);
+            let account = owner.account();
+            self.providers.insert(account.provider.to_string(), owner.name().to_owned());
             self.step(now, Event::AgentAdmitted { session, agent, account, hello }, io);
         }
     }
@@ -515,8 +533,8 @@ impl LaneHandler for Handler {
     }
 }
 
-fn log_admission(agent: AgentId, hello: &Hello, lane: LaneIndex) {
-    tracing::info!(%agent, name = %hello.name, slots = hello.slots, isa = %hello.isa, lane = lane.0, "agent connected");
+fn log_admission(agent: AgentId, hello: &Hello, owner: &Owner, lane: LaneIndex) {
+    tracing::info!(%agent, provider = %owner.name(), name = %hello.name, slots = hello.slots, isa = %hello.isa, lane = lane.0, "agent connected");
 }
 
 fn event_of(batch: BatchId, verdict: Verdict) -> Event {

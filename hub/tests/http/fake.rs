@@ -11,6 +11,7 @@ use tessera_hub::ingress::keys::{ApiKey, KeyHash};
 use tessera_hub::ingress::{Backend, Limits, ServerHandle, Views, serve};
 use tessera_hub::inputs::{Piece, Presence, Unfinished, Upload, UploadRefused, Uploads};
 use tessera_protocol::api::*;
+use tessera_protocol::credits::{OPERATOR, ProviderName};
 use tessera_protocol::explain::{AgentExplained, JobExplained};
 use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::limits::INPUT_PIECE_BYTES;
@@ -396,13 +397,14 @@ impl Backend for Fake {
         self.views.agents()
     }
 
-    fn issue_token(&self) -> Reply<'_, Result<TokenIssued, TokenError>> {
+    fn issue_token(&self, provider: Option<ProviderName>) -> Reply<'_, Result<TokenIssued, TokenError>> {
         Box::pin(async move {
             self.up().map_err(TokenError::Outage)?;
             if self.tokens.fetch_add(1, Ordering::Relaxed) >= TOKENS_MAX {
                 return Err(TokenError::UnusedTokensFull { max: TOKENS_MAX as usize });
             }
-            Ok(TokenIssued { token: "hubkey.secret".into(), hub: "127.0.0.1:7000".into() })
+            let provider = provider.map_or(OPERATOR.to_owned(), |name| name.to_string());
+            Ok(TokenIssued { token: "hubkey.secret".into(), hub: "127.0.0.1:7000".into(), provider })
         })
     }
 
@@ -441,6 +443,9 @@ pub(crate) fn agent(number: u8) -> AgentView {
         in_flight: 2,
         completed: 10,
         mismatches: 0,
+        provider: "acme".into(),
+        anchor: false,
+        standing: Some(Standing::Probation),
     }
 }
 

@@ -116,6 +116,8 @@ fn the_published_schemas_name_the_fields_that_are_served() {
     ] {
         compare(&document, name, &value, &value);
     }
+    let of_acme = serde_json::to_value(TokenRequest { provider: "acme".parse().ok() }).unwrap();
+    compare(&document, "TokenRequest", &of_acme, &json!({}));
     for (name, value) in crate::explain::documents() {
         compare(&document, name, &value, &value);
     }
@@ -127,7 +129,7 @@ fn the_published_schemas_name_the_fields_that_are_served() {
     for failure in [
         JobFailure::ShardFailed { shard: 1, attempts: 2, cause: "why".into() },
         JobFailure::DeadlinePassed { deadline_s: 3 },
-        JobFailure::Disputed { shard: 4 },
+        JobFailure::KernelFault { shard: 4 },
         JobFailure::StageFailed { stage: "survey".into(), cause: "why".into() },
         JobFailure::NotReducible { cause: "why".into() },
     ] {
@@ -267,6 +269,15 @@ fn the_published_words_are_the_words_of_the_api() {
     let away = [AgentState::Connected, AgentState::Leaving, AgentState::Away];
     let away = away.iter().map(|state| json!(state).as_str().unwrap().to_owned()).collect();
     assert_eq!(words(schema(&document, "AgentState")), away);
+    let standings = [
+        Standing::Removed,
+        Standing::Sandboxed,
+        Standing::Quarantine,
+        Standing::Probation,
+        Standing::Trusted,
+    ];
+    let standings = standings.iter().map(|standing| standing.word().to_owned()).collect();
+    assert_eq!(words(schema(&document, "Standing")), standings);
     let explained = json!(crate::explain::job(JobId::new(1, [1; 10])));
     let said = |list: &Value, word: &str| -> BTreeSet<String> {
         list.as_array().unwrap().iter().map(|one| one[word].as_str().unwrap().to_owned()).collect()

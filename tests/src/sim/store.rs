@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tessera_hub_core::ranges::Ranges;
+use tessera_hub_core::standing::StandingRecord;
 use tessera_hub_core::{NewJob, Outcome, Progress, Record};
 use tessera_planners::Pass;
 use tessera_protocol::api::JobView;
-use tessera_protocol::id::{Digest, JobId};
+use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::matrix::Task;
 use tessera_protocol::unit::ShardRange;
 
@@ -16,6 +17,7 @@ use tessera_protocol::unit::ShardRange;
 pub(super) struct Store {
     pub(super) jobs: BTreeMap<JobId, Stored>,
     keys: BTreeMap<(String, String), JobId>,
+    pub(super) standings: BTreeMap<AgentId, StandingRecord>,
     /// Products by their digests.
     pub(super) products: BTreeMap<Digest, Arc<[u8]>>,
 }
@@ -61,6 +63,10 @@ impl Store {
                     let earlier = stored.tiles.insert((plan, tile), bytes.clone());
                     assert!(earlier.is_none_or(|earlier| earlier == bytes), "{job} changed tile {tile}");
                 }
+            }
+            Record::Disputed { .. } => {}
+            Record::StandingsChanged { agents } => {
+                self.standings.extend(agents.into_iter().map(|record| (record.agent, record)));
             }
             Record::JobEnded { job, view, outcome } => {
                 if let Some(stored) = self.jobs.get_mut(&job) {

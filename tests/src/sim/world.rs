@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use tessera_agent_core::Event as AgentEvent;
 use tessera_hub_core::lane::{Config, Lane};
+use tessera_hub_core::standing::{StandingRecord, registry_lane};
 use tessera_hub_core::{BatchId, Effect, Event, LaneMessage, Planted, Record, RequestId, home_lane};
 use tessera_protocol::id::{Digest, JobId};
 use tessera_protocol::matrix::Task;
@@ -323,6 +324,13 @@ impl World {
                 progress: stored.recovered().map(Box::new),
             })
             .collect();
+        for lane in 0..self.swarm.lanes {
+            let is_here =
+                |record: &&StandingRecord| registry_lane(record.provider, self.swarm.lanes).0 == lane;
+            let agents = self.store.standings.values().filter(is_here).copied().collect();
+            let (life, now) = (self.life, self.now);
+            self.at(now, Due::Hub { life, lane, event: Event::StandingsRecovered { agents }.into() });
+        }
         for event in open {
             let Event::JobRecovered { job, .. } = &event else {
                 continue;
@@ -413,7 +421,10 @@ impl World {
                 }
             }
             Effect::PublishJob { view } => checker::shown(&self.store, &view)?,
-            Effect::PublishAgent { .. } | Effect::PublishAgentAway { .. } => {}
+            Effect::PublishAgent { .. }
+            | Effect::PublishAgentAway { .. }
+            | Effect::ReportStanding { .. }
+            | Effect::RaiseAlarm { .. } => {}
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::ToString;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -49,7 +50,12 @@ impl Agent {
     }
 
     pub(super) fn has_credit(&self) -> bool {
-        !self.leaving && self.held() < u64::from(self.credit)
+        !self.leaving && self.held() < self.allowed()
+    }
+
+    /// Attempts it may hold: one at a time where it was proven wrong.
+    pub(super) fn allowed(&self) -> u64 {
+        if self.standing == Standing::Sandboxed { 1 } else { u64::from(self.credit) }
     }
 
     pub(super) fn held(&self) -> u64 {
@@ -94,6 +100,10 @@ pub(super) fn view_of(lane: LaneIndex, id: AgentId, agent: &Agent) -> AgentView 
         in_flight: agent.attempts.len() as u32,
         completed: agent.completed,
         mismatches: agent.mismatches,
+        // Its name is the shell's to know.
+        provider: agent.account.provider.to_string(),
+        anchor: agent.account.anchor,
+        standing: Some(agent.standing),
     }
 }
 

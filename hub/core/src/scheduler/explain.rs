@@ -236,7 +236,7 @@ impl Scheduler {
             bucket: agent.score.bucket(agent.standing),
             answer_ms: agent.score.answer_ms,
             units_per_ms: agent.score.pace.units_per_ms(),
-            held: [agent.held(), u64::from(agent.credit)],
+            held: [agent.held(), agent.allowed()],
             jobs: waiting.map(|(job, of)| JobFit { job: *job, lacks: lacks(agent, &of.need) }).collect(),
             placements: self.ring.explained(now, |placement| {
                 placement.ranked.iter().flatten().any(|candidate| candidate.agent == id)
@@ -261,7 +261,7 @@ fn fit(id: AgentId, agent: &Agent, need: &Need) -> AgentFit {
         agent: id,
         name: agent.hello.name.clone(),
         score: agent.score.parts(agent.standing),
-        held: [agent.held(), u64::from(agent.credit)],
+        held: [agent.held(), agent.allowed()],
         lacks: lacks(agent, need),
     }
 }
@@ -273,7 +273,7 @@ fn lacks(agent: &Agent, need: &Need) -> Vec<Lack> {
         (Memory::of(bytes_max) < need.memory).then_some(Lack::Memory { bytes_max }),
         (agent.standing == Standing::Removed).then_some(Lack::Removed),
         agent.leaving.then_some(Lack::Leaving),
-        (agent.held() >= u64::from(agent.credit)).then_some(Lack::Full),
+        (agent.held() >= agent.allowed()).then_some(Lack::Full),
     ];
     lacks.into_iter().flatten().collect()
 }

@@ -77,11 +77,11 @@ impl Capability {
     fn suits(&self, who: &Who) -> bool {
         match who {
             Who::Anyone => self.standing > Standing::Removed,
-            Who::Checker { .. } if self.anchor => true,
+            Who::Checker { .. } if self.anchor => self.standing > Standing::Sandboxed,
             Who::Checker { trusted, .. } => {
                 self.standing >= if *trusted { Standing::Trusted } else { Standing::Probation }
             }
-            Who::Anchor => self.anchor,
+            Who::Anchor => self.anchor && self.standing > Standing::Sandboxed,
         }
     }
 }
