@@ -9,9 +9,17 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tessera_protocol::api::{AgentList, ExtendRequest, JobList, JobView, PlanQuote, Problem, TokenIssued};
-use tessera_protocol::id::{Digest, JobId};
+use tessera_protocol::api::{
+    AgentList, ExtendRequest, JobList, JobView, PlanQuote, Problem, TokenIssued, TokenRequest,
+};
+use tessera_protocol::audit::AuditPage;
+use tessera_protocol::credits::{
+    JobBill, ProviderList, ProviderName, Settlement, SettlementRequest, Statement,
+};
+use tessera_protocol::explain::{AgentExplained, JobExplained};
+use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::spec::JobSpec;
+use tessera_protocol::unit::UnixMillis;
 use ureq::http::{Method, Request, Response, StatusCode};
 
 mod error;
@@ -180,14 +188,74 @@ impl Hub {
         self.post(&format!("/v1/jobs/{id}:extend"), &ExtendRequest { paths }, Some(key))
     }
 
+    /// What a job cost so far, and who was paid.
+    pub fn bill(&self, id: JobId) -> Result<JobBill, HubError> {
+        self.get(&format!("/v1/jobs/{id}/bill"))
+    }
+
+    /// The signed receipt of a job that ended, for its client or for a provider: its very bytes.
+    pub fn receipt(&self, id: JobId, provider: Option<&str>) -> Result<Vec<u8>, HubError> {
+        let path = match provider {
+            None => format!("/v1/jobs/{id}/receipt"),
+            Some(provider) => format!("/v1/jobs/{id}/receipts/{provider}"),
+        };
+        self.call(&path, || self.send(Method::GET, &path, &[], None))
+    }
+
+    /// Every provider and its credits.
+    pub fn providers(&self) -> Result<ProviderList, HubError> {
+        self.get("/v1/providers")
+    }
+
+    /// What a provider earned, job by job.
+    pub fn statement(&self, provider: &str) -> Result<Statement, HubError> {
+        self.get(&format!("/v1/providers/{provider}/statement"))
+    }
+
+    /// Pays what is due for jobs that ended before then, or for all. When the answer is lost, what it paid is paid:
+    /// the settlement can be [fetched](Hub::settlement).
+    pub fn settle(&self, until: Option<UnixMillis>) -> Result<Settlement, HubError> {
+        self.post("/v1/settlements", &SettlementRequest { until_ms: until }, None)
+    }
+
+    /// A settlement as it was made.
+    pub fn settlement(&self, number: u64) -> Result<Settlement, HubError> {
+        self.get(&format!("/v1/settlements/{number}"))
+    }
+
+    /// A part of the audit log, from this entry on.
+    pub fn audit(&self, from: u64) -> Result<AuditPage, HubError> {
+        self.get(&format!("/v1/audit?from={from}"))
+    }
+
+    /// Why a job stands where it stands.
+    pub fn explain_job(&self, id: JobId) -> Result<JobExplained, HubError> {
+        self.get(&format!("/v1/jobs/{id}/explain"))
+    }
+
+    /// What a connected agent is thought of.
+    pub fn explain_agent(&self, id: AgentId) -> Result<AgentExplained, HubError> {
+        self.get(&format!("/v1/agents/{id}/explain"))
+    }
+
     /// The enrolled agents.
     pub fn agents(&self) -> Result<AgentList, HubError> {
         self.get("/v1/agents")
     }
 
-    /// A new single-use enrolment token.
-    pub fn issue_agent_token(&self) -> Result<TokenIssued, HubError> {
-        self.post_bytes("/v1/agent-tokens", &[], None)
+    /// A new single-use enrolment token, for an agent of a provider or for one of the operator's own.
+    ///
+    /// *Errors*: also [`ReplyProblem::OtherProvider`], of a hub that knows no providers: the agent that such a token
+    /// enrols would be the operator's.
+    pub fn issue_agent_token(&self, provider: Option<&ProviderName>) -> Result<TokenIssued, HubError> {
+        let path = "/v1/agent-tokens";
+        let Some(provider) = provider else { return self.post_bytes(path, &[], None) };
+        let issued: TokenIssued =
+            self.post(path, &TokenRequest { provider: Some(provider.clone()) }, None)?;
+        match issued.provider == provider.as_str() {
+            true => Ok(issued),
+            false => Err(HubError::BadReply { url: self.url_of(path), problem: ReplyProblem::OtherProvider }),
+        }
     }
 
     /// Asks nothing but whether it is there.

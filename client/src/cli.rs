@@ -18,6 +18,7 @@ use tessera_protocol::api::{JobState, JobView};
 use tessera_protocol::id::JobId;
 use tessera_protocol::spec::{JobSpec, Params, video_kernel};
 
+mod accounts;
 mod args;
 mod attend;
 mod failure;
@@ -49,25 +50,27 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         }
         Command::Job { connection, command } => job(&connect(&connection)?, command),
         Command::Agent { connection, command } => agent(&connect(&connection)?, &command),
+        Command::Provider { connection, command } => accounts::provider(&connect(&connection)?, &command),
+        Command::Receipt { command } => accounts::receipt(&command),
+        Command::Audit { command } => accounts::audit(&command),
         Command::Kernels { command: KernelsCommand::Bench { json } } => kernels::bench(json),
         Command::Kernels { command: KernelsCommand::Matrix { json } } => kernels::matrix(json),
     }
 }
 
 fn agent(hub: &Hub, command: &AgentCommand) -> Result<(), Failure> {
-    match *command {
+    match command {
         AgentCommand::List { json } => {
             let list = hub.agents()?;
-            show(json, &list, || render::agents(&list))
+            show(*json, &list, || render::agents(&list))
         }
-        AgentCommand::Token { json } => {
-            let issued = hub.issue_agent_token()?;
-            show(json, &issued, || {
-                format!(
-                    "A token enrols one agent, once. On the machine that computes:\n\n  agent --hub {} --token {}\n",
-                    issued.hub, issued.token
-                )
-            })
+        AgentCommand::Token { provider, json } => {
+            let issued = hub.issue_agent_token(provider.as_ref())?;
+            show(*json, &issued, || render::token(&issued))
+        }
+        AgentCommand::Explain { id, json } => {
+            let explained = hub.explain_agent(*id)?;
+            show(*json, &explained, || render::explained_agent(&explained))
         }
     }
 }
@@ -121,6 +124,10 @@ fn job(hub: &Hub, command: JobCommand) -> Result<(), Failure> {
             let view = hub.job(id)?;
             show(json, &view, || render::job(&view, style()))
         }
+        JobCommand::Explain { id, json } => {
+            let explained = hub.explain_job(id)?;
+            show(json, &explained, || render::explained_job(&explained))
+        }
         JobCommand::Watch { id, json } => {
             let finished = attend_alone(hub, move |hub| hub.job(id))?;
             report(&finished, json, None)
@@ -163,6 +170,8 @@ fn job(hub: &Hub, command: JobCommand) -> Result<(), Failure> {
                 (_, None) => print(render::result(&document, style())?.as_bytes()),
             }
         }
+        JobCommand::Bill { id, json } => accounts::bill(hub, id, json),
+        JobCommand::Receipt { id, output } => accounts::job_receipt(hub, id, output.as_deref()),
         JobCommand::Replay(command) => replay::replay(hub, &command),
         JobCommand::Extend { id, paths, wait, json } => {
             let key = IdempotencyKey::random()?;

@@ -11,4 +11,6 @@ pub mod config;
 pub mod local;
 pub mod matrix_file;
 pub mod render;
+pub mod seals;
+pub mod settlement_csv;
 pub mod spec_file;

@@ -4,14 +4,18 @@
 
 use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 
+mod accounts;
 mod estimates;
+mod explain;
 mod lists;
 mod matrix;
 mod number;
 mod result;
 mod staged;
 
-pub use lists::{agents, failure, job, jobs, quote, summary};
+pub use accounts::{bill, credits, providers, receipt, statement};
+pub use explain::{explained_agent, explained_job};
+pub use lists::{agents, failure, job, jobs, quote, summary, token};
 pub use matrix::{MatrixOutput, MatrixResult};
 pub use number::{duration, grouped};
 pub use result::result;

@@ -14,29 +14,38 @@ use tessera_hub_core::record::Base;
 use tessera_hub_core::{Answer, Event, NewJob, RequestId, admission, home_lane};
 use tessera_planners::Plan;
 use tessera_protocol::api::{AgentState, AgentView, JobState, JobView, PlanQuote, TokenIssued};
-use tessera_protocol::id::{Digest, JobId};
+use tessera_protocol::audit::{Act, AuditPage};
+use tessera_protocol::credits::{
+    JobBill, Microcredits, ProviderList, ProviderName, Settlement, SettlementRequest, Statement,
+    class_percent, price,
+};
+use tessera_protocol::explain::{AgentExplained, JobExplained};
+use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::limits::{self, INPUT_PIECE_BYTES};
 use tessera_protocol::matrix::Task;
 use tessera_protocol::product::{Output, OutputPart};
 use tessera_protocol::spec::{FieldError, Manifest, SpecError};
 use tessera_protocol::token::EnrolmentToken;
-use tessera_protocol::unit::{ComputeUnits, UnixMillis};
+use tessera_protocol::unit::{ComputeUnits, LaneIndex, UnixMillis};
 use tessera_storage::{Batch, Commit, Engine, Key, Snapshot};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::audit::Deed;
 use crate::clients::Clients;
 use crate::ingress::Views;
 use crate::ingress::backend::{
-    Backend, CancelError, ExtendError, Extension, Health, JobFilter, JobResult, LookupError, Outage,
-    OutputFile, PlanError, Reply, ResultError, Submission, SubmitError, Submitted, TokenError,
+    AgentLookupError, Backend, CancelError, ExtendError, Extension, Health, JobFilter, JobResult,
+    LookupError, Outage, OutputFile, PlanError, ReceiptError, Reply, ResultError, SettleError,
+    StatementError, Submission, SubmitError, Submitted, TokenError,
 };
 use crate::ingress::keys::KeyHash;
 use crate::inputs::{self, Piece, Presence, Upload, UploadRefused, Uploads};
 use crate::journal::{Journal, Verdict};
 use crate::lane::{Input, LaneCounters};
 use crate::output;
+use crate::quic::Identity;
 use crate::reader::Reader;
-use crate::records::{self, RecordError};
+use crate::records::{self, Owner, RecordError};
 use crate::runtime::Mailboxes;
 
 /// What the HTTP API reaches of the hub.
@@ -53,6 +62,10 @@ pub struct Hub {
     pub(crate) counters: Vec<Arc<LaneCounters>>,
     pub(crate) api_keys: RwLock<BTreeSet<KeyHash>>,
     pub(crate) hub_key: [u8; 32],
+    /// Signs receipts and checkpoints.
+    pub(crate) identity: Identity,
+    /// Who makes a settlement.
+    pub(crate) settling: tokio::sync::Mutex<()>,
     pub(crate) quic: SocketAddr,
     pub(crate) draining: AtomicBool,
 }
@@ -66,7 +79,7 @@ impl Hub {
     }
 
     /// Runs a question to the store on a thread where waiting for a disk stops nobody.
-    async fn read<T: Send + 'static>(
+    pub(crate) async fn read<T: Send + 'static>(
         &self,
         ask: impl FnOnce(&dyn Snapshot) -> Result<T, RecordError> + Send + 'static,
     ) -> Result<T, Outage> {
@@ -83,11 +96,19 @@ impl Hub {
 
     /// Gives a home lane an event and waits for its answer.
     async fn ask(&self, job: JobId, event: impl FnOnce(RequestId) -> Event) -> Result<Answer, Outage> {
+        self.ask_lane(home_lane(job, self.lanes.lanes()), event).await
+    }
+
+    /// Gives any lane an event and waits for its answer.
+    pub(crate) async fn ask_lane(
+        &self,
+        lane: LaneIndex,
+        event: impl FnOnce(RequestId) -> Event,
+    ) -> Result<Answer, Outage> {
         if self.draining.load(Ordering::Relaxed) {
             return Err(Outage::Draining);
         }
         let (request, answer) = self.clients.waiting().register();
-        let lane = home_lane(job, self.lanes.lanes());
         let input = Input::Event(Box::new(event(request)));
         if self.lanes.try_push(lane, input).is_err() {
             self.clients.waiting().withdraw(request);
@@ -136,7 +157,9 @@ impl Hub {
             }
             Answer::StoreFailing => Err(SubmitError::Outage(Outage::StoreFailing)),
             Answer::Stopping => Err(SubmitError::Outage(Outage::Draining)),
-            Answer::Cancelled(_) | Answer::NotOpen => Err(SubmitError::Outage(Outage::Unavailable)),
+            Answer::Cancelled(_) | Answer::NotOpen | Answer::JobExplained(..) | Answer::AgentExplained(_) => {
+                Err(SubmitError::Outage(Outage::Unavailable))
+            }
         }
     }
 
@@ -174,12 +197,16 @@ impl Hub {
     }
 
     /// Waits until a batch is durable.
-    async fn store(&self, batch: Batch) -> Result<(), Outage> {
-        self.store_made(move || batch).await
+    pub(crate) async fn store(&self, deed: impl Into<Deed>) -> Result<(), Outage> {
+        let deed = deed.into();
+        self.store_made(move || deed).await
     }
 
     /// The same for a large batch, which is made on the journal's thread.
-    async fn store_made(&self, make: impl FnOnce() -> Batch + Send + 'static) -> Result<(), Outage> {
+    async fn store_made<D: Into<Deed>>(
+        &self,
+        make: impl FnOnce() -> D + Send + 'static,
+    ) -> Result<(), Outage> {
         let (sender, verdict) = oneshot::channel();
         let request = Journal::request(make, |verdict| drop(sender.send(verdict)));
         self.journal.retry(request).map_err(|_| Outage::Unavailable)?;
@@ -246,7 +273,7 @@ impl Hub {
         Ok(JobResult { bytes: manifest.bytes().into(), digest: manifest.digest() })
     }
 
-    async fn view(&self, job: JobId) -> Result<Arc<JobView>, LookupError> {
+    pub(crate) async fn view(&self, job: JobId) -> Result<Arc<JobView>, LookupError> {
         if let Some(view) = self.views.job(job) {
             return Ok(view);
         }
@@ -275,9 +302,11 @@ impl Hub {
             },
             Answer::StoreFailing => Err(CancelError::Outage(Outage::StoreFailing)),
             Answer::Stopping => Err(CancelError::Outage(Outage::Draining)),
-            Answer::Accepted(_) | Answer::Replayed { .. } | Answer::Refused(_) => {
-                Err(CancelError::Outage(Outage::Unavailable))
-            }
+            Answer::Accepted(_)
+            | Answer::Replayed { .. }
+            | Answer::Refused(_)
+            | Answer::JobExplained(..)
+            | Answer::AgentExplained(_) => Err(CancelError::Outage(Outage::Unavailable)),
         }
     }
 
@@ -333,13 +362,14 @@ impl Hub {
     }
 
     /// Makes a single-use token and its record.
-    async fn new_token(&self) -> Result<TokenIssued, TokenError> {
+    async fn new_token(&self, provider: Option<ProviderName>) -> Result<TokenIssued, TokenError> {
         let out = TokenError::Outage;
         let mut secret = [0; 32];
         getrandom::fill(&mut secret).map_err(|_| out(Outage::Unavailable))?;
-        self.store(token_batch(&secret)).await.map_err(out)?;
+        let owner = Owner(provider);
+        self.store(token_deed(&secret, &owner)).await.map_err(out)?;
         let token = EnrolmentToken { hub_key: self.hub_key, secret }.to_string();
-        Ok(TokenIssued { token, hub: self.quic.to_string() })
+        Ok(TokenIssued { token, hub: self.quic.to_string(), provider: owner.name().to_owned() })
     }
 }
 
@@ -361,20 +391,31 @@ impl Backend for Hub {
         Box::pin(async move {
             let (manifest, plan) = planned(manifest, 0).await.map_err(PlanError::Outage)?;
             let plan = plan.map_err(PlanError::NotPlannable)?;
+            let (cost, verify) = (plan.cost_max(&manifest).unwrap_or(plan.cost()), manifest.spec().verify);
             Ok(PlanQuote {
                 manifest_digest: manifest.digest(),
                 plan_digest: plan.digest(),
                 paths: manifest.spec().params.paths(),
                 shard_size: plan.shard_size(),
                 shards: plan.shards(),
-                cost: plan.cost_max(&manifest).unwrap_or(plan.cost()),
+                cost,
                 stage: plan.stage().map(str::to_owned),
+                percent: Some(class_percent(verify)),
+                price: Some(price(Microcredits(i128::from(cost.0)), verify)),
             })
         })
     }
 
     fn job(&self, job: JobId) -> Reply<'_, Result<Arc<JobView>, LookupError>> {
         Box::pin(self.view(job))
+    }
+
+    fn explain_job(&self, job: JobId) -> Reply<'_, Result<JobExplained, LookupError>> {
+        Box::pin(self.job_explained(job))
+    }
+
+    fn explain_agent(&self, agent: AgentId) -> Reply<'_, Result<AgentExplained, AgentLookupError>> {
+        Box::pin(self.agent_explained(agent))
     }
 
     fn jobs(&self, filter: JobFilter) -> Reply<'_, Result<Vec<Arc<JobView>>, Outage>> {
@@ -459,8 +500,36 @@ impl Backend for Hub {
         self.views.agents()
     }
 
-    fn issue_token(&self) -> Reply<'_, Result<TokenIssued, TokenError>> {
-        Box::pin(self.new_token())
+    fn issue_token(&self, provider: Option<ProviderName>) -> Reply<'_, Result<TokenIssued, TokenError>> {
+        Box::pin(self.new_token(provider))
+    }
+
+    fn bill(&self, job: JobId) -> Reply<'_, Result<JobBill, LookupError>> {
+        Box::pin(self.job_bill(job))
+    }
+
+    fn receipt(&self, job: JobId, provider: Option<String>) -> Reply<'_, Result<Vec<u8>, ReceiptError>> {
+        Box::pin(self.sign_receipt(job, provider))
+    }
+
+    fn providers(&self) -> Reply<'_, Result<ProviderList, Outage>> {
+        Box::pin(self.list_providers())
+    }
+
+    fn statement(&self, provider: String) -> Reply<'_, Result<Statement, StatementError>> {
+        Box::pin(self.provider_statement(provider))
+    }
+
+    fn settle(&self, request: SettlementRequest) -> Reply<'_, Result<Settlement, SettleError>> {
+        Box::pin(self.make_settlement(request))
+    }
+
+    fn settlement(&self, number: u64) -> Reply<'_, Result<Settlement, SettleError>> {
+        Box::pin(self.find_settlement(number))
+    }
+
+    fn audit(&self, from: u64) -> Reply<'_, Result<AuditPage, Outage>> {
+        Box::pin(self.audit_page(from))
     }
 
     fn key_is_valid(&self, hash: &KeyHash) -> bool {
@@ -596,12 +665,16 @@ struct Outputs {
 
 type ReadCounter = fn(&LaneCounters) -> &AtomicU64;
 
-/// The batch that makes a token usable once.
-pub fn token_batch(secret: &[u8; 32]) -> Batch {
+/// The batch that makes a token usable once, and its provider known.
+pub fn token_deed(secret: &[u8; 32], owner: &Owner) -> Deed {
     let mut batch = Batch::new();
     let key = Key::Token(Digest::of(secret));
-    batch.expect_absent(key).put(key, records::TOKEN_UNSPENT);
-    batch
+    batch.expect_absent(key).put(key, records::token_unspent(owner.0.as_ref()));
+    if let Some(provider) = &owner.0 {
+        batch.put(Key::Provider(provider.id()), records::provider_bytes(provider));
+    }
+    let act = Act::TokenMade { token: Digest::of(secret), provider: owner.name().to_owned() };
+    Deed { batch, acts: vec![act] }
 }
 
 /// Wall-clock time. *Units*: Unix milliseconds.

@@ -1,11 +1,14 @@
 //! What an operator sets: flags over the configuration file over defaults.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Deserialize;
+use tessera_hub_core::scheduler::{Share, Sharing};
 
 /// Where clients connect unless told otherwise.
 pub const HTTP_DEFAULT: &str = "127.0.0.1:7840";
@@ -15,7 +18,7 @@ pub const QUIC_DEFAULT: &str = "127.0.0.1:7843";
 /// Flags of `hub serve`.
 #[derive(Args, Clone, Debug, Default)]
 pub struct ServeArgs {
-    /// Configuration file (TOML): data, http, quic, lanes, log; flags win over it
+    /// Configuration file (TOML): data, http, quic, lanes, log, projects; flags win over it
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Directory of the store, made when missing [default: $XDG_DATA_HOME/tessera-hub]
@@ -46,6 +49,29 @@ struct File {
     quic: Option<SocketAddr>,
     lanes: Option<u16>,
     log: Option<String>,
+    #[serde(default)]
+    projects: BTreeMap<String, ProjectShare>,
+}
+
+/// What a project may have, as the file says it; `[projects.default]` is for those that are not named.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProjectShare {
+    #[serde(default = "one")]
+    weight: NonZeroU32,
+    in_flight_max: Option<u64>,
+}
+
+fn one() -> NonZeroU32 {
+    NonZeroU32::MIN
+}
+
+fn sharing(projects: BTreeMap<String, ProjectShare>) -> Sharing {
+    let share = |of: ProjectShare| Share { weight: of.weight.get(), in_flight_max: of.in_flight_max };
+    let mut projects: BTreeMap<String, Share> =
+        projects.into_iter().map(|(name, of)| (name, share(of))).collect();
+    let default = projects.remove("default").unwrap_or_default();
+    Sharing { default, projects }
 }
 
 /// A hub's settings, complete.
@@ -59,6 +85,8 @@ pub struct HubConfig {
     pub quic: SocketAddr,
     /// Number of lanes.
     pub lanes: u16,
+    /// What projects may have of each lane.
+    pub sharing: Sharing,
     /// Log filter.
     pub log: String,
     /// Announce in JSON.
@@ -130,6 +158,7 @@ pub fn resolve(args: ServeArgs) -> Result<HubConfig, ConfigError> {
         http: args.http.or(file.http).unwrap_or_else(|| constant(HTTP_DEFAULT)),
         quic: args.quic.or(file.quic).unwrap_or_else(|| constant(QUIC_DEFAULT)),
         lanes,
+        sharing: sharing(file.projects),
         log: args.log.or(file.log).unwrap_or_else(|| "info".to_owned()),
         json: args.json,
     })
@@ -164,6 +193,21 @@ mod tests {
         let config = resolve(args).unwrap();
         assert_eq!((config.lanes, config.http.port(), config.quic.port()), (2, 1, 7843));
         assert_eq!(config.data, PathBuf::from("/d"));
+    }
+
+    #[test]
+    fn projects_get_the_weights_and_quotas_that_the_file_gives_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("hub.toml");
+        let text = "data = \"/d\"\n[projects.risk]\nweight = 3\n[projects.default]\nin_flight_max = 40\n";
+        std::fs::write(&path, text).unwrap();
+        let sharing =
+            resolve(ServeArgs { config: Some(path.clone()), ..ServeArgs::default() }).unwrap().sharing;
+        assert_eq!(sharing.projects["risk"], Share { weight: 3, in_flight_max: None });
+        assert_eq!(sharing.default, Share { weight: 1, in_flight_max: Some(40) });
+        std::fs::write(&path, "data = \"/d\"\n[projects.risk]\nweight = 0\n").unwrap();
+        let error = resolve(ServeArgs { config: Some(path), ..ServeArgs::default() }).unwrap_err();
+        assert!(error.to_string().contains("nonzero"), "{error}");
     }
 
     #[test]

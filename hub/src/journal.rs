@@ -1,7 +1,7 @@
 //! The journal: one thread that makes batches durable, many to one wait for the disk.
 //!
-//! Owns the order of commits and the word on how they went. It may not know why something is
-//! written. Lanes hand over a batch and a callback and go on; the callback runs on the journal's
+//! Owns the order of commits and the word on how they went, and adds to each batch what the audit log
+//! says of it. It may not know why something is written. Lanes hand over a batch and a callback and go on; the callback runs on the journal's
 //! thread after the batch is on disk, or is not.
 
 use std::fmt;
@@ -11,9 +11,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tessera_storage::{Batch, Commit, CommitError, Engine, Snapshot};
+use tessera_storage::{Batch, Commit, CommitError, Engine, Key, Snapshot};
 
-use crate::records::proof_of;
+use crate::audit::{Auditor, Deed};
+use crate::records::{RecordError, proof_of};
 
 /// Requests that may wait; the next is given back to its sender.
 const QUEUE_MAX: usize = 8_192;
@@ -50,7 +51,7 @@ pub enum Failed {
 type Callback = Box<dyn FnOnce(Verdict) + Send>;
 
 enum Request {
-    Commit { make: Box<dyn FnOnce() -> Batch + Send>, then: Callback },
+    Commit { make: Box<dyn FnOnce() -> Deed + Send>, then: Callback },
     Stop,
 }
 
@@ -86,13 +87,28 @@ impl fmt::Debug for Journal {
 }
 
 impl Journal {
-    /// Starts the thread that owns `engine`'s commits.
+    /// Starts the thread that owns `engine`'s commits and keeps no audit log.
     pub fn start(engine: Arc<dyn Engine>) -> std::io::Result<(Journal, JoinHandle<()>)> {
+        Journal::spawn(engine, None)
+    }
+
+    /// Starts the thread that owns `engine`'s commits and its audit log.
+    pub fn start_audited(
+        engine: Arc<dyn Engine>,
+        auditor: Auditor,
+    ) -> std::io::Result<(Journal, JoinHandle<()>)> {
+        Journal::spawn(engine, Some(auditor))
+    }
+
+    fn spawn(
+        engine: Arc<dyn Engine>,
+        auditor: Option<Auditor>,
+    ) -> std::io::Result<(Journal, JoinHandle<()>)> {
         let (requests, inbox) = sync_channel(QUEUE_MAX);
         let state = Arc::new(State::default());
         let journal = Journal { requests, state: state.clone() };
         let thread = std::thread::Builder::new().name("tessera-journal".into()).spawn(move || {
-            run(&*engine, &inbox, &state);
+            run(&Desk { engine: &*engine, state: &state }, auditor, &inbox);
             state.stopped.store(true, Ordering::Relaxed);
         })?;
         Ok((journal, thread))
@@ -101,17 +117,22 @@ impl Journal {
     /// Queues a batch; `then` hears how it went.
     ///
     /// *Errors*: the queue is full or the journal has stopped; [`Journal::retry`] offers it again.
-    pub fn commit(&self, batch: Batch, then: impl FnOnce(Verdict) + Send + 'static) -> Result<(), Refused> {
-        self.retry(Journal::request(move || batch, then))
+    pub fn commit(
+        &self,
+        deed: impl Into<Deed>,
+        then: impl FnOnce(Verdict) + Send + 'static,
+    ) -> Result<(), Refused> {
+        let deed = deed.into();
+        self.retry(Journal::request(move || deed, then))
     }
 
     /// A batch to be offered with [`Journal::retry`], behind others that wait for it. It is made on the
     /// journal's thread: encoding a large record must not hold up a lane.
-    pub fn request(
-        make: impl FnOnce() -> Batch + Send + 'static,
+    pub fn request<D: Into<Deed>>(
+        make: impl FnOnce() -> D + Send + 'static,
         then: impl FnOnce(Verdict) + Send + 'static,
     ) -> Refused {
-        Refused(Request::Commit { make: Box::new(make), then: Box::new(then) })
+        Refused(Request::Commit { make: Box::new(move || make().into()), then: Box::new(then) })
     }
 
     /// Waits until a batch is durable, or is not, on a thread that may wait.
@@ -159,10 +180,22 @@ impl Journal {
     }
 }
 
-fn run(engine: &dyn Engine, inbox: &Receiver<Request>, state: &State) {
+/// What the thread works at.
+struct Desk<'a> {
+    engine: &'a dyn Engine,
+    state: &'a State,
+}
+
+/// A batch as its sender made it, and who waits for it.
+struct Order {
+    deed: Deed,
+    then: Callback,
+}
+
+fn run(desk: &Desk<'_>, mut auditor: Option<Auditor>, inbox: &Receiver<Request>) {
     let mut stopping = false;
     while !stopping {
-        let (mut batches, mut callbacks) = (Vec::new(), Vec::new());
+        let mut orders = Vec::new();
         let mut weight_bytes = 0;
         let first = match inbox.recv_timeout(Duration::from_secs(3600)) {
             Ok(request) => request,
@@ -173,56 +206,109 @@ fn run(engine: &dyn Engine, inbox: &Receiver<Request>, state: &State) {
         for request in std::iter::once(first).chain(std::iter::from_fn(|| inbox.try_recv().ok())) {
             match request {
                 Request::Commit { make, then } => {
-                    let batch = make();
-                    weight_bytes += batch.weight_bytes();
-                    batches.push(batch);
-                    callbacks.push(then);
+                    let deed = make();
+                    weight_bytes += deed.batch.weight_bytes();
+                    orders.push(Order { deed, then });
                 }
                 Request::Stop => stopping = true,
             }
-            if stopping || batches.len() == GROUP_MAX || weight_bytes >= GROUP_BYTES_MAX {
+            if stopping || orders.len() == GROUP_MAX || weight_bytes >= GROUP_BYTES_MAX {
                 break;
             }
         }
-        if !batches.is_empty() {
-            commit_group(engine, batches, callbacks, state);
+        while !orders.is_empty() {
+            orders = commit_group(desk, orders, &mut auditor);
         }
     }
 }
 
-fn commit_group(engine: &dyn Engine, batches: Vec<Batch>, callbacks: Vec<Callback>, state: &State) {
-    let proofs: Vec<_> = batches.iter().map(proof_of).collect();
-    let outcomes = engine.commit_all(batches);
+/// Commits a group, and returns what must be tried again: batches whose entries in the audit log were to follow those
+/// of a batch that came to nothing.
+fn commit_group(desk: &Desk<'_>, orders: Vec<Order>, auditor: &mut Option<Auditor>) -> Vec<Order> {
     let started = Instant::now();
-    state.groups.fetch_add(1, Ordering::Relaxed);
-    for ((outcome, then), proof) in outcomes.into_iter().zip(callbacks).zip(proofs) {
-        let verdict = match outcome {
+    let (mut batches, mut proofs) = (Vec::new(), Vec::new());
+    let (mut waiting, mut again) = (Vec::new(), Vec::new());
+    for Order { deed: Deed { batch, acts }, then } in orders {
+        // Only what the log reports may have to be made anew.
+        let kept = (!acts.is_empty()).then(|| batch.clone());
+        let mut batch = batch;
+        if let Some(auditor) = auditor {
+            auditor.write(&mut batch, &acts);
+        }
+        proofs.push(proof_of(&batch));
+        batches.push(batch);
+        waiting.push((kept, acts, then));
+    }
+    let outcomes = desk.engine.commit_all(batches);
+    desk.state.groups.fetch_add(1, Ordering::Relaxed);
+    // What was not committed left the log's writer ahead of the log.
+    let astray = outcomes
+        .iter()
+        .zip(&waiting)
+        .any(|(outcome, (_, acts, _))| !acts.is_empty() && !matches!(outcome, Ok(Commit::Done)));
+    for ((outcome, (kept, acts, then)), proof) in outcomes.into_iter().zip(waiting).zip(proofs) {
+        match (outcome, kept) {
+            (Ok(Commit::Conflict { key, .. }), Some(batch)) if is_head(&key) => {
+                again.push(Order { deed: Deed { batch, acts }, then });
+            }
+            (outcome, _) => then(desk.verdict(outcome, proof, started)),
+        }
+    }
+    if astray {
+        read_head(desk, auditor, started);
+    }
+    again
+}
+
+fn is_head(key: &[u8]) -> bool {
+    key == Key::AuditHead.encode()
+}
+
+/// Finds out where the audit log is. While that cannot be read, the batches that report something conflict and are
+/// not written: the store itself compares the head.
+fn read_head(desk: &Desk<'_>, auditor: &mut Option<Auditor>, started: Instant) {
+    let Some(auditor) = auditor else { return };
+    loop {
+        let read = desk.engine.snapshot().map_err(RecordError::from);
+        match read.and_then(|store| auditor.read_head(&*store)) {
+            Ok(()) => return,
+            Err(_) if started.elapsed() < RESOLVE_MAX => std::thread::sleep(RESOLVE_PAUSE),
+            Err(error) => return tracing::error!(%error, "cannot find out where the audit log ends"),
+        }
+    }
+}
+
+impl Desk<'_> {
+    fn verdict(&self, outcome: Result<Commit, CommitError>, proof: Proof, started: Instant) -> Verdict {
+        let state = self.state;
+        match outcome {
             Ok(commit) => {
                 state.commits.fetch_add(1, Ordering::Relaxed);
                 state.failing.store(false, Ordering::Relaxed);
                 state.full.store(false, Ordering::Relaxed);
                 Verdict::Judged(commit)
             }
-            Err(error) => {
-                if let CommitError::Limit(limit) = error {
-                    tracing::error!(%limit, "a batch is larger than the store takes");
-                    Verdict::Failed(Failed::TooLarge)
-                } else {
-                    state.full.store(matches!(error, CommitError::DiskFull(_)), Ordering::Relaxed);
-                    if !state.failing.swap(true, Ordering::Relaxed) {
-                        tracing::error!(%error, "the store refuses writes");
-                    }
-                    resolve(engine, proof, started)
-                }
+            Err(CommitError::Limit(limit)) => {
+                tracing::error!(%limit, "a batch is larger than the store takes");
+                Verdict::Failed(Failed::TooLarge)
             }
-        };
-        then(verdict);
+            Err(error) => {
+                state.full.store(matches!(error, CommitError::DiskFull(_)), Ordering::Relaxed);
+                if !state.failing.swap(true, Ordering::Relaxed) {
+                    tracing::error!(%error, "the store refuses writes");
+                }
+                resolve(self.engine, proof, started)
+            }
+        }
     }
 }
 
+/// A key that shows whether a batch happened, and what it then holds.
+type Proof = Option<(Vec<u8>, Vec<u8>)>;
+
 /// A commit that failed may have happened all the same: reads back until that is known, so that a
 /// client is never told "no" about a job that is there.
-fn resolve(engine: &dyn Engine, proof: Option<(Vec<u8>, Vec<u8>)>, started: Instant) -> Verdict {
+fn resolve(engine: &dyn Engine, proof: Proof, started: Instant) -> Verdict {
     let Some((key, value)) = proof else { return Verdict::Failed(Failed::Store) };
     loop {
         match engine.snapshot().and_then(|snapshot: Box<dyn Snapshot>| snapshot.get(&key)) {

@@ -1,9 +1,12 @@
 //! The hub around its pure machine: lanes, QUIC, HTTP API, journal. Carries events to the machine and
 //! effects away from it; decides nothing itself and computes nothing.
 
+pub mod accounts;
+pub mod audit;
 pub mod backend;
 pub mod clients;
 pub mod config;
+mod explain;
 pub mod ingress;
 pub mod inputs;
 pub mod journal;

@@ -147,8 +147,13 @@ mod tests {
                     }
                 }
             }
-            let record =
-                Record::TileReduced { job: JOB, plan: Digest([1; 32]), tile, bytes: Arc::from(bytes) };
+            let record = Record::TileReduced {
+                job: JOB,
+                plan: Digest([1; 32]),
+                tile,
+                bytes: Arc::from(bytes),
+                earned: Default::default(),
+            };
             commit(&engine, batch_of(&record));
         }
         engine
@@ -228,8 +233,13 @@ mod tests {
     fn a_tile_that_is_missing_or_short_is_an_error_and_no_file() {
         let task = task(40, 40, [16, 16], true, None);
         let engine = store_of(&task);
-        let cut =
-            Record::TileReduced { job: JOB, plan: Digest([1; 32]), tile: 4, bytes: vec![0; 100].into() };
+        let cut = Record::TileReduced {
+            job: JOB,
+            plan: Digest([1; 32]),
+            tile: 4,
+            bytes: vec![0; 100].into(),
+            earned: Default::default(),
+        };
         commit(&engine, batch_of(&cut));
         assert!(matches!(digest(&*engine.snapshot().unwrap(), JOB, &task), Err(RecordError::Read(_))));
         let mut batch = Batch::new();

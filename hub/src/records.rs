@@ -9,9 +9,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tessera_hub_core::ranges::Ranges;
 use tessera_hub_core::record::{Base, Kept};
-use tessera_hub_core::{NewJob, Outcome, Progress, Record};
+use tessera_hub_core::standing::StandingRecord;
+use tessera_hub_core::{Account, Bill, Charges, NewJob, Outcome, Progress, Record};
 use tessera_planners::{Plan, Round};
-use tessera_protocol::api::{AgentState, AgentView, JobView};
+use tessera_protocol::api::{AgentState, AgentView, JobView, Standing};
+use tessera_protocol::audit::Act;
+use tessera_protocol::credits::{Earned, OPERATOR, ProviderName};
 use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::matrix::Task;
 use tessera_protocol::product::ProductRef;
@@ -21,12 +24,16 @@ use tessera_protocol::unit::{ShardIndex, ShardRange};
 use tessera_protocol::wire::Hello;
 use tessera_storage::{Batch, Entry, Family, Key, ReadError, Snapshot, tiles_of};
 
+use crate::audit::Deed;
+
 /// Version of every encoding below; a reader refuses others.
 const VERSION: u8 = 1;
 /// Stands where a tile's position does, for the task that says how the tiles of a done job are cut.
 const CUT: u64 = u64::MAX;
-/// Marks a token that no agent has used.
+/// Marks a token that no agent has used and that enrols one of the operator's own.
 pub const TOKEN_UNSPENT: &[u8] = &[VERSION, 0];
+/// Before a provider's name: a token that no agent has used and that enrols one of that provider's.
+const TOKEN_UNSPENT_OF: [u8; 2] = [VERSION, 2];
 
 /// Under `job/`: all of a job but what may be large.
 #[derive(Serialize, Deserialize)]
@@ -48,6 +55,16 @@ struct StoredAgent {
     arch: String,
     memory_bytes: u64,
     agent_version: String,
+    /// Who owns it; absent, the operator, whose agents were the only ones once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    provider: Option<ProviderName>,
+}
+
+/// Under `provider/`.
+#[derive(Serialize, Deserialize)]
+struct StoredProvider {
+    version: u8,
+    name: ProviderName,
 }
 
 /// Under `progress/`, before the bytes of the tallies.
@@ -69,6 +86,13 @@ struct StoredProgress {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     products: Vec<(u64, ProductRef)>,
 }
+
+mod bills;
+
+pub use bills::{
+    earnings_of, provider_names, put_removal, read_bill, read_settlement, removals_of, settled_of,
+    settlement_batch, settlements,
+};
 
 /// Why the store's bytes are not the records they should be.
 #[derive(Debug)]
@@ -123,6 +147,48 @@ impl From<ReadError> for RecordError {
 
 // --- writing --------------------------------------------------------------------------------------
 
+/// The batch that makes a record durable, and what the audit log says of it.
+pub fn deed_of(record: &Record) -> Deed {
+    Deed { batch: batch_of(record), acts: acts_of(record) }
+}
+
+fn acts_of(record: &Record) -> Vec<Act> {
+    match record {
+        Record::JobAccepted { job, view: _ } => vec![Act::JobAccepted {
+            job: job.id,
+            project: job.manifest.spec().project.clone(),
+            manifest: job.manifest.digest(),
+            held: Bill::open(job.manifest.spec().verify, &job.plan).charges().held,
+        }],
+        Record::JobProgressed { .. } | Record::TileReduced { .. } => Vec::new(),
+        Record::StandingsChanged { agents: _, changes, at: _ } => changes
+            .iter()
+            .map(|change| Act::StandingChanged { agent: change.agent, standing: change.to })
+            .collect(),
+        Record::Disputed { job, evidence } => {
+            let answers: Vec<serde_json::Value> = evidence
+                .answers
+                .iter()
+                .map(|(agent, account, digest)| {
+                    serde_json::json!({"agent": agent, "provider": account.provider, "digest": digest})
+                })
+                .collect();
+            let evidence_said = serde_json::json!({"answers": answers, "believed": evidence.believed});
+            vec![Act::Disputed { job: *job, shard: evidence.index.0, evidence: evidence_said }]
+        }
+        Record::JobEnded { job, view, outcome: _, bill } => vec![
+            Act::JobEnded { job: *job, state: view.state, digest: view.digest },
+            Act::BillClosed {
+                job: *job,
+                held: bill.held,
+                paid: bill.paid.values().map(Earned::amount).sum(),
+                hub: bill.hub,
+                refunded: bill.refunded,
+            },
+        ],
+    }
+}
+
 /// The batch that makes a record durable.
 pub fn batch_of(record: &Record) -> Batch {
     let mut batch = Batch::new();
@@ -137,15 +203,33 @@ pub fn batch_of(record: &Record) -> Batch {
             }
             batch.put(Key::Job(id), stored_job(job.plan.first(), job.idempotency_key.clone(), view));
             batch.put_chunked(&Key::Manifest(id).encode(), &job.manifest.bytes());
+            let bill = Bill::open(job.manifest.spec().verify, &job.plan);
+            bills::put(&mut batch, id, bill.charges());
         }
         Record::JobProgressed { job, progress } => {
             batch.put_chunked(&Key::Progress(*job).encode(), &progress_bytes(progress));
+            bills::put(&mut batch, *job, &progress.bill);
         }
-        Record::TileReduced { job, plan, tile, bytes } => {
+        Record::TileReduced { job, plan, tile, bytes, earned } => {
             let value = [&plan.0, &bytes[..]].concat();
             batch.put_chunked(&Key::Tile { job: *job, tile: *tile }.encode(), &value);
+            bills::put_tile(&mut batch, *job, *tile, earned);
         }
-        Record::JobEnded { job, view, outcome } => {
+        // What was said is in the audit log alone.
+        Record::Disputed { .. } => {}
+        Record::StandingsChanged { agents, changes, at } => {
+            for record in agents {
+                batch.put(Key::Standing(record.agent), json(record));
+            }
+            for change in changes.iter().filter(|change| change.to == Standing::Removed) {
+                let provider = agents.iter().find(|record| record.agent == change.agent);
+                if let Some(record) = provider {
+                    bills::put_removal(&mut batch, record.provider, record.agent, *at);
+                }
+            }
+        }
+        Record::JobEnded { job, view, outcome, bill } => {
+            bills::end(&mut batch, *job, view, bill);
             // A view's first sample and key were written at acceptance and are not needed again.
             batch.put(Key::Job(*job), stored_job(0, None, view));
             match outcome {
@@ -235,8 +319,8 @@ fn json<T: Serialize>(value: &T) -> Vec<u8> {
     serde_json::to_vec(value).expect("stored types are JSON")
 }
 
-/// The record of an agent that enrols.
-pub fn agent_bytes(public_key: [u8; 32], hello: &Hello) -> Vec<u8> {
+/// The record of an agent that enrols, of this provider or of the operator's own.
+pub fn agent_bytes(public_key: [u8; 32], hello: &Hello, provider: Option<&ProviderName>) -> Vec<u8> {
     json(&StoredAgent {
         version: VERSION,
         public_key: Digest(public_key),
@@ -246,7 +330,55 @@ pub fn agent_bytes(public_key: [u8; 32], hello: &Hello) -> Vec<u8> {
         arch: hello.arch.clone(),
         memory_bytes: hello.memory_bytes,
         agent_version: hello.version.clone(),
+        provider: provider.cloned(),
     })
+}
+
+/// Who owns an agent, by its record; nothing where the record cannot be read.
+pub fn owner_of_agent(record: &[u8]) -> Option<Owner> {
+    let stored: StoredAgent = serde_json::from_slice(record).ok()?;
+    Some(Owner(stored.provider))
+}
+
+/// Who owns an agent: a provider, or the operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner(pub Option<ProviderName>);
+
+impl Owner {
+    /// As the machine knows it.
+    pub fn account(&self) -> Account {
+        match &self.0 {
+            Some(provider) => Account::of_provider(provider.id()),
+            None => Account::operator(),
+        }
+    }
+
+    /// As people know it.
+    pub fn name(&self) -> &str {
+        self.0.as_ref().map_or(OPERATOR, ProviderName::as_str)
+    }
+}
+
+/// What a token holds that no agent has used.
+pub fn token_unspent(provider: Option<&ProviderName>) -> Vec<u8> {
+    match provider {
+        None => TOKEN_UNSPENT.to_vec(),
+        Some(provider) => [&TOKEN_UNSPENT_OF, provider.as_str().as_bytes()].concat(),
+    }
+}
+
+/// Whose agent a token enrols; nothing where it is spent.
+pub fn owner_of_token(value: &[u8]) -> Option<Owner> {
+    if value == TOKEN_UNSPENT {
+        return Some(Owner(None));
+    }
+    let name = std::str::from_utf8(value.strip_prefix(&TOKEN_UNSPENT_OF)?).ok()?;
+    Some(Owner(Some(name.parse().ok()?)))
+}
+
+/// The record of a provider.
+pub fn provider_bytes(name: &ProviderName) -> Vec<u8> {
+    json(&StoredProvider { version: VERSION, name: name.clone() })
 }
 
 /// What a spent token holds.
@@ -265,6 +397,8 @@ pub struct Recovered {
     pub open: Vec<(Arc<NewJob>, Option<Progress>)>,
     /// Every enrolled agent.
     pub agents: BTreeMap<AgentId, AgentView>,
+    /// How far agents are trusted.
+    pub standings: Vec<StandingRecord>,
     /// Digests of the API keys in force.
     pub api_keys: Vec<Digest>,
 }
@@ -288,6 +422,10 @@ pub fn recover(store: &dyn Snapshot) -> Result<Recovered, RecordError> {
         let malformed = || RecordError::Malformed { what: "record", of: id.to_string() };
         let stored: StoredAgent = serde_json::from_slice(&entry.value).map_err(|_| malformed())?;
         recovered.agents.insert(id, away(id, stored));
+    }
+    for entry in entries(store, Family::Standings)? {
+        let malformed = || RecordError::Malformed { what: "standing", of: "an agent".to_owned() };
+        recovered.standings.push(serde_json::from_slice(&entry.value).map_err(|_| malformed())?);
     }
     for entry in entries(store, Family::ApiKeys)? {
         if let Ok((Key::ApiKey(digest), _)) = Key::decode(&entry.key) {
@@ -357,9 +495,10 @@ fn tiles_done(
     }
     let view = read_progress(store, id)?.map_or_else(|| stored.view.clone(), |progress| progress.view);
     let view = JobView { shards_done: done.count(), ..view };
+    let bill = bills::of_tiles(store, id, (&view, plan, task.panels()), &done)?;
     let (plan, round) = (plan.digest(), plan.round().clone());
     let products = BTreeMap::new();
-    Ok(Progress { done, tally: None, earlier: Vec::new(), view, plan, round, products })
+    Ok(Progress { done, tally: None, earlier: Vec::new(), view, plan, round, products, bill })
 }
 
 /// The view of one job, however old.
@@ -403,6 +542,10 @@ pub fn read_progress(store: &dyn Snapshot, id: JobId) -> Result<Option<Progress>
     if head.version != VERSION || !ascending || head.done.iter().any(|(start, end)| start >= end) {
         return Err(malformed());
     }
+    let bill = bills::read_bill(store, id)?;
+    let bill = bill.unwrap_or_else(|| {
+        Charges::planned(head.view.verify, head.plan.unwrap_or(Digest([0; 32])), head.view.cost)
+    });
     let mut done = Ranges::default();
     head.done.iter().for_each(|(start, end)| done.insert(ShardRange { start: *start, end: *end }));
     let decode = |bytes: &[u8]| Tally::decode(bytes).map(Arc::new).map_err(|_| malformed());
@@ -416,7 +559,7 @@ pub fn read_progress(store: &dyn Snapshot, id: JobId) -> Result<Option<Progress>
     let round = head.round.unwrap_or_else(|| Round { end: head.view.paths, ..Round::default() });
     let plan = head.plan.unwrap_or(Digest([0; 32]));
     let products = head.products.into_iter().map(|(index, product)| (ShardIndex(index), product)).collect();
-    Ok(Some(Progress { done, tally, earlier, view: head.view, plan, round, products }))
+    Ok(Some(Progress { done, tally, earlier, view: head.view, plan, round, products, bill }))
 }
 
 fn away(id: AgentId, stored: StoredAgent) -> AgentView {
@@ -435,6 +578,9 @@ fn away(id: AgentId, stored: StoredAgent) -> AgentView {
         in_flight: 0,
         completed: 0,
         mismatches: 0,
+        provider: stored.provider.as_ref().map_or(OPERATOR, ProviderName::as_str).to_owned(),
+        anchor: stored.provider.is_none(),
+        standing: None,
         rest: None,
     }
 }

@@ -14,13 +14,16 @@ use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tessera_hub_core::lane::Config as MachineConfig;
+use tessera_hub_core::standing::{StandingRecord, registry_lane};
 use tessera_hub_core::{Event, home_lane};
+use tessera_protocol::audit::Act;
 use tessera_protocol::id::Digest;
 use tessera_protocol::token::EnrolmentToken;
 use tessera_protocol::unit::{LaneIndex, UnixMillis};
 use tessera_storage::{Batch, Commit, CommitError, Embedded, Engine, Key, OpenError, ReadError, Snapshot};
 
-use crate::backend::{Hub, token_batch, unix_ms};
+use crate::audit::{Auditor, Deed};
+use crate::backend::{Hub, token_deed, unix_ms};
 use crate::clients::Clients;
 use crate::config::HubConfig;
 use crate::ingress::keys::{ApiKey, KeyHash};
@@ -30,7 +33,7 @@ use crate::journal::Journal;
 use crate::lane::{Handler, HandlerConfig, Input, LaneCounters};
 use crate::quic::{Identity, IdentityError, LaneSockets, SteeringError, SteeringPreference};
 use crate::reader::Reader;
-use crate::records::{self, RecordError, Recovered};
+use crate::records::{self, Owner, RecordError, Recovered};
 use crate::runtime::{LaneConfig, LaneError, Lanes, PushError, SpawnError, spawn_lanes};
 use crate::sweeper::Sweeper;
 
@@ -137,6 +140,7 @@ struct Secrets {
     sampling_key: [u8; 32],
     first_api_key: Option<ApiKey>,
     token: EnrolmentToken,
+    auditor: Auditor,
 }
 
 /// A hub whose threads run.
@@ -175,7 +179,8 @@ fn start(
     recovered: Recovered,
 ) -> Result<Running, ServeError> {
     let views = Arc::new(Views::default());
-    let (journal, journal_thread) = Journal::start(store.clone()).map_err(ServeError::Thread)?;
+    let (journal, journal_thread) =
+        Journal::start_audited(store.clone(), secrets.auditor).map_err(ServeError::Thread)?;
     let (reader, reader_threads) = Reader::start(store.clone()).map_err(ServeError::Thread)?;
     let (clients, clients_thread) = Clients::start(views.clone()).map_err(ServeError::Thread)?;
     let uploads = Uploads::default();
@@ -189,10 +194,10 @@ fn start(
     let make_handler = {
         let (journal, reader, uploads) = (journal.clone(), reader.clone(), uploads.clone());
         let (clients, counters) = (clients.clone(), counters.clone());
-        let (lanes, sampling_key) = (config.lanes, secrets.sampling_key);
+        let (lanes, sampling_key, sharing) = (config.lanes, secrets.sampling_key, config.sharing.clone());
         move |lane: LaneIndex, peers| {
             let machine = MachineConfig { lane, lanes, sampling_key, unix_origin };
-            let config = HandlerConfig { machine, origin };
+            let config = HandlerConfig { machine, sharing: sharing.clone(), origin };
             let counters = counters[lane.as_usize()].clone();
             let store = (reader.clone(), uploads.clone());
             Handler::new(config, journal.clone(), store, clients.clone(), peers, counters)
@@ -213,6 +218,8 @@ fn start(
         counters,
         api_keys: RwLock::new(api_keys),
         hub_key: secrets.identity.public_key().0,
+        identity: secrets.identity.clone(),
+        settling: tokio::sync::Mutex::default(),
         quic,
         draining: AtomicBool::new(false),
     });
@@ -230,15 +237,25 @@ fn resume(hub: &Hub, recovered: Recovered) {
     if !recovered.open.is_empty() {
         tracing::info!(jobs = recovered.open.len(), "open jobs recovered");
     }
+    let lanes = hub.lanes.lanes();
+    for lane in (0..lanes).map(LaneIndex) {
+        let is_here = |record: &&StandingRecord| registry_lane(record.provider, lanes) == lane;
+        let agents = recovered.standings.iter().filter(is_here).copied().collect();
+        push(hub, lane, Event::StandingsRecovered { agents });
+    }
     for (job, progress) in recovered.open {
-        let lane = home_lane(job.id, hub.lanes.lanes());
-        let event = Event::JobRecovered { job, progress: progress.map(Box::new) };
-        let mut offered = hub.lanes.try_push(lane, Input::Event(Box::new(event)));
-        // A lane that has ended says so when the lanes are joined.
-        while let Err(PushError::Full(input)) = offered {
-            std::thread::sleep(std::time::Duration::from_millis(1));
-            offered = hub.lanes.try_push(lane, input);
-        }
+        let lane = home_lane(job.id, lanes);
+        push(hub, lane, Event::JobRecovered { job, progress: progress.map(Box::new) });
+    }
+}
+
+/// Waits while the lane's mailbox is full.
+fn push(hub: &Hub, lane: LaneIndex, event: Event) {
+    let mut offered = hub.lanes.try_push(lane, Input::Event(Box::new(event)));
+    // A lane that has ended says so when the lanes are joined.
+    while let Err(PushError::Full(input)) = offered {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+        offered = hub.lanes.try_push(lane, input);
     }
 }
 
@@ -310,9 +327,15 @@ fn secrets(store: &dyn Engine, snapshot: &dyn Snapshot) -> Result<Secrets, Serve
         }
     }
     batch.put(Key::HubStartToken, Digest::of(&token.secret).0);
-    batch.append(token_batch(&token.secret));
+    let Deed { batch: made, mut acts } = token_deed(&token.secret, &Owner(None));
+    batch.append(made);
+    if let Some(key) = &first_api_key {
+        acts.push(Act::ApiKeyMade { key: Digest(key.hash().0) });
+    }
+    let mut auditor = Auditor::resume(identity.clone(), snapshot).map_err(ServeError::Read)?;
+    auditor.write(&mut batch, &acts);
     match store.commit(batch).map_err(ServeError::Write)? {
-        Commit::Done => Ok(Secrets { identity, sampling_key, first_api_key, token }),
+        Commit::Done => Ok(Secrets { identity, sampling_key, first_api_key, token, auditor }),
         Commit::Conflict { key, .. } => Err(ServeError::Read(RecordError::Malformed {
             what: "token",
             of: String::from_utf8_lossy(&key).into_owned(),
@@ -328,6 +351,14 @@ pub fn new_key(data: &std::path::Path) -> Result<String, ServeError> {
     let store = Embedded::open(data).map_err(ServeError::Open)?;
     let mut batch = Batch::new();
     let key = add_key(&mut batch)?;
+    let snapshot = store.snapshot().map_err(|error| ServeError::Read(error.into()))?;
+    let pkcs8 = snapshot.get(&Key::HubIdentity.encode()).map_err(|error| ServeError::Read(error.into()))?;
+    // A store without an identity is of a hub that never ran: its log begins when it does.
+    if let Some(pkcs8) = pkcs8 {
+        let identity = Identity::from_pkcs8(&pkcs8).map_err(ServeError::Identity)?;
+        let mut auditor = Auditor::resume(identity, &*snapshot).map_err(ServeError::Read)?;
+        auditor.write(&mut batch, &[Act::ApiKeyMade { key: Digest(key.hash().0) }]);
+    }
     match store.commit(batch).map_err(ServeError::Write)? {
         Commit::Done | Commit::Conflict { .. } => Ok(key.reveal()),
     }

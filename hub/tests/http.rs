@@ -4,6 +4,8 @@
 mod client;
 #[path = "http/codes.rs"]
 mod codes;
+#[path = "http/explain.rs"]
+mod explain;
 #[path = "http/fake.rs"]
 mod fake;
 #[path = "http/files.rs"]

@@ -276,7 +276,13 @@ fn finished_product(data: &Path) -> (JobId, Vec<u8>) {
     for tile in 0..task.tile_count() {
         let element = |at: u32| f64::from(at + (tile as u32 + 1) * 10_000_000).to_le_bytes();
         let bytes: Vec<u8> = (0..1 << 20).flat_map(element).collect();
-        commit(&Record::TileReduced { job: id, plan: plan.digest(), tile, bytes: bytes.into() });
+        commit(&Record::TileReduced {
+            job: id,
+            plan: plan.digest(),
+            tile,
+            bytes: bytes.into(),
+            earned: Default::default(),
+        });
     }
     let snapshot = store.snapshot().unwrap();
     let file: Vec<u8> =
@@ -303,6 +309,9 @@ fn finished_product(data: &Path) -> (JobId, Vec<u8>) {
         checks: 0,
         mismatches: 0,
         checks_skipped: 0,
+        provisional: 0,
+        recalled: 0,
+        tainted: 0,
         lanes: vec![0],
         digest: None,
         failure: None,
@@ -310,11 +319,12 @@ fn finished_product(data: &Path) -> (JobId, Vec<u8>) {
     };
     let created = UnixMillis(5);
     let job_task = plan.matrix().unwrap().clone();
+    let bill = tessera_hub_core::Bill::open(view.verify, &plan).close();
     let job = Arc::new(NewJob { id, manifest, plan, created, base: None, idempotency_key: None });
     commit(&Record::JobAccepted { job, view: Box::new(view.clone()) });
     let view = JobView { state: JobState::Done, digest: Some(Digest::of(&document)), ..view };
     let outcome = Outcome::Done { result: document.into(), kept: Kept::Tiles(job_task) };
-    commit(&Record::JobEnded { job: id, view: Box::new(view), outcome });
+    commit(&Record::JobEnded { job: id, view: Box::new(view), outcome, bill: Box::new(bill) });
     (id, file)
 }
 

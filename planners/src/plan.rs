@@ -372,6 +372,17 @@ impl Plan {
         }
     }
 
+    /// Memory that an agent takes for the files that the task reads and for matrices that are made from the seed.
+    /// *Units*: bytes.
+    pub fn operand_bytes(&self) -> u64 {
+        let files = || self.inputs().iter().fold(0u64, |sum, (_, bytes)| sum.saturating_add(*bytes));
+        match &self.cut {
+            Cut::Samples { .. } => 0,
+            Cut::Units { .. } => files(),
+            Cut::Blocks(task) => files().saturating_add(task.made_bytes()),
+        }
+    }
+
     /// The longest partial that one of its shards can have. *Units*: bytes.
     pub fn partial_bytes_max(&self, manifest: &Manifest) -> usize {
         match &self.cut {

@@ -2,10 +2,12 @@
 //!
 //! Times are Unix milliseconds. Unknown fields are ignored by readers, so that a newer hub can say more.
 
+use alloc::borrow::ToOwned;
 use alloc::string::String;
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
+use crate::credits::{Microcredits, OPERATOR, ProviderName};
 use crate::id::{AgentId, Digest, JobId, ProviderId};
 use crate::spec::{FieldError, Priority, VerifyClass};
 use crate::unit::{ComputeUnits, UnixMillis};
@@ -69,8 +71,9 @@ pub enum JobFailure {
         /// The limit it had.
         deadline_s: u64,
     },
-    /// Agents disagreed about a shard and no majority was found.
-    Disputed {
+    /// Agents with no reason to be wrong disagreed about a shard: the kernel does not give the same bytes on every
+    /// machine. Nobody is punished for it.
+    KernelFault {
         /// Which shard.
         shard: u64,
     },
@@ -138,6 +141,15 @@ pub struct JobView {
     pub mismatches: u64,
     /// Shards that were sampled for a check while no second agent was there to make it.
     pub checks_skipped: u64,
+    /// Shards that are answered and wait for the check of their batch.
+    #[serde(default)]
+    pub provisional: u64,
+    /// Answers that were thrown away since their agent was proven wrong elsewhere.
+    #[serde(default)]
+    pub recalled: u64,
+    /// Final shards that rest on the word of an agent that was later proven wrong.
+    #[serde(default)]
+    pub tainted: u64,
     /// Shards reduced by each lane, by lane index.
     pub lanes: Vec<u64>,
     /// BLAKE3 of the result document, once done.
@@ -173,6 +185,12 @@ pub struct PlanQuote {
     /// Of a job that goes through stages, the first: shards and cost are its own, since it decides those of the rest.
     #[serde(default)]
     pub stage: Option<String>,
+    /// What a compute unit costs in the job's class. *Units*: hundredths of a microcredit.
+    #[serde(default)]
+    pub percent: Option<u64>,
+    /// What the job costs.
+    #[serde(default)]
+    pub price: Option<Microcredits>,
 }
 
 /// Where an agent stands.
@@ -249,6 +267,15 @@ pub struct AgentView {
     pub completed: u64,
     /// Shards on which another agent contradicted it and was believed.
     pub mismatches: u64,
+    /// Who owns it and earns its credits, by name.
+    #[serde(default = "operator")]
+    pub provider: String,
+    /// Whether it is the operator's own, whose answers settle disputes.
+    #[serde(default = "yes")]
+    pub anchor: bool,
+    /// How far the hub trusts it; absent where the hub does not say.
+    #[serde(default)]
+    pub standing: Option<Standing>,
     /// Why it gets no work for a while, and until when.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rest: Option<RestView>,
@@ -261,6 +288,15 @@ pub struct RestView {
     pub until_ms: UnixMillis,
     /// Why, in words.
     pub because: String,
+}
+
+/// Whose agents are that say nothing of a provider: a former hub knew the operator's only.
+fn operator() -> String {
+    OPERATOR.to_owned()
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// A GPU of an agent.
@@ -283,6 +319,15 @@ pub struct AgentList {
     pub agents: Vec<AgentView>,
 }
 
+/// Body of `POST /v1/agent-tokens`; nothing at all says the same as an empty one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenRequest {
+    /// Who owns the agent that it enrols; absent, the operator, whose agents are believed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<ProviderName>,
+}
+
 /// A new single-use enrolment token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenIssued {
@@ -290,6 +335,9 @@ pub struct TokenIssued {
     pub token: String,
     /// Where the agent connects, as `HOST:PORT`.
     pub hub: String,
+    /// Who owns the agent that it enrols. A hub that knows no providers says nothing and enrols the operator's own.
+    #[serde(default = "operator")]
+    pub provider: String,
 }
 
 /// Body of `POST /v1/jobs/{id}:extend`.

@@ -7,17 +7,21 @@
 extern crate alloc;
 
 pub mod api;
+pub mod audit;
 pub mod bins;
 pub mod canonical;
 pub mod catastrophe;
 pub mod climate;
 pub mod correlation;
+pub mod credits;
 pub mod exact;
+pub mod explain;
 pub mod id;
 pub mod limits;
 pub mod matrix;
 pub mod monte_carlo;
 pub mod product;
+pub mod receipt;
 pub mod spec;
 pub mod staged;
 pub mod tally;

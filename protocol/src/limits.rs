@@ -125,3 +125,7 @@ const _: () = assert!(SLOTS_MAX as usize * CREDIT_PER_SLOT as usize <= BATCH_ITE
 const _: () = assert!(BATCH_ITEMS_MAX * 32 < CONTROL_FRAME_BYTES_MAX);
 const _: () = assert!(PATHS_MAX <= SEED_MAX);
 const _: () = assert!(REFINED_RANGES_MAX << 16 <= TALLY_BINS_MAX);
+/// Payments of a provider for its last shards and checks that are not payable yet, and are lost when an agent of it
+/// is removed. *Source*: what a liar can earn before a check finds it must be less than what it then loses; at one
+/// check in 25 shards it lies in 25 on average.
+pub const HELD_PAYMENTS: u64 = 40;

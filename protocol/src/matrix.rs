@@ -219,6 +219,23 @@ impl Task {
         self.dtype().bytes()
     }
 
+    /// Memory for the operands that are made from the seed, each stream once. *Units*: bytes.
+    pub fn made_bytes(&self) -> u64 {
+        let operands = || [Some(&self.a), Some(&self.b), self.c.as_ref()].into_iter().flatten();
+        let stream_of = |operand: &Operand| match operand.source {
+            Source::Uniform { stream } => Some(stream),
+            Source::Input { .. } => None,
+        };
+        let is_first = |position: usize, stream: u32| {
+            operands().take(position).all(|earlier| stream_of(earlier) != Some(stream))
+        };
+        let made = operands().enumerate().filter(|(position, operand)| {
+            stream_of(operand).is_some_and(|stream| is_first(*position, stream))
+        });
+        // A checked task's matrices are within the limits.
+        made.map(|(_, operand)| operand.rows * operand.cols * self.element_bytes()).sum()
+    }
+
     /// The input files it reads, each once.
     pub fn inputs(&self) -> Vec<([u8; 32], u64)> {
         let mut all = Vec::new();

@@ -10,6 +10,7 @@
 //! | `hub/identity` | the hub's Ed25519 key |
 //! | `hub/start-token` | the digest of the token that the last start printed |
 //! | `hub/sampling` | the key that chooses which results are checked |
+//! | `hub/audit-head` | how many entries the audit log has, and the hash of the last |
 //! | `job/` job id (16) | the job's record |
 //! | `manifest/` job id (16), chunk (4) | what the job computes, chunked |
 //! | `progress/` job id (16), chunk (4) | how far it is, chunked |
@@ -21,6 +22,16 @@
 //! | `idem/` length of project (2), project, client's key | the job an Idempotency-Key made |
 //! | `agent/` agent id (16) | an enrolled agent |
 //! | `token/` digest (32) | a single-use enrolment token |
+//! | `provider/` provider id (16) | who owns agents and earns credits |
+//! | `bill/` job id (16), chunk (4) | what a job cost and who was paid, chunked |
+//! | `tile-pay/` job id (16), tile (8), chunk (4) | who is paid for a tile of a matrix job that has not ended, chunked |
+//! | `earning/` provider id (16), time of its end (8), job id (16) | what a provider earned in a job that ended |
+//! | `removal/` provider id (16), time (8) | when an agent of a provider was removed |
+//! | `settled/` provider id (16), settlement (8) | what a provider was paid by a settlement |
+//! | `settlement/` number (8), chunk (4) | a settlement, chunked |
+//! | `standing/` agent id (16) | how far an agent is trusted, and why |
+//! | `audit/` number (8) | an entry of the audit log |
+//! | `checkpoint/` entries (8) | a signed checkpoint of that many entries of the audit log |
 //! | `key/` digest (32) | an API key |
 
 use crate::batch::Quoted;
@@ -28,7 +39,7 @@ use crate::chunked::CHUNK_INDEX_BYTES;
 use crate::engine::KeyRange;
 use std::fmt;
 use std::ops::Range;
-use tessera_protocol::id::{AgentId, Digest, JobId};
+use tessera_protocol::id::{AgentId, Digest, JobId, ProviderId};
 
 /// A key of the product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +89,50 @@ pub enum Key<'a> {
     Agent(AgentId),
     /// An enrolment token, by its digest.
     Token(Digest),
+    /// Who owns agents and earns credits.
+    Provider(ProviderId),
+    /// How many entries the audit log has, and the hash of the last.
+    AuditHead,
+    /// What a job cost and who was paid. Chunked.
+    Bill(JobId),
+    /// Who is paid for a tile of a matrix job that has not ended. Chunked.
+    TilePay {
+        /// The job.
+        job: JobId,
+        /// The tile's position.
+        tile: u64,
+    },
+    /// What a provider earned in a job that ended.
+    Earning {
+        /// Who earned it.
+        provider: ProviderId,
+        /// When the job ended. *Units*: Unix milliseconds.
+        ended_ms: u64,
+        /// The job.
+        job: JobId,
+    },
+    /// When an agent of a provider was removed.
+    Removal {
+        /// Whose agent.
+        provider: ProviderId,
+        /// When. *Units*: Unix milliseconds.
+        at_ms: u64,
+    },
+    /// What a provider was paid by a settlement.
+    Settled {
+        /// Who was paid.
+        provider: ProviderId,
+        /// The settlement.
+        settlement: u64,
+    },
+    /// A settlement. Chunked.
+    Settlement(u64),
+    /// How far an agent is trusted, and why.
+    Standing(AgentId),
+    /// An entry of the audit log.
+    Audit(u64),
+    /// A signed checkpoint of so many entries of the audit log.
+    Checkpoint(u64),
     /// An API key, by its digest.
     ApiKey(Digest),
 }
@@ -111,13 +166,33 @@ pub enum Family {
     Agents,
     /// `token/`
     Tokens,
+    /// `provider/`
+    Providers,
+    /// `bill/`
+    Bills,
+    /// `tile-pay/`
+    TilePays,
+    /// `earning/`
+    Earnings,
+    /// `removal/`
+    Removals,
+    /// `settled/`
+    Settled,
+    /// `settlement/`
+    Settlements,
+    /// `standing/`
+    Standings,
+    /// `audit/`
+    Audit,
+    /// `checkpoint/`
+    Checkpoints,
     /// `key/`
     ApiKeys,
 }
 
 impl Family {
     /// Every family.
-    pub const ALL: [Family; 14] = [
+    pub const ALL: [Family; 24] = [
         Family::Meta,
         Family::Hub,
         Family::Jobs,
@@ -131,6 +206,16 @@ impl Family {
         Family::Idempotency,
         Family::Agents,
         Family::Tokens,
+        Family::Providers,
+        Family::Bills,
+        Family::TilePays,
+        Family::Earnings,
+        Family::Removals,
+        Family::Settled,
+        Family::Settlements,
+        Family::Standings,
+        Family::Audit,
+        Family::Checkpoints,
         Family::ApiKeys,
     ];
 
@@ -150,6 +235,16 @@ impl Family {
             Family::Idempotency => b"idem/",
             Family::Agents => b"agent/",
             Family::Tokens => b"token/",
+            Family::Providers => b"provider/",
+            Family::Bills => b"bill/",
+            Family::TilePays => b"tile-pay/",
+            Family::Earnings => b"earning/",
+            Family::Removals => b"removal/",
+            Family::Settled => b"settled/",
+            Family::Settlements => b"settlement/",
+            Family::Standings => b"standing/",
+            Family::Audit => b"audit/",
+            Family::Checkpoints => b"checkpoint/",
             Family::ApiKeys => b"key/",
         }
     }
@@ -163,6 +258,16 @@ impl Family {
 /// Where the tiles of one job lie.
 pub fn tiles_of(job: JobId) -> KeyRange {
     KeyRange::prefix([Family::Tiles.prefix(), &job.0].concat())
+}
+
+/// Where the payments for the tiles of one job lie.
+pub fn tile_pays_of(job: JobId) -> KeyRange {
+    KeyRange::prefix([Family::TilePays.prefix(), &job.0].concat())
+}
+
+/// Where what one provider has lies in a family whose keys begin with its id: earnings, removals, settled.
+pub fn of_provider(family: Family, provider: ProviderId) -> KeyRange {
+    KeyRange::prefix([family.prefix(), &provider.0].concat())
 }
 
 /// Where the pieces of one input lie.
@@ -186,7 +291,7 @@ impl<'a> Key<'a> {
     pub const fn family(&self) -> Family {
         match self {
             Key::Format => Family::Meta,
-            Key::HubIdentity | Key::HubSampling | Key::HubStartToken => Family::Hub,
+            Key::HubIdentity | Key::HubSampling | Key::HubStartToken | Key::AuditHead => Family::Hub,
             Key::Job(_) => Family::Jobs,
             Key::Manifest(_) => Family::Manifests,
             Key::Progress(_) => Family::Progress,
@@ -198,6 +303,16 @@ impl<'a> Key<'a> {
             Key::Idempotency { .. } => Family::Idempotency,
             Key::Agent(_) => Family::Agents,
             Key::Token(_) => Family::Tokens,
+            Key::Provider(_) => Family::Providers,
+            Key::Bill(_) => Family::Bills,
+            Key::TilePay { .. } => Family::TilePays,
+            Key::Earning { .. } => Family::Earnings,
+            Key::Removal { .. } => Family::Removals,
+            Key::Settled { .. } => Family::Settled,
+            Key::Settlement(_) => Family::Settlements,
+            Key::Standing(_) => Family::Standings,
+            Key::Audit(_) => Family::Audit,
+            Key::Checkpoint(_) => Family::Checkpoints,
             Key::ApiKey(_) => Family::ApiKeys,
         }
     }
@@ -206,7 +321,14 @@ impl<'a> Key<'a> {
     pub const fn is_chunked(&self) -> bool {
         matches!(
             self,
-            Key::Manifest(_) | Key::Progress(_) | Key::Result(_) | Key::Tile { .. } | Key::Piece { .. }
+            Key::Manifest(_)
+                | Key::Progress(_)
+                | Key::Result(_)
+                | Key::Tile { .. }
+                | Key::Piece { .. }
+                | Key::Bill(_)
+                | Key::TilePay { .. }
+                | Key::Settlement(_)
         )
     }
 
@@ -220,7 +342,22 @@ impl<'a> Key<'a> {
             Key::HubIdentity => bytes.extend(b"identity"),
             Key::HubSampling => bytes.extend(b"sampling"),
             Key::HubStartToken => bytes.extend(b"start-token"),
-            Key::Job(id) | Key::Manifest(id) | Key::Progress(id) | Key::Result(id) => bytes.extend(id.0),
+            Key::AuditHead => bytes.extend(b"audit-head"),
+            Key::Job(id) | Key::Manifest(id) | Key::Progress(id) | Key::Result(id) | Key::Bill(id) => {
+                bytes.extend(id.0);
+            }
+            Key::Settlement(number) | Key::Audit(number) | Key::Checkpoint(number) => {
+                bytes.extend(number.to_be_bytes());
+            }
+            Key::Earning { provider, ended_ms, job } => {
+                bytes.extend(provider.0);
+                bytes.extend(ended_ms.to_be_bytes());
+                bytes.extend(job.0);
+            }
+            Key::Removal { provider, at_ms: number } | Key::Settled { provider, settlement: number } => {
+                bytes.extend(provider.0);
+                bytes.extend(number.to_be_bytes());
+            }
             Key::Idempotency { project, key } => {
                 let Ok(length) = u16::try_from(project.len()) else {
                     panic!("a project's name has {} bytes", project.len());
@@ -230,8 +367,9 @@ impl<'a> Key<'a> {
                 bytes.extend(project.as_bytes());
                 bytes.extend(*key);
             }
-            Key::Agent(id) => bytes.extend(id.0),
-            Key::Tile { job, tile } => {
+            Key::Agent(id) | Key::Standing(id) => bytes.extend(id.0),
+            Key::Provider(id) => bytes.extend(id.0),
+            Key::Tile { job, tile } | Key::TilePay { job, tile } => {
                 bytes.extend(job.0);
                 bytes.extend(tile.to_be_bytes());
             }
@@ -261,31 +399,50 @@ impl<'a> Key<'a> {
                 b"identity" => Some(Key::HubIdentity),
                 b"sampling" => Some(Key::HubSampling),
                 b"start-token" => Some(Key::HubStartToken),
+                b"audit-head" => Some(Key::AuditHead),
                 _ => None,
             },
             Family::Jobs => array(rest).map(|id| Key::Job(JobId(id))),
             Family::Agents => array(rest).map(|id| Key::Agent(AgentId(id))),
+            Family::Standings => array(rest).map(|id| Key::Standing(AgentId(id))),
+            Family::Audit => array(rest).map(|number| Key::Audit(u64::from_be_bytes(number))),
+            Family::Checkpoints => array(rest).map(|number| Key::Checkpoint(u64::from_be_bytes(number))),
+            Family::Earnings => earning(rest),
+            Family::Removals => {
+                of_provider_at(rest).map(|(provider, at_ms)| Key::Removal { provider, at_ms })
+            }
+            Family::Settled => {
+                of_provider_at(rest).map(|(provider, settlement)| Key::Settled { provider, settlement })
+            }
+            Family::Settlements => {
+                let (number, chunk) = rest.split_last_chunk::<CHUNK_INDEX_BYTES>().ok_or_else(refused)?;
+                let number = u64::from_be_bytes(array(number).ok_or_else(refused)?);
+                return Ok((Key::Settlement(number), Some(u32::from_be_bytes(*chunk))));
+            }
             Family::Tokens => array(rest).map(|digest| Key::Token(Digest(digest))),
+            Family::Providers => array(rest).map(|id| Key::Provider(ProviderId(id))),
             Family::ApiKeys => array(rest).map(|digest| Key::ApiKey(Digest(digest))),
             Family::Inputs => array(rest).map(|digest| Key::Input(Digest(digest))),
             Family::Uploads => array(rest).map(|digest| Key::Upload(Digest(digest))),
-            Family::Tiles | Family::Pieces => {
+            Family::Tiles | Family::TilePays | Family::Pieces => {
                 let (of, chunk) = rest.split_last_chunk::<CHUNK_INDEX_BYTES>().ok_or_else(refused)?;
                 let (of, position) = of.split_last_chunk().ok_or_else(refused)?;
                 let position = u64::from_be_bytes(*position);
                 let key = match family {
                     Family::Tiles => array(of).map(|job| Key::Tile { job: JobId(job), tile: position }),
+                    Family::TilePays => array(of).map(|job| Key::TilePay { job: JobId(job), tile: position }),
                     _ => array(of).map(|input| Key::Piece { input: Digest(input), piece: position }),
                 };
                 return key.map(|key| (key, Some(u32::from_be_bytes(*chunk)))).ok_or_else(refused);
             }
             Family::Idempotency => idempotency(rest),
-            Family::Manifests | Family::Progress | Family::Results => {
+            Family::Manifests | Family::Progress | Family::Results | Family::Bills => {
                 let (id, chunk) = rest.split_last_chunk::<CHUNK_INDEX_BYTES>().ok_or_else(refused)?;
                 let id = JobId(array(id).ok_or_else(refused)?);
                 let key = match family {
                     Family::Manifests => Key::Manifest(id),
                     Family::Progress => Key::Progress(id),
+                    Family::Bills => Key::Bill(id),
                     _ => Key::Result(id),
                 };
                 return Ok((key, Some(u32::from_be_bytes(*chunk))));
@@ -297,6 +454,17 @@ impl<'a> Key<'a> {
 
 fn array<const N: usize>(bytes: &[u8]) -> Option<[u8; N]> {
     bytes.try_into().ok()
+}
+
+fn of_provider_at(rest: &[u8]) -> Option<(ProviderId, u64)> {
+    let (provider, number) = rest.split_first_chunk()?;
+    Some((ProviderId(*provider), u64::from_be_bytes(array(number)?)))
+}
+
+fn earning(rest: &[u8]) -> Option<Key<'_>> {
+    let (of, job) = rest.split_last_chunk()?;
+    let (provider, ended_ms) = of_provider_at(of)?;
+    Some(Key::Earning { provider, ended_ms, job: JobId(*job) })
 }
 
 fn idempotency(rest: &[u8]) -> Option<Key<'_>> {
@@ -330,7 +498,7 @@ mod tests {
     use super::*;
     use crate::chunked::chunk_key;
 
-    fn keys() -> [(Key<'static>, Vec<u8>); 16] {
+    fn keys() -> [(Key<'static>, Vec<u8>); 27] {
         let sixteen = *b"0123456789abcdef";
         let digest = Digest([7; 32]);
         let with = |prefix: &[u8], rest: &[u8]| [prefix, rest].concat();
@@ -357,6 +525,29 @@ mod tests {
             (idempotency, b"idem/\x00\x05quantk/1".to_vec()),
             (Key::Agent(AgentId(sixteen)), b"agent/0123456789abcdef".to_vec()),
             (Key::Token(digest), with(b"token/", &[7; 32])),
+            (Key::Provider(ProviderId(sixteen)), b"provider/0123456789abcdef".to_vec()),
+            (Key::AuditHead, b"hub/audit-head".to_vec()),
+            (Key::Bill(JobId(sixteen)), b"bill/0123456789abcdef".to_vec()),
+            (
+                Key::TilePay { job: JobId(sixteen), tile: 258 },
+                b"tile-pay/0123456789abcdef\0\0\0\0\0\0\x01\x02".to_vec(),
+            ),
+            (
+                Key::Earning { provider: ProviderId([1; 16]), ended_ms: 258, job: JobId(sixteen) },
+                [&b"earning/"[..], &[1; 16], &[0, 0, 0, 0, 0, 0, 1, 2], &sixteen].concat(),
+            ),
+            (
+                Key::Removal { provider: ProviderId(sixteen), at_ms: 7 },
+                b"removal/0123456789abcdef\0\0\0\0\0\0\0\x07".to_vec(),
+            ),
+            (
+                Key::Settled { provider: ProviderId(sixteen), settlement: 7 },
+                b"settled/0123456789abcdef\0\0\0\0\0\0\0\x07".to_vec(),
+            ),
+            (Key::Settlement(7), b"settlement/\0\0\0\0\0\0\0\x07".to_vec()),
+            (Key::Standing(AgentId(sixteen)), b"standing/0123456789abcdef".to_vec()),
+            (Key::Audit(7), b"audit/\0\0\0\0\0\0\0\x07".to_vec()),
+            (Key::Checkpoint(7), b"checkpoint/\0\0\0\0\0\0\0\x07".to_vec()),
             (Key::ApiKey(digest), with(b"key/", &[7; 32])),
         ]
     }

@@ -2,4 +2,5 @@
 //!
 //! A run is a function of its seed. May see every crate; nothing may see it.
 
+pub mod policy;
 pub mod sim;

@@ -7,7 +7,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use tessera_protocol::id::{Digest, JobId};
-use tessera_protocol::matrix::{self, Source};
+use tessera_protocol::matrix;
 use tessera_protocol::wire::ShardFailure;
 use tessera_protocol::{monte_carlo, staged};
 
@@ -117,20 +117,7 @@ impl Task {
             Task::Staged(_) => return Operands { files: self.files(), made_bytes: 0 },
             Task::Matrix(task) => task,
         };
-        let files = self.files();
-        let made = [Some(&task.a), Some(&task.b), task.c.as_ref()].into_iter().flatten();
-        let mut streams = Vec::new();
-        let mut made_bytes = 0u64;
-        for operand in made {
-            if let Source::Uniform { stream } = operand.source
-                && !streams.contains(&stream)
-            {
-                streams.push(stream);
-                // A checked task's matrices are within the limits.
-                made_bytes += operand.rows * operand.cols * task.element_bytes();
-            }
-        }
-        Operands { files, made_bytes }
+        Operands { files: self.files(), made_bytes: task.made_bytes() }
     }
 }
 

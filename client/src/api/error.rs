@@ -112,6 +112,8 @@ pub enum ReplyProblem {
     NotTheDocument(serde_json::Error),
     /// Larger than any document of a hub.
     TooLarge,
+    /// A token of another provider than the one asked for.
+    OtherProvider,
 }
 
 impl fmt::Display for ReplyProblem {
@@ -120,6 +122,9 @@ impl fmt::Display for ReplyProblem {
             ReplyProblem::Status(status) => write!(f, "status {status} and no explanation"),
             ReplyProblem::NotTheDocument(error) => write!(f, "not the expected document: {error}"),
             ReplyProblem::TooLarge => f.write_str("more bytes than any document of a hub has"),
+            ReplyProblem::OtherProvider => f.write_str(
+                "a token of the operator's own: this hub is older than providers; update it first",
+            ),
         }
     }
 }

@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
-use tessera_protocol::id::JobId;
+use tessera_protocol::credits::ProviderName;
+use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::limits::{PATHS_MAX, SHARD_PATHS_MAX, SLOTS_MAX};
+use tessera_protocol::unit::UnixMillis;
 
 /// Most agents that `run` starts: each is a process of this machine.
 const AGENTS_MAX: i64 = 256;
@@ -37,7 +39,7 @@ impl Args {
                 .error(
                     ErrorKind::UnknownArgument,
                     format!(
-                        "{flag} belongs after a command that talks to a hub: submit, plan, job or agent; `tessera run` \
+                        "{flag} belongs after a command that talks to a hub: submit, plan, job, agent, provider or audit export; `tessera run` \
                          starts a hub of its own"
                     ),
                 )
@@ -105,6 +107,96 @@ pub(crate) enum Command {
         connection: Connection,
         #[command(subcommand)]
         command: AgentCommand,
+    },
+    /// Look at providers, what they earned and what is due, and settle
+    Provider {
+        #[command(flatten)]
+        connection: Connection,
+        #[command(subcommand)]
+        command: ProviderCommand,
+    },
+    /// Check what a hub signed; needs no hub
+    Receipt {
+        #[command(subcommand)]
+        command: ReceiptCommand,
+    },
+    /// Fetch and check a hub's log of acts that concern security or money
+    Audit {
+        #[command(subcommand)]
+        command: AuditCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ProviderCommand {
+    /// List providers with their credits
+    List {
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what a provider earned, job by job; the last 40 payments wait
+    Statement {
+        /// The provider
+        name: String,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Fetch what the hub signs for a provider, one file for each job that ended
+    Receipts {
+        /// The provider
+        name: String,
+        /// Folder for the files
+        #[arg(long, short, value_name = "DIR")]
+        output: PathBuf,
+    },
+    /// Pay what is due, once, and write the table to pay by; the next settlement starts there
+    Settle(Settle),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Settle {
+    /// Only jobs that ended before this day, UTC
+    #[arg(long, value_name = "YYYY-MM-DD", value_parser = super::accounts::day)]
+    pub(crate) until: Option<UnixMillis>,
+    /// Pay nothing: write the table of a settlement that was made before, by its number
+    #[arg(long, value_name = "NUMBER", conflicts_with = "until")]
+    pub(crate) again: Option<u64>,
+    /// Where the table goes, or `-` for standard output
+    #[arg(long, value_name = "FILE")]
+    pub(crate) csv: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ReceiptCommand {
+    /// Check a receipt: its form, its sums and the hub's signature
+    Verify {
+        /// The receipt
+        file: PathBuf,
+        /// The hub's key as 64 hex digits, as the hub prints it at its start [default: the one in the receipt]
+        #[arg(long, value_name = "HEX")]
+        hub_key: Option<Digest>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditCommand {
+    /// Fetch the whole log
+    Export {
+        #[command(flatten)]
+        connection: Connection,
+        /// Where it goes [default: standard output]
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Check a log: the chain of its entries and the hub's signatures; needs no hub
+    Verify {
+        /// The log
+        file: PathBuf,
+        /// The hub's key as 64 hex digits, as the hub prints it at its start [default: the one in the log]
+        #[arg(long, value_name = "HEX")]
+        hub_key: Option<Digest>,
     },
 }
 
@@ -188,6 +280,14 @@ pub(crate) enum JobCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Say why a job waits, where its shards went, and what each agent lacks for it
+    Explain {
+        /// The job
+        id: JobId,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
     /// Follow a job to its end and print its result
     Watch {
         /// The job
@@ -214,6 +314,22 @@ pub(crate) enum JobCommand {
         /// Write the exact bytes of the result document to a file, or `-` for standard output; of a matrix job,
         /// the matrix (.npy); of a job with several files, those, into this folder
         #[arg(long, short, value_name = "PATH")]
+        output: Option<PathBuf>,
+    },
+    /// Show what a job cost and who was paid
+    Bill {
+        /// The job
+        id: JobId,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Fetch what the hub signs for the client of a job that ended
+    Receipt {
+        /// The job
+        id: JobId,
+        /// Where it goes [default: standard output]
+        #[arg(long, short, value_name = "FILE")]
         output: Option<PathBuf>,
     },
     /// Compute a finished job again on this machine, from its manifest alone, and compare the bytes
@@ -261,8 +377,20 @@ pub(crate) enum AgentCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Say what a connected agent is thought of, what it lacks for waiting jobs and what it was considered for
+    Explain {
+        /// The agent
+        id: AgentId,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
     /// Make a token that enrols one agent
     Token {
+        /// Who owns the agent and earns its credits; its answers are checked until they have earned trust. Without
+        /// it the agent is the hub operator's own: believed when others disagree, so never for a stranger's machine
+        #[arg(long, value_name = "NAME")]
+        provider: Option<ProviderName>,
         /// Print one JSON document
         #[arg(long)]
         json: bool,
@@ -282,6 +410,9 @@ mod tests {
             "tessera job extend job_000102030405060708090a0b0c0d0e0f --paths 10 --hub http://h:1"
         ));
         assert!(parses("tessera job --hub http://h:1 list"));
+        assert!(parses("tessera provider settle --until 2026-11-30 --csv f --hub http://h:1"));
+        assert!(parses("tessera agent token --provider acme"));
+        assert!(parses("tessera audit export -o f --hub http://h:1"));
         assert!(parses("tessera submit job.toml --hub http://h:1 --api-key k"));
         assert!(parses("tessera plan job.toml --hub http://h:1 --api-key-file f"));
         for wrong in [
@@ -289,6 +420,10 @@ mod tests {
             "tessera run job.toml --api-key k",
             "tessera --api-key-file f run job.toml",
             "tessera run",
+            "tessera agent token --provider operator",
+            "tessera provider settle --until 2026-02-30 --csv f",
+            "tessera receipt verify f --hub http://h:1",
+            "tessera audit verify f --hub-key 12",
             "tessera run job.toml --agents 0",
             "tessera run job.toml --shard-size 0",
             "tessera job show 12",

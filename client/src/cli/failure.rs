@@ -9,10 +9,13 @@ use tessera_client::compute::ComputeError;
 use tessera_client::config::ConfigError;
 use tessera_client::local::LocalError;
 use tessera_client::render;
+use tessera_client::settlement_csv::SettlementCsvError;
 use tessera_client::spec_file::SpecFileError;
 use tessera_kernels::gemm::GemmError;
 use tessera_protocol::api::{JobState, JobView};
+use tessera_protocol::audit::AuditError;
 use tessera_protocol::id::JobId;
+use tessera_protocol::receipt::ReceiptError;
 use tessera_protocol::spec::SpecError;
 
 /// Why a command failed.
@@ -41,6 +44,19 @@ pub(crate) enum Failure {
         /// Why.
         source: io::Error,
     },
+    /// An input cannot be read.
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A receipt proves nothing.
+    Receipt(ReceiptError),
+    /// A log is not what a hub wrote.
+    Audit(AuditError),
+    /// A settlement does not add up.
+    Settlement(SettlementCsvError),
     /// The operating system gives no random bytes.
     Random(getrandom::Error),
     /// A job could not be computed here.
@@ -109,7 +125,8 @@ impl Failure {
         match self {
             Failure::JobNotDone(_) | Failure::Document(_) | Failure::Write { .. } => 1,
             Failure::Compute(ComputeError::Interrupted) => 130,
-            Failure::PathUnknown { .. } => 2,
+            Failure::PathUnknown { .. } | Failure::Read { .. } => 2,
+            Failure::Receipt(_) | Failure::Audit(_) | Failure::Settlement(_) => 1,
             Failure::Compute(_) | Failure::BuiltIn(_) | Failure::KernelsDisagree { .. } => 1,
             Failure::Manifest(_) | Failure::ReplayDiffers(_) => 1,
             Failure::QuickLookFailed { .. } | Failure::LookFailed { .. } => 1,
@@ -151,6 +168,12 @@ impl fmt::Display for Failure {
                 write!(f, "this version cannot show the document: {error}\nhint: --json prints it as it is")
             }
             Failure::Write { path, source } => write!(f, "cannot write {}: {source}", path.display()),
+            Failure::Read { path, source } => write!(f, "cannot read {}: {source}", path.display()),
+            Failure::Receipt(error) => error.fmt(f),
+            Failure::Audit(error) => error.fmt(f),
+            Failure::Settlement(error) => {
+                write!(f, "the hub's settlement is kept and no table was written: {error}")
+            }
             Failure::Compute(error) => error.fmt(f),
             Failure::Manifest(error) => write!(f, "the hub's manifest is not one that this version reads: {error}"),
             Failure::PathUnknown { name, available } => {

@@ -105,7 +105,7 @@ impl<F: FnMut(Notice)> Fleet<'_, F> {
             let token = match number {
                 1 => ready.agent_token.clone(),
                 _ => {
-                    let issued = hub.issue_agent_token();
+                    let issued = hub.issue_agent_token(None);
                     issued.map_err(|source| LocalError::NoToken { source: Box::new(source) })?.token
                 }
             };
@@ -249,7 +249,7 @@ impl<F: FnMut(Notice)> Fleet<'_, F> {
     /// A hub that was killed before an agent enrolled does not know that agent's token any more.
     fn renew_token(&mut self, number: u16) {
         // Where the hub does not answer, the old one may still do, or the next start finds it back.
-        if let Some(Ok(issued)) = self.api.as_ref().map(Hub::issue_agent_token) {
+        if let Some(Ok(issued)) = self.api.as_ref().map(|hub| hub.issue_agent_token(None)) {
             self.tokens.insert(number, issued.token);
         }
     }

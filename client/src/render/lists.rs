@@ -1,7 +1,11 @@
 //! Jobs, agents and quotes as text.
 
-use tessera_protocol::api::{AgentList, AgentState, JobFailure, JobList, JobView, LossView, PlanQuote};
+use tessera_protocol::api::{
+    AgentList, AgentState, JobFailure, JobList, JobView, LossView, PlanQuote, Standing, TokenIssued,
+};
+use tessera_protocol::credits::OPERATOR;
 
+use super::accounts::{credits, rate};
 use super::number::{duration, grouped};
 use super::{Style, facts, lines, shortened, table};
 
@@ -33,25 +37,34 @@ pub fn agents(list: &AgentList) -> String {
     let rows = list.agents.iter().map(|agent| {
         vec![
             agent.id.to_string(),
-            shortened(&agent.name, 14),
+            shortened(&agent.name, 10),
+            shortened(&agent.provider, 10),
+            agent.standing.map_or("–", Standing::word).to_owned(),
             match agent.state {
                 AgentState::Connected => "connected".to_owned(),
                 AgentState::Leaving => "leaving".to_owned(),
                 AgentState::Away => "away".to_owned(),
             },
-            agent.lane.map_or_else(|| "–".to_owned(), |lane| lane.to_string()),
-            agent.slots.to_string(),
-            agent.in_flight.to_string(),
+            format!("{} of {}", agent.in_flight, agent.slots),
             grouped(agent.completed),
-            match agent.gpus.len() {
-                0 => shortened(&agent.isa, 8),
-                1 => format!("{} + GPU", shortened(&agent.isa, 8)),
-                gpus => format!("{} + {gpus} GPUs", shortened(&agent.isa, 8)),
-            },
         ]
     });
-    let header = ["agent", "name", "state", "lane", "slots", "busy", "done", "isa"];
-    lines(&table(&header, 3, rows.collect()))
+    let header = ["agent", "name", "provider", "standing", "state", "busy", "done"];
+    lines(&table(&header, 5, rows.collect()))
+}
+
+/// What to do with a token, and whose agent it enrols.
+pub fn token(issued: &TokenIssued) -> String {
+    let owner = match issued.provider.as_str() {
+        OPERATOR => {
+            "your own: the hub believes it when others disagree (--provider NAME for a stranger's)".to_owned()
+        }
+        provider => format!("{}'s: it earns that provider's credits", shortened(provider, 64)),
+    };
+    format!(
+        "A token enrols one agent, once. This one is {owner}.\nOn the machine that computes:\n\n  agent --hub {} --token {}\n",
+        issued.hub, issued.token
+    )
 }
 
 /// One job with everything that a client may want to know.
@@ -113,6 +126,12 @@ fn checks(view: &JobView) -> String {
     if view.mismatches > 0 {
         text += &format!(", {} with two answers", grouped(view.mismatches));
     }
+    if view.recalled > 0 {
+        text += &format!(", {} recalled from agents proven wrong", grouped(view.recalled));
+    }
+    if view.tainted > 0 {
+        text += &format!(", {} TAINTED: the word of agents later proven wrong", grouped(view.tainted));
+    }
     if view.checks_skipped > 0 {
         text += &format!(", {} skipped for want of a second agent", grouped(view.checks_skipped));
     }
@@ -134,6 +153,10 @@ pub fn quote(quote: &PlanQuote, cost_cap: Option<u64>) -> String {
         ],
     };
     let mut text = facts(&[&digests[..], &size, &[("cost", cost)]].concat());
+    if let (Some(price), Some(percent)) = (quote.price, quote.percent) {
+        // In line with the facts above it.
+        text += &format!("price     {} credits at {}\n", credits(price), rate(percent));
+    }
     if let Some(cap) = cost_cap.filter(|cap| quote.cost.0 > *cap) {
         text += &format!("over limits.cost_cap = {}: submit would refuse it\n", grouped(cap));
     }
@@ -163,9 +186,9 @@ pub fn failure(failure: &JobFailure) -> String {
             format!("shard {shard} came to nothing wherever it ran ({})", losses.join("; "))
         }
         JobFailure::DeadlinePassed { deadline_s } => format!("its deadline of {deadline_s} s passed"),
-        JobFailure::Disputed { shard } => {
-            format!("agents disagreed about shard {shard} and none was in the majority")
-        }
+        JobFailure::KernelFault { shard } => format!(
+            "agents with no reason to be wrong disagree about shard {shard}: the kernel does not give the same bytes on every machine; nobody is charged or punished, report it"
+        ),
         JobFailure::StageFailed { stage, cause } => format!("its stage `{stage}`: {cause}"),
         JobFailure::NotReducible { cause } => {
             format!("its shards do not add up to a result: {}", shortened(cause, 200))

@@ -143,12 +143,12 @@ fn jobs_and_agents_are_tables_and_one_job_is_a_page() {
     matches_golden("job_failed.txt", &job(&view("failed"), Style::default()));
     matches_golden("job_waiting.txt", &job(&view("queued"), Style::default()));
     matches_golden("summary.txt", &summary(&view("done"), Some(2), Some(4_400)));
-    let agent = r#"{"agents":[{"id":"agt_000102030405060708090a0b0c0d0e0f","name":"agent-1","state":"connected","lane":1,"version":"0.1.0","slots":2,"isa":"avx2","arch":"x86_64","memory_bytes":8589934592,"in_flight":4,"completed":1234,"mismatches":0},
+    let agent = r#"{"agents":[{"id":"agt_000102030405060708090a0b0c0d0e0f","name":"agent-1","state":"connected","lane":1,"version":"0.1.0","slots":2,"isa":"avx2","arch":"x86_64","memory_bytes":8589934592,"in_flight":2,"completed":1234,"mismatches":0,"provider":"acme.eu-1-west","anchor":false,"standing":"quarantine"},
         {"id":"agt_100102030405060708090a0b0c0d0e0f","name":"a name\u001b that is long","state":"away","lane":null,"version":"0.1.0","slots":16,"isa":"avx512","arch":"x86_64","memory_bytes":0,"in_flight":0,"completed":0,"mismatches":0}]}"#;
     let list: AgentList = serde_json::from_str(agent).unwrap();
     matches_golden("agent_list.txt", &agents(&list));
     let plan: PlanQuote = serde_json::from_str(
-        r#"{"manifest_digest":"af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262","plan_digest":"2e99758548972a8e8822ad47fa1017ff72f06f3ff6a016851f45c398732bc50c","paths":1000000,"shard_size":16384,"shards":62,"cost":96000000}"#,
+        r#"{"manifest_digest":"af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262","plan_digest":"2e99758548972a8e8822ad47fa1017ff72f06f3ff6a016851f45c398732bc50c","paths":1000000,"shard_size":16384,"shards":62,"cost":96000000,"percent":110,"price":"105600000"}"#,
     ).unwrap();
     matches_golden("quote.txt", &quote(&plan, None));
     assert_eq!(quote(&plan, Some(96_000_000)), quote(&plan, None), "at the cap is not over it");

@@ -1,5 +1,6 @@
 //! Whom an agent belongs to, as its enrolment token says.
 
+pub use tessera_protocol::credits::OPERATOR;
 use tessera_protocol::id::ProviderId;
 
 /// Whom an agent belongs to.
@@ -10,9 +11,6 @@ pub struct Account {
     /// Whether it is the operator's own, whose answers settle disputes.
     pub anchor: bool,
 }
-
-/// The provider whose agents are the operator's own.
-pub const OPERATOR: &str = "operator";
 
 impl Account {
     /// The operator's own.

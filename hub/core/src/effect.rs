@@ -1,17 +1,21 @@
 //! What is to be done, as a lane orders it. Imperatives, carried out by the shell in order.
 
 use alloc::boxed::Box;
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use tessera_protocol::api::{AgentView, JobView};
+use tessera_protocol::explain::{AgentExplained, HomeExplained, LaneExplained};
 use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::matrix;
 use tessera_protocol::unit::{LaneIndex, ShardIndex};
 use tessera_protocol::wire::{Assignment, Welcome};
 
 use crate::admission::AdmissionError;
+use crate::message::Judgement;
+use crate::standing::{Alarm, Change, registry_lane};
+use crate::verifier::Evidence;
 use crate::{BatchId, LaneMessage, Record, RequestId, SessionId};
 
 /// An order.
@@ -137,6 +141,16 @@ pub enum Effect {
         /// The agent.
         view: Box<AgentView>,
     },
+    /// Tell operators that an agent is trusted more or less than before.
+    ReportStanding {
+        /// Which, and why.
+        change: Change,
+    },
+    /// Tell operators that more agents were proven wrong at once than chance and liars explain.
+    RaiseAlarm {
+        /// How many.
+        alarm: Alarm,
+    },
     /// Show operators that an agent has no session here.
     PublishAgentAway {
         /// Which.
@@ -162,6 +176,10 @@ pub enum Answer {
     Cancelled(Box<JobView>),
     /// No open job of this id lives here.
     NotOpen,
+    /// A job as this lane sees it: what its home says, where that is here, and what the agents here do for it.
+    JobExplained(Option<HomeExplained>, Option<Box<LaneExplained>>),
+    /// An agent whose session is here.
+    AgentExplained(Option<Box<AgentExplained>>),
     /// The store does not take writes; nothing was kept.
     StoreFailing,
     /// The hub is stopping.
@@ -179,6 +197,8 @@ pub enum CloseReason {
     Flooding,
     /// It asked for a piece of an input that its job does not have.
     InputUnknown,
+    /// Its answers were proven wrong: it gets no work here.
+    Removed,
 }
 
 /// The effects of one step, in order. Borrows the machine: a second step before they are taken does
@@ -209,11 +229,12 @@ pub struct Outbox {
     lanes: u16,
     effects: VecDeque<Effect>,
     to_self: VecDeque<LaneMessage>,
+    disputes: Vec<(JobId, Evidence)>,
 }
 
 impl Outbox {
     pub(crate) fn new(lane: LaneIndex, lanes: u16) -> Outbox {
-        Outbox { lane, lanes, effects: VecDeque::new(), to_self: VecDeque::new() }
+        Outbox { lane, lanes, effects: VecDeque::new(), to_self: VecDeque::new(), disputes: Vec::new() }
     }
 
     pub(crate) fn effects(&mut self) -> &mut VecDeque<Effect> {
@@ -237,6 +258,27 @@ impl Outbox {
         for lane in 0..self.lanes {
             self.tell(LaneIndex(lane), message.clone());
         }
+    }
+
+    /// To the lanes that keep the standing of these agents' providers.
+    pub(crate) fn judge(&mut self, judgements: Vec<Judgement>) {
+        let mut by_lane: BTreeMap<LaneIndex, Vec<Judgement>> = BTreeMap::new();
+        for judgement in judgements {
+            let lane = registry_lane(judgement.account.provider, self.lanes);
+            by_lane.entry(lane).or_default().push(judgement);
+        }
+        for (lane, judgements) in by_lane {
+            self.tell(lane, LaneMessage::Judged { judgements });
+        }
+    }
+
+    /// Evidence that is to be kept.
+    pub(crate) fn dispute(&mut self, job: JobId, evidence: Evidence) {
+        self.disputes.push((job, evidence));
+    }
+
+    pub(crate) fn take_disputes(&mut self) -> Vec<(JobId, Evidence)> {
+        core::mem::take(&mut self.disputes)
     }
 
     pub(crate) fn take_own(&mut self) -> Option<LaneMessage> {

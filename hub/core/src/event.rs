@@ -9,6 +9,7 @@ use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::unit::{Epoch, LaneIndex, ShardIndex};
 use tessera_protocol::wire::{Gpu, Held, Hello, ShardFailure};
 
+use crate::standing::StandingRecord;
 use crate::{Account, BatchId, LaneMessage, NewJob, Progress, RequestId, SessionId};
 
 /// A fact.
@@ -28,12 +29,31 @@ pub enum Event {
         /// The job.
         job: JobId,
     },
+    /// Somebody wants to know why a job waits or where it runs, as this lane sees it.
+    JobExplanationRequested {
+        /// Who waits for the answer.
+        request: RequestId,
+        /// The job.
+        job: JobId,
+    },
+    /// Somebody wants to know what is thought of an agent, as this lane sees it.
+    AgentExplanationRequested {
+        /// Who waits for the answer.
+        request: RequestId,
+        /// The agent.
+        agent: AgentId,
+    },
     /// A record was read back after a restart; its job's home is this lane.
     JobRecovered {
         /// The job.
         job: Arc<NewJob>,
         /// What of it is done.
         progress: Option<Box<Progress>>,
+    },
+    /// Standings were read back after a restart; the registry of their providers is this lane.
+    StandingsRecovered {
+        /// All of them.
+        agents: Vec<StandingRecord>,
     },
     /// A batch is on disk.
     Committed {

@@ -11,24 +11,27 @@ use alloc::vec::Vec;
 
 use tessera_planners::{Next, Plan};
 use tessera_protocol::api::{JobFailure, JobState, JobView};
-use tessera_protocol::id::Digest;
+use tessera_protocol::id::{AgentId, Digest};
 use tessera_protocol::tally::Tally;
 use tessera_protocol::unit::{ComputeUnits, LaneIndex, ShardIndex, ShardRange, Tick, UnixMillis};
 
 use crate::Effect;
 use crate::effect::Outbox;
-use crate::message::{Claim, Errand, FailureCause, LaneMessage, Work};
+use crate::ledger::{Bill, Charges, Earnings};
+use crate::message::{Errand, LaneMessage, Work};
 use crate::planted::{Planted, Planting};
 use crate::ranges::Ranges;
 use crate::record::Kept;
 use crate::reducer::Reducer;
-use crate::retries::{Retries, Setback};
-use crate::verifier::{Doubt, Partial, Verdict, Verified, Verifier};
+use crate::retries::Retries;
+use crate::verifier::{Docket, Partial, Party, Verified, Verifier};
 use crate::write::Write;
 use crate::{NewJob, Outcome, Progress, RequestId};
 
 mod attempts;
+mod explain;
 mod stages;
+mod trust;
 mod view;
 
 /// How many agents take work on each lane, as this lane last heard.
@@ -36,12 +39,34 @@ mod view;
 pub struct Fleet {
     /// By lane index.
     pub agents: Vec<u32>,
+    /// How many of them are the operator's own, by lane index.
+    pub anchors: Vec<u32>,
 }
 
 impl Fleet {
+    /// Lanes that nothing was heard of.
+    pub fn new(lanes: u16) -> Fleet {
+        let none = alloc::vec![0; usize::from(lanes)];
+        Fleet { agents: none.clone(), anchors: none }
+    }
+
+    /// A lane says how many agents it has.
+    pub fn set(&mut self, lane: LaneIndex, agents: u32, anchors: u32) {
+        for (counts, count) in [(&mut self.agents, agents), (&mut self.anchors, anchors)] {
+            if let Some(known) = counts.get_mut(lane.as_usize()) {
+                *known = count;
+            }
+        }
+    }
+
     /// Agents of all lanes.
     pub fn total(&self) -> u32 {
         self.agents.iter().sum()
+    }
+
+    /// The operator's agents of all lanes.
+    pub fn anchors(&self) -> u32 {
+        self.anchors.iter().sum()
     }
 }
 
@@ -52,6 +77,19 @@ pub struct Ending {
     pub outcome: Outcome,
     /// How the job looks afterwards.
     pub view: Box<JobView>,
+    /// What it cost, and who was paid.
+    pub bill: Box<Charges>,
+}
+
+/// A tile of a matrix that is to be written.
+#[derive(Clone, Debug)]
+pub struct FinishedTile {
+    /// Its position.
+    pub tile: u64,
+    /// Its elements.
+    pub bytes: Arc<[u8]>,
+    /// Who is paid for its shards.
+    pub earned: Earnings,
 }
 
 /// Where a home stands.
@@ -67,8 +105,12 @@ enum Stage {
 pub const DOUBTS_MAX: usize = 4_096;
 /// Partials that may be held however large they are.
 const DOUBTS_MIN: usize = 8;
-/// Bytes of held partials above which nothing new is granted, however few they are.
+/// Bytes of partials in doubt above which nothing new is granted, however few they are.
 const DOUBT_BYTES_MAX: usize = 256 << 20;
+/// Bytes of provisional partials above which nothing new is granted; from half of it on no batch waits for more.
+const HELD_BYTES_MAX: usize = 256 << 20;
+/// Provisional partials above which nothing new is granted.
+const HELD_MAX: usize = 1 << 18;
 
 #[derive(Clone, Debug, Default)]
 struct Counters {
@@ -76,6 +118,8 @@ struct Counters {
     checks: u64,
     mismatches: u64,
     checks_skipped: u64,
+    recalled: u64,
+    tainted: u64,
     lanes: Vec<u64>,
 }
 
@@ -90,11 +134,14 @@ pub struct Home {
     stage: Stage,
     /// Not granted to any lane.
     todo: Ranges,
-    /// Answered, and waiting for another answer.
-    doubts: BTreeMap<ShardIndex, Doubt>,
+    /// Answered, and not final.
+    docket: Docket,
     /// Errands that no connected agent may run.
     stuck: Vec<Errand>,
     reducer: Reducer,
+    /// Shards that were released on the word of one agent alone.
+    unchecked: BTreeMap<AgentId, u64>,
+    bill: Bill,
     retries: Retries,
     /// Whether lanes know that nearly all of the round is done.
     tail: bool,
@@ -116,16 +163,24 @@ pub struct Home {
 
 impl Home {
     /// Opens a job, from the start or from where its record says it was.
-    pub fn open(job: Arc<NewJob>, progress: Option<Progress>, now: Tick, unix_origin: UnixMillis) -> Home {
+    pub(crate) fn open(
+        job: Arc<NewJob>,
+        progress: Option<Progress>,
+        (now, unix_origin): (Tick, UnixMillis),
+        planting: Planting,
+    ) -> Home {
         let limit_ms = job.manifest.spec().limits.deadline_s.map(|seconds| seconds.saturating_mul(1000));
         let deadline = limit_ms
             .map(|limit| Tick((job.created.0.saturating_add(limit)).saturating_sub(unix_origin.0)).max(now));
         let recovered = progress.and_then(|progress| {
+            if planting.is(Planted::RecoverTheFirstRound) {
+                return Some((progress, job.plan.clone()));
+            }
             let plan = job.plan.at_round(&job.manifest, progress.round.clone()).ok()?;
             (plan.digest() == progress.plan).then_some((progress, plan))
         });
         let mut counters = Counters::default();
-        let (plan, cost, todo, reducer) = match recovered {
+        let (plan, cost, todo, reducer, bill) = match recovered {
             Some((progress, plan)) => {
                 let mut todo = Ranges::of(ShardRange { start: 0, end: plan.indices().end });
                 progress.done.iter().for_each(|range| todo.remove(range));
@@ -134,18 +189,23 @@ impl Home {
                     checks: progress.view.checks,
                     mismatches: progress.view.mismatches,
                     checks_skipped: progress.view.checks_skipped,
+                    recalled: progress.view.recalled,
+                    tainted: progress.view.tainted,
                     lanes: progress.view.lanes.clone(),
                 };
+                let bill = Bill::resume(progress.bill);
                 let reducer = match plan.stage() {
                     None => Reducer::resume(&plan, progress.done, progress.earlier, progress.tally),
                     Some(_) => Reducer::resume_stage(progress.done, progress.products),
                 };
-                (plan, progress.view.cost, todo, reducer)
+                (plan, progress.view.cost, todo, reducer, bill)
             }
             None => {
-                let base = job.base.as_ref().map(|base| Arc::new(base.tally.clone()));
+                let base = job.base.as_ref().filter(|_| !planting.is(Planted::ForgetTheBase));
+                let base = base.map(|base| Arc::new(base.tally.clone()));
                 let reducer = Reducer::resume(&job.plan, Ranges::default(), Vec::new(), base);
-                (job.plan.clone(), job.plan.cost(), Ranges::of(job.plan.indices()), reducer)
+                let bill = Bill::open(job.manifest.spec().verify, &job.plan);
+                (job.plan.clone(), job.plan.cost(), Ranges::of(job.plan.indices()), reducer, bill)
             }
         };
         let retries = Retries::new(job.manifest.spec().limits.retries);
@@ -155,9 +215,11 @@ impl Home {
             cost,
             stage: Stage::Open,
             todo,
-            doubts: BTreeMap::new(),
+            docket: Docket::default(),
             stuck: Vec::new(),
             reducer,
+            unchecked: BTreeMap::new(),
+            bill,
             retries,
             tail: false,
             spares: BTreeMap::new(),
@@ -200,6 +262,7 @@ impl Home {
     fn begin(&mut self, plan: Plan, judge: &Judge<'_>, out: &mut Outbox) {
         self.todo.insert(plan.indices());
         self.cost.0 = self.cost.0.saturating_add(plan.cost().0);
+        self.bill.round(&plan);
         self.plan = plan;
         self.starved.clear();
         self.tail = false;
@@ -254,13 +317,19 @@ impl Home {
         }
     }
 
-    /// Finished tiles that are to be written now, and the plan they are of.
-    pub fn tiles_to_write(&mut self, now: Tick) -> Option<(Digest, Vec<(u64, Arc<[u8]>)>)> {
+    /// Finished tiles that are to be written now with who is paid for them, and the plan they are of.
+    pub fn tiles_to_write(&mut self, now: Tick) -> Option<(Digest, Vec<FinishedTile>)> {
         // Written after the end of a cancelled job, a tile would stay for ever.
         if self.is_ending() {
             return None;
         }
         let tiles = self.reducer.stitcher_mut()?.to_write(now);
+        let panels = self.plan.matrix().map_or(0, |task| task.panels());
+        let shards = |tile: u64| ShardRange { start: tile * panels, end: (tile + 1) * panels };
+        let tiles: Vec<FinishedTile> = tiles
+            .into_iter()
+            .map(|(tile, bytes)| FinishedTile { tile, bytes, earned: self.bill.earned_in(shards(tile)) })
+            .collect();
         (!tiles.is_empty()).then(|| (self.plan.digest(), tiles))
     }
 
@@ -298,6 +367,11 @@ impl Home {
         }
     }
 
+    /// What is held and paid so far, as far as it is durable.
+    pub fn charges(&self) -> &Charges {
+        self.bill.charges()
+    }
+
     /// What lanes need to run it.
     pub fn work(&self, home: LaneIndex) -> Arc<Work> {
         Arc::new(Work {
@@ -305,6 +379,9 @@ impl Home {
             priority: self.job.manifest.spec().priority,
             home,
             partial_bytes_max: self.plan.partial_bytes_max(&self.job.manifest),
+            project: self.job.manifest.spec().project.as_str().into(),
+            weight: 1,
+            deadline: self.deadline,
         })
     }
 
@@ -332,7 +409,8 @@ impl Home {
     fn is_full(&self) -> bool {
         let tiles = self.reducer.stitcher().is_some_and(|stitcher| stitcher.is_full());
         let products = self.reducer.gatherer().is_some_and(|gatherer| gatherer.is_full());
-        tiles || products || self.doubts.len() >= self.doubts_max()
+        let held = self.docket.bytes() >= HELD_BYTES_MAX || self.docket.len() >= HELD_MAX;
+        tiles || products || held || self.docket.doubts() >= self.doubts_max()
     }
 
     /// Partials that may be held for a second answer.
@@ -346,67 +424,6 @@ impl Home {
         if let Stage::Open = self.stage {
             ranges.iter().for_each(|range| self.put_back(*range));
             self.wake(out);
-        }
-    }
-
-    /// Agents claim these partials.
-    pub fn claimed(&mut self, from: LaneIndex, claims: Vec<Claim>, judge: &Judge<'_>, out: &mut Outbox) {
-        for claim in claims {
-            let counted = self.reducer.done().contains(claim.index) || self.todo.contains(claim.index);
-            if counted || !matches!(self.stage, Stage::Open) {
-                continue;
-            }
-            // Beside a slow attempt whose agent answered after all, a check can fall to that same agent.
-            let answered = self.doubts.get(&claim.index).map(Doubt::agents).unwrap_or_default();
-            let repeats = answered.contains(&claim.agent) && !self.planting.is(Planted::AskTheFirstAgain);
-            match repeats {
-                true => self.place(Errand::new(claim.index, answered), judge, out),
-                false => self.claim(from, claim, judge, out),
-            }
-        }
-    }
-
-    fn claim(&mut self, from: LaneIndex, claim: Claim, judge: &Judge<'_>, out: &mut Outbox) {
-        let (index, agent, account) = (claim.index, claim.agent, claim.account);
-        let (manifest, plan) = (&self.job.manifest, &self.plan);
-        let verdict = match self.doubts.get_mut(&index) {
-            None => judge.verifier.judge(self.job.id, manifest, plan, claim),
-            Some(doubt) => judge.verifier.judge_again(manifest, plan, doubt, claim),
-        };
-        match verdict {
-            Verdict::NotAPartial => {
-                // Who answered before must not be asked to confirm itself.
-                let answered =
-                    self.doubts.get(&index).filter(|_| !self.planting.is(Planted::AskTheFirstAgain));
-                let mut avoid = answered.map(Doubt::agents).unwrap_or_default();
-                avoid.push(agent);
-                let errand = Errand::new(index, avoid);
-                let cause = FailureCause::NotAPartial;
-                self.failed(errand, Setback { agent, account, cause, at: judge.now }, judge);
-            }
-            Verdict::Accepted(partial) => self.absorb(from, partial, judge, out),
-            Verdict::Check(doubt) => {
-                let errand = Errand::new(index, doubt.agents());
-                self.doubts.insert(index, doubt);
-                self.place(errand, judge, out);
-            }
-            Verdict::Disputed => {
-                self.counters.mismatches += 1;
-                let avoid = self.doubts.get(&index).map(Doubt::agents).unwrap_or_default();
-                self.place(Errand::new(index, avoid), judge, out);
-            }
-            Verdict::Agreed { partial, contradicted } => {
-                self.doubts.remove(&index);
-                self.counters.checks += 1;
-                for agent in contradicted {
-                    out.tell_all(&LaneMessage::AgentContradicted { agent });
-                }
-                self.absorb(from, partial, judge, out);
-            }
-            Verdict::Irreconcilable => {
-                self.counters.mismatches += 1;
-                self.fail(JobFailure::Disputed { shard: index.0 }, judge);
-            }
         }
     }
 
@@ -439,33 +456,10 @@ impl Home {
         let willing = lanes[start..].iter().chain(&lanes[..start]).copied().find(|lane| {
             !errand.tried.contains(lane) && judge.fleet.agents.get(lane.as_usize()).is_some_and(|n| *n > 0)
         });
-        let lone = judge.fleet.total() <= 1 && self.doubts.contains_key(&errand.index);
+        let lone = judge.fleet.total() <= 1 && self.docket.doubt(errand.index).is_some();
         match willing {
             Some(lane) if !lone => out.tell(lane, LaneMessage::ErrandGranted { job: self.job.id, errand }),
             Some(_) | None => self.unplaceable(errand, judge, out),
-        }
-    }
-
-    fn unplaceable(&mut self, errand: Errand, judge: &Judge<'_>, out: &mut Outbox) {
-        self.unseen = true;
-        let Some(errand) = self.reconsider(errand, judge, out) else { return };
-        let Some(doubt) = self.doubts.get(&errand.index) else {
-            // A retry for which there is no other agent: anyone may try again.
-            self.todo.insert(ShardRange::one(errand.index));
-            return self.wake(out);
-        };
-        match judge.verifier.waive(&self.job.manifest, &self.plan, doubt) {
-            Some(partial) => {
-                self.doubts.remove(&errand.index);
-                self.counters.checks_skipped += 1;
-                self.absorb(judge.lane, partial, judge, out);
-            }
-            None => {
-                // Who failed and did not answer may try again: failures are counted.
-                let answered = doubt.agents();
-                let avoid = if errand.avoid.len() > answered.len() { answered } else { errand.avoid };
-                self.stuck.push(Errand::new(errand.index, avoid));
-            }
         }
     }
 
@@ -478,17 +472,23 @@ impl Home {
         }
     }
 
-    fn absorb(&mut self, from: LaneIndex, partial: Verified<Partial>, judge: &Judge<'_>, out: &mut Outbox) {
+    fn cost_of(&self, index: ShardIndex) -> ComputeUnits {
+        self.plan.shard(index).map_or(ComputeUnits(0), |shard| shard.cost)
+    }
+
+    fn absorb(&mut self, by: Party, partial: Verified<Partial>, judge: &Judge<'_>, out: &mut Outbox) {
+        let index = partial.index();
         if let Err(error) = self.reducer.absorb(partial) {
             return self.fail(JobFailure::NotReducible { cause: error.to_string() }, judge);
         }
-        let lane = from.as_usize();
+        self.bill.shard_final(index, by.agent, by.account, self.cost_of(index));
+        let lane = by.lane.as_usize();
         if self.counters.lanes.len() <= lane {
             self.counters.lanes.resize(lane + 1, 0);
         }
         self.counters.lanes[lane] += 1;
         (self.unsaved, self.unseen) = (true, true);
-        if self.doubts.len() < self.doubts_max() / 2 && !self.todo.is_empty() {
+        if !self.todo.is_empty() && !self.is_full() {
             self.wake(out);
         }
         self.go_on_if_complete(judge, out);
@@ -522,13 +522,16 @@ impl Home {
         if !self.planting.is(Planted::WakeStuckErrandsOnChangeOnly) {
             self.place_stuck(judge, out);
         }
+        self.close_batches(judge, out);
         if self.assembling.is_refused() {
             self.go_on_if_complete(judge, out);
         }
     }
 
     fn end(&mut self, outcome: Outcome, view: JobView) {
-        self.stage = Stage::Ending { ending: Ending { outcome, view: Box::new(view) }, write: Write::Idle };
+        let bill = Box::new(self.bill.close());
+        let ending = Ending { outcome, view: Box::new(view), bill };
+        self.stage = Stage::Ending { ending, write: Write::Idle };
         self.unseen = true;
     }
 
@@ -572,7 +575,8 @@ impl Home {
             done.insert(ShardRange { start: 0, end: self.plan.indices().start });
         }
         let (plan, round) = (self.plan.digest(), self.plan.round().clone());
-        Some(Progress { done, tally, earlier, view: self.view(judge), plan, round, products })
+        let bill = self.bill.when_done(&done);
+        Some(Progress { done, tally, earlier, view: self.view(judge), plan, round, products, bill })
     }
 
     /// A write of its progress succeeded or failed.
@@ -610,10 +614,8 @@ impl Home {
 
     /// Whether a timer concerns it.
     pub fn is_watched(&self) -> bool {
-        self.deadline.is_some()
-            || !self.stuck.is_empty()
-            || self.retries.is_waiting()
-            || self.assembling.is_refused()
+        let waits = !self.stuck.is_empty() || self.docket.has_open() || self.retries.is_waiting();
+        self.deadline.is_some() || waits || self.assembling.is_refused()
     }
 
     /// Counts attempts that lanes started.
@@ -625,14 +627,22 @@ impl Home {
     ///
     /// *Panics*: when not.
     pub fn check_invariants(&self) {
-        for index in self.doubts.keys() {
-            assert!(!self.reducer.done().contains(*index), "{index:?} is done and in doubt");
-            assert!(!self.todo.contains(*index), "{index:?} is in doubt and to do");
+        self.docket.check_invariants();
+        for index in self.docket.indices() {
+            assert!(!self.reducer.done().contains(index), "{index:?} is final and provisional");
+            assert!(!self.todo.contains(index), "{index:?} is provisional and to do");
         }
         for range in self.reducer.done().iter() {
             assert!(!self.todo.overlaps(range), "{range:?} is done and to do");
         }
-        assert!(self.todo.count() + self.reducer.done().count() <= self.plan.indices().end);
+        let placed = self.todo.count() + self.reducer.done().count() + self.docket.len() as u64;
+        assert!(placed <= self.plan.indices().end);
+        self.bill.check();
+        assert_eq!(
+            self.bill.shards(),
+            self.reducer.done().count(),
+            "shards are done and not paid, or paid and not done"
+        );
     }
 }
 

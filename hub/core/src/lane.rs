@@ -5,15 +5,18 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use tessera_protocol::id::JobId;
+use tessera_protocol::api::{JobState, JobView};
+use tessera_protocol::id::{AgentId, JobId};
 use tessera_protocol::unit::{LaneIndex, Tick, UnixMillis};
 
+use crate::archive::Archive;
 use crate::effect::Outbox;
-use crate::home::{Ending, Fleet, Home, Judge};
-use crate::message::{FailureCause, Loss};
+use crate::home::{Ending, FinishedTile, Fleet, Home, Judge};
+use crate::message::{FailureCause, Judgement, Loss};
 use crate::planted::{Planted, Planting};
 use crate::retries::{RetryBudget, Setback};
-use crate::scheduler::Scheduler;
+use crate::scheduler::{Scheduler, Sharing};
+use crate::standing::{self, Change, Registry, registry_lane};
 use crate::verifier::Verifier;
 use crate::{Answer, BatchId, Drain, Effect, Event, LaneMessage, NewJob, Progress, Record, RequestId};
 use crate::{admission, home_lane};
@@ -45,6 +48,7 @@ enum Writing {
     Progress { job: JobId },
     Tile { job: JobId, tile: u64 },
     Ending { job: JobId },
+    Archive,
 }
 
 /// One hub core's machine.
@@ -64,6 +68,11 @@ pub struct Lane {
     scheduler: Scheduler,
     /// Of the jobs whose home this is.
     budget: RetryBudget,
+    /// Of the providers whose registry is here.
+    registry: Registry,
+    /// Of standings, since they were last written.
+    changes: Vec<Change>,
+    archive: Archive,
     writing: BTreeMap<BatchId, Writing>,
     batches: u64,
     checkpointed: Tick,
@@ -80,13 +89,16 @@ impl Lane {
         Lane {
             now: Tick(0),
             verifier: Verifier::new(config.sampling_key),
-            fleet: Fleet { agents: alloc::vec![0; usize::from(config.lanes)] },
+            fleet: Fleet::new(config.lanes),
             homes: BTreeMap::new(),
             attention: BTreeSet::new(),
             stitching: BTreeSet::new(),
             ending: BTreeSet::new(),
             scheduler: Scheduler::new(config.lane, config.unix_origin),
             budget: RetryBudget::default(),
+            registry: Registry::default(),
+            changes: Vec::new(),
+            archive: Archive::new(),
             writing: BTreeMap::new(),
             batches: 0,
             checkpointed: Tick(0),
@@ -99,11 +111,16 @@ impl Lane {
         }
     }
 
+    /// Sets what projects may have, before the first event.
+    pub fn share(&mut self, sharing: Sharing) {
+        self.scheduler.share(sharing);
+    }
+
     /// Plants a bug for the simulator to find.
     #[cfg(feature = "planted")]
     pub fn plant(&mut self, bug: Option<Planted>) {
         self.planting = Planting::new(bug);
-        self.scheduler.planting = self.planting;
+        self.scheduler.plant(self.planting);
         self.verifier.planting = self.planting;
     }
 
@@ -115,7 +132,17 @@ impl Lane {
         match event {
             Event::JobSubmitted { request, job } => self.submit(request, job),
             Event::CancelRequested { request, job } => self.cancel(request, job),
+            Event::JobExplanationRequested { request, job } => {
+                let home = self.homes.get(&job).map(|home| home.explain(self.config.lane));
+                let here = self.scheduler.explain_job(job, self.now).map(alloc::boxed::Box::new);
+                self.out.push(Effect::Answer { request, answer: Answer::JobExplained(home, here) });
+            }
+            Event::AgentExplanationRequested { request, agent } => {
+                let here = self.scheduler.explain_agent(agent, self.now).map(alloc::boxed::Box::new);
+                self.out.push(Effect::Answer { request, answer: Answer::AgentExplained(here) });
+            }
             Event::JobRecovered { job, progress } => self.open(job, progress.map(|progress| *progress)),
+            Event::StandingsRecovered { agents } => self.registry = Registry::restore(agents),
             Event::Committed { batch } => self.committed(batch),
             Event::Conflicted { batch, existing, manifest } => {
                 if let Some(Writing::Acceptance { request, .. }) = self.writing.remove(&batch) {
@@ -130,6 +157,8 @@ impl Lane {
                         self.out.tell(lane, LaneMessage::AgentMoved { agent });
                     }
                 }
+                let registry = registry_lane(account.provider, self.config.lanes);
+                self.out.tell(registry, LaneMessage::AgentArrived { agent, account });
                 self.scheduler.admit(session, (agent, account), hello, self.now, &mut self.out);
                 self.scheduler.publish(&mut self.out);
             }
@@ -169,9 +198,10 @@ impl Lane {
     /// When [`Event::TimePassed`] is wanted next; never while there is nothing to watch.
     pub fn next_timer(&self) -> Option<Tick> {
         let attention = !self.attention.is_empty();
+        let unwritten = self.archive.is_unwritten() || self.registry.is_unsaved();
         let due = [
             (attention || self.scheduler.has_unseen()).then(|| self.published.after_ms(PUBLISH_MS)),
-            attention.then(|| self.checkpointed.after_ms(CHECKPOINT_MS)),
+            (attention || unwritten).then(|| self.checkpointed.after_ms(CHECKPOINT_MS)),
             (attention || self.scheduler.has_agents()).then(|| self.watched.after_ms(WATCH_MS)),
         ];
         due.into_iter().flatten().min()
@@ -182,6 +212,8 @@ impl Lane {
         self.stopping
             && self.scheduler.in_flight() == 0
             && self.writing.is_empty()
+            && !self.archive.is_unwritten()
+            && !self.registry.is_unsaved()
             && !self.homes.values().any(Home::is_unsaved)
     }
 
@@ -218,7 +250,8 @@ impl Lane {
             return self.out.push(Effect::Answer { request, answer: Answer::Refused(error) });
         }
         let judge = judge(&self.verifier, &self.fleet, &self.config, self.now);
-        let view = Home::open(job.clone(), None, self.now, self.config.unix_origin).view(&judge);
+        let view =
+            Home::open(job.clone(), None, (self.now, self.config.unix_origin), self.planting).view(&judge);
         if self.planting.is(Planted::SpeakBeforePersist) {
             let answer = Answer::Accepted(view.clone().into());
             self.out.push(Effect::Answer { request, answer });
@@ -230,6 +263,14 @@ impl Lane {
     fn cancel(&mut self, request: RequestId, job: JobId) {
         if !self.homes.contains_key(&job) {
             return self.out.push(Effect::Answer { request, answer: Answer::NotOpen });
+        }
+        if self.planting.is(Planted::StopBeforePersist)
+            && let Some(home) = self.homes.get(&job)
+        {
+            let judge = judge(&self.verifier, &self.fleet, &self.config, self.now);
+            let view = home.view(&judge);
+            let view = JobView { state: JobState::Cancelled, ..view };
+            self.out.push(Effect::Answer { request, answer: Answer::Cancelled(view.into()) });
         }
         self.at_home(job, |home, judge, _| home.cancel(request, judge));
     }
@@ -245,16 +286,8 @@ impl Lane {
 
     fn committed(&mut self, batch: BatchId) {
         match self.writing.remove(&batch) {
-            Some(Writing::Acceptance { request, job }) => {
-                let id = job.id;
-                self.open(job, None);
-                let judge = judge(&self.verifier, &self.fleet, &self.config, self.now);
-                if let Some(home) = self.homes.get(&id) {
-                    let view = alloc::boxed::Box::new(home.view(&judge));
-                    self.out.push(Effect::PublishJob { view: view.clone() });
-                    self.out.push(Effect::Answer { request, answer: Answer::Accepted(view) });
-                }
-            }
+            Some(Writing::Archive) => self.archive.written(true, self.now),
+            Some(Writing::Acceptance { request, job }) => self.accepted(request, job),
             Some(Writing::Progress { job }) => {
                 self.at_home(job, |home, judge, _| home.progress_written(true, judge.now));
             }
@@ -264,6 +297,24 @@ impl Lane {
             Some(Writing::Ending { job }) => self.ended(job),
             None => {}
         }
+    }
+
+    fn accepted(&mut self, request: RequestId, job: Arc<NewJob>) {
+        let id = job.id;
+        self.open(job, None);
+        let judge = judge(&self.verifier, &self.fleet, &self.config, self.now);
+        if let Some(home) = self.homes.get(&id) {
+            let view = alloc::boxed::Box::new(home.view(&judge));
+            self.out.push(Effect::PublishJob { view: view.clone() });
+            self.out.push(Effect::Answer { request, answer: Answer::Accepted(view) });
+        }
+    }
+
+    /// What a hub would do that takes a write of which nothing is known for one that failed.
+    fn accept_under_a_new_name(&mut self, request: RequestId, job: &NewJob) {
+        let mut job = NewJob { idempotency_key: None, ..job.clone() };
+        job.id.0[7] ^= 1;
+        self.submit(request, Arc::new(job));
     }
 
     fn ended(&mut self, job: JobId) {
@@ -281,7 +332,14 @@ impl Lane {
 
     fn commit_failed(&mut self, batch: BatchId, too_large: bool) {
         match self.writing.remove(&batch) {
-            Some(Writing::Acceptance { request, .. }) => {
+            Some(Writing::Archive) => self.archive.written(false, self.now),
+            Some(Writing::Acceptance { request, job }) => {
+                if self.planting.is(Planted::AcceptUnwritten) {
+                    return self.accepted(request, job);
+                }
+                if self.planting.is(Planted::RetryUnderANewName) {
+                    return self.accept_under_a_new_name(request, &job);
+                }
                 let refused = Answer::Refused(admission::AdmissionError::TooLarge);
                 let answer = if too_large { refused } else { Answer::StoreFailing };
                 self.out.push(Effect::Answer { request, answer });
@@ -309,7 +367,7 @@ impl Lane {
 
     fn open(&mut self, job: Arc<NewJob>, progress: Option<Progress>) {
         let id = job.id;
-        let mut home = Home::open(job, progress, self.now, self.config.unix_origin);
+        let mut home = Home::open(job, progress, (self.now, self.config.unix_origin), self.planting);
         home.plant(self.planting);
         self.out.tell_all(&LaneMessage::JobOpened { job: id, work: home.work(self.config.lane) });
         self.homes.insert(id, home);
@@ -340,7 +398,15 @@ impl Lane {
             LaneMessage::RangeGranted { job, range } => self.scheduler.granted(job, range, out),
             LaneMessage::WorkAppeared { job } => self.scheduler.work_appeared(job),
             LaneMessage::ErrandGranted { job, errand } => self.scheduler.errand(job, errand, out),
-            LaneMessage::AgentContradicted { agent } => self.scheduler.contradicted(agent),
+            LaneMessage::AgentRefuted { agent } => self.refuted(agent),
+            LaneMessage::Judged { judgements } => self.judged(judgements),
+            LaneMessage::AgentArrived { agent, account } => {
+                let standing = self.registry.arrived(agent, account);
+                self.out.tell_all(&LaneMessage::StandingChanged { agent, standing });
+            }
+            LaneMessage::StandingChanged { agent, standing } => {
+                self.scheduler.standing_changed(agent, standing, &mut self.out);
+            }
             LaneMessage::AgentMoved { agent } => self.scheduler.supersede(agent, out),
             LaneMessage::RangeWanted { job, count } => {
                 self.at_home(job, |home, _, out| home.wanted(from, count, out, lanes));
@@ -368,16 +434,40 @@ impl Lane {
             LaneMessage::SpareSettled { job, index } => self.scheduler.spare_settled(job, index),
             LaneMessage::TailBegan { job } => self.scheduler.tail_began(job),
             LaneMessage::AgentFaulted { agent, at } => self.scheduler.faulted(agent, at, self.now),
-            LaneMessage::LaneStanding { agents } => self.fleet_changed(from, agents),
+            LaneMessage::LaneStanding { agents, anchors } => self.fleet_changed(from, agents, anchors),
+        }
+    }
+
+    /// Jobs whose home is here forget what the agent answered and is not final.
+    fn refuted(&mut self, agent: AgentId) {
+        self.scheduler.contradicted(agent);
+        for job in self.homes.keys().copied().collect::<Vec<_>>() {
+            self.at_home(job, |home, judge, out| home.refuted(agent, judge, out));
+        }
+    }
+
+    fn judged(&mut self, judgements: Vec<Judgement>) {
+        // Each lane's registry may eject its part of the fleet.
+        let fleet = self.fleet.total().div_ceil(u32::from(self.config.lanes.max(1)));
+        for Judgement { agent, account, right } in judgements {
+            let said = if right { standing::Judgement::Agreed } else { standing::Judgement::ProvenWrong };
+            let ruling = self.registry.judge(agent, account, said, fleet, self.now);
+            for change in ruling.changes {
+                let (agent, standing) = (change.agent, change.to);
+                self.out.tell_all(&LaneMessage::StandingChanged { agent, standing });
+                self.out.push(Effect::ReportStanding { change });
+                self.changes.push(change);
+            }
+            if let Some(alarm) = ruling.alarm {
+                self.out.push(Effect::RaiseAlarm { alarm });
+            }
         }
     }
 
     /// Jobs that wait for any agent at all show that; those with stuck checks have attention already.
-    fn fleet_changed(&mut self, lane: LaneIndex, agents: u32) {
+    fn fleet_changed(&mut self, lane: LaneIndex, agents: u32, anchors: u32) {
         let before = self.fleet.total();
-        if let Some(known) = self.fleet.agents.get_mut(lane.as_usize()) {
-            *known = agents;
-        }
+        self.fleet.set(lane, agents, anchors);
         let deserted = (before == 0) != (self.fleet.total() == 0);
         let concerned: Vec<JobId> = match deserted {
             true => self.homes.keys().copied().collect(),
@@ -406,6 +496,7 @@ impl Lane {
             }
             self.write_parts();
             self.write_endings();
+            self.write_archive();
             self.scheduler.place(self.now, &mut self.out);
             self.scheduler.ask(&mut self.out);
             self.scheduler.report(&mut self.out);
@@ -424,8 +515,9 @@ impl Lane {
                 self.out.push(Effect::StoreProduct { job, index, blake3, bytes });
             }
             let Some((plan, tiles)) = home.tiles_to_write(now) else { continue };
-            for (tile, bytes) in tiles {
-                self.persist(Writing::Tile { job, tile }, Record::TileReduced { job, plan, tile, bytes });
+            for FinishedTile { tile, bytes, earned } in tiles {
+                let record = Record::TileReduced { job, plan, tile, bytes, earned };
+                self.persist(Writing::Tile { job, tile }, record);
             }
         }
     }
@@ -440,8 +532,18 @@ impl Lane {
         let ready: Vec<(JobId, Ending)> = self.ending.iter().filter_map(write).collect();
         for (job, ending) in ready {
             self.out.tell_all(&LaneMessage::JobClosed { job });
-            let record = Record::JobEnded { job, view: ending.view, outcome: ending.outcome };
+            let Ending { view, outcome, bill } = ending;
+            let record = Record::JobEnded { job, view, outcome, bill };
             self.persist(Writing::Ending { job }, record);
+        }
+    }
+
+    fn write_archive(&mut self) {
+        for (job, evidence) in self.out.take_disputes() {
+            self.archive.push(Record::Disputed { job, evidence });
+        }
+        if let Some(record) = self.archive.next(self.now) {
+            self.persist(Writing::Archive, record);
         }
     }
 
@@ -471,6 +573,12 @@ impl Lane {
             Some((*id, progress))
         };
         let ready: Vec<(JobId, Progress)> = self.attention.iter().filter_map(write).collect();
+        let agents = self.registry.take_unsaved();
+        if !agents.is_empty() {
+            let changes = core::mem::take(&mut self.changes);
+            let at = UnixMillis(self.config.unix_origin.0.saturating_add(self.now.0));
+            self.archive.push(Record::StandingsChanged { agents, changes, at });
+        }
         for (job, progress) in ready {
             let record = Record::JobProgressed { job, progress: progress.into() };
             self.persist(Writing::Progress { job }, record);

@@ -11,6 +11,7 @@ use tessera_protocol::unit::{LaneIndex, ShardIndex, ShardRange, Tick};
 use tessera_protocol::wire::ShardFailure;
 
 use crate::Account;
+use crate::verifier::Party;
 
 /// A message from one lane to another, or to itself.
 #[derive(Clone, Debug, PartialEq)]
@@ -110,10 +111,29 @@ pub enum LaneMessage {
         /// When it failed.
         at: Tick,
     },
-    /// Home → all: another agent was believed.
-    AgentContradicted {
-        /// The agent that was not.
+    /// Home → all: this agent was proven wrong; what it answered and is not final does not count.
+    AgentRefuted {
+        /// Which.
         agent: AgentId,
+    },
+    /// Home → registry: what checks said of agents.
+    Judged {
+        /// What, in order.
+        judgements: Vec<Judgement>,
+    },
+    /// Lane → registry: an agent has a session here.
+    AgentArrived {
+        /// Which.
+        agent: AgentId,
+        /// Whom it belongs to.
+        account: Account,
+    },
+    /// Registry → all: how far an agent is trusted from here on.
+    StandingChanged {
+        /// Which.
+        agent: AgentId,
+        /// How far.
+        standing: Standing,
     },
     /// Home → all: stop and forget.
     JobClosed {
@@ -124,12 +144,32 @@ pub enum LaneMessage {
     LaneStanding {
         /// Agents that take work.
         agents: u32,
+        /// How many of them are the operator's own.
+        anchors: u32,
     },
     /// Lane → all: this agent has a session here now; an older one elsewhere is dead.
     AgentMoved {
         /// The agent.
         agent: AgentId,
     },
+}
+
+/// What a check said of an agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Judgement {
+    /// The agent.
+    pub agent: AgentId,
+    /// Whom it belongs to.
+    pub account: Account,
+    /// Whether it was right.
+    pub right: bool,
+}
+
+impl Judgement {
+    /// What a check said of who answered.
+    pub fn new(party: Party, right: bool) -> Judgement {
+        Judgement { agent: party.agent, account: party.account, right }
+    }
 }
 
 /// What a lane needs to run a job's shards.
@@ -143,6 +183,21 @@ pub struct Work {
     pub home: LaneIndex,
     /// The longest partial it can have. *Units*: bytes.
     pub partial_bytes_max: usize,
+    /// Whose turn it is is decided among projects.
+    pub project: Arc<str>,
+    /// The project's share of a lane against that of others, at least one: what it pays may raise it.
+    pub weight: u32,
+    /// When it must be done.
+    pub deadline: Option<Tick>,
+}
+
+/// What an answer was computed on: two answers from different ones share fewer causes of error.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Device {
+    /// Instruction set of the kernels.
+    pub isa: Arc<str>,
+    /// Whether some shards are computed on a GPU.
+    pub gpu: bool,
 }
 
 /// One shard to be run on an agent that is not among some.
@@ -154,6 +209,8 @@ pub struct Errand {
     pub avoid: Vec<AgentId>,
     /// Who may run it besides.
     pub who: Who,
+    /// What it should not run on if there is a choice: what the claim that it checks was computed on.
+    pub unlike: Option<Device>,
     /// Lanes that had nobody for it.
     pub tried: Vec<LaneIndex>,
     /// Whether another attempt is live, so that nothing is lost when this one is.
@@ -188,12 +245,12 @@ impl Who {
         match self {
             Who::Anyone => standing > Standing::Removed,
             Who::Others { not_of } => standing > Standing::Removed && !not_of.contains(&account.provider),
-            Who::Checker { .. } if account.anchor => true,
+            Who::Checker { .. } if account.anchor => standing > Standing::Sandboxed,
             Who::Checker { independent_of, trusted } => {
                 let least = if *trusted { Standing::Trusted } else { Standing::Probation };
                 standing >= least && !independent_of.contains(&account.provider)
             }
-            Who::Anchor => account.anchor,
+            Who::Anchor => account.anchor && standing > Standing::Sandboxed,
         }
     }
 }
@@ -201,7 +258,7 @@ impl Who {
 impl Errand {
     /// An errand that no lane was asked for yet.
     pub fn new(index: ShardIndex, avoid: Vec<AgentId>) -> Errand {
-        Errand { index, avoid, who: Who::Anyone, tried: Vec::new(), spare: false }
+        Errand { index, avoid, who: Who::Anyone, unlike: None, tried: Vec::new(), spare: false }
     }
 
     /// Whether an agent may run it.
@@ -221,6 +278,8 @@ pub struct Claim {
     pub account: Account,
     /// How far it was trusted when it answered.
     pub standing: Standing,
+    /// What it computes on.
+    pub device: Device,
     /// BLAKE3 of the bytes, computed by the hub.
     pub digest: Digest,
     /// The bytes.

@@ -47,11 +47,49 @@ pub enum Planted {
     RestForEver,
     /// No attempt is made beside a slow one.
     NeverSpare,
+    /// A batch is final before its checks have agreed.
+    ReleaseBeforeCheck,
+    /// An agent that was proven wrong keeps what it answered besides.
+    KeepARefutedBatch,
+    /// Shards whose answers are recalled are not computed again.
+    LoseTheRecalled,
+    /// Nothing is ever checked.
+    NeverSample,
+    /// A submission whose write is said to have failed is written again as another job.
+    RetryUnderANewName,
+    /// A client hears of its job although the write of it failed.
+    AcceptUnwritten,
+    /// A client hears that its job is stopped before that is durable.
+    StopBeforePersist,
+    /// A tile whose write failed counts as written.
+    BelieveRefusedTiles,
+    /// A product whose write failed counts as stored.
+    BelieveRefusedProducts,
+    /// A recovered job goes on with its first round, whichever it was in.
+    RecoverTheFirstRound,
+    /// A job that extends another forgets that one's samples.
+    ForgetTheBase,
+    /// An agent that comes back keeps the session it had.
+    KeepOldSessions,
+    /// The shard of an attempt whose lease ran out is forgotten.
+    ForgetLapsedShards,
+    /// Agents are not told of a round's pass when they know that of a round before.
+    KeepOldPasses,
+    /// A project pays nothing for its shards: whoever came first stays first.
+    ChargeNobody,
+    /// All projects pay the same, whatever their weights.
+    IgnoreWeights,
+    /// Batch jobs wait until no interactive one is left.
+    StarveBatch,
+    /// A job whose deadline comes near waits its turn like any other.
+    IgnoreDeadlines,
+    /// A project with as much in flight as it may gets more.
+    ForgetQuotas,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Planted; 22] = [
+    pub const ALL: [Planted; 41] = [
         Planted::SpeakBeforePersist,
         Planted::ForgetLostShards,
         Planted::KeepLapsedLeases,
@@ -74,6 +112,25 @@ impl Planted {
         Planted::RestTheWholeLane,
         Planted::RestForEver,
         Planted::NeverSpare,
+        Planted::ReleaseBeforeCheck,
+        Planted::KeepARefutedBatch,
+        Planted::LoseTheRecalled,
+        Planted::NeverSample,
+        Planted::RetryUnderANewName,
+        Planted::AcceptUnwritten,
+        Planted::StopBeforePersist,
+        Planted::BelieveRefusedTiles,
+        Planted::BelieveRefusedProducts,
+        Planted::RecoverTheFirstRound,
+        Planted::ForgetTheBase,
+        Planted::KeepOldSessions,
+        Planted::ForgetLapsedShards,
+        Planted::KeepOldPasses,
+        Planted::ChargeNobody,
+        Planted::IgnoreWeights,
+        Planted::StarveBatch,
+        Planted::IgnoreDeadlines,
+        Planted::ForgetQuotas,
     ];
 }
 

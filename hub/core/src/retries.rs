@@ -21,6 +21,8 @@ pub const LOSSES_MAX: usize = 3;
 pub const LOSS_PROVIDERS_MIN: usize = 2;
 /// Losses that make a shard suspect when only one provider has agents to lose.
 pub const LOSSES_ALONE_MAX: usize = 32;
+/// Runs by the operator's own agents that must come to nothing: the first one can have been lost by chance.
+pub const ANCHOR_RUNS: u32 = 2;
 /// How long a suspect shard waits for one of the operator's own agents. *Units*: milliseconds.
 pub const ANCHOR_WAIT_MS: u64 = 600_000;
 /// Setbacks of one shard that are remembered.
@@ -75,6 +77,8 @@ struct Trouble {
     setbacks: Vec<Setback>,
     /// Since when it waits for one of the operator's own agents, or runs there.
     suspect: Option<Tick>,
+    /// How many of the operator's own agents were lost to it, or failed, since.
+    anchor_runs: u32,
 }
 
 impl Retries {
@@ -93,8 +97,11 @@ impl Retries {
         if trouble.setbacks.len() < SETBACKS_MAX {
             trouble.setbacks.push(setback);
         }
-        if trouble.suspect.is_some() && setback.account.anchor {
-            return Decision::Poisoned(trouble.setbacks.clone());
+        if trouble.suspect.is_some() && errand.who == Who::Anchor {
+            trouble.anchor_runs += 1;
+            if trouble.anchor_runs >= ANCHOR_RUNS {
+                return Decision::Poisoned(trouble.setbacks.clone());
+            }
         }
         if errand.spare {
             return Decision::Again;
@@ -113,6 +120,7 @@ impl Retries {
             }
             trouble.suspect.get_or_insert(setback.at);
             (errand.who, errand.avoid) = (Who::Anchor, answered);
+            errand.avoid.push(setback.agent);
         } else if matches!(errand.who, Who::Anyone | Who::Others { .. }) {
             errand.who = match trouble.providers().as_slice() {
                 [only] if !self.planting.is(Planted::RetryBesideTheFailed) => {
@@ -290,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn three_losses_of_two_providers_need_an_anchor_and_its_loss_is_the_end() {
+    fn three_losses_of_two_providers_need_an_anchor_and_the_loss_of_two_is_the_end() {
         let mut retries = Retries::new(4);
         again(&mut retries, lost(1, "a"));
         again(&mut retries, lost(2, "a"));
@@ -300,10 +308,14 @@ mod tests {
         );
         assert_eq!(again(&mut retries, lost(3, "b")).who, Who::Anchor);
         assert!(retries.waiting().is_some_and(|text| text.contains("4 agents of 2 providers")));
-        let Decision::Poisoned(losses) = retries.set_back(errand(), lost(4, "operator"), Vec::new()) else {
-            panic!("an anchor was lost too");
+        let anchors = |agent| (Errand { who: Who::Anchor, ..errand() }, lost(agent, "operator"));
+        let (first, loss) = anchors(4);
+        assert_eq!(retries.set_back(first, loss, Vec::new()), Decision::Again, "it can have been chance");
+        let (second, loss) = anchors(5);
+        let Decision::Poisoned(losses) = retries.set_back(second, loss, Vec::new()) else {
+            panic!("two anchors were lost too");
         };
-        assert_eq!(losses.len(), 5);
+        assert_eq!(losses.len(), 6);
     }
 
     #[test]

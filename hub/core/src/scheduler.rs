@@ -4,34 +4,42 @@
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
-use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use tessera_protocol::api::Standing;
 use tessera_protocol::id::{AgentId, JobId};
 use tessera_protocol::limits;
-use tessera_protocol::unit::{Epoch, LaneIndex, ShardIndex, ShardRange, Tick, UnixMillis};
+use tessera_protocol::unit::{ComputeUnits, Epoch, LaneIndex, ShardIndex, ShardRange, Tick, UnixMillis};
 use tessera_protocol::wire::{Gpu, Hello, Welcome};
 
 use crate::effect::{CloseReason, Outbox};
-use crate::message::{Errand, LaneMessage, Loss, Work};
+use crate::message::{Device, Errand, LaneMessage, Loss, Work};
 use crate::planted::{Planted, Planting};
-use crate::ranges::Ranges;
 use crate::{Account, Effect, SessionId};
 
 mod agent;
 mod answers;
 mod ejection;
+mod explain;
+mod fair;
+mod fleet;
 mod lane_job;
 mod leases;
 mod placement;
+mod score;
+mod sharing;
 mod speculation;
 
 use agent::{Agent, Attempt, view_of};
 use ejection::Ejections;
+use explain::Ring;
+pub(crate) use explain::who_in_words;
+use fair::Fair;
+use fleet::Fleet;
 use lane_job::{LaneJob, Supply};
-use speculation::Times;
+use score::Score;
+pub use sharing::{Share, Sharing};
 
 /// The agents and shards of one lane.
 #[derive(Debug)]
@@ -39,28 +47,38 @@ pub struct Scheduler {
     lane: LaneIndex,
     agents: BTreeMap<AgentId, Agent>,
     sessions: BTreeMap<SessionId, AgentId>,
-    /// Agents with credit, least loaded first.
-    ready: BTreeSet<(u32, AgentId)>,
-    /// How many of the agents that take work have a kernel.
-    kernels: BTreeMap<String, u32>,
+    /// Agents that take work, by what they can do.
+    fleet: Fleet,
     jobs: BTreeMap<JobId, LaneJob>,
-    /// Jobs with work here, by priority; one shard each in turn.
-    queues: [VecDeque<JobId>; 2],
-    /// Jobs to ask the home of, by priority.
-    unasked: [VecDeque<JobId>; 2],
+    /// Whose turn it is, by priority.
+    fair: [Fair; 2],
+    /// Jobs with checks and retries, by priority; these go before shards that nobody had yet.
+    rota: [VecDeque<JobId>; 2],
+    /// What batch jobs have coming for what interactive ones got before them.
+    owed: ComputeUnits,
+    sharing: Sharing,
+    /// The last placements.
+    ring: Ring,
     /// Shards granted and not assigned.
     pending: u64,
     /// Shards asked for.
     asked: u64,
     /// Credit of all agents that take work.
     credit: u64,
+    /// How many take work, and how many of those are the operator's own.
+    working: u32,
+    anchors: u32,
     epoch: Epoch,
+    /// As last heard.
+    now: Tick,
     unreported: BTreeSet<JobId>,
     unseen: BTreeSet<AgentId>,
     stopping: bool,
     ejections: Ejections,
+    /// Agents that rest.
+    resting: BTreeSet<AgentId>,
     unix_origin: UnixMillis,
-    pub(crate) planting: Planting,
+    planting: Planting,
 }
 
 impl Scheduler {
@@ -70,22 +88,38 @@ impl Scheduler {
             lane,
             agents: BTreeMap::new(),
             sessions: BTreeMap::new(),
-            ready: BTreeSet::new(),
-            kernels: BTreeMap::new(),
+            fleet: Fleet::default(),
             jobs: BTreeMap::new(),
-            queues: [VecDeque::new(), VecDeque::new()],
-            unasked: [VecDeque::new(), VecDeque::new()],
+            fair: [Fair::default(), Fair::default()],
+            rota: [VecDeque::new(), VecDeque::new()],
+            owed: ComputeUnits(0),
+            sharing: Sharing::default(),
+            ring: Ring::default(),
             pending: 0,
             asked: 0,
             credit: 0,
+            working: 0,
+            anchors: 0,
             epoch: Epoch(0),
+            now: Tick(0),
             unreported: BTreeSet::new(),
             unseen: BTreeSet::new(),
             stopping: false,
             ejections: Ejections::default(),
+            resting: BTreeSet::new(),
             unix_origin,
             planting: Planting::default(),
         }
+    }
+
+    /// Sets what projects may have, before the first job.
+    pub fn share(&mut self, sharing: Sharing) {
+        self.sharing = sharing;
+    }
+
+    pub(crate) fn plant(&mut self, planting: Planting) {
+        self.planting = planting;
+        self.fair.iter_mut().for_each(|fair| fair.planting = planting);
     }
 
     // --- agents ---------------------------------------------------------------------------------
@@ -99,14 +133,16 @@ impl Scheduler {
         now: Tick,
         out: &mut Outbox,
     ) {
-        self.supersede(id, out);
+        if !self.planting.is(Planted::KeepOldSessions) {
+            self.supersede(id, out);
+        }
         let credit = u32::from(hello.slots.max(1)) * limits::CREDIT_PER_SLOT;
         out.push(Effect::Welcome {
             session,
             welcome: Welcome { agent: id.0, heartbeat_ms: limits::HEARTBEAT_MS, credit, lane: self.lane.0 },
         });
-        self.offer(&hello.kernels);
-        let agent = Agent {
+        let device = Device { isa: hello.isa.as_str().into(), gpu: false };
+        let mut agent = Agent {
             session,
             account,
             standing: if account.anchor { Standing::Trusted } else { Standing::Quarantine },
@@ -121,13 +157,19 @@ impl Scheduler {
             completed: 0,
             mismatches: 0,
             resting_until: None,
+            device,
+            score: Score::default(),
+            seat: None,
         };
         self.credit += u64::from(credit);
-        self.ready.insert((agent.load(), id));
+        self.working += 1;
+        self.anchors += u32::from(account.anchor);
+        self.fleet.settle(id, &mut agent);
         self.sessions.insert(session, id);
         self.agents.insert(id, agent);
         self.unseen.insert(id);
         self.rest_on(id, now);
+        self.revive();
         self.standing(out);
     }
 
@@ -146,10 +188,12 @@ impl Scheduler {
             return;
         };
         if !agent.leaving {
-            self.ready.remove(&(agent.load(), id));
             agent.leaving = true;
             self.credit -= u64::from(agent.credit);
-            withdraw(&mut self.kernels, &agent.hello.kernels);
+            self.working -= 1;
+            self.anchors -= u32::from(agent.account.anchor);
+            self.fleet.leave(id, agent);
+            self.resting.remove(&id);
             self.unseen.insert(id);
             self.wake_the_needed();
             self.standing(out);
@@ -159,9 +203,8 @@ impl Scheduler {
 
     /// An agent says which GPUs it has.
     pub fn devices(&mut self, session: SessionId, gpus: Vec<Gpu>) {
-        if let Some((id, agent)) = agent_of(&self.sessions, &mut self.agents, session) {
-            agent.gpus = gpus;
-            self.unseen.insert(id);
+        if let Some(id) = self.sessions.get(&session).copied() {
+            self.change(id, |agent| agent.gpus = gpus);
         }
     }
 
@@ -173,9 +216,23 @@ impl Scheduler {
         }
     }
 
+    /// How far an agent is trusted from here on.
+    pub fn standing_changed(&mut self, id: AgentId, standing: Standing, out: &mut Outbox) {
+        let Some(agent) = self.agents.get(&id) else { return };
+        if standing == Standing::Removed {
+            let session = agent.session;
+            out.push(Effect::CloseSession { session, reason: CloseReason::Removed });
+            return self.lose(session, None, out);
+        }
+        self.change(id, |agent| agent.standing = standing);
+        self.wake_the_needed();
+        self.revive();
+        self.release_deserted(out);
+    }
+
     /// Agents that take work.
     pub fn working(&self) -> u32 {
-        self.agents.values().filter(|agent| !agent.leaving).count() as u32
+        self.working
     }
 
     /// Attempts in flight.
@@ -189,7 +246,8 @@ impl Scheduler {
     }
 
     fn standing(&self, out: &mut Outbox) {
-        out.tell_all(&LaneMessage::LaneStanding { agents: self.working() });
+        let (agents, anchors) = (self.working, self.anchors);
+        out.tell_all(&LaneMessage::LaneStanding { agents, anchors });
     }
 
     // --- jobs -----------------------------------------------------------------------------------
@@ -198,26 +256,23 @@ impl Scheduler {
     pub fn open(&mut self, job: JobId, work: Arc<Work>, out: &mut Outbox) {
         if let Some(lane_job) = self.jobs.get_mut(&job) {
             let another_task = lane_job.work.plan.task_digest() != work.plan.task_digest();
-            lane_job.work = work;
-            lane_job.tail = false;
+            lane_job.renew(work);
+            if lane_job.supply == Supply::Unable {
+                lane_job.supply = Supply::Dry;
+            }
             if another_task && !self.planting.is(Planted::KeepOldTasks) {
                 self.untell(job, out);
             }
+            self.enqueue(job);
+            self.release_if_deserted(job, out);
             return self.work_appeared(job);
         }
-        let lane_job = LaneJob {
-            work,
-            pending: Ranges::default(),
-            errands: VecDeque::new(),
-            supply: Supply::Unasked,
-            queued: false,
-            claims: Vec::new(),
-            attempts: 0,
-            tail: false,
-            times: Times::default(),
-        };
-        self.unasked[lane_job.queue()].push_back(job);
-        self.jobs.insert(job, lane_job);
+        let (weight, in_flight_max) = self.sharing.of(&work);
+        let fair = &mut self.fair[work.priority as usize];
+        let flow = fair.join(&work.project, weight, in_flight_max);
+        fair.want(flow, job, self.credit);
+        self.jobs.insert(job, LaneJob::new(work, flow));
+        self.hurry(job);
     }
 
     /// Stops and forgets a job.
@@ -225,12 +280,21 @@ impl Scheduler {
         let Some(closed) = self.jobs.remove(&job) else {
             return;
         };
-        self.pending -= closed.pending.count();
-        if let Supply::Asked(count) = closed.supply {
-            self.asked -= count;
-        }
+        let pending = closed.pending.count();
+        let asked = if let Supply::Asked(count) = closed.supply { count } else { 0 };
+        self.pending -= pending;
+        self.asked -= asked;
         self.unreported.remove(&job);
-        self.unasked[closed.queue()].retain(|asked| *asked != job);
+        let fair = &mut self.fair[closed.queue()];
+        fair.count(closed.flow, |flow| {
+            flow.pending -= pending;
+            flow.asked -= asked;
+            flow.in_flight -= closed.in_flight;
+        });
+        fair.leave(closed.flow, job, self.credit);
+        if closed.in_rota {
+            self.rota[closed.queue()].retain(|waiting| *waiting != job);
+        }
         self.untell(job, out);
     }
 
@@ -238,11 +302,14 @@ impl Scheduler {
     fn untell(&mut self, job: JobId, out: &mut Outbox) {
         let told = self.agents.iter().filter(|(_, agent)| agent.told.contains_key(&job));
         for (id, session) in told.map(|(id, agent)| (*id, agent.session)).collect::<Vec<_>>() {
+            let mut dropped = Vec::new();
             self.change(id, |agent| {
                 agent.told.remove(&job);
+                dropped.extend(agent.attempts.keys().filter(|(of, _)| *of == job).map(|(_, index)| *index));
                 agent.attempts.retain(|(of, _), _| *of != job);
                 agent.lapsed.retain(|(of, ..)| *of != job);
             });
+            self.landed(job, id, dropped);
             out.push(Effect::Forget { session, job });
         }
     }
@@ -252,20 +319,26 @@ impl Scheduler {
         let Some(lane_job) = self.jobs.get_mut(&job) else {
             return;
         };
+        let (fair, id) = (&mut self.fair[lane_job.queue()], lane_job.flow);
         if let Supply::Asked(count) = lane_job.supply {
             self.asked -= count;
+            fair.count(id, |flow| flow.asked -= count);
         }
         if range.is_empty() {
             lane_job.supply = Supply::Dry;
-            return;
+            return fair.consider(id, self.credit);
         }
         lane_job.supply = Supply::Unasked;
-        self.unasked[lane_job.queue()].push_back(job);
         let before = lane_job.pending.count();
         lane_job.pending.remove(range);
         lane_job.pending.insert(range);
-        self.pending += lane_job.pending.count() - before;
+        let more = lane_job.pending.count() - before;
+        lane_job.stirred = self.now;
+        self.pending += more;
+        fair.count(id, |flow| flow.pending += more);
+        fair.want(id, job, self.credit);
         self.enqueue(job);
+        self.hurry(job);
         self.release_if_deserted(job, out);
     }
 
@@ -275,7 +348,8 @@ impl Scheduler {
             && lane_job.supply == Supply::Dry
         {
             lane_job.supply = Supply::Unasked;
-            self.unasked[lane_job.queue()].push_back(job);
+            self.fair[lane_job.queue()].want(lane_job.flow, job, self.credit);
+            self.hurry(job);
         }
     }
 
@@ -337,69 +411,101 @@ impl Scheduler {
             None => {
                 lane_job.pending.insert(ShardRange::one(index));
                 self.pending += 1;
+                self.fair[lane_job.queue()].count(lane_job.flow, |flow| flow.pending += 1);
             }
         }
         self.enqueue(job);
     }
 
+    /// Puts a job where its shards and its errands wait, if there are any.
     fn enqueue(&mut self, job: JobId) {
-        if let Some(lane_job) = self.jobs.get_mut(&job)
-            && !lane_job.queued
-        {
-            lane_job.queued = true;
-            self.queues[lane_job.queue()].push_back(job);
+        let Some(lane_job) = self.jobs.get_mut(&job) else { return };
+        let queue = lane_job.queue();
+        if lane_job.pending.is_empty() {
+            self.fair[queue].dequeue(job);
+        } else if !self.fair[queue].is_waiting(job) {
+            let deadline = lane_job.deadline(self.credit);
+            self.fair[queue].enqueue(lane_job.flow, &lane_job.need, job, deadline, self.now);
+        }
+        if !lane_job.errands.is_empty() && !lane_job.in_rota {
+            lane_job.in_rota = true;
+            self.rota[queue].push_back(job);
+        }
+    }
+
+    /// Attempts of an agent at these shards of a job are over.
+    fn landed(&mut self, job: JobId, id: AgentId, indices: impl IntoIterator<Item = ShardIndex>) {
+        let Some(lane_job) = self.jobs.get_mut(&job) else { return };
+        let mut count = 0;
+        for index in indices {
+            lane_job.held.remove(&(index, id));
+            count += 1;
+        }
+        if count > 0 {
+            lane_job.in_flight -= count;
+            self.fair[lane_job.queue()].count(lane_job.flow, |flow| flow.in_flight -= count);
         }
     }
 
     /// With nobody here to run them, shards go back to their homes.
     fn release_deserted(&mut self, out: &mut Outbox) {
-        let deserted = |lane_job: &LaneJob| !self.kernels.contains_key(lane_job.kernel());
-        for (job, lane_job) in self.jobs.iter_mut().filter(|(_, lane_job)| deserted(lane_job)) {
-            self.pending -= lane_job.release(*job, self.lane, out);
+        let with_work = self.jobs.iter().filter(|(_, lane_job)| lane_job.has_work());
+        for job in with_work.map(|(job, _)| *job).collect::<Vec<_>>() {
+            self.release_if_deserted(job, out);
         }
     }
 
     fn release_if_deserted(&mut self, job: JobId, out: &mut Outbox) {
-        if let Some(lane_job) = self.jobs.get_mut(&job)
-            && !self.kernels.contains_key(lane_job.kernel())
-        {
-            self.pending -= lane_job.release(job, self.lane, out);
+        let deserted = |lane_job: &LaneJob| lane_job.has_work() && !self.fleet.has(&lane_job.need);
+        if self.jobs.get(&job).is_some_and(deserted) {
+            self.release(job, out);
         }
     }
 
-    /// An agent comes that has these kernels: jobs that waited for one of them are asked for.
-    fn offer(&mut self, kernels: &[String]) {
-        for kernel in kernels {
-            *self.kernels.entry(kernel.clone()).or_default() += 1;
+    /// Gives back to its home what of a job waits here.
+    fn release(&mut self, job: JobId, out: &mut Outbox) {
+        if let Some(lane_job) = self.jobs.get_mut(&job) {
+            let released = lane_job.release(job, self.lane, out);
+            self.pending -= released;
+            let fair = &mut self.fair[lane_job.queue()];
+            fair.count(lane_job.flow, |flow| flow.pending -= released);
+            fair.dequeue(job);
+            fair.consider(lane_job.flow, self.credit);
         }
+    }
+
+    /// An agent came, or may do more than before: jobs that waited for one like it are asked for.
+    fn revive(&mut self) {
         for (job, lane_job) in &mut self.jobs {
-            if lane_job.supply == Supply::Unable && self.kernels.contains_key(lane_job.kernel()) {
+            if lane_job.supply == Supply::Unable && self.fleet.has(&lane_job.need) {
                 lane_job.supply = Supply::Unasked;
-                self.unasked[lane_job.queue()].push_back(*job);
+                let fair = &mut self.fair[lane_job.queue()];
+                fair.want(lane_job.flow, *job, self.credit);
+                lane_job.deadline(self.credit).map(|deadline| fair.hurry(*job, deadline.urgent_from));
             }
         }
+        self.fair.iter_mut().for_each(|fair| fair.consider_all(self.credit));
     }
 
     fn hear(&mut self, session: SessionId, now: Tick) -> Option<AgentId> {
         let (id, agent) = agent_of(&self.sessions, &mut self.agents, session)?;
         agent.heard = now;
+        self.now = now;
         Some(id)
     }
 
     fn take_attempt(&mut self, id: AgentId, job: JobId, index: ShardIndex) -> Option<Attempt> {
         let mut taken = None;
         self.change(id, |agent| taken = agent.attempts.remove(&(job, index)));
+        self.landed(job, id, taken.is_some().then_some(index));
         taken
     }
 
     /// Changes what an agent holds, and with it its place among those with credit.
     fn change(&mut self, id: AgentId, change: impl FnOnce(&mut Agent)) {
         let Some(agent) = self.agents.get_mut(&id) else { return };
-        self.ready.remove(&(agent.load(), id));
         change(agent);
-        if agent.has_credit() {
-            self.ready.insert((agent.load(), id));
-        }
+        self.fleet.settle(id, agent);
         self.unseen.insert(id);
     }
 
@@ -429,22 +535,38 @@ impl Scheduler {
         assert_eq!(self.pending, pending);
         let credit: u64 = self.agents.values().filter(|a| !a.leaving).map(|a| u64::from(a.credit)).sum();
         assert_eq!(self.credit, credit);
+        let working = self.agents.values().filter(|agent| !agent.leaving);
+        assert_eq!(self.working, working.clone().count() as u32);
+        assert_eq!(self.anchors, working.filter(|agent| agent.account.anchor).count() as u32);
         let asked: u64 =
             self.jobs.values().map(|job| if let Supply::Asked(count) = job.supply { count } else { 0 }).sum();
         assert_eq!(self.asked, asked);
-        for lane_job in self.jobs.values().filter(|job| !self.kernels.contains_key(job.kernel())) {
-            assert!(lane_job.pending.is_empty(), "shards wait where nobody can run them");
+        for (id, job) in &self.jobs {
+            assert!(
+                job.pending.is_empty() || self.fleet.has(&job.need),
+                "{id}: shards wait where nobody can run them"
+            );
+            assert_eq!(
+                self.fair[job.queue()].is_waiting(*id),
+                !job.pending.is_empty(),
+                "{id} is not in line"
+            );
+            assert_eq!(self.rota[job.queue()].contains(id), job.in_rota, "{id}");
+            assert!(job.in_rota || job.errands.is_empty(), "{id}: errands are overlooked");
+            let attempts = self.agents.values().flat_map(|agent| agent.attempts.keys());
+            assert_eq!(job.in_flight, job.held.len() as u64, "{id}");
+            assert_eq!(job.in_flight, attempts.filter(|(of, _)| of == id).count() as u64, "{id}");
         }
+        self.fair.iter().for_each(Fair::check_invariants);
         assert_eq!(self.sessions.len(), self.agents.len());
         for (id, agent) in &self.agents {
             assert!(agent.held() <= u64::from(agent.credit), "{id} is past its credit");
-            assert_eq!(self.ready.contains(&(agent.load(), *id)), agent.has_credit(), "{id}");
         }
+        self.fleet.check_invariants(self.agents.iter());
         self.check_rests();
-        let with_credit = self.agents.values().filter(|agent| agent.has_credit()).count();
-        assert_eq!(self.ready.len(), with_credit);
     }
 }
+
 /// The errand of an attempt that one agent did not bring to an end.
 fn elsewhere(errand: Option<Errand>, index: ShardIndex, not: AgentId) -> Errand {
     let mut errand = errand.unwrap_or_else(|| Errand::new(index, Vec::new()));
@@ -462,16 +584,4 @@ fn agent_of<'a>(
 ) -> Option<(AgentId, &'a mut Agent)> {
     let id = *sessions.get(&session)?;
     agents.get_mut(&id).map(|agent| (id, agent))
-}
-
-/// An agent that had these kernels takes no more work.
-fn withdraw(kernels: &mut BTreeMap<String, u32>, gone: &[String]) {
-    for kernel in gone {
-        if let Some(count) = kernels.get_mut(kernel) {
-            *count -= 1;
-            if *count == 0 {
-                kernels.remove(kernel);
-            }
-        }
-    }
 }

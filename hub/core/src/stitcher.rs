@@ -82,6 +82,7 @@ impl Stitcher {
 
     /// A write of a tile succeeded or failed.
     pub fn written(&mut self, tile: u64, succeeded: bool, now: Tick) {
+        let succeeded = succeeded || self.planting.is(Planted::BelieveRefusedTiles);
         if succeeded && let Some(finished) = self.unwritten.remove(&tile) {
             self.unwritten_bytes -= finished.bytes.len();
         } else if let Some(finished) = self.unwritten.get_mut(&tile) {

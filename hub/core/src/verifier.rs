@@ -1,14 +1,32 @@
-//! The verifier: claims in, verdicts out. Asks for second answers; never schedules them.
+//! The verifier: claims in, rulings out. Holds what is provisional, asks for second answers, settles
+//! disputes; never schedules, never reduces.
+//!
+//! 1. Answers of one agent wait in a [`Batch`](batch::Batch), provisional.
+//! 2. The batch closes: its digests are committed to by a Merkle root, and only then the hub's secret and
+//!    that root choose which of them are checked. No agent can know before it has answered.
+//! 3. A checked answer is in [`Doubt`] until another agent has answered. What they agree on is believed, and
+//!    releases the batch. When they differ, one of the operator's own agents decides, where there is one.
+//! 4. Whoever is proven wrong loses all its answers that are not released.
 
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use tessera_planners::{Part, Plan};
-use tessera_protocol::id::{AgentId, JobId};
+use tessera_protocol::api::Standing;
+use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::spec::{Manifest, VerifyClass};
-use tessera_protocol::unit::ShardIndex;
+use tessera_protocol::unit::{LaneIndex, ShardIndex, Tick};
 
-use crate::message::Claim;
+use crate::Account;
+use crate::message::{Claim, Errand};
 use crate::planted::{Planted, Planting};
+use crate::sampling::{self, EVERY, Rate, Sampler};
+
+mod batch;
+mod doubt;
+
+use batch::Batch;
+pub use doubt::Doubt;
 
 /// A value that the verifier has accepted. Nothing else makes one, and the reducer takes nothing else.
 #[derive(Debug)]
@@ -21,6 +39,13 @@ impl<T> Verified<T> {
     }
 }
 
+impl Verified<Partial> {
+    /// Which shard it is of.
+    pub fn index(&self) -> ShardIndex {
+        self.0.index
+    }
+}
+
 /// The partial of one shard, decoded.
 #[derive(Debug)]
 pub struct Partial {
@@ -30,156 +55,409 @@ pub struct Partial {
     pub part: Part,
 }
 
-/// Claims about one shard that is being checked, first to last; no two by the same agent.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Doubt {
-    claims: Vec<Claim>,
+/// Who answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Party {
+    /// The agent.
+    pub agent: AgentId,
+    /// Whom it belongs to.
+    pub account: Account,
+    /// How far it was trusted when it answered.
+    pub standing: Standing,
+    /// The lane that holds its session.
+    pub lane: LaneIndex,
 }
 
-/// What the verifier says to a claim.
-#[derive(Debug)]
-pub enum Verdict {
-    /// The bytes are not a partial of this shard.
-    NotAPartial,
-    /// Believed as it stands: not sampled.
-    Accepted(Verified<Partial>),
-    /// Sampled: wait for an answer by another agent.
-    Check(Doubt),
-    /// The answers so far contradict each other: wait for one more.
-    Disputed,
-    /// Two agents agree.
-    Agreed {
-        /// What they say.
-        partial: Verified<Partial>,
-        /// Agents that said something else.
-        contradicted: Vec<AgentId>,
-    },
-    /// Three agents, three answers.
-    Irreconcilable,
-}
-
-/// Answers that differ before a dispute is given up.
-const ANSWERS_MAX: usize = 3;
-
-/// Chooses what is checked with a key that agents cannot know, and asks only after they have answered.
-#[derive(Clone)]
-pub struct Verifier {
-    key: [u8; 32],
-    pub(crate) planting: Planting,
-}
-
-impl core::fmt::Debug for Verifier {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str("Verifier(key withheld)")
+impl Party {
+    /// How much of its answers is checked: a machine of the operator's that was proven wrong is a stranger's.
+    fn rate(self, class: VerifyClass) -> Rate {
+        let anchor = self.account.anchor && self.standing > Standing::Sandboxed;
+        sampling::rate(self.standing, anchor, class)
     }
+}
+
+/// A claim that has the shape of its shard's partial.
+#[derive(Debug)]
+pub struct Answer {
+    index: ShardIndex,
+    party: Party,
+    digest: Digest,
+    bytes: usize,
+    part: Part,
+}
+
+impl Answer {
+    /// Reads a claim; nothing where its bytes are not a partial of this shard.
+    pub fn read(manifest: &Manifest, plan: &Plan, lane: LaneIndex, claim: &Claim) -> Option<Answer> {
+        let part = plan.read_partial(manifest, claim.index, claim.digest, &claim.partial)?;
+        let Claim { index, agent, account, standing, digest, .. } = *claim;
+        let party = Party { agent, account, standing, lane };
+        Some(Answer { index, party, digest, bytes: claim.partial.len(), part })
+    }
+}
+
+/// What the verifier decides about a job's answers.
+#[derive(Debug)]
+pub enum Ruling {
+    /// Final: reduce it and pay for it.
+    Release {
+        /// What it is.
+        partial: Verified<Partial>,
+        /// Whose answer it is.
+        by: Party,
+        /// Who else gave it, and is paid for a check.
+        checkers: Vec<Party>,
+    },
+    /// Ask for another answer.
+    Check(Errand),
+    /// Answers differ.
+    Mismatch(ShardIndex),
+    /// This agent was right in a check.
+    Upheld(Party),
+    /// This agent was wrong, and another one proved it.
+    Refuted {
+        /// Which.
+        party: Party,
+        /// All who answered, and what.
+        evidence: Evidence,
+    },
+    /// These answers do not count any more: the shards are to be computed again.
+    Recall(Vec<ShardIndex>),
+    /// Agents that have no reason to be wrong differ: the kernel does not give the same bytes everywhere.
+    KernelFault(Evidence),
+}
+
+/// What agents said about a shard in dispute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Evidence {
+    /// The shard.
+    pub index: ShardIndex,
+    /// Who said what, first to last.
+    pub answers: Vec<(AgentId, Account, Digest)>,
+    /// What was believed; nothing where nothing was.
+    pub believed: Option<Digest>,
+}
+
+/// Chooses what is checked with a key that agents cannot know.
+#[derive(Debug)]
+pub struct Verifier {
+    sampler: Sampler,
+    pub(crate) planting: Planting,
 }
 
 impl Verifier {
     /// A verifier with the hub's secret sampling key.
     pub fn new(key: [u8; 32]) -> Verifier {
-        Verifier { key, planting: Planting::default() }
+        Verifier { sampler: Sampler::new(key), planting: Planting::default() }
     }
 
-    /// Judges the first claim about a shard.
-    pub fn judge(&self, job: JobId, manifest: &Manifest, plan: &Plan, claim: Claim) -> Verdict {
-        let Some(partial) = decode(manifest, plan, &claim) else {
-            return Verdict::NotAPartial;
-        };
-        let (index, round) = (ShardIndex(claim.index.0 - plan.indices().start), plan.shards());
-        if self.samples(job, manifest.spec().verify, index, round) {
-            return Verdict::Check(Doubt { claims: alloc::vec![claim] });
-        }
-        Verdict::Accepted(Verified(partial))
+    /// What decisions about a job depend on now.
+    pub fn court(&self, job: JobId, class: VerifyClass, anchors: u32, now: Tick) -> Court<'_> {
+        Court { sampler: &self.sampler, job, class, anchors, now, planting: self.planting }
+    }
+}
+
+/// What a decision depends on besides the answers.
+#[derive(Clone, Copy, Debug)]
+pub struct Court<'a> {
+    /// Chooses what is checked.
+    pub sampler: &'a Sampler,
+    /// The job.
+    pub job: JobId,
+    /// Its class.
+    pub class: VerifyClass,
+    /// How many of the operator's agents are connected.
+    pub anchors: u32,
+    /// Now.
+    pub now: Tick,
+    pub(crate) planting: Planting,
+}
+
+/// Where the first answer to a shard waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// In the batch of its agent that is not closed.
+    Open(AgentId),
+    /// In a batch that waits for its checks.
+    Closed(u64),
+}
+
+/// The answers of one job that are not final.
+#[derive(Debug, Default)]
+pub struct Docket {
+    open: BTreeMap<AgentId, Batch>,
+    closed: BTreeMap<u64, Batch>,
+    doubts: BTreeMap<ShardIndex, Doubt>,
+    places: BTreeMap<ShardIndex, Place>,
+    batches: u64,
+    /// Of all partials held.
+    bytes: usize,
+}
+
+impl Docket {
+    /// Shards whose answers are not final.
+    pub fn len(&self) -> usize {
+        self.places.len() + self.doubts.len()
     }
 
-    /// Judges a further claim about a shard in doubt, and remembers it there.
-    pub fn judge_again(&self, manifest: &Manifest, plan: &Plan, doubt: &mut Doubt, claim: Claim) -> Verdict {
-        let Some(partial) = decode(manifest, plan, &claim) else {
-            return Verdict::NotAPartial;
-        };
-        if doubt.claims.iter().any(|earlier| earlier.digest == claim.digest && earlier.agent != claim.agent) {
-            let others = doubt.claims.iter().filter(|earlier| earlier.digest != claim.digest);
-            let contradicted = others.map(|earlier| earlier.agent).collect();
-            return Verdict::Agreed { partial: Verified(partial), contradicted };
-        }
-        if self.planting.is(Planted::BelieveTheSecond) {
-            return Verdict::Agreed { partial: Verified(partial), contradicted: doubt.agents() };
-        }
-        doubt.claims.push(claim);
-        if doubt.claims.len() >= ANSWERS_MAX { Verdict::Irreconcilable } else { Verdict::Disputed }
+    /// Whether it holds nothing.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
-    /// Accepts an undisputed claim for which no second agent can be had; nothing when the class demands
-    /// a check.
-    pub fn waive(&self, manifest: &Manifest, plan: &Plan, doubt: &Doubt) -> Option<Verified<Partial>> {
-        match (manifest.spec().verify, doubt.claims.as_slice()) {
-            (VerifyClass::Standard | VerifyClass::Strict, [only]) => {
-                decode(manifest, plan, only).map(Verified)
+    /// Whether a batch waits to be closed.
+    pub fn has_open(&self) -> bool {
+        !self.open.is_empty()
+    }
+
+    /// Of all partials held. *Units*: bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Shards that wait for another answer.
+    pub fn doubts(&self) -> usize {
+        self.doubts.len()
+    }
+
+    /// The answers to a shard in doubt.
+    pub fn doubt(&self, index: ShardIndex) -> Option<&Doubt> {
+        self.doubts.get(&index)
+    }
+
+    /// Whether an answer to the shard is held.
+    pub fn holds(&self, index: ShardIndex) -> bool {
+        self.places.contains_key(&index) || self.doubts.contains_key(&index)
+    }
+
+    /// Every shard whose answer is held.
+    pub fn indices(&self) -> impl Iterator<Item = ShardIndex> + '_ {
+        self.places.keys().chain(self.doubts.keys()).copied()
+    }
+
+    /// Takes an answer in.
+    pub fn answer(&mut self, answer: Answer, court: &Court<'_>, rulings: &mut Vec<Ruling>) {
+        let (index, party) = (answer.index, answer.party);
+        if let Some(doubt) = self.doubts.get_mut(&index) {
+            if !doubt.has_answered(party.agent) {
+                self.bytes += answer.bytes;
+                doubt.push(answer);
+                self.rule(index, court, rulings);
             }
-            _ => None,
+            return;
+        }
+        match self.places.get(&index).copied() {
+            None => self.provisional(answer, court, rulings),
+            Some(place) => {
+                let Some(first) = self.batch_mut(place).and_then(|batch| batch.take(index, party.agent))
+                else {
+                    return;
+                };
+                self.places.remove(&index);
+                self.drop_if_empty(place);
+                self.bytes += answer.bytes;
+                let mut doubt = Doubt::new(first, None);
+                doubt.push(answer);
+                self.doubts.insert(index, doubt);
+                self.rule(index, court, rulings);
+            }
         }
     }
 
-    /// One shard of each run of twenty (ten, one) is checked, so every job has at least one.
-    fn samples(&self, job: JobId, class: VerifyClass, index: ShardIndex, shards: u64) -> bool {
-        let run = match class {
-            VerifyClass::Standard => 20,
-            VerifyClass::Strict => 10,
-            VerifyClass::Exact => 1,
+    fn provisional(&mut self, answer: Answer, court: &Court<'_>, rulings: &mut Vec<Ruling>) {
+        let (party, Party { agent, standing, .. }) = (answer.party, answer.party);
+        // Its earlier answers are checked as it stood when it gave them.
+        if self.open.get(&agent).is_some_and(|batch| batch.standing() != standing) {
+            self.close(agent, false, court, rulings);
+        }
+        self.bytes += answer.bytes;
+        self.places.insert(answer.index, Place::Open(agent));
+        let batch = self.open.entry(agent).or_insert_with(|| Batch::new(answer.party, court.now));
+        batch.push(answer);
+        let rate = party.rate(court.class);
+        if batch.len() >= sampling::BATCH_SHARDS || rate >= EVERY {
+            self.close(agent, false, court, rulings);
+        }
+    }
+
+    /// Closes batches that are old, or all. `at_least_one`: something of these must be checked.
+    pub fn close_due(
+        &mut self,
+        all: bool,
+        mut at_least_one: bool,
+        court: &Court<'_>,
+        rulings: &mut Vec<Ruling>,
+    ) {
+        let due = |batch: &Batch| all || batch.is_old(court.now);
+        let agents: Vec<AgentId> =
+            self.open.iter().filter(|(_, batch)| due(batch)).map(|(id, _)| *id).collect();
+        for agent in agents {
+            self.close(agent, at_least_one, court, rulings);
+            at_least_one = false;
+        }
+    }
+
+    fn close(&mut self, agent: AgentId, at_least_one: bool, court: &Court<'_>, rulings: &mut Vec<Ruling>) {
+        let Some(mut batch) = self.open.remove(&agent) else { return };
+        let chosen = batch.chosen(at_least_one, court);
+        let id = self.batches;
+        self.batches += 1;
+        let link = (batch.len() > chosen.len()).then_some(id);
+        for answer in batch.split_off(&chosen) {
+            let index = answer.index;
+            self.places.remove(&index);
+            let doubt = Doubt::new(answer, link);
+            rulings.push(Ruling::Check(doubt.errand(court)));
+            self.doubts.insert(index, doubt);
+        }
+        if chosen.is_empty() || court.planting.is(Planted::ReleaseBeforeCheck) {
+            return self.release(batch, rulings);
+        }
+        for index in batch.indices() {
+            self.places.insert(index, Place::Closed(id));
+        }
+        if link.is_some() {
+            self.closed.insert(id, batch);
+        }
+    }
+
+    /// Looks whether the answers to a shard in doubt settle it.
+    fn rule(&mut self, index: ShardIndex, court: &Court<'_>, rulings: &mut Vec<Ruling>) {
+        let Some(doubt) = self.doubts.get(&index) else { return };
+        match doubt.verdict(court) {
+            doubt::Verdict::Settled(believed) => self.settle(index, believed, court, rulings),
+            doubt::Verdict::Fault => rulings.push(Ruling::KernelFault(doubt.evidence(None))),
+            doubt::Verdict::Open { differs } => {
+                let errand = doubt.errand(court);
+                if differs {
+                    rulings.push(Ruling::Mismatch(index));
+                }
+                rulings.push(Ruling::Check(errand));
+            }
+        }
+    }
+
+    fn settle(&mut self, index: ShardIndex, believed: Digest, court: &Court<'_>, rulings: &mut Vec<Ruling>) {
+        let Some(doubt) = self.doubts.remove(&index) else { return };
+        self.bytes -= doubt.bytes();
+        let (evidence, batch) = (doubt.evidence(Some(believed)), doubt.batch());
+        let (right, wrong): (Vec<Answer>, Vec<Answer>) = doubt.into_parts(believed);
+        let first_is_right = evidence.answers.first().is_some_and(|(.., digest)| *digest == believed);
+        let mut right = right.into_iter();
+        let Some(first) = right.next() else { return };
+        let checkers: Vec<Party> = right.map(|answer| answer.party).collect();
+        rulings.extend(core::iter::once(&first.party).chain(&checkers).copied().map(Ruling::Upheld));
+        rulings.push(release(first, checkers));
+        for answer in wrong {
+            let party = answer.party;
+            rulings.push(Ruling::Refuted { party, evidence: evidence.clone() });
+            if !court.planting.is(Planted::KeepARefutedBatch) {
+                self.recall(party.agent, rulings);
+            }
+        }
+        if first_is_right && let Some(id) = batch {
+            self.checked(id, rulings);
+        }
+    }
+
+    /// One of a batch's checks agreed.
+    fn checked(&mut self, id: u64, rulings: &mut Vec<Ruling>) {
+        let is_final = |batch: &mut Batch| {
+            batch.checked();
+            batch.is_final()
         };
-        let start = index.0 / run * run;
-        let mut hasher = blake3::Hasher::new_keyed(&self.key);
-        hasher.update(&job.0).update(&start.to_le_bytes());
-        let mut draw = [0; 8];
-        draw.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
-        index.0 == start + u64::from_le_bytes(draw) % run.min(shards - start)
+        if self.closed.get_mut(&id).is_some_and(is_final)
+            && let Some(batch) = self.closed.remove(&id)
+        {
+            self.release(batch, rulings);
+        }
+    }
+
+    fn release(&mut self, batch: Batch, rulings: &mut Vec<Ruling>) {
+        for answer in batch.into_answers() {
+            self.places.remove(&answer.index);
+            self.bytes -= answer.bytes;
+            rulings.push(release(answer, Vec::new()));
+        }
+    }
+
+    /// Forgets all that an agent answered and that is not final; what is in doubt gets its other answer anyway.
+    pub fn recall(&mut self, agent: AgentId, rulings: &mut Vec<Ruling>) {
+        let theirs = self.closed.iter().filter(|(_, batch)| batch.agent() == agent);
+        let closed: Vec<u64> = theirs.map(|(id, _)| *id).collect();
+        let closed = closed.into_iter().filter_map(|id| self.closed.remove(&id)).collect::<Vec<_>>();
+        let batches = self.open.remove(&agent).into_iter().chain(closed);
+        let mut recalled = Vec::new();
+        for answer in batches.flat_map(Batch::into_answers) {
+            self.places.remove(&answer.index);
+            self.bytes -= answer.bytes;
+            recalled.push(answer.index);
+        }
+        if !recalled.is_empty() {
+            rulings.push(Ruling::Recall(recalled));
+        }
+    }
+
+    /// Nobody can give a second answer: accepts the first where the class and its agent's standing allow that.
+    pub fn waive(&mut self, index: ShardIndex, court: &Court<'_>, rulings: &mut Vec<Ruling>) -> bool {
+        let waivable = |doubt: &Doubt| court.class != VerifyClass::Exact && doubt.is_waivable();
+        if !self.doubts.get(&index).is_some_and(waivable) {
+            return false;
+        }
+        let Some(doubt) = self.doubts.remove(&index) else { return false };
+        self.bytes -= doubt.bytes();
+        let batch = doubt.batch();
+        rulings.extend(doubt.into_first().map(|answer| release(answer, Vec::new())));
+        if let Some(id) = batch {
+            self.checked(id, rulings);
+        }
+        true
+    }
+
+    /// None of the operator's agents can settle a dispute: others must.
+    pub fn without_anchor(&mut self, index: ShardIndex, court: &Court<'_>) -> Option<Errand> {
+        let doubt = self.doubts.get_mut(&index)?;
+        doubt.give_up_on_anchors();
+        Some(doubt.errand(court))
+    }
+
+    fn batch_mut(&mut self, place: Place) -> Option<&mut Batch> {
+        match place {
+            Place::Open(agent) => self.open.get_mut(&agent),
+            Place::Closed(id) => self.closed.get_mut(&id),
+        }
+    }
+
+    fn drop_if_empty(&mut self, place: Place) {
+        if self.batch_mut(place).is_some_and(|batch| batch.len() == 0) {
+            match place {
+                Place::Open(agent) => _ = self.open.remove(&agent),
+                Place::Closed(id) => _ = self.closed.remove(&id),
+            }
+        }
+    }
+
+    /// Every answer is in one place, and the bytes are those of the answers.
+    ///
+    /// *Panics*: when not.
+    pub fn check_invariants(&self) {
+        let batches = || self.open.values().chain(self.closed.values());
+        let held: usize = batches().map(Batch::bytes).chain(self.doubts.values().map(Doubt::bytes)).sum();
+        assert_eq!(self.bytes, held);
+        assert_eq!(self.places.len(), batches().map(Batch::len).sum::<usize>());
+        for batch in self.closed.values() {
+            assert!(batch.len() > 0 && !batch.is_final(), "a batch waits for nothing");
+        }
+        for index in self.doubts.keys() {
+            assert!(!self.places.contains_key(index), "{index:?} is in a batch and in doubt");
+        }
     }
 }
 
-impl Doubt {
-    /// Who answered.
-    pub fn agents(&self) -> Vec<AgentId> {
-        self.claims.iter().map(|claim| claim.agent).collect()
-    }
-}
-
-/// A claim that has the shape of its shard's partial.
-fn decode(manifest: &Manifest, plan: &Plan, claim: &Claim) -> Option<Partial> {
-    let part = plan.read_partial(manifest, claim.index, claim.digest, &claim.partial)?;
-    Some(Partial { index: claim.index, part })
+fn release(answer: Answer, checkers: Vec<Party>) -> Ruling {
+    let Answer { index, party, part, .. } = answer;
+    Ruling::Release { partial: Verified(Partial { index, part }), by: party, checkers }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_job_is_checked_and_no_more_than_its_class_says() {
-        let verifier = Verifier::new([3; 32]);
-        for (class, run) in [(VerifyClass::Standard, 20), (VerifyClass::Strict, 10), (VerifyClass::Exact, 1)]
-        {
-            for shards in [1, 7, 19, 20, 21, 400] {
-                for job in 0..20 {
-                    let job = JobId([job; 16]);
-                    let sampled = (0..shards)
-                        .filter(|index| verifier.samples(job, class, ShardIndex(*index), shards))
-                        .count() as u64;
-                    assert_eq!(sampled, shards.div_ceil(run), "{class:?} {shards}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn which_shards_are_checked_depends_on_the_key_and_the_job() {
-        let sampled = |key: u8, job: u8| -> Vec<u64> {
-            let verifier = Verifier::new([key; 32]);
-            let is = |index: &u64| {
-                verifier.samples(JobId([job; 16]), VerifyClass::Standard, ShardIndex(*index), 400)
-            };
-            (0..400).filter(is).collect()
-        };
-        assert_ne!(sampled(1, 1), sampled(2, 1));
-        assert_ne!(sampled(1, 1), sampled(1, 2));
-    }
-}
+mod tests;

@@ -11,7 +11,12 @@ use std::sync::Arc;
 use blake3::Hasher;
 use bytes::Bytes;
 use tessera_protocol::api::{AgentView, JobFailure, JobState, JobView, PlanQuote, TokenIssued};
-use tessera_protocol::id::{Digest, JobId};
+use tessera_protocol::audit::AuditPage;
+use tessera_protocol::credits::{
+    JobBill, ProviderList, ProviderName, Settlement, SettlementRequest, Statement,
+};
+use tessera_protocol::explain::{AgentExplained, JobExplained};
+use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::spec::{Manifest, SpecError};
 use tessera_protocol::unit::ComputeUnits;
 use tokio::sync::{mpsc, watch};
@@ -47,6 +52,12 @@ pub trait Backend: Send + Sync + 'static {
 
     /// The jobs that match. *Order*: newest first, at most [`JobFilter::limit`] of them.
     fn jobs(&self, filter: JobFilter) -> Reply<'_, Result<Vec<Arc<JobView>>, Outage>>;
+
+    /// Why a job waits, where its shards went and what each agent lacks for it: what every lane says of it now.
+    fn explain_job(&self, job: JobId) -> Reply<'_, Result<JobExplained, LookupError>>;
+
+    /// What a connected agent is thought of.
+    fn explain_agent(&self, agent: AgentId) -> Reply<'_, Result<AgentExplained, AgentLookupError>>;
 
     /// Follows one job: the present view, then each change until it ended or the hub stops
     /// publishing.
@@ -89,8 +100,30 @@ pub trait Backend: Send + Sync + 'static {
     /// Every enrolled agent. *Order*: by id.
     fn agents(&self) -> Vec<Arc<AgentView>>;
 
-    /// Makes a single-use enrolment token; its answer means that the token is durable.
-    fn issue_token(&self) -> Reply<'_, Result<TokenIssued, TokenError>>;
+    /// Makes a single-use enrolment token for an agent of a provider, or for one of the operator's own; its answer
+    /// means that the token is durable.
+    fn issue_token(&self, provider: Option<ProviderName>) -> Reply<'_, Result<TokenIssued, TokenError>>;
+
+    /// What a job cost so far, and who was paid.
+    fn bill(&self, job: JobId) -> Reply<'_, Result<JobBill, LookupError>>;
+
+    /// The signed receipt of a job that ended: for its client, or for the provider of this name. Its very bytes.
+    fn receipt(&self, job: JobId, provider: Option<String>) -> Reply<'_, Result<Vec<u8>, ReceiptError>>;
+
+    /// Every provider. *Order*: by name.
+    fn providers(&self) -> Reply<'_, Result<ProviderList, Outage>>;
+
+    /// What a provider earned, job by job.
+    fn statement(&self, provider: String) -> Reply<'_, Result<Statement, StatementError>>;
+
+    /// Pays what is due; its answer means that the settlement is durable.
+    fn settle(&self, request: SettlementRequest) -> Reply<'_, Result<Settlement, SettleError>>;
+
+    /// A settlement as it was made.
+    fn settlement(&self, number: u64) -> Reply<'_, Result<Settlement, SettleError>>;
+
+    /// A part of the audit log, from this entry on.
+    fn audit(&self, from: u64) -> Reply<'_, Result<AuditPage, Outage>>;
 
     /// Whether an API key with this hash is in force.
     fn key_is_valid(&self, hash: &KeyHash) -> bool;
@@ -295,6 +328,15 @@ pub enum LookupError {
     Outage(Outage),
 }
 
+/// Why an agent cannot be explained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AgentLookupError {
+    /// No agent of this id is connected.
+    NotConnected(AgentId),
+    /// The hub cannot.
+    Outage(Outage),
+}
+
 /// Why there is no result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ResultError {
@@ -339,6 +381,78 @@ pub enum TokenError {
     },
     /// The hub cannot.
     Outage(Outage),
+}
+
+/// Why there is no receipt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReceiptError {
+    /// The job is not there, or the hub cannot say.
+    Lookup(LookupError),
+    /// It has not ended.
+    Open {
+        /// The job.
+        job: JobId,
+        /// Where it stands.
+        state: JobState,
+    },
+    /// No agent of this provider worked on it.
+    NoShare {
+        /// The job.
+        job: JobId,
+        /// The provider.
+        provider: String,
+    },
+}
+
+/// Why there is no statement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StatementError {
+    /// No token was ever made for such a provider.
+    Unknown(String),
+    /// The hub cannot.
+    Outage(Outage),
+}
+
+/// Why there is no settlement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SettleError {
+    /// No provider has anything due.
+    NothingDue,
+    /// There is none of this number.
+    Unknown(u64),
+    /// The hub cannot.
+    Outage(Outage),
+}
+
+impl fmt::Display for ReceiptError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ReceiptError::Lookup(error) => write!(f, "{error}"),
+            ReceiptError::Open { job, state } => write!(f, "{job} is {}", state.word()),
+            ReceiptError::NoShare { job, provider } => {
+                write!(f, "no agent of {provider:?} did anything that is in the result of {job}")
+            }
+        }
+    }
+}
+
+impl fmt::Display for StatementError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StatementError::Unknown(provider) => write!(f, "there is no provider {provider:?}"),
+            StatementError::Outage(outage) => write!(f, "{outage}"),
+        }
+    }
+}
+
+impl fmt::Display for SettleError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SettleError::NothingDue => f.write_str("no provider has credits that are due"),
+            SettleError::Unknown(number) => write!(f, "there is no settlement {number}"),
+            SettleError::Outage(outage) => write!(f, "{outage}"),
+        }
+    }
 }
 
 impl fmt::Display for Outage {
@@ -411,6 +525,15 @@ impl fmt::Display for LookupError {
     }
 }
 
+impl fmt::Display for AgentLookupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AgentLookupError::NotConnected(agent) => write!(f, "{agent} is not connected"),
+            AgentLookupError::Outage(outage) => write!(f, "{outage}"),
+        }
+    }
+}
+
 impl fmt::Display for ResultError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -445,8 +568,12 @@ impl std::error::Error for CancelError {}
 impl std::error::Error for ExtendError {}
 impl std::error::Error for PlanError {}
 impl std::error::Error for LookupError {}
+impl std::error::Error for AgentLookupError {}
 impl std::error::Error for ResultError {}
 impl std::error::Error for TokenError {}
+impl std::error::Error for ReceiptError {}
+impl std::error::Error for StatementError {}
+impl std::error::Error for SettleError {}
 
 fn because(failure: &JobFailure) -> String {
     match failure {
@@ -461,9 +588,9 @@ fn because(failure: &JobFailure) -> String {
         JobFailure::DeadlinePassed { deadline_s } => {
             format!("it was still open {deadline_s} s after it was accepted")
         }
-        JobFailure::Disputed { shard } => {
-            format!("agents disagreed about shard {shard} and no majority was found")
-        }
+        JobFailure::KernelFault { shard } => format!(
+            "agents with no reason to be wrong disagree about shard {shard}: the kernel does not give the same bytes on every machine"
+        ),
         JobFailure::StageFailed { stage, cause } => format!("its stage `{stage}`: {cause}"),
         JobFailure::NotReducible { cause } => {
             format!("its partials do not reduce to a result: {cause}")

@@ -3,6 +3,7 @@
 //! Owns parsing, authentication, limits at the door and replies, on a thread of its own. It may not
 //! touch a lane, a machine or the store: it asks a [`Backend`] and reads [`Views`].
 
+mod accounts;
 pub mod backend;
 mod body;
 mod connection;

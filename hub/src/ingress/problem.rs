@@ -10,7 +10,8 @@ use tessera_protocol::api::Problem;
 use tessera_protocol::spec::{FieldError, SpecError};
 
 use super::backend::{
-    CancelError, ExtendError, LookupError, Outage, PlanError, ResultError, SubmitError, TokenError,
+    AgentLookupError, CancelError, ExtendError, LookupError, Outage, PlanError, ReceiptError, ResultError,
+    SettleError, StatementError, SubmitError, TokenError,
 };
 
 /// A kind of problem.
@@ -34,6 +35,8 @@ pub enum Code {
     RouteUnknown,
     /// There is no such job.
     JobUnknown,
+    /// No agent of this id is connected.
+    AgentUnknown,
     /// The path knows other methods.
     MethodNotAllowed,
     /// The body took too long.
@@ -68,6 +71,12 @@ pub enum Code {
     JobFailed,
     /// The job was cancelled and has no result.
     JobCancelled,
+    /// There is no such provider, or it did nothing for the job.
+    ProviderUnknown,
+    /// There is no such settlement.
+    SettlementUnknown,
+    /// No provider has anything due.
+    NothingDue,
     /// The body is larger than any job may be.
     BodyTooLarge,
     /// The body is not declared to be JSON.
@@ -108,7 +117,7 @@ pub(super) struct Row {
 
 impl Code {
     /// Every code, by status.
-    pub const ALL: [Code; 39] = [
+    pub const ALL: [Code; 43] = [
         Code::JsonMalformed,
         Code::BodyMalformed,
         Code::QueryInvalid,
@@ -121,8 +130,11 @@ impl Code {
         Code::KeyWrong,
         Code::RouteUnknown,
         Code::JobUnknown,
+        Code::AgentUnknown,
         Code::OutputNone,
         Code::InputUnknown,
+        Code::ProviderUnknown,
+        Code::SettlementUnknown,
         Code::MethodNotAllowed,
         Code::BodyTimeout,
         Code::IdempotencyKeyReused,
@@ -130,6 +142,7 @@ impl Code {
         Code::JobEnded,
         Code::InputBusy,
         Code::InputOffset,
+        Code::NothingDue,
         Code::JobFailed,
         Code::JobCancelled,
         Code::BodyTooLarge,
@@ -191,6 +204,9 @@ impl Code {
             Code::JobUnknown => ("job_unknown", S::NOT_FOUND, None,
                 "There is no such job",
                 "`GET /v1/jobs` lists the jobs of this hub."),
+            Code::AgentUnknown => ("agent_unknown", S::NOT_FOUND, None,
+                "No agent of this id is connected",
+                "`GET /v1/agents` lists the agents of this hub, and which of them are connected."),
             Code::MethodNotAllowed => ("method_not_allowed", S::METHOD_NOT_ALLOWED, None,
                 "This path knows other methods",
                 "Use a method of the `Allow` header; `GET /openapi.json` says what each does."),
@@ -212,6 +228,15 @@ impl Code {
             Code::DigestInvalid => ("digest_invalid", S::BAD_REQUEST, None,
                 "This is not a BLAKE3 digest",
                 "An input is named by the BLAKE3 of its bytes: 64 lower-case hex digits, as `b3sum` prints them."),
+            Code::ProviderUnknown => ("provider_unknown", S::NOT_FOUND, None,
+                "There is no such provider here",
+                "`GET /v1/providers` lists the providers, and a job's bill those that worked on it."),
+            Code::SettlementUnknown => ("settlement_unknown", S::NOT_FOUND, None,
+                "There is no such settlement",
+                "Settlements are counted from one; `POST /v1/settlements` makes the next."),
+            Code::NothingDue => ("nothing_due", S::CONFLICT, None,
+                "No provider has credits that are due",
+                "Jobs are paid for when they end, and a provider's last 40 payments wait; `GET /v1/providers` says how much."),
             Code::InputUnknown => ("input_unknown", S::NOT_FOUND, None,
                 "There is no such input file",
                 "Upload it with `PUT /v1/inputs/{blake3}`, as `tessera submit` does."),
@@ -418,6 +443,15 @@ impl From<LookupError> for Refusal {
     }
 }
 
+impl From<AgentLookupError> for Refusal {
+    fn from(error: AgentLookupError) -> Refusal {
+        match error {
+            AgentLookupError::NotConnected(_) => Refusal::new(Code::AgentUnknown, error.to_string()),
+            AgentLookupError::Outage(outage) => outage.into(),
+        }
+    }
+}
+
 impl From<ResultError> for Refusal {
     fn from(error: ResultError) -> Refusal {
         let code = match error {
@@ -429,6 +463,35 @@ impl From<ResultError> for Refusal {
             ResultError::NoFile(_) | ResultError::NoOutput { .. } => Code::OutputNone,
         };
         Refusal::new(code, error.to_string())
+    }
+}
+
+impl From<ReceiptError> for Refusal {
+    fn from(error: ReceiptError) -> Refusal {
+        match error {
+            ReceiptError::Lookup(error) => error.into(),
+            ReceiptError::Open { .. } => Refusal::new(Code::JobNotDone, error.to_string()),
+            ReceiptError::NoShare { .. } => Refusal::new(Code::ProviderUnknown, error.to_string()),
+        }
+    }
+}
+
+impl From<StatementError> for Refusal {
+    fn from(error: StatementError) -> Refusal {
+        match error {
+            StatementError::Unknown(_) => Refusal::new(Code::ProviderUnknown, error.to_string()),
+            StatementError::Outage(outage) => outage.into(),
+        }
+    }
+}
+
+impl From<SettleError> for Refusal {
+    fn from(error: SettleError) -> Refusal {
+        match error {
+            SettleError::NothingDue => Refusal::new(Code::NothingDue, error.to_string()),
+            SettleError::Unknown(_) => Refusal::new(Code::SettlementUnknown, error.to_string()),
+            SettleError::Outage(outage) => outage.into(),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::body::HttpBody;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -9,10 +10,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router, middleware};
 use serde::{Deserialize, Serialize};
-use tessera_protocol::api::{AgentView, ExtendRequest, JobState, JobView, PlanQuote};
+use tessera_protocol::api::{AgentView, ExtendRequest, JobState, JobView, PlanQuote, TokenRequest};
 use tessera_protocol::id::{Digest, JobId};
 use tessera_protocol::spec::Manifest;
 
+use super::accounts;
 use super::backend::{
     Extension, Health, IdempotencyKey, JobFilter, JobResult, Outage, Submission, Submitted,
 };
@@ -27,7 +29,7 @@ use super::upload;
 /// The API as it is served, written by hand; `tests` compare it with the types.
 const OPENAPI: &str = include_str!("openapi.json");
 
-type Shared = State<Arc<Door>>;
+pub(super) type Shared = State<Arc<Door>>;
 
 /// Every route behind the door.
 pub(super) fn router(door: Arc<Door>) -> Router {
@@ -45,7 +47,17 @@ pub(super) fn router(door: Arc<Door>) -> Router {
         .route("/v1/jobs/{id}/events", get(watch))
         .route("/v1/inputs/{blake3}", put(put_input).get(get_input).head(show_input))
         .route("/v1/jobs/{id}/manifest", get(manifest))
+        .route("/v1/jobs/{id}/bill", get(accounts::bill))
+        .route("/v1/jobs/{id}/receipt", get(accounts::receipt))
+        .route("/v1/jobs/{id}/receipts/{name}", get(accounts::provider_receipt))
+        .route("/v1/providers", get(accounts::providers))
+        .route("/v1/providers/{name}/statement", get(accounts::statement))
+        .route("/v1/settlements", post(accounts::settle))
+        .route("/v1/settlements/{number}", get(accounts::settlement))
+        .route("/v1/audit", get(accounts::audit))
+        .route("/v1/jobs/{id}/explain", get(explain_job))
         .route("/v1/agents", get(agents))
+        .route("/v1/agents/{id}/explain", get(explain_agent))
         .route("/v1/agent-tokens", post(issue_token))
         .fallback(route_unknown)
         .method_not_allowed_fallback(method_not_allowed)
@@ -275,9 +287,38 @@ async fn agents(State(door): Shared) -> Response {
     fresh(StatusCode::OK, Agents { agents: agents.iter().map(Arc::as_ref).collect() })
 }
 
-async fn issue_token(State(door): Shared) -> Result<Response, Refusal> {
-    let token = door.answer(door.backend.issue_token()).await?;
+async fn explain_job(
+    State(door): Shared,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Response, Refusal> {
+    let explained = door.answer(door.backend.explain_job(job_id(&path_text(id)?)?)).await?;
+    Ok(fresh(StatusCode::OK, explained))
+}
+
+async fn explain_agent(
+    State(door): Shared,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Response, Refusal> {
+    let text = path_text(id)?;
+    let agent = text.parse();
+    let agent = agent.map_err(|error| Refusal::new(Code::IdInvalid, format!("`{text}` is {error}")))?;
+    let explained = door.answer(door.backend.explain_agent(agent)).await?;
+    Ok(fresh(StatusCode::OK, explained))
+}
+
+async fn issue_token(State(door): Shared, request: Request) -> Result<Response, Refusal> {
+    let (head, body) = request.into_parts();
+    let TokenRequest { provider } = match has_body(&body) {
+        false => TokenRequest::default(),
+        true => body::document(&body::read(&door.bodies, &door.limits, &head.headers, body).await?.bytes)?,
+    };
+    let token = door.answer(door.backend.issue_token(provider)).await?;
     Ok(fresh(StatusCode::CREATED, token))
+}
+
+/// Whether anything may come: no body says the same as an empty document.
+pub(super) fn has_body(body: &axum::body::Body) -> bool {
+    body.size_hint().exact() != Some(0)
 }
 
 async fn route_unknown(request: Request) -> Refusal {
@@ -322,7 +363,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Refusa
     }
 }
 
-fn path_text<T>(id: Result<Path<T>, PathRejection>) -> Result<T, Refusal> {
+pub(super) fn path_text<T>(id: Result<Path<T>, PathRejection>) -> Result<T, Refusal> {
     id.map(|Path(id)| id).map_err(|error| Refusal::new(Code::IdInvalid, error.body_text()))
 }
 
@@ -330,7 +371,7 @@ fn digest(text: &str) -> Result<Digest, Refusal> {
     text.parse().map_err(|error| Refusal::new(Code::DigestInvalid, format!("`{text}` is {error}")))
 }
 
-fn job_id(text: &str) -> Result<JobId, Refusal> {
+pub(super) fn job_id(text: &str) -> Result<JobId, Refusal> {
     text.parse().map_err(|error| Refusal::new(Code::IdInvalid, format!("`{text}` is {error}")))
 }
 
@@ -345,6 +386,6 @@ fn submitted(Submitted { view, replayed }: Submitted) -> Response {
 }
 
 /// A JSON answer that is true now and must not be kept.
-fn fresh(status: StatusCode, document: impl Serialize) -> Response {
+pub(super) fn fresh(status: StatusCode, document: impl Serialize) -> Response {
     (status, [(header::CACHE_CONTROL, "no-store")], Json(document)).into_response()
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use tessera_hub_core::{Event, SessionId as Session, ShardAnswer};
+use tessera_protocol::audit::Act;
 use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::spec::Workload;
 use tessera_protocol::unit::{Epoch, ShardIndex};
@@ -13,8 +14,9 @@ use tessera_protocol::wire::{
 use tessera_protocol::{limits, wire::Held};
 use tessera_storage::{Batch, Commit, Key};
 
+use crate::audit::Deed;
 use crate::journal::Verdict;
-use crate::records;
+use crate::records::{self, Owner};
 
 /// Where a session stands.
 #[derive(Debug)]
@@ -22,7 +24,13 @@ pub(super) enum Standing {
     /// Its key is proven; nothing was said yet.
     Opened { key: [u8; 32] },
     /// Its hello is being judged by the store.
-    Judged { agent: AgentId, key: [u8; 32], hello: Box<Hello> },
+    Judged {
+        agent: AgentId,
+        key: [u8; 32],
+        hello: Box<Hello>,
+        /// Whose it is, once the store has said so.
+        owner: Option<Owner>,
+    },
     /// The machine knows it.
     Working,
 }
@@ -79,7 +87,7 @@ pub(super) fn control(standings: &mut Standings, session: Session, frame: &Bytes
                 return Heard::Refused(Refusal::HelloInvalid);
             }
             let agent = AgentId::of_key(&key);
-            *standing = Standing::Judged { agent, key, hello: Box::new(hello) };
+            *standing = Standing::Judged { agent, key, hello: Box::new(hello), owner: None };
             Heard::Hello(agent)
         }
         (AgentControl::Hello(_), _) => Heard::Broken(Breach::HelloTwice),
@@ -154,22 +162,63 @@ fn is_valid(hello: &Hello) -> bool {
         && hello.kernels.iter().any(|kernel| kernel == Workload::MonteCarlo.kernel())
 }
 
-/// The batch that admits a known agent: it changes nothing.
-pub(super) fn admit_known(agent: AgentId) -> Batch {
+/// The batch that finds out who an agent is: it changes nothing, and what it conflicts with is the agent's
+/// record, or the token that it brings.
+pub(super) fn look_up(agent: AgentId, token: Option<&[u8; 32]>) -> Batch {
     let mut batch = Batch::new();
-    batch.expect_exists(Key::Agent(agent));
+    batch.expect_absent(Key::Agent(agent));
+    if let Some(secret) = token {
+        batch.expect_absent(Key::Token(Digest::of(secret)));
+    }
     batch
 }
 
+/// What the store knows of an agent at the door.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// It is enrolled.
+    Enrolled(Owner),
+    /// It is not, and its token may be spent.
+    Token(Owner),
+    /// It may not work here.
+    Refused(Refusal),
+}
+
+/// What the store's verdict on [`look_up`] means.
+pub(super) fn found(verdict: &Verdict, agent: AgentId, token: Option<&[u8; 32]>) -> Found {
+    let (key, value) = match verdict {
+        Verdict::Failed(_) => return Found::Refused(Refusal::StoreUnavailable),
+        Verdict::Judged(Commit::Done) if token.is_some() => return Found::Refused(Refusal::TokenUnknown),
+        Verdict::Judged(Commit::Done) => return Found::Refused(Refusal::TokenMissing),
+        Verdict::Judged(Commit::Conflict { key, found }) => (key, found.as_deref().unwrap_or_default()),
+    };
+    if *key == Key::Agent(agent).encode() {
+        // A record that this hub cannot read is not the operator's: nobody becomes an anchor by damage.
+        let owner = records::owner_of_agent(value).map(Found::Enrolled);
+        return owner.unwrap_or(Found::Refused(Refusal::StoreUnavailable));
+    }
+    match records::owner_of_token(value) {
+        Some(owner) => Found::Token(owner),
+        None => Found::Refused(Refusal::TokenSpent),
+    }
+}
+
 /// The batch that enrols an agent and spends its token, in one transaction.
-pub(super) fn enrol(agent: AgentId, key: [u8; 32], hello: &Hello, secret: &[u8; 32]) -> Batch {
+pub(super) fn enrol(
+    agent: AgentId,
+    key: [u8; 32],
+    hello: &Hello,
+    (secret, owner): (&[u8; 32], &Owner),
+) -> Deed {
     let token = Key::Token(Digest::of(secret));
+    let provider = owner.0.as_ref();
     let mut batch = Batch::new();
     batch
-        .expect_equals(token, records::TOKEN_UNSPENT)
+        .expect_equals(token, records::token_unspent(provider))
         .put(token, records::token_spent_by(agent))
-        .put(Key::Agent(agent), records::agent_bytes(key, hello));
-    batch
+        .put(Key::Agent(agent), records::agent_bytes(key, hello, provider));
+    let (provider, token) = (owner.name().to_owned(), Digest::of(secret));
+    Deed { batch, acts: vec![Act::AgentEnrolled { agent, provider, token }] }
 }
 
 /// What the store's verdict on an enrolment means.
@@ -182,5 +231,71 @@ pub(super) fn refusal(verdict: &Verdict, agent: AgentId) -> Option<Refusal> {
             (*found != records::token_spent_by(agent)).then_some(Refusal::TokenSpent)
         }
         Verdict::Failed(_) => Some(Refusal::StoreUnavailable),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::token_deed;
+    use tessera_storage::{Engine, Memory};
+
+    const SECRET: [u8; 32] = [7; 32];
+
+    fn hello() -> Hello {
+        Hello {
+            token: Some(SECRET),
+            name: "a".into(),
+            version: "0".into(),
+            isa: "plain".into(),
+            arch: "x86_64".into(),
+            slots: 1,
+            memory_bytes: 0,
+            kernels: vec!["monte_carlo".into()],
+        }
+    }
+
+    fn ask(store: &Memory, agent: AgentId, token: Option<&[u8; 32]>) -> Found {
+        found(&Verdict::Judged(store.commit(look_up(agent, token)).unwrap()), agent, token)
+    }
+
+    #[test]
+    fn an_agent_belongs_to_the_provider_of_its_token_for_ever() {
+        for owner in [Owner("acme".parse().ok()), Owner(None)] {
+            let (store, agent) = (Memory::default(), AgentId([1; 16]));
+            assert_eq!(ask(&store, agent, None), Found::Refused(Refusal::TokenMissing));
+            assert_eq!(ask(&store, agent, Some(&SECRET)), Found::Refused(Refusal::TokenUnknown));
+            assert_eq!(store.commit(token_deed(&SECRET, &owner).batch).unwrap(), Commit::Done);
+            assert_eq!(ask(&store, agent, Some(&SECRET)), Found::Token(owner.clone()));
+            let enrolment = || enrol(agent, [2; 32], &hello(), (&SECRET, &owner));
+            let verdict = Verdict::Judged(store.commit(enrolment().batch).unwrap());
+            assert_eq!(refusal(&verdict, agent), None);
+            for token in [None, Some(&SECRET)] {
+                assert_eq!(ask(&store, agent, token), Found::Enrolled(owner.clone()));
+            }
+            let other = AgentId([9; 16]);
+            assert_eq!(ask(&store, other, Some(&SECRET)), Found::Refused(Refusal::TokenSpent));
+            let recovered = records::recover(&*store.snapshot().unwrap()).unwrap();
+            let view = &recovered.agents[&agent];
+            assert_eq!((view.provider.as_str(), view.anchor), (owner.name(), owner.0.is_none()));
+        }
+    }
+
+    #[test]
+    fn a_token_does_not_enrol_for_another_provider_than_it_was_made_for() {
+        let store = Memory::default();
+        let made = token_deed(&SECRET, &Owner("acme".parse().ok())).batch;
+        assert_eq!(store.commit(made).unwrap(), Commit::Done);
+        let forged = enrol(AgentId([1; 16]), [2; 32], &hello(), (&SECRET, &Owner(None)));
+        assert!(matches!(store.commit(forged.batch).unwrap(), Commit::Conflict { .. }));
+    }
+
+    #[test]
+    fn a_damaged_record_makes_nobody_an_anchor() {
+        let (store, agent) = (Memory::default(), AgentId([1; 16]));
+        let mut batch = Batch::new();
+        batch.put(Key::Agent(agent), b"{".to_vec());
+        assert_eq!(store.commit(batch).unwrap(), Commit::Done);
+        assert_eq!(ask(&store, agent, None), Found::Refused(Refusal::StoreUnavailable));
     }
 }

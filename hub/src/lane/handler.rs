@@ -8,16 +8,19 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tessera_hub_core::effect::CloseReason as MachineReason;
 use tessera_hub_core::lane::Config;
-use tessera_hub_core::{Account, BatchId, Effect, Event, Lane, LaneMessage, Record, SessionId as Session};
+use tessera_hub_core::scheduler::Sharing;
+use tessera_hub_core::{BatchId, Effect, Event, Lane, LaneMessage, Record, SessionId as Session};
+use tessera_protocol::audit::Act;
 use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::matrix::Task;
 use tessera_protocol::unit::{LaneIndex, ShardIndex, Tick};
 use tessera_protocol::wire::{self, BulkHeader, Hello, HubControl, Refusal};
 use tessera_storage::{Batch, Commit};
 
-use super::agents::{self, Heard, Standing, Standings};
+use super::agents::{self, Found, Heard, Standing, Standings};
 use super::frames::Frames;
 use super::pieces::{Piece, Pieces, TooMany};
+use crate::audit::Deed;
 use crate::clients::{Clients, ToClients};
 use crate::inputs::{self, Uploads};
 use crate::journal::{Failed, Journal, Refused, Verdict};
@@ -25,7 +28,7 @@ use crate::output;
 use crate::products;
 use crate::quic::{CloseCode, SessionEvent, SessionId, Sessions};
 use crate::reader::{Length, Read, Reader};
-use crate::records::{self, RecordError};
+use crate::records::{self, Owner, RecordError};
 use crate::runtime::{LaneHandler, Mailbox, Mailboxes, PushError};
 
 /// How long a stopping lane waits for shards in flight.
@@ -34,6 +37,10 @@ const DRAIN_IN_FLIGHT_MAX: Duration = Duration::from_secs(5);
 const DRAIN_WRITES_MAX: Duration = Duration::from_secs(10);
 /// How long a refused agent may take to read why.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// How many refusals of agents a lane reports to the audit log within [`REFUSALS_WINDOW`].
+const REFUSALS_TOLD_MAX: u32 = 10;
+/// The time in which refusals are counted.
+const REFUSALS_WINDOW: Duration = Duration::from_secs(60);
 /// How soon what a full queue gave back is offered again.
 const RETRY: Duration = Duration::from_millis(1);
 
@@ -70,6 +77,8 @@ pub enum Input {
 pub struct HandlerConfig {
     /// The machine's.
     pub machine: Config,
+    /// What projects may have.
+    pub sharing: Sharing,
     /// The instant of tick zero.
     pub origin: Instant,
 }
@@ -95,6 +104,8 @@ pub struct Handler {
     lane: LaneIndex,
     origin: Instant,
     standings: Standings,
+    /// What the providers of agents that were here are called: from their ids as text.
+    providers: BTreeMap<String, String>,
     frames: Frames,
     journal: Journal,
     reader: Reader,
@@ -111,6 +122,8 @@ pub struct Handler {
     to_clients: VecDeque<ToClients>,
     /// Agents that were told why they may not work, and when their sessions end at the latest.
     refused: VecDeque<(Instant, Session, Refusal)>,
+    /// Since when, and how many refusals the audit log was told of.
+    refusals_told: (Instant, u32),
     stopping_since: Option<Instant>,
 }
 
@@ -125,11 +138,14 @@ impl Handler {
         counters: Arc<LaneCounters>,
     ) -> Handler {
         let lane = config.machine.lane;
+        let mut machine = Lane::new(config.machine);
+        machine.share(config.sharing);
         Handler {
-            machine: Lane::new(config.machine),
+            machine,
             lane,
             origin: config.origin,
             standings: Standings::new(),
+            providers: BTreeMap::new(),
             frames: Frames::default(),
             journal,
             reader,
@@ -144,6 +160,7 @@ impl Handler {
             to_lanes: BTreeMap::new(),
             to_clients: VecDeque::new(),
             refused: VecDeque::new(),
+            refusals_told: (config.origin, 0),
             stopping_since: None,
         }
     }
@@ -194,10 +211,30 @@ impl Handler {
                     MachineReason::InputUnknown => {
                         (CloseCode::PROTOCOL, "a piece of an input that its job does not have")
                     }
+                    MachineReason::Removed => (
+                        CloseCode::REFUSED,
+                        "removed: other agents proved this agent's answers wrong; its operator can tell why from the audit log",
+                    ),
                     MachineReason::Silent => (CloseCode::TOO_LATE, "no heartbeat for a lease"),
                 };
                 io.close(SessionId::from_bits(session.0), code, words);
             }
+            Effect::ReportStanding { change } => {
+                let (agent, from, to) = (change.agent, change.from.word(), change.to.word());
+                match change.to > change.from {
+                    true => {
+                        tracing::info!(%agent, from, to, reason = ?change.reason, "an agent is trusted more")
+                    }
+                    false => {
+                        tracing::warn!(%agent, from, to, reason = ?change.reason, "an agent is trusted less")
+                    }
+                }
+            }
+            Effect::RaiseAlarm { alarm } => tracing::error!(
+                ejected = alarm.ejected,
+                permitted = alarm.permitted,
+                "more agents are proven wrong at once than chance explains: look for a bad build or kernel; no more are ejected now"
+            ),
             Effect::PublishJob { view } => {
                 if !view.state.is_open() {
                     tracing::info!(job = %view.id, state = ?view.state, digest = ?view.digest, shards = view.shards,
@@ -205,7 +242,12 @@ impl Handler {
                 }
                 self.tell_clients(ToClients::Job(view));
             }
-            Effect::PublishAgent { view } => self.tell_clients(ToClients::Agent(view)),
+            Effect::PublishAgent { mut view } => {
+                if let Some(name) = self.providers.get(&view.provider) {
+                    view.provider.clone_from(name);
+                }
+                self.tell_clients(ToClients::Agent(view));
+            }
             Effect::PublishAgentAway { agent } => {
                 self.counters.agents.fetch_sub(1, Ordering::Relaxed);
                 tracing::info!(%agent, lane = self.lane.0, "agent left");
@@ -218,7 +260,7 @@ impl Handler {
 
     fn persist(&mut self, batch: BatchId, record: Record) {
         let me = self.me.clone();
-        let make = move || records::batch_of(&record);
+        let make = move || records::deed_of(&record);
         self.write(make, move |verdict| {
             deliver(&me, Input::Event(Box::new(event_of(batch, verdict))));
         });
@@ -228,7 +270,7 @@ impl Handler {
     /// wait.
     fn write(
         &mut self,
-        make: impl FnOnce() -> Batch + Send + 'static,
+        make: impl FnOnce() -> Deed + Send + 'static,
         then: impl FnOnce(Verdict) + Send + 'static,
     ) {
         let request = Journal::request(make, then);
@@ -347,8 +389,12 @@ impl Handler {
             Heard::Event(event) => self.step(now, event, io),
             Heard::Hello(agent) => {
                 let me = self.me.clone();
+                let token = match self.standings.get(&session) {
+                    Some(Standing::Judged { hello, .. }) => hello.token,
+                    _ => None,
+                };
                 self.write(
-                    move || agents::admit_known(agent),
+                    move || agents::look_up(agent, token.as_ref()).into(),
                     move |verdict| {
                         deliver(&me, Input::Known { session: session.0, verdict });
                     },
@@ -365,10 +411,26 @@ impl Handler {
     fn refuse(&mut self, now: Instant, session: Session, reason: Refusal) {
         self.counters.refused.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(session = session.0, %reason, "an agent was turned away");
-        self.standings.remove(&session);
+        if let Some(Standing::Judged { agent, .. }) = self.standings.remove(&session) {
+            // What it tells is the log's: nobody waits for it. A store that fails is not told that it fails.
+            let act = Act::AgentRefused { agent, reason: reason.to_string() };
+            if !reason.is_passing() && self.may_tell_of_refusal(now) {
+                self.write(move || Deed { batch: Batch::new(), acts: vec![act] }, drop);
+            }
+        }
         self.frames.control(session, &HubControl::Refused { reason });
         // A close now would overtake the frame. The agent closes when it has read it.
         self.refused.push_back((now + FAREWELL, session, reason));
+    }
+
+    /// Whether the audit log is to tell of one more refusal: strangers are refused too, and must not fill the disk.
+    fn may_tell_of_refusal(&mut self, now: Instant) -> bool {
+        let (since, told) = &mut self.refusals_told;
+        if now.saturating_duration_since(*since) >= REFUSALS_WINDOW {
+            (*since, *told) = (now, 0);
+        }
+        *told += 1;
+        *told <= REFUSALS_TOLD_MAX
     }
 
     /// Closes the sessions of refused agents that did not do so themselves.
@@ -383,18 +445,22 @@ impl Handler {
 
     /// The store knows the agent, or its token must be spent.
     fn known(&mut self, now: Instant, session: Session, verdict: &Verdict, io: &mut Sessions) {
-        let Some(Standing::Judged { agent, key, hello }) = self.standings.get(&session) else { return };
-        match (verdict, hello.token) {
-            (Verdict::Judged(Commit::Done), _) => self.admit(now, session, io),
-            (Verdict::Failed(_), _) => self.refuse(now, session, Refusal::StoreUnavailable),
-            (Verdict::Judged(Commit::Conflict { .. }), None) => {
-                self.refuse(now, session, Refusal::TokenMissing);
+        let Some(Standing::Judged { agent, key, hello, owner }) = self.standings.get_mut(&session) else {
+            return;
+        };
+        match (agents::found(verdict, *agent, hello.token.as_ref()), hello.token) {
+            (Found::Refused(reason), _) => self.refuse(now, session, reason),
+            (Found::Enrolled(found), _) => {
+                *owner = Some(found);
+                self.admit(now, session, io);
             }
-            (Verdict::Judged(Commit::Conflict { .. }), Some(secret)) => {
-                let batch = agents::enrol(*agent, *key, hello, &secret);
+            (Found::Token(_), None) => self.refuse(now, session, Refusal::TokenMissing),
+            (Found::Token(found), Some(secret)) => {
+                let deed = agents::enrol(*agent, *key, hello, (&secret, &found));
+                *owner = Some(found);
                 let me = self.me.clone();
                 self.write(
-                    move || batch,
+                    move || deed,
                     move |verdict| deliver(&me, Input::Enrolled { session: session.0, verdict }),
                 );
             }
@@ -416,10 +482,12 @@ impl Handler {
         if io.accept(SessionId::from_bits(session.0)).is_err() {
             return;
         }
-        if let Some(Standing::Judged { agent, hello, .. }) = self.standings.insert(session, Standing::Working)
+        if let Some(Standing::Judged { agent, hello, owner: Some(owner), .. }) =
+            self.standings.insert(session, Standing::Working)
         {
-            log_admission(agent, &hello, self.lane);
-            let account = Account::operator();
+            log_admission(agent, &hello, &owner, self.lane);
+            let account = owner.account();
+            self.providers.insert(account.provider.to_string(), owner.name().to_owned());
             self.step(now, Event::AgentAdmitted { session, agent, account, hello }, io);
         }
     }
@@ -510,8 +578,8 @@ impl LaneHandler for Handler {
     }
 }
 
-fn log_admission(agent: AgentId, hello: &Hello, lane: LaneIndex) {
-    tracing::info!(%agent, name = %hello.name, slots = hello.slots, isa = %hello.isa, lane = lane.0, "agent connected");
+fn log_admission(agent: AgentId, hello: &Hello, owner: &Owner, lane: LaneIndex) {
+    tracing::info!(%agent, provider = %owner.name(), name = %hello.name, slots = hello.slots, isa = %hello.isa, lane = lane.0, "agent connected");
 }
 
 fn event_of(batch: BatchId, verdict: Verdict) -> Event {

@@ -150,6 +150,14 @@ impl Identity {
         self.public_key
     }
 
+    /// Signs a message. Whoever asks puts before it what it is for: TLS signs with this key too, and no message of one
+    /// kind may pass for another.
+    pub fn sign(&self, message: &[u8]) -> [u8; 64] {
+        let pair = ring::signature::Ed25519KeyPair::from_pkcs8_maybe_unchecked(&self.pkcs8);
+        let pair = pair.expect("the document was read before");
+        pair.sign(message).as_ref().try_into().expect("an Ed25519 signature has 64 bytes")
+    }
+
     /// Reads the identity kept at `path`.
     pub fn load(path: &Path) -> Result<Identity, IdentityError> {
         let read = || {

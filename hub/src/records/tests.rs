@@ -4,7 +4,7 @@ use super::*;
 use tessera_hub_core::home::{Fleet, Home, Judge};
 use tessera_hub_core::lane::Config;
 use tessera_hub_core::verifier::Verifier;
-use tessera_hub_core::{Effect, Event, Lane};
+use tessera_hub_core::{Account, Earnings, Effect, Event, Lane};
 use tessera_planners::Pass;
 use tessera_protocol::api::JobState;
 use tessera_protocol::product::{FileRef, ProductRef};
@@ -36,10 +36,18 @@ fn product() -> Arc<NewJob> {
 }
 
 fn view_of(job: &Arc<NewJob>) -> JobView {
-    let (verifier, fleet) = (Verifier::new([0; 32]), Fleet { agents: vec![0] });
+    let (verifier, fleet) = (Verifier::new([0; 32]), Fleet::new(1));
     let (lane, now, unix_origin) = (LaneIndex(0), Tick(0), UnixMillis(0));
     let judge = Judge { verifier: &verifier, fleet: &fleet, lane, now, unix_origin };
     Home::open(job.clone(), None, Tick(0), UnixMillis(0)).view(&judge)
+}
+
+fn bill_of(job: &NewJob) -> Charges {
+    Bill::open(job.manifest.spec().verify, &job.plan).charges().clone()
+}
+
+fn closed(job: &NewJob) -> Box<Charges> {
+    Box::new(Bill::open(job.manifest.spec().verify, &job.plan).close())
 }
 
 #[track_caller]
@@ -60,7 +68,7 @@ fn accept(engine: &Memory, job: &Arc<NewJob>) -> Box<JobView> {
 
 fn write_tile(engine: &Memory, job: &NewJob, plan: Digest, tile: u64) {
     let bytes = vec![tile as u8; 8 * 16 * 16].into();
-    commit(engine, &Record::TileReduced { job: job.id, plan, tile, bytes });
+    commit(engine, &Record::TileReduced { job: job.id, plan, tile, bytes, earned: Earnings::new() });
 }
 
 fn tiles_left(engine: &Memory, job: JobId) -> usize {
@@ -100,6 +108,7 @@ fn an_open_job_comes_back_with_what_of_it_was_done() {
         plan: job.plan.digest(),
         round: job.plan.round().clone(),
         products: BTreeMap::new(),
+        bill: bill_of(&job),
     };
     commit(&engine, &Record::JobProgressed { job: job.id, progress: Box::new(progress.clone()) });
     assert_eq!(recovered(&engine).open, vec![(job, Some(progress))]);
@@ -124,6 +133,7 @@ fn progress_of_a_later_pass_comes_back_with_the_tallies_of_those_before() {
         plan: Digest([3; 32]),
         round,
         products: products(),
+        bill: bill_of(&job),
     };
     commit(&engine, &Record::JobProgressed { job: job.id, progress: Box::new(progress.clone()) });
     let found = read_progress(&*engine.snapshot().unwrap(), job.id).unwrap();
@@ -146,10 +156,11 @@ fn progress_of_another_cut_means_nothing() {
         plan: Digest([1; 32]),
         round: job.plan.round().clone(),
         products: BTreeMap::new(),
+        bill: bill_of(&job),
     };
     commit(&engine, &Record::JobProgressed { job: job.id, progress: Box::new(progress) });
     let home = Home::open(job, recovered_progress(&engine), Tick(0), UnixMillis(0));
-    let (verifier, fleet) = (Verifier::new([0; 32]), Fleet { agents: vec![0] });
+    let (verifier, fleet) = (Verifier::new([0; 32]), Fleet::new(1));
     let (lane, now, unix_origin) = (LaneIndex(0), Tick(0), UnixMillis(0));
     let judge = Judge { verifier: &verifier, fleet: &fleet, lane, now, unix_origin };
     assert_eq!(home.view(&judge).shards_done, 0);
@@ -183,7 +194,7 @@ fn progress_that_the_former_version_wrote_of_an_extension_still_counts() {
     let view = accept(&engine, &parent);
     let outcome = Outcome::Done { result: (*b"{}").into(), kept: Kept::Tally(tally(1_000, 785)) };
     let view = Box::new(JobView { state: JobState::Done, ..*view });
-    commit(&engine, &Record::JobEnded { job: parent.id, view, outcome });
+    commit(&engine, &Record::JobEnded { job: parent.id, view, outcome, bill: closed(&parent) });
     let text =
         r#"{"name":"n","workload":"monte_carlo","params":{"model":"pi","paths":3000,"shard_size":100}}"#;
     let base = Base { job: parent.id, tally: Arc::unwrap_or_clone(tally(1_000, 785)) };
@@ -208,7 +219,7 @@ fn an_ended_job_keeps_its_result_and_its_tally_and_is_open_no_more() {
     let tally = tally(1_000, 785);
     let view = Box::new(JobView { state: JobState::Done, ..*view });
     let outcome = Outcome::Done { result: (*b"{}").into(), kept: Kept::Tally(tally.clone()) };
-    commit(&engine, &Record::JobEnded { job: job.id, view: view.clone(), outcome });
+    commit(&engine, &Record::JobEnded { job: job.id, view: view.clone(), outcome, bill: closed(&job) });
     let snapshot = engine.snapshot().unwrap();
     let recovered = recover(&*snapshot).unwrap();
     assert!(recovered.open.is_empty());
@@ -240,6 +251,7 @@ fn a_matrix_job_comes_back_with_the_tiles_that_are_here() {
         plan: job.plan.digest(),
         round: job.plan.round().clone(),
         products: BTreeMap::new(),
+        bill: bill_of(&job),
     };
     commit(&engine, &Record::JobProgressed { job: job.id, progress: Box::new(record) });
     let progress = recovered_progress(&engine).unwrap();
@@ -280,18 +292,21 @@ fn the_tiles_of_a_job_stay_with_its_result_and_go_with_a_job_that_has_none() {
     let view = accept(&engine, &job);
     let other = JobId([0xee; 16]);
     let bytes = vec![1; 2_048].into();
-    commit(&engine, &Record::TileReduced { job: other, plan: Digest([1; 32]), tile: 0, bytes });
+    commit(
+        &engine,
+        &Record::TileReduced { job: other, plan: Digest([1; 32]), tile: 0, bytes, earned: Earnings::new() },
+    );
     (0..9).for_each(|tile| write_tile(&engine, &job, job.plan.digest(), tile));
     let task = job.plan.matrix().unwrap().clone();
     let outcome = Outcome::Done { result: (*b"{}").into(), kept: Kept::Tiles(task.clone()) };
     let done = Box::new(JobView { state: JobState::Done, ..*view });
-    commit(&engine, &Record::JobEnded { job: job.id, view: done.clone(), outcome });
+    commit(&engine, &Record::JobEnded { job: job.id, view: done.clone(), outcome, bill: closed(&job) });
     assert_eq!(tiles_left(&engine, job.id), 10, "nine tiles and how they are cut");
     assert_eq!(read_cut(&*engine.snapshot().unwrap(), job.id).unwrap().as_ref(), Some(&*task));
     assert_eq!(read_progress(&*engine.snapshot().unwrap(), job.id).unwrap(), None);
     for outcome in [Outcome::Cancelled, Outcome::Failed] {
         write_tile(&engine, &job, job.plan.digest(), 0);
-        commit(&engine, &Record::JobEnded { job: job.id, view: done.clone(), outcome });
+        commit(&engine, &Record::JobEnded { job: job.id, view: done.clone(), outcome, bill: closed(&job) });
         assert_eq!((tiles_left(&engine, job.id), tiles_left(&engine, other)), (0, 1));
     }
 }
@@ -300,7 +315,13 @@ fn the_tiles_of_a_job_stay_with_its_result_and_go_with_a_job_that_has_none() {
 fn the_largest_tile_fits_one_transaction_of_the_store() {
     let side = tessera_protocol::limits::TILE_SIDE_MAX as usize;
     let bytes = vec![1; side * side * 8].into();
-    let record = Record::TileReduced { job: JobId([1; 16]), plan: Digest([2; 32]), tile: u64::MAX, bytes };
+    let record = Record::TileReduced {
+        job: JobId([1; 16]),
+        plan: Digest([2; 32]),
+        tile: u64::MAX,
+        bytes,
+        earned: Earnings::new(),
+    };
     batch_of(&record).check().unwrap();
 }
 
@@ -315,4 +336,113 @@ fn a_second_job_under_one_idempotency_key_conflicts_with_the_first() {
             assert_eq!(read_idempotency(&found.unwrap()), Some((first.id, first.manifest.digest())));
         }
     }
+}
+
+/// Shards 0 to `shards` are final, by turns by two agents of two providers.
+fn work(job: &NewJob, shards: u64) -> Bill {
+    let mut bill = Bill::open(job.manifest.spec().verify, &job.plan);
+    for index in 0..shards {
+        let shard = job.plan.shard(ShardIndex(index)).unwrap();
+        let number = (index % 2) as u8;
+        let account = Account::of_provider(tessera_protocol::id::ProviderId([number; 16]));
+        bill.shard_final(shard.index, AgentId([number; 16]), account, shard.cost);
+    }
+    bill
+}
+
+#[test]
+fn what_was_paid_comes_back_with_the_progress_it_was_paid_for() {
+    let (engine, job) = (Memory::default(), job(1_000, None));
+    let view = accept(&engine, &job);
+    assert_eq!(read_bill(&*engine.snapshot().unwrap(), job.id).unwrap(), Some(bill_of(&job)));
+    let done = range(0, 3);
+    let progress = Progress {
+        tally: Some(tally(300, 77)),
+        earlier: Vec::new(),
+        view: *view,
+        plan: job.plan.digest(),
+        round: job.plan.round().clone(),
+        products: BTreeMap::new(),
+        bill: work(&job, 5).when_done(&done),
+        done,
+    };
+    commit(&engine, &Record::JobProgressed { job: job.id, progress: Box::new(progress.clone()) });
+    let found = recovered_progress(&engine).unwrap();
+    assert_eq!((found.bill.shards(), found), (3, progress));
+}
+
+#[test]
+fn what_a_tile_earned_comes_back_with_the_tile_and_not_without_it() {
+    let (engine, job) = (Memory::default(), product());
+    accept(&engine, &job);
+    let bill = work(&job, 6);
+    let earned = bill.earned_in(ShardRange { start: 3, end: 6 });
+    let bytes = vec![0; 8 * 16 * 16].into();
+    commit(&engine, &Record::TileReduced { job: job.id, plan: job.plan.digest(), tile: 1, bytes, earned });
+    let found = recovered_progress(&engine).unwrap();
+    assert_eq!((found.done.clone(), found.bill.shards()), (range(3, 6), 3));
+    // A checkpoint after that says nothing of tiles: theirs are counted once.
+    let bill = Bill::resume(found.bill.clone());
+    let progress = Progress { bill: bill.charges().clone(), done: Ranges::default(), ..found };
+    commit(&engine, &Record::JobProgressed { job: job.id, progress: Box::new(progress) });
+    assert_eq!(recovered_progress(&engine).unwrap().bill.shards(), 3);
+}
+
+#[test]
+fn providers_earn_in_the_transaction_that_ends_the_job_and_once() {
+    let (engine, job) = (Memory::default(), job(1_000, None));
+    let view = accept(&engine, &job);
+    let bill = Box::new(work(&job, 10).close());
+    let view = Box::new(JobView { state: JobState::Failed, ended_ms: Some(UnixMillis(9)), ..*view });
+    let end = Record::JobEnded { job: job.id, view, outcome: Outcome::Failed, bill: bill.clone() };
+    let provider = tessera_protocol::id::ProviderId([1; 16]);
+    for _ in 0..2 {
+        commit(&engine, &end);
+        let store = engine.snapshot().unwrap();
+        let stream = earnings_of(&*store, provider).unwrap();
+        let [(ended, of, earned)] = stream.as_slice() else { panic!("{stream:?}") };
+        assert_eq!((*ended, *of, earned.shards), (UnixMillis(9), job.id, 5));
+        assert_eq!(read_bill(&*store, job.id).unwrap(), Some(*bill.clone()));
+    }
+}
+
+#[test]
+fn a_settlement_is_made_once() {
+    let engine = Memory::default();
+    let settlement = |number| {
+        use tessera_protocol::credits::*;
+        let totals = Totals { gross: Microcredits(5), payable: Microcredits(5), ..Totals::default() };
+        let statement = Statement { provider: "acme".into(), lines: Vec::new(), totals };
+        let (made_ms, until_ms, total) = (UnixMillis(1), UnixMillis(2), Microcredits(5));
+        Settlement { number, made_ms, until_ms, total, statements: vec![statement] }
+    };
+    write(&engine, settlement_batch(&settlement(1)));
+    assert!(matches!(engine.commit(settlement_batch(&settlement(1))).unwrap(), Commit::Conflict { .. }));
+    write(&engine, settlement_batch(&settlement(2)));
+    let store = engine.snapshot().unwrap();
+    let acme = tessera_protocol::id::ProviderId::of_name("acme");
+    assert_eq!(settled_of(&*store, acme).unwrap().0, 10);
+    assert_eq!(settlements(&*store).unwrap(), 2);
+    assert_eq!(read_settlement(&*store, 2).unwrap(), Some(settlement(2)));
+}
+
+#[test]
+fn a_job_that_is_older_than_bills_goes_on_and_pays_for_what_follows() {
+    let (engine, job) = (Memory::default(), job(1_000, None));
+    let view = accept(&engine, &job);
+    let progress = Progress {
+        done: range(0, 3),
+        tally: Some(tally(300, 77)),
+        earlier: Vec::new(),
+        view: *view,
+        plan: job.plan.digest(),
+        round: job.plan.round().clone(),
+        products: BTreeMap::new(),
+        bill: bill_of(&job),
+    };
+    commit(&engine, &Record::JobProgressed { job: job.id, progress: Box::new(progress) });
+    let mut batch = Batch::new();
+    batch.delete_chunked(&Key::Bill(job.id).encode());
+    write(&engine, batch);
+    assert_eq!(recovered_progress(&engine).unwrap().bill, bill_of(&job));
 }

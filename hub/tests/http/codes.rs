@@ -135,11 +135,15 @@ fn wrong_bodies(seen: &mut Seen) {
 
 fn wrong_jobs(seen: &mut Seen) {
     let hub = Hub::start(Limits::default());
-    for path in ["", "/result", "/events"] {
+    for path in ["", "/result", "/events", "/explain"] {
         seen.expect(hub.get(&format!("/v1/jobs/{NOBODY}{path}")), 404, "job_unknown");
     }
     seen.expect(hub.post(&format!("/v1/jobs/{NOBODY}:cancel"), ""), 404, "job_unknown");
     seen.expect(hub.post(&format!("/v1/jobs/{NOBODY}:extend"), "{\"paths\":1}"), 404, "job_unknown");
+
+    let stranger = "agt_00000000000000000000000000000000";
+    seen.expect(hub.get(&format!("/v1/agents/{stranger}/explain")), 404, "agent_unknown");
+    seen.expect(hub.get("/v1/agents/nobody/explain"), 400, "id_invalid");
 
     let id = hub.submit(PI);
     seen.expect(hub.get(&format!("/v1/jobs/{id}/result")), 409, "job_not_done");
@@ -166,6 +170,14 @@ fn wrong_jobs(seen: &mut Seen) {
     for path in ["/v1/jobs", "/v1/jobs:plan"] {
         seen.expect(hub.post(path, &without_plan), 422, "spec_invalid");
     }
+    let job = hub.submit(PI);
+    seen.expect(hub.get(&format!("/v1/jobs/{job}/receipt")), 409, "job_not_done");
+    hub.fake.finish(job, b"{}");
+    seen.expect(hub.get(&format!("/v1/jobs/{job}/receipts/nobody")), 404, "provider_unknown");
+    seen.expect(hub.get("/v1/providers/nobody/statement"), 404, "provider_unknown");
+    seen.expect(hub.get("/v1/settlements/7"), 404, "settlement_unknown");
+    seen.expect(hub.post("/v1/settlements", r#"{"until_ms":0}"#), 409, "nothing_due");
+    seen.expect(hub.get("/v1/audit?from=x"), 400, "query_invalid");
     let named = [JSON, ("idempotency-key", "one")];
     assert_eq!(hub.post_with("/v1/jobs", &named, PI).status, 201);
     seen.expect(hub.post_with("/v1/jobs", &named, &pi_named("other", 7)), 409, "idempotency_key_reused");

@@ -10,8 +10,12 @@ use tessera_hub::ingress::backend::*;
 use tessera_hub::ingress::keys::{ApiKey, KeyHash};
 use tessera_hub::ingress::{Backend, Limits, ServerHandle, Views, serve};
 use tessera_hub::inputs::{Piece, Presence, Unfinished, Upload, UploadRefused, Uploads};
+use tessera_hub_core::Charges;
 use tessera_protocol::api::*;
-use tessera_protocol::id::{AgentId, Digest, JobId};
+use tessera_protocol::audit::AuditPage;
+use tessera_protocol::credits::*;
+use tessera_protocol::explain::{AgentExplained, JobExplained};
+use tessera_protocol::id::{AgentId, Digest, JobId, ProviderId};
 use tessera_protocol::limits::INPUT_PIECE_BYTES;
 use tessera_protocol::spec::{FieldError, SpecError};
 use tessera_protocol::unit::{ComputeUnits, UnixMillis};
@@ -182,6 +186,9 @@ fn queued(number: u64, submission: &Submission) -> JobView {
         checks: 0,
         mismatches: 0,
         checks_skipped: 0,
+        provisional: 0,
+        recalled: 0,
+        tainted: 0,
         lanes: vec![0, 0],
         digest: None,
         failure: None,
@@ -249,12 +256,26 @@ impl Backend for Fake {
                 shards: spec.params.paths().div_ceil(1_000),
                 cost: ComputeUnits(spec.params.paths()),
                 stage: None,
+                percent: Some(110),
+                price: Some(Microcredits(2 * i128::from(spec.params.paths()))),
             })
         })
     }
 
     fn job(&self, job: JobId) -> Reply<'_, Result<Arc<JobView>, LookupError>> {
         Box::pin(async move { self.find(job) })
+    }
+
+    fn explain_job(&self, job: JobId) -> Reply<'_, Result<JobExplained, LookupError>> {
+        Box::pin(async move { self.find(job).map(|_| crate::explain::job(job)) })
+    }
+
+    fn explain_agent(&self, agent: AgentId) -> Reply<'_, Result<AgentExplained, AgentLookupError>> {
+        Box::pin(async move {
+            self.up().map_err(AgentLookupError::Outage)?;
+            let known = self.views.agent(agent).ok_or(AgentLookupError::NotConnected(agent))?;
+            Ok(crate::explain::agent(known.id))
+        })
     }
 
     fn jobs(&self, filter: JobFilter) -> Reply<'_, Result<Vec<Arc<JobView>>, Outage>> {
@@ -383,13 +404,85 @@ impl Backend for Fake {
         self.views.agents()
     }
 
-    fn issue_token(&self) -> Reply<'_, Result<TokenIssued, TokenError>> {
+    fn issue_token(&self, provider: Option<ProviderName>) -> Reply<'_, Result<TokenIssued, TokenError>> {
         Box::pin(async move {
             self.up().map_err(TokenError::Outage)?;
             if self.tokens.fetch_add(1, Ordering::Relaxed) >= TOKENS_MAX {
                 return Err(TokenError::UnusedTokensFull { max: TOKENS_MAX as usize });
             }
-            Ok(TokenIssued { token: "hubkey.secret".into(), hub: "127.0.0.1:7000".into() })
+            let provider = provider.map_or(OPERATOR.to_owned(), |name| name.to_string());
+            Ok(TokenIssued { token: "hubkey.secret".into(), hub: "127.0.0.1:7000".into(), provider })
+        })
+    }
+
+    fn bill(&self, job: JobId) -> Reply<'_, Result<JobBill, LookupError>> {
+        Box::pin(async move {
+            let view = self.find(job)?;
+            let mut charges = Charges::planned(view.verify, Digest([1; 32]), view.cost);
+            let earned =
+                Earned { shards: 1, units: Microcredits(1), checks: 0, check_units: Microcredits(0) };
+            charges.paid.insert((ProviderId::of_name("acme"), AgentId([1; 16])), earned);
+            let names = BTreeMap::from([(ProviderId::of_name("acme"), "acme".to_owned())]);
+            Ok(tessera_hub::accounts::bill(&view, &charges, &names))
+        })
+    }
+
+    fn receipt(&self, job: JobId, provider: Option<String>) -> Reply<'_, Result<Vec<u8>, ReceiptError>> {
+        Box::pin(async move {
+            let view = self.find(job).map_err(ReceiptError::Lookup)?;
+            if view.state.is_open() {
+                return Err(ReceiptError::Open { job, state: view.state });
+            }
+            match provider {
+                Some(provider) if provider != OUTPUT_NAME => Err(ReceiptError::NoShare { job, provider }),
+                _ => Ok(b"{}".to_vec()),
+            }
+        })
+    }
+
+    fn providers(&self) -> Reply<'_, Result<ProviderList, Outage>> {
+        Box::pin(async move {
+            self.up()?;
+            let (id, name) = (ProviderId::of_name("acme"), "acme".to_owned());
+            let standing = Some(Standing::Trusted);
+            let view = ProviderView { id, name, agents: 2, standing, totals: totals() };
+            Ok(ProviderList { providers: vec![view] })
+        })
+    }
+
+    fn statement(&self, provider: String) -> Reply<'_, Result<Statement, StatementError>> {
+        Box::pin(async move {
+            self.up().map_err(StatementError::Outage)?;
+            match provider.as_str() {
+                OUTPUT_NAME => Ok(statement()),
+                _ => Err(StatementError::Unknown(provider)),
+            }
+        })
+    }
+
+    fn settle(&self, request: SettlementRequest) -> Reply<'_, Result<Settlement, SettleError>> {
+        Box::pin(async move {
+            self.up().map_err(SettleError::Outage)?;
+            match request.until_ms {
+                Some(UnixMillis(0)) => Err(SettleError::NothingDue),
+                _ => Ok(settlement()),
+            }
+        })
+    }
+
+    fn settlement(&self, number: u64) -> Reply<'_, Result<Settlement, SettleError>> {
+        Box::pin(async move {
+            match number {
+                1 => Ok(settlement()),
+                _ => Err(SettleError::Unknown(number)),
+            }
+        })
+    }
+
+    fn audit(&self, from: u64) -> Reply<'_, Result<AuditPage, Outage>> {
+        Box::pin(async move {
+            self.up()?;
+            Ok(AuditPage { lines: vec!["{}".to_owned()], entries: from + 1, next: None })
         })
     }
 
@@ -404,6 +497,24 @@ impl Backend for Fake {
     fn metrics(&self) -> String {
         "# TYPE tessera_jobs_open gauge\ntessera_jobs_open 1\n".into()
     }
+}
+
+fn totals() -> Totals {
+    let amounts = [1000, 0, 100, 400, 500].map(Microcredits);
+    let [gross, forfeited, held, settled, payable] = amounts;
+    Totals { gross, forfeited, held, settled, payable }
+}
+
+fn statement() -> Statement {
+    let earned = Earned { shards: 9, units: Microcredits(900), checks: 1, check_units: Microcredits(100) };
+    let (job, ended_ms, totals) = (JobId::new(5, [7; 10]), UnixMillis(9), totals());
+    let line = StatementLine { job, ended_ms, earned, rate: 1, totals };
+    Statement { provider: "acme".to_owned(), lines: vec![line], totals }
+}
+
+fn settlement() -> Settlement {
+    let (made_ms, until_ms, total) = (UnixMillis(20), UnixMillis(10), Microcredits(500));
+    Settlement { number: 1, made_ms, until_ms, total, statements: vec![statement()] }
 }
 
 /// An agent to show.
@@ -428,6 +539,9 @@ pub(crate) fn agent(number: u8) -> AgentView {
         in_flight: 2,
         completed: 10,
         mismatches: 0,
+        provider: "acme".into(),
+        anchor: false,
+        standing: Some(Standing::Probation),
         rest: Some(RestView { until_ms: UnixMillis(1_763_000_000_000), because: "it failed".into() }),
     }
 }

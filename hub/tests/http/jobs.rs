@@ -114,6 +114,13 @@ fn agents_are_listed_and_tokens_issued() {
     let token = hub.post_with("/v1/agent-tokens", &[], "");
     assert_eq!((token.status, &token.json()["hub"]), (201, &json!("127.0.0.1:7000")));
     assert_eq!(token.header("cache-control"), Some("no-store"));
+    assert_eq!(token.json()["provider"], json!("operator"));
+    assert_eq!(hub.post("/v1/agent-tokens", r#"{"provider":"acme"}"#).json()["provider"], json!("acme"));
+    for wrong in [r#"{"provider":"operator"}"#, r#"{"provider":"a b"}"#, r#"{"provider":7}"#] {
+        let refused = hub.post("/v1/agent-tokens", wrong);
+        assert_eq!((refused.status, &refused.json()["code"]), (422, &json!("spec_invalid")), "{wrong}");
+        assert_eq!(refused.json()["errors"][0]["field"], json!("provider"));
+    }
 }
 
 #[test]

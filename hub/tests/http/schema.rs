@@ -116,6 +116,30 @@ fn the_published_schemas_name_the_fields_that_are_served() {
     ] {
         compare(&document, name, &value, &value);
     }
+    let bill = hub.get(&format!("/v1/jobs/{id}/bill")).json();
+    let (providers, audit) = (hub.get("/v1/providers").json(), hub.get("/v1/audit?from=4").json());
+    let settlement = hub.post("/v1/settlements", "").json();
+    let statement = hub.get(&format!("/v1/providers/{OUTPUT_NAME}/statement")).json();
+    for (name, value) in [
+        ("JobBill", &bill),
+        ("BillLine", &bill["paid"][0]),
+        ("Posting", &bill["postings"][0]),
+        ("ProviderList", &providers),
+        ("ProviderView", &providers["providers"][0]),
+        ("Statement", &statement),
+        ("StatementLine", &statement["lines"][0]),
+        ("Totals", &statement["totals"]),
+        ("Settlement", &settlement),
+        ("AuditPage", &audit),
+    ] {
+        compare(&document, name, value, value);
+    }
+    compare(&document, "SettlementRequest", &json!({"until_ms": 5}), &json!({}));
+    let of_acme = serde_json::to_value(TokenRequest { provider: "acme".parse().ok() }).unwrap();
+    compare(&document, "TokenRequest", &of_acme, &json!({}));
+    for (name, value) in crate::explain::documents() {
+        compare(&document, name, &value, &value);
+    }
     let field = FieldError { field: "seed".into(), value: "x".into(), allowed: "a number".into() };
     let field = serde_json::to_value(field).unwrap();
     compare(&document, "FieldError", &field, &field);
@@ -127,7 +151,7 @@ fn the_published_schemas_name_the_fields_that_are_served() {
         JobFailure::ShardFailed { shard: 1, attempts: 2, cause: "why".into() },
         JobFailure::ShardPoisoned { shard: 1, losses: vec![loss] },
         JobFailure::DeadlinePassed { deadline_s: 3 },
-        JobFailure::Disputed { shard: 4 },
+        JobFailure::KernelFault { shard: 4 },
         JobFailure::StageFailed { stage: "survey".into(), cause: "why".into() },
         JobFailure::NotReducible { cause: "why".into() },
     ] {
@@ -267,6 +291,23 @@ fn the_published_words_are_the_words_of_the_api() {
     let away = [AgentState::Connected, AgentState::Leaving, AgentState::Away];
     let away = away.iter().map(|state| json!(state).as_str().unwrap().to_owned()).collect();
     assert_eq!(words(schema(&document, "AgentState")), away);
+    let standings = [
+        Standing::Removed,
+        Standing::Sandboxed,
+        Standing::Quarantine,
+        Standing::Probation,
+        Standing::Trusted,
+    ];
+    let standings = standings.iter().map(|standing| standing.word().to_owned()).collect();
+    assert_eq!(words(schema(&document, "Standing")), standings);
+    let explained = json!(crate::explain::job(JobId::new(1, [1; 10])));
+    let said = |list: &Value, word: &str| -> BTreeSet<String> {
+        list.as_array().unwrap().iter().map(|one| one[word].as_str().unwrap().to_owned()).collect()
+    };
+    let lane = &explained["lanes"][0];
+    let published = |name: &str, word: &str| words(&schema(&document, name)["properties"][word]);
+    assert_eq!(published("Reason", "reason"), said(&lane["reasons"], "reason"));
+    assert_eq!(published("Lack", "lack"), said(&lane["agents"][0]["lacks"], "lack"));
     assert_eq!(document["info"]["version"], json!(env!("CARGO_PKG_VERSION")));
     assert_eq!(document["openapi"], json!("3.1.0"));
 }
@@ -282,7 +323,7 @@ fn every_published_path_is_served_and_every_reference_leads_somewhere() {
     for (path, methods) in document["paths"].as_object().unwrap() {
         for method in names(methods) {
             let path = path.replace("{id}", &id.to_string()).replace("{blake3}", &input.to_string());
-            let path = path.replace("{name}", OUTPUT_NAME);
+            let path = path.replace("{name}", OUTPUT_NAME).replace("{number}", "1");
             let answer = match method {
                 "get" => hub.get(&path),
                 "put" => hub.put(&path, b"input"),

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use tessera_agent_core::{Event, Form, Identity, InputFile, Machine, Outcome, ShardWork, Task};
-use tessera_protocol::id::{AgentId, Digest};
+use tessera_hub_core::Account;
+use tessera_protocol::id::{AgentId, Digest, JobId, ProviderId};
 use tessera_protocol::wire::{Hello, ShardFailure};
 use tessera_protocol::{matrix, monte_carlo, staged};
 
@@ -18,10 +19,38 @@ pub(super) enum Kind {
     Honest,
     /// Wrongly, always, and for each shard the same.
     Liar,
+    /// Wrongly, one time in twenty.
+    RareLiar,
+    /// Wrongly, once it has answered well for a while.
+    Sleeper,
+    /// Wrongly, always, and just as its coalition does.
+    Colluder,
+    /// With what another agent answered, where it knows it.
+    Copier,
     /// With bytes that are no partial, one time in three.
     Garbler,
     /// That it failed, one time in three.
     Failer,
+    /// Not at all, one time in ten: the shard crashes it.
+    Crasher,
+    /// After the faults, one time in four: until then the shard keeps its slot.
+    Staller,
+}
+
+/// What a coalition's lies have in common.
+const COALITION: u8 = 0x80;
+/// Shards that a sleeper answers well first.
+const SLEEPS_FOR: u64 = 22;
+
+/// What agents answered in this run: what copiers know.
+pub(super) type Answers = BTreeMap<(JobId, u64), Vec<u8>>;
+
+/// What becomes of a shard that an agent starts.
+#[derive(Debug)]
+pub(super) enum Computed {
+    Ends(Outcome),
+    Stalls(Outcome),
+    Crashes,
 }
 
 /// One agent over all its sessions and processes.
@@ -34,6 +63,14 @@ pub(super) struct Agent {
     pub(super) lane: u16,
     pub(super) session: Option<u64>,
     kind: Kind,
+    /// Whom it belongs to.
+    pub(super) account: Account,
+    /// Its lies differ from those of others by this.
+    salt: u8,
+    /// Shards it computed in all its lives.
+    computed: u64,
+    /// When it is looked at next.
+    pub(super) armed: u64,
     /// What it could not take in while it was stopped; `None` while it runs.
     pub(super) frozen: Option<Vec<Event>>,
     /// *Units*: milliseconds to a shard.
@@ -46,7 +83,9 @@ pub(super) struct Agent {
 }
 
 impl Agent {
-    pub(super) fn new(number: u8, kind: Kind, pace_ms: u64, is_old: bool) -> Agent {
+    /// An agent of a provider, or one of the operator's own.
+    pub(super) fn new(number: u8, kind: Kind, provider: Option<u64>, pace_ms: u64, is_old: bool) -> Agent {
+        let of_number = |number| Account::of_provider(ProviderId::of_name(&format!("provider {number}")));
         let (id, slots) = (AgentId::of_key(&[number; 32]), 1 + u16::from(number % 3));
         Agent {
             id,
@@ -55,6 +94,10 @@ impl Agent {
             lane: 0,
             session: None,
             kind,
+            account: provider.map_or_else(Account::operator, of_number),
+            salt: number,
+            computed: 0,
+            armed: u64::MAX,
             frozen: None,
             pace_ms,
             slots,
@@ -68,6 +111,7 @@ impl Agent {
         self.life += 1;
         self.machine = machine(self.id, self.slots);
         self.session = None;
+        self.armed = u64::MAX;
         self.frozen = None;
         self.inputs.clear();
     }
@@ -91,39 +135,56 @@ impl Agent {
         Hello { kernels, ..hello(self.slots) }
     }
 
-    pub(super) fn compute(&self, work: &ShardWork) -> Outcome {
-        let epoch = work.attempt.epoch.0;
-        let unlucky = (work.first ^ epoch).is_multiple_of(3);
-        if self.kind == Kind::Failer && unlucky {
-            return Outcome::Failed(ShardFailure::KernelFailed);
+    pub(super) fn compute(&mut self, work: &ShardWork, answers: &mut Answers) -> Computed {
+        let luck = work.first ^ work.attempt.epoch.0;
+        self.computed += 1;
+        match self.kind {
+            Kind::Failer if luck.is_multiple_of(3) => {
+                return Computed::Ends(Outcome::Failed(ShardFailure::KernelFailed));
+            }
+            Kind::Crasher if luck.is_multiple_of(10) => return Computed::Crashes,
+            _ => {}
         }
-        let mut partial = match &*work.task {
-            Task::Matrix(task) => self.block(task, work.first),
-            Task::MonteCarlo(task) => self.tally(task, work),
-            Task::Staged(task) => self.product(task, work),
+        let partial = self.partial(work, answers);
+        let outcome = Outcome::Done { digest: Digest::of(&partial), partial, kernel_us: 1 };
+        match self.kind {
+            Kind::Staller if luck.is_multiple_of(4) => Computed::Stalls(outcome),
+            _ => Computed::Ends(outcome),
+        }
+    }
+
+    fn partial(&self, work: &ShardWork, answers: &mut Answers) -> Vec<u8> {
+        let place = (work.attempt.job, work.attempt.index.0);
+        if let (Kind::Copier, Some(copy)) = (self.kind, answers.get(&place)) {
+            return copy.clone();
+        }
+        let lies = match self.kind {
+            Kind::Liar => true,
+            Kind::RareLiar => (work.first ^ u64::from(self.salt)).is_multiple_of(20),
+            Kind::Sleeper => self.computed > SLEEPS_FOR,
+            _ => false,
         };
-        if self.kind == Kind::Garbler && unlucky {
+        let lie = match self.kind {
+            Kind::Colluder => Some(COALITION),
+            _ => lies.then_some(1 + self.salt),
+        };
+        let mut partial = match &*work.task {
+            Task::Matrix(task) => self.block(task, work.first, lie),
+            Task::MonteCarlo(task) => tally(task, work, lie),
+            Task::Staged(task) => self.product(task, work, lie),
+        };
+        let epoch = work.attempt.epoch.0;
+        if self.kind == Kind::Garbler && (work.first ^ epoch).is_multiple_of(3) {
             match epoch % 4 {
                 0 => partial = vec![1, 2, 3],
                 1 => partial.push(0),
                 2 => _ = partial.pop(),
                 _ => partial.fill(0xff),
             }
+        } else {
+            answers.insert(place, partial.clone());
         }
-        let digest = Digest::of(&partial);
-        Outcome::Done { partial, digest, kernel_us: 1 }
-    }
-
-    fn tally(&self, task: &monte_carlo::Task, work: &ShardWork) -> Vec<u8> {
-        let mut tally = toy::tally(task, &work.pass, work.first, work.count);
-        if self.kind == Kind::Liar {
-            match (tally.counts.as_mut_slice(), tally.sums.as_mut_slice()) {
-                ([inside], _) => *inside = if *inside == 0 { 1 } else { *inside - 1 },
-                (_, [sum, ..]) => sum.add(1.0).expect("one more is finite"),
-                _ => _ = tally.bins.pop(),
-            }
-        }
-        tally.encode()
+        partial
     }
 
     fn input(&self, input: InputFile) -> &[u8] {
@@ -131,22 +192,38 @@ impl Agent {
         held.expect("a shard starts once its inputs are there")
     }
 
-    fn product(&self, task: &staged::Task, work: &ShardWork) -> Vec<u8> {
+    fn product(&self, task: &staged::Task, work: &ShardWork, lie: Option<u8>) -> Vec<u8> {
         let input = |(blake3, bytes)| self.input(InputFile { blake3, bytes, form: Form::File });
         let inputs: Vec<&[u8]> = task.inputs().into_iter().map(input).collect();
-        toy::product(task, work.first, work.count, &inputs, self.kind == Kind::Liar)
+        toy::product(task, work.first, work.count, &inputs, lie)
     }
 
-    fn block(&self, task: &matrix::Task, index: u64) -> Vec<u8> {
+    fn block(&self, task: &matrix::Task, index: u64, lie: Option<u8>) -> Vec<u8> {
         for (blake3, bytes) in task.inputs() {
             self.input(InputFile { blake3: Digest(blake3), bytes, form: Form::Matrix });
         }
         let mut block = toy::block(task, index);
-        if self.kind == Kind::Liar {
-            block[0] ^= 1;
+        if let Some(lie) = lie {
+            block[0] ^= lie;
         }
         block
     }
+}
+
+/// A lie has the shape of an answer.
+fn tally(task: &monte_carlo::Task, work: &ShardWork, lie: Option<u8>) -> Vec<u8> {
+    let mut tally = toy::tally(task, &work.pass, work.first, work.count);
+    if let Some(lie) = lie {
+        match (tally.counts.as_mut_slice(), tally.sums.as_mut_slice()) {
+            ([inside], _) => {
+                let off = 1 + (u64::from(lie) - 1) % tally.samples;
+                *inside = (*inside + off) % (tally.samples + 1);
+            }
+            (_, [sum, ..]) => sum.add(f64::from(lie)).expect("a little more is finite"),
+            _ => _ = tally.bins.pop(),
+        }
+    }
+    tally.encode()
 }
 
 fn machine(id: AgentId, slots: u16) -> Machine {

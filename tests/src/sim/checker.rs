@@ -37,6 +37,14 @@ pub enum Violation {
     SubmittedTwice(JobId),
     /// A job that could be computed failed, or one that could not failed without the evidence.
     Failed(JobId),
+    /// A job whose client was told that it is accepted is gone.
+    Lost(JobId),
+    /// A job that was shown as ended looked otherwise later.
+    ChangedAfterEnd(JobId),
+    /// A job was stopped that nobody asked to stop.
+    StoppedUnasked(JobId),
+    /// A job counted a shard that no agent answered.
+    Conjured(JobId),
     /// A shard that kills took down that many agents.
     PoisonSpread(u64),
     /// The rest of an agent was over and it got no work.
@@ -89,7 +97,7 @@ fn staged(job: &NewJob) -> Vec<u8> {
         let mut products = Vec::new();
         for index in plan.indices().start..plan.indices().end {
             let shard = plan.shard(ShardIndex(index)).expect("the index is of the plan");
-            let bytes = toy::product(&task, shard.first, shard.count, &inputs, false);
+            let bytes = toy::product(&task, shard.first, shard.count, &inputs, None);
             let digest = Digest::of(&bytes);
             products.push(ProductView::decode(&bytes).expect("toys are products").reference(digest));
             files.insert(digest, bytes);

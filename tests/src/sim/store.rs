@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tessera_hub_core::ranges::Ranges;
-use tessera_hub_core::{NewJob, Outcome, Progress, Record};
+use tessera_hub_core::standing::StandingRecord;
+use tessera_hub_core::{Bill, Earnings, NewJob, Outcome, Progress, Record};
 use tessera_planners::Pass;
 use tessera_protocol::api::JobView;
-use tessera_protocol::id::{Digest, JobId};
+use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::matrix::Task;
 use tessera_protocol::unit::ShardRange;
 
@@ -16,6 +17,7 @@ use tessera_protocol::unit::ShardRange;
 pub(super) struct Store {
     pub(super) jobs: BTreeMap<JobId, Stored>,
     keys: BTreeMap<(String, String), JobId>,
+    pub(super) standings: BTreeMap<AgentId, StandingRecord>,
     /// Products by their digests.
     pub(super) products: BTreeMap<Digest, Arc<[u8]>>,
 }
@@ -28,6 +30,8 @@ pub(super) struct Stored {
     progress: Option<Progress>,
     /// By the plan they are of and their position in it.
     tiles: BTreeMap<(Digest, u64), Arc<[u8]>>,
+    /// Who is paid for them.
+    earned: BTreeMap<(Digest, u64), Earnings>,
     pub(super) end: Option<(JobView, Outcome)>,
 }
 
@@ -48,23 +52,34 @@ impl Store {
                     return Commit::Conflict { existing: *existing, manifest };
                 }
                 key.map(|key| self.keys.insert(key, job.id));
-                let (id, accepted, tiles) = (job.id, *view, BTreeMap::new());
-                self.jobs.insert(id, Stored { job, accepted, progress: None, tiles, end: None });
+                let (id, accepted, tiles, earned) = (job.id, *view, BTreeMap::new(), BTreeMap::new());
+                self.jobs.insert(id, Stored { job, accepted, progress: None, tiles, earned, end: None });
             }
             Record::JobProgressed { job, progress } => {
                 if let Some(stored) = self.jobs.get_mut(&job) {
                     stored.progress = Some(*progress);
                 }
             }
-            Record::TileReduced { job, plan, tile, bytes } => {
+            Record::TileReduced { job, plan, tile, bytes, earned } => {
                 if let Some(stored) = self.jobs.get_mut(&job) {
+                    stored.earned.insert((plan, tile), earned);
                     let earlier = stored.tiles.insert((plan, tile), bytes.clone());
                     assert!(earlier.is_none_or(|earlier| earlier == bytes), "{job} changed tile {tile}");
                 }
             }
-            Record::JobEnded { job, view, outcome } => {
+            Record::Disputed { .. } => {}
+            Record::StandingsChanged { agents, .. } => {
+                self.standings.extend(agents.into_iter().map(|record| (record.agent, record)));
+            }
+            Record::JobEnded { job, view, outcome, bill } => {
                 if let Some(stored) = self.jobs.get_mut(&job) {
                     assert!(stored.end.is_none(), "{job} ended twice");
+                    bill.check();
+                    assert!(bill.closed, "{job} ended with an open bill");
+                    if let Outcome::Done { .. } = outcome {
+                        assert_eq!(bill.shards(), view.shards, "{job}: shards that were paid");
+                        assert_eq!(bill.units.0, i128::from(view.cost.0), "{job}: units that were paid");
+                    }
                     stored.end = Some((*view, outcome));
                 }
             }
@@ -85,12 +100,17 @@ impl Stored {
             plan: self.job.plan.digest(),
             round: self.job.plan.round().clone(),
             products: BTreeMap::new(),
+            bill: Bill::open(self.job.manifest.spec().verify, &self.job.plan).charges().clone(),
         };
         let mut progress = self.progress.clone().unwrap_or_else(fresh);
         for (_, tile) in self.tiles.keys().filter(|(plan, _)| *plan == progress.plan) {
             let start = tile * task.panels();
             progress.done.insert(ShardRange { start, end: start + task.panels() });
         }
+        let mut bill = Bill::resume(progress.bill.unpaid());
+        let of_plan = self.earned.iter().filter(|((plan, _), _)| *plan == progress.plan);
+        of_plan.for_each(|(_, earned)| bill.add_earned(earned));
+        progress.bill = bill.charges().clone();
         Some(progress)
     }
 

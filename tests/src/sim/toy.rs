@@ -63,12 +63,18 @@ fn value_of(sample: u64) -> f64 {
 
 /// The product of some units of a stage: its file says which units of which task they are and of which inputs,
 /// byte for byte.
-pub(super) fn product(task: &staged::Task, first: u64, count: u64, inputs: &[&[u8]], lie: bool) -> Vec<u8> {
+pub(super) fn product(
+    task: &staged::Task,
+    first: u64,
+    count: u64,
+    inputs: &[&[u8]],
+    lie: Option<u8>,
+) -> Vec<u8> {
     let staged::Task::Catastrophe(task) = task else {
         unreachable!("no simulated job is of another workload")
     };
     let mut said = task.encode();
-    for number in [first, count, u64::from(lie)] {
+    for number in [first, count, u64::from(lie.unwrap_or_default())] {
         said.extend(number.to_le_bytes());
     }
     inputs.iter().for_each(|input| said.extend(Digest::of(input).0));

@@ -2,86 +2,51 @@
 
 mod agents;
 mod clients;
+mod disk;
+mod hub;
 mod trouble;
+mod weather;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
 use tessera_agent_core::Event as AgentEvent;
-use tessera_hub_core::lane::{Config, Lane};
-use tessera_hub_core::{BatchId, Effect, Event, LaneMessage, Planted, Record, RequestId, home_lane};
-use tessera_protocol::id::{AgentId, Digest, JobId, ProviderId};
+use tessera_hub_core::lane::Lane;
+use tessera_hub_core::{BatchId, Event, Record, RequestId, home_lane};
+use tessera_protocol::id::{AgentId, JobId, ProviderId};
 use tessera_protocol::matrix::Task;
-use tessera_protocol::unit::{LaneIndex, ShardIndex, Tick, UnixMillis};
+use tessera_protocol::unit::ShardIndex;
 
-use super::agent::{Agent, Kind};
+use super::agent::{Agent, Answers, Kind};
 use super::checker::{self, Violation};
+use super::model::Model;
 use super::random::Random;
-use super::store::{Commit, Store};
-use super::workload::{self, Workload};
+use super::store::Store;
+use super::swarm::{Settings, Swarm};
+use super::trace::Trace;
+use super::workload::Workload;
 use trouble::Trouble;
+use weather::Weather;
 
-/// When faults stop and the world heals. *Units*: simulated milliseconds.
-const FAULTS_UNTIL_MS: u64 = 60_000;
-/// When every job must have ended.
+/// When every job must have ended. *Units*: simulated milliseconds.
 const END_MS: u64 = 600_000;
-/// Unix time of tick zero. *Units*: milliseconds.
-const ORIGIN_MS: u64 = 1_763_000_000_000;
+/// How often it is looked whether anything is left to happen. *Units*: simulated milliseconds.
+const LOOK_MS: u64 = 1_000;
+/// A run ends after so many looks at which every job had ended: what was late may come until then.
+const QUIET_LOOKS: u64 = 8;
 /// Steps after which a run counts as stuck in a loop.
 const STEPS_MAX: u64 = 2_000_000;
-
-/// What a run is made of besides its seed.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Settings {
-    /// A bug to plant in the hub, which the checkers must find.
-    pub planted: Option<Planted>,
-}
 
 /// How a run went.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     /// Names every event of the run: equal runs have equal traces.
-    pub trace: Digest,
+    pub trace: u64,
     /// Steps of all lanes.
     pub steps: u64,
-    /// Times the hub crashed.
-    pub crashes: u64,
-    /// Jobs that ended with a result.
-    pub done: u64,
-    /// Matrices read from the store.
-    pub assembled: u64,
-    /// Jobs that went beyond their first round.
-    pub went_on: u64,
-    /// Pieces of inputs that reached agents.
-    pub pieces: u64,
-    /// Products that were stored.
-    pub products: u64,
-    /// Agents that a poisoned shard took down.
-    pub killed: u64,
-    /// Rests of agents that failed where others did not.
-    pub rests: u64,
-    /// Jobs that could not be computed, and failed.
-    pub failed: u64,
-}
-
-/// Fault rates of one seed, each drawn on its own so that runs differ in kind and not only in luck.
-#[derive(Clone, Debug)]
-struct Swarm {
-    lanes: u16,
-    agents: u8,
-    liar: bool,
-    clumsy: Option<Kind>,
-    /// Whether some agents know no matrices.
-    old: bool,
-    drop: u64,
-    duplicate: u64,
-    delay_ms: u64,
-    agent_crash: u64,
-    freeze: u64,
-    hub_crash: u64,
-    commit_fails: u64,
-    disk_ms: u64,
+    /// What happened how often, by name.
+    pub happened: BTreeMap<&'static str, u64>,
 }
 
 /// Something that will happen.
@@ -128,14 +93,27 @@ enum Due {
         agent: usize,
         life: u64,
     },
+    /// A shard is about to crash its agent.
+    AgentDies {
+        agent: usize,
+        life: u64,
+    },
     /// The shard that it computes kills an agent's process.
     Killed {
         agent: usize,
         life: u64,
     },
-    AgentTrouble,
-    HubTrouble,
+    /// Nothing has come through a session for too long.
+    SessionIdle {
+        agent: usize,
+        session: u64,
+    },
+    Trouble,
+    HubDies {
+        life: u64,
+    },
     Heal,
+    Look,
     Submit {
         number: u64,
     },
@@ -158,28 +136,40 @@ struct World {
     made: u64,
     life: u64,
     lanes: Vec<Lane>,
+    /// When each lane is looked at next.
+    armed: Vec<u64>,
     links: BTreeMap<(u64, u64), u64>,
+    weather: Weather,
     agents: Vec<Agent>,
+    answers: Answers,
     sessions: u64,
     store: Store,
     submitted: BTreeMap<u64, JobId>,
     trouble: Option<Trouble>,
     /// Providers whose agents tried the shard that always fails.
     tried: BTreeSet<ProviderId>,
-    /// Agents that rest, as the hub says, until when.
+    /// Agents that a shard took down while this hub lives.
+    killed: u64,
+    /// Agents that rest, as the hub says, until when by its ticks.
     resting: BTreeMap<AgentId, u64>,
-    trace: Vec<u8>,
+    /// Acts of clients to come.
+    clients: u64,
+    /// Looks in a row at which every job had ended.
+    quiet: u64,
+    model: Model,
+    trace: Trace,
     report: Report,
 }
 
-/// Runs a seed to its end, or to the first broken promise.
+/// Runs a seed to its end, or to the first broken promise: faults first, in which nothing wrong may happen, then a
+/// world without faults, in which every job must end.
 ///
 /// *Panics*: where the hub itself asserts.
 pub fn run(seed: u64, settings: Settings) -> Result<Report, Violation> {
     let mut world = World::new(seed, settings);
     world.populate();
     while let Some(Reverse((at, number))) = world.due.pop() {
-        if at > END_MS {
+        if at > END_MS || world.quiet >= QUIET_LOOKS {
             break;
         }
         assert!(world.report.steps < STEPS_MAX, "seed {seed} does not come to rest");
@@ -189,50 +179,27 @@ pub fn run(seed: u64, settings: Settings) -> Result<Report, Violation> {
     }
     checker::ended(&world.store, |view| world.failed_rightly(view))?;
     world.all_are_back()?;
-    let ended = || world.store.jobs.values();
-    world.report.done = ended().filter(|stored| stored.is_done()).count() as u64;
-    world.report.failed = ended().filter(|stored| stored.has_failed()).count() as u64;
-    world.report.went_on = ended().filter(|stored| stored.went_on()).count() as u64;
-    world.report.trace = Digest::of(&world.trace);
+    world.model.ended(&world.store)?;
+    let jobs = world.store.jobs.len();
+    world.trace.check(world.now, || format!("{jobs} jobs ended as they must, with a fault-free run's bytes"));
+    for stored in world.store.jobs.values() {
+        let note = &mut world.report.happened;
+        *note.entry("jobs done").or_default() += u64::from(stored.is_done());
+        *note.entry("jobs that rightly failed").or_default() += u64::from(stored.has_failed());
+        *note.entry("jobs of several rounds").or_default() += u64::from(stored.went_on());
+    }
+    world.report.trace = world.trace.sum();
     Ok(world.report)
 }
 
 impl World {
     fn new(seed: u64, settings: Settings) -> World {
         let mut random = Random::new(seed);
-        let rate = |random: &mut Random, most: u64| if random.chance(500) { random.below(most) } else { 0 };
-        let swarm = Swarm {
-            lanes: 1 + random.below(3) as u16,
-            agents: 1 + random.below(6) as u8,
-            liar: random.chance(300),
-            clumsy: [None, None, Some(Kind::Garbler), Some(Kind::Failer)][random.below(4) as usize],
-            old: random.chance(300),
-            drop: rate(&mut random, 100),
-            duplicate: rate(&mut random, 200),
-            delay_ms: 1 + rate(&mut random, 3000),
-            agent_crash: rate(&mut random, 300),
-            freeze: rate(&mut random, 100),
-            hub_crash: rate(&mut random, 200),
-            commit_fails: rate(&mut random, 300),
-            disk_ms: 1 + rate(&mut random, 2000),
-        };
-        let workload = Workload::new(&mut random, swarm.liar, !swarm.liar && swarm.agents == 1);
-        let report = Report {
-            trace: Digest([0; 32]),
-            steps: 0,
-            crashes: 0,
-            done: 0,
-            assembled: 0,
-            went_on: 0,
-            pieces: 0,
-            products: 0,
-            killed: 0,
-            rests: 0,
-            failed: 0,
-        };
+        let mut swarm = Swarm::draw(&mut random, &settings);
+        let trouble = Trouble::draw(seed, &settings, &mut swarm);
+        let workload = Workload::new(&mut random, swarm.liar.is_some(), swarm.agents == 1);
         let mut world = World {
             random,
-            swarm,
             workload,
             settings,
             now: 0,
@@ -241,59 +208,76 @@ impl World {
             made: 0,
             life: 0,
             lanes: Vec::new(),
+            armed: vec![u64::MAX; usize::from(swarm.lanes)],
             links: BTreeMap::new(),
+            weather: Weather::new(swarm.lanes),
+            swarm,
             agents: Vec::new(),
+            answers: Answers::default(),
             sessions: 0,
             store: Store::default(),
             submitted: BTreeMap::new(),
-            trouble: None,
+            trouble,
             tried: BTreeSet::new(),
+            killed: 0,
             resting: BTreeMap::new(),
-            trace: Vec::new(),
-            report,
+            clients: 0,
+            quiet: 0,
+            model: Model::default(),
+            trace: Trace::new(settings.aloud),
+            report: Report { trace: 0, steps: 0, happened: BTreeMap::new() },
         };
+        let drawn = format!("{:?}, trouble: {:?}", world.swarm, world.trouble);
+        world.trace.check(0, || format!("seed {seed}: {drawn}"));
         world.start_hub();
         world
     }
 
-    /// Agents, jobs and troubles. Three honest agents outnumber a liar, whose jobs are checked whole.
+    /// Agents, jobs and troubles. Where somebody lies, every job is checked whole: what must hold then holds surely.
     fn populate(&mut self) {
-        let agents = if self.swarm.liar { self.swarm.agents.max(5) } else { self.swarm.agents };
+        let lies = self.swarm.liar.is_some();
+        let agents = if lies { self.swarm.agents.max(5) } else { self.swarm.agents };
         for number in 0..agents {
             let kind = match number {
-                0 if self.swarm.liar => Kind::Liar,
+                0 if self.swarm.coalition => Kind::Colluder,
+                0 => self.swarm.liar.unwrap_or(Kind::Honest),
                 1 => self.swarm.clumsy.unwrap_or(Kind::Honest),
+                3 if self.swarm.copier => Kind::Copier,
+                4 if self.swarm.coalition => Kind::Colluder,
                 _ => Kind::Honest,
             };
             let pace = 1 + self.random.below(400);
-            // Those before have every kernel, and suffice for every check.
-            let is_old = self.swarm.old && number >= if self.swarm.liar { 4 } else { 2 };
-            self.agents.push(Agent::new(number, kind, pace, is_old));
+            // Two of the operator's own agents are always there, honest and with every kernel: they check each
+            // other, and a newcomer's answers until somebody else is trusted.
+            let anchor = match lies {
+                true => [2, 3].contains(&number) || (number == 0 && self.swarm.flawed),
+                false => agents < 3 || [0, 2].contains(&number),
+            };
+            let is_old = self.swarm.old && !anchor && number > 3;
+            let provider = (!anchor).then(|| self.random.below(u64::from(self.swarm.providers)));
+            self.agents.push(Agent::new(number, kind, provider, pace, is_old));
             let at = self.random.below(2_000);
             self.reach_agent(at, usize::from(number), None, AgentEvent::Started);
         }
-        for number in 0..1 + self.random.below(4) {
+        for number in 0..(1 + self.random.below(4)).min(self.settings.jobs_max) {
             let at = self.random.below(20_000);
-            self.at(at, Due::Submit { number });
-            if self.random.chance(200) {
-                let at = at + self.random.below(5_000);
-                self.at(at, Due::Submit { number });
+            self.client(at, Due::Submit { number });
+            let acts = [
+                (200, self.random.below(5_000), Due::Submit { number }),
+                (100, self.random.below(30_000), Due::Cancel { number }),
+                (300, 5_000 + self.random.below(40_000), Due::Extend { number }),
+            ];
+            for (chance, later, act) in acts {
+                if self.random.chance(chance) && self.swarm.fickle {
+                    self.client(at + later, act);
+                }
             }
-            if self.random.chance(100) {
-                let at = at + self.random.below(30_000);
-                self.at(at, Due::Cancel { number });
-            }
-            if self.random.chance(300) {
-                let at = at + 20_000 + self.random.below(60_000);
-                self.at(at, Due::Extend { number });
-            }
-        }
-        self.at(FAULTS_UNTIL_MS, Due::Heal);
-        for at in (0..FAULTS_UNTIL_MS).step_by(1_000) {
-            self.at(at, Due::AgentTrouble);
-            self.at(at + 500, Due::HubTrouble);
         }
         self.add_trouble();
+        let faults = self.swarm.faults_ms;
+        self.at(faults, Due::Heal);
+        (0..faults).step_by(1_000).for_each(|at| self.at(at, Due::Trouble));
+        self.at(LOOK_MS, Due::Look);
     }
 
     fn at(&mut self, at: u64, due: Due) {
@@ -302,157 +286,17 @@ impl World {
         self.things.insert(self.made, due);
     }
 
+    fn client(&mut self, at: u64, act: Due) {
+        self.clients += 1;
+        self.at(at, act);
+    }
+
+    fn note(&mut self, what: &'static str) {
+        *self.report.happened.entry(what).or_default() += 1;
+    }
+
     fn faulty(&self) -> bool {
-        self.now < FAULTS_UNTIL_MS
-    }
-
-    /// A moment after a link's delay, never before what the same link carried earlier.
-    fn in_order(&mut self, from: u64, to: u64) -> u64 {
-        let delay = self.random.below(self.swarm.delay_ms / 10 + 2);
-        let last = self.links.entry((from, to)).or_default();
-        *last = (*last).max(self.now + delay);
-        *last
-    }
-
-    /// When the store has done what a lane asks of it: in the order it was asked.
-    fn written_at(&mut self, lane: u16) -> u64 {
-        let slow = self.random.below(self.swarm.disk_ms);
-        let at = self.in_order(1_000 + u64::from(lane), 999) + slow;
-        self.links.insert((1_000 + u64::from(lane), 999), at);
-        at
-    }
-
-    fn any_order(&mut self) -> u64 {
-        self.now + self.random.below(self.swarm.delay_ms)
-    }
-
-    // --- the hub --------------------------------------------------------------------------------
-
-    fn start_hub(&mut self) {
-        self.lanes = (0..self.swarm.lanes)
-            .map(|lane| {
-                let mut made = Lane::new(Config {
-                    lane: LaneIndex(lane),
-                    lanes: self.swarm.lanes,
-                    sampling_key: [7; 32],
-                    unix_origin: UnixMillis(1_763_000_000_000),
-                });
-                made.plant(self.settings.planted);
-                made
-            })
-            .collect();
-        self.links.clear();
-        self.resting.clear();
-        let open: Vec<Event> = self
-            .store
-            .jobs
-            .values()
-            .filter(|stored| stored.end.is_none())
-            .map(|stored| Event::JobRecovered {
-                job: stored.job.clone(),
-                progress: stored.recovered().map(Box::new),
-            })
-            .collect();
-        for event in open {
-            let Event::JobRecovered { job, .. } = &event else {
-                continue;
-            };
-            let lane = home_lane(job.id, self.swarm.lanes).0;
-            let life = self.life;
-            let now = self.now;
-            self.at(now, Due::Hub { life, lane, event: event.into() });
-        }
-    }
-
-    fn crash_hub(&mut self) {
-        self.life += 1;
-        self.report.crashes += 1;
-        self.start_hub();
-        for agent in 0..self.agents.len() {
-            if self.agents[agent].session.is_some() {
-                let at = self.any_order();
-                self.lose_session(at, agent);
-            }
-        }
-    }
-
-    fn step(&mut self, lane: u16, event: Event) -> Result<(), Violation> {
-        self.report.steps += 1;
-        self.trace.extend(format!("{} {lane} {event:?}\n", self.now).into_bytes());
-        let machine = &mut self.lanes[usize::from(lane)];
-        let effects: Vec<Effect> = machine.step(Tick(self.now), event).collect();
-        machine.invariants();
-        if let Some(at) = machine.next_timer() {
-            let (life, at) = (self.life, at.0.max(self.now + 1));
-            self.at(at, Due::Timer { life, lane });
-        }
-        effects.into_iter().try_for_each(|effect| self.carry_out(lane, effect))
-    }
-
-    fn carry_out(&mut self, lane: u16, effect: Effect) -> Result<(), Violation> {
-        let life = self.life;
-        match effect {
-            Effect::Persist { batch, record } => {
-                let at = self.written_at(lane);
-                self.at(at, Due::Commit { life, lane, batch, record: Box::new(record) });
-            }
-            Effect::Answer { request, answer } => self.answered(request, answer)?,
-            Effect::TellLane { lane: to, message } => {
-                let at = self.in_order(u64::from(lane), u64::from(to.0));
-                self.tell(at, lane, to.0, message);
-            }
-            Effect::Welcome { session, welcome } => {
-                self.tell_agent(session, AgentEvent::Welcomed(welcome));
-            }
-            Effect::SendJob { session, job, kernel, task, ordered } => {
-                self.announce(session, job, &kernel, &task, ordered);
-            }
-            Effect::SendPass { session, job, pass } => {
-                self.tell_agent(session, AgentEvent::PassSet { job, pass: pass.to_vec() });
-            }
-            Effect::SendInput { session, job, input, blake3, offset } => {
-                let piece = match self.store.products.get(&blake3) {
-                    Some(product) => workload::cut(product.to_vec(), offset),
-                    None => workload::piece(&self.store.jobs[&job].job, blake3, offset),
-                };
-                self.tell_agent_apart(session, AgentEvent::PieceArrived { job, input, offset, piece });
-            }
-            Effect::Assemble { job, task } => {
-                checker::whole(&self.store, job, &task)?;
-                let at = self.any_order() + self.random.below(self.swarm.disk_ms);
-                self.at(at, Due::Assembled { life, lane, job, task });
-            }
-            Effect::StoreProduct { job, index, blake3, bytes } => {
-                assert_eq!(Digest::of(&bytes), blake3, "a product has another digest");
-                let at = self.any_order() + self.random.below(self.swarm.disk_ms);
-                self.at(at, Due::Product { life, lane, job, index, bytes });
-            }
-            Effect::Assign { session, job, assignment } => {
-                let lost = self.faulty() && self.random.chance(self.swarm.drop);
-                if !lost {
-                    let items = vec![assignment];
-                    self.tell_agent(session, AgentEvent::ShardsAssigned { job, items });
-                }
-            }
-            Effect::Forget { session, job } => self.tell_agent(session, AgentEvent::JobForgotten { job }),
-            Effect::TellDraining { session } => self.tell_agent(session, AgentEvent::HubDrained),
-            Effect::CloseSession { session, .. } => {
-                if let Some(agent) = self.agent_of(session.0) {
-                    let at = self.any_order();
-                    self.lose_session(at, agent);
-                }
-            }
-            Effect::PublishJob { view } => checker::shown(&self.store, &view)?,
-            Effect::PublishAgent { view } => self.rests(view.id, view.rest.map(|rest| rest.until_ms.0)),
-            Effect::PublishAgentAway { agent } => self.rests(agent, None),
-        }
-        Ok(())
-    }
-
-    fn tell(&mut self, at: u64, from: u16, to: u16, message: LaneMessage) {
-        let event = Event::LaneSpoke { from: LaneIndex(from), message };
-        let life = self.life;
-        self.at(at, Due::Hub { life, lane: to, event: event.into() });
+        self.now < self.swarm.faults_ms
     }
 
     // --- what happens ---------------------------------------------------------------------------
@@ -460,12 +304,7 @@ impl World {
     fn happen(&mut self, due: Due) -> Result<(), Violation> {
         match due {
             Due::Hub { life, lane, event } if life == self.life => self.step(lane, *event)?,
-            Due::Timer { life, lane } if life == self.life => {
-                let wanted = self.lanes[usize::from(lane)].next_timer();
-                if wanted.is_some_and(|at| at.0 <= self.now) {
-                    self.step(lane, Event::TimePassed)?;
-                }
-            }
+            Due::Timer { life, lane } if life == self.life => self.timer(lane)?,
             Due::Commit { life, lane, batch, record } if life == self.life => {
                 self.commit(lane, batch, *record)?;
             }
@@ -475,102 +314,47 @@ impl World {
             Due::Product { life, lane, job, index, bytes } if life == self.life => {
                 self.product_written(lane, job, index, bytes);
             }
+            Due::HubDies { life } if life == self.life => self.crash_hub()?,
             Due::Hub { .. }
             | Due::Timer { .. }
             | Due::Commit { .. }
             | Due::Assembled { .. }
-            | Due::Product { .. } => {}
+            | Due::Product { .. }
+            | Due::HubDies { .. } => {}
             Due::Agent { agent, life, session, event } => {
                 let who = &self.agents[agent];
                 if who.life == life && (session.is_none() || who.session == session) {
                     self.step_agent(agent, *event);
                 }
             }
-            Due::AgentTimer { agent, life } => {
-                let who = &self.agents[agent];
-                let wanted = who.machine.next_timer().is_some_and(|at| at.0 <= self.now);
-                if who.life == life && wanted && who.frozen.is_none() {
-                    self.step_agent(agent, AgentEvent::TimePassed);
-                }
-            }
+            Due::AgentTimer { agent, life } => self.agent_timer(agent, life),
+            Due::AgentDies { agent, life } => self.agent_dies(agent, life),
             Due::Killed { agent, life } => self.killed(agent, life)?,
-            Due::AgentTrouble => self.agent_trouble(),
-            Due::HubTrouble => {
-                if self.random.chance(self.swarm.hub_crash) {
-                    self.crash_hub();
-                }
+            Due::SessionIdle { agent, session } => self.session_idle(agent, session),
+            Due::Trouble => self.trouble()?,
+            Due::Heal => {
+                self.heal();
+                (0..self.agents.len()).for_each(|agent| self.thaw(agent));
             }
-            Due::Heal => (0..self.agents.len()).for_each(|agent| self.thaw(agent)),
+            Due::Look => {
+                let ended = self.store.jobs.values().all(|stored| stored.end.is_some());
+                let idle = ended && self.clients == 0 && !self.lanes.iter().any(Lane::is_writing);
+                self.quiet = if idle { self.quiet + 1 } else { 0 };
+                self.at(self.now + LOOK_MS, Due::Look);
+            }
             Due::Submit { number } => self.submit(number),
             Due::Extend { number } => self.extend(number),
-            Due::Cancel { number } => {
-                if let Some(job) = self.submitted.get(&number).copied() {
-                    let request = RequestId(1_000 + number);
-                    let (life, now) = (self.life, self.now);
-                    let lane = home_lane(job, self.swarm.lanes).0;
-                    self.at(
-                        now,
-                        Due::Hub { life, lane, event: Event::CancelRequested { request, job }.into() },
-                    );
-                }
-            }
+            Due::Cancel { number } => self.cancel(number),
         }
         Ok(())
     }
 
-    fn agent_trouble(&mut self) {
-        for agent in 0..self.agents.len() {
-            if self.is_steady(agent) {
-                continue;
-            }
-            if self.random.chance(self.swarm.agent_crash) {
-                self.crash_agent(agent);
-            } else if self.random.chance(self.swarm.freeze) && self.agents[agent].session.is_some() {
-                self.agents[agent].frozen.get_or_insert_default();
-            }
+    fn cancel(&mut self, number: u64) {
+        self.clients -= 1;
+        if let Some(job) = self.submitted.get(&number).copied() {
+            let request = RequestId(1_000 + number);
+            let lane = home_lane(job, self.swarm.lanes).0;
+            self.reach_lane(self.now, lane, Event::CancelRequested { request, job });
         }
-    }
-
-    fn commit(&mut self, lane: u16, batch: BatchId, record: Record) -> Result<(), Violation> {
-        let event = if self.faulty() && self.random.chance(self.swarm.commit_fails) {
-            Event::CommitFailed { batch, too_large: false }
-        } else {
-            let of = match &record {
-                Record::JobProgressed { job, .. } => Some(*job),
-                _ => None,
-            };
-            match self.store.commit(record) {
-                Commit::Done => {
-                    of.map_or(Ok(()), |job| checker::products(&self.store, job))?;
-                    Event::Committed { batch }
-                }
-                Commit::Conflict { existing, manifest } => Event::Conflicted { batch, existing, manifest },
-            }
-        };
-        // The answer of the store can be lost in a crash, as any can; while the hub lives it is not.
-        let at = self.in_order(999, 1_000 + u64::from(lane));
-        let life = self.life;
-        self.at(at, Due::Hub { life, lane, event: event.into() });
-        Ok(())
-    }
-
-    fn product_written(&mut self, lane: u16, job: JobId, index: ShardIndex, bytes: Arc<[u8]>) {
-        let stored = !(self.faulty() && self.random.chance(self.swarm.commit_fails));
-        if stored {
-            self.report.products += 1;
-            self.store.products.insert(Digest::of(&bytes), bytes);
-        }
-        let (at, life) = (self.any_order(), self.life);
-        self.at(at, Due::Hub { life, lane, event: Event::ProductStored { job, index, stored }.into() });
-    }
-
-    /// A store that could not be read says so; tiles it has do not go away.
-    fn assembled(&mut self, lane: u16, job: JobId, task: &Task) {
-        let fails = self.faulty() && self.random.chance(self.swarm.commit_fails);
-        let file = self.store.jobs.get(&job).filter(|_| !fails).and_then(|stored| stored.assembled(task));
-        self.report.assembled += u64::from(file.is_some());
-        let output = file.map(|file| (Digest::of(&file), file.len() as u64));
-        let (at, life) = (self.any_order(), self.life);
-        self.at(at, Due::Hub { life, lane, event: Event::Assembled { job, output }.into() });
     }
 }

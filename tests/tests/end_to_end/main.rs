@@ -1,5 +1,6 @@
 //! The promise, with the real programs over real QUIC on loopback: the same bytes, whatever happens.
 
+mod credits;
 mod matrices;
 mod programs;
 mod proof;

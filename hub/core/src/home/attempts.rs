@@ -24,7 +24,7 @@ impl Home {
             return;
         }
         let shard = errand.index.0;
-        let answered = self.doubts.get(&errand.index).map(Doubt::agents).unwrap_or_default();
+        let answered = self.docket.doubt(errand.index).map(Doubt::agents).unwrap_or_default();
         match self.retries.set_back(errand, setback, answered) {
             Decision::Again => {}
             Decision::GivenUp { attempts } => {
@@ -66,7 +66,8 @@ impl Home {
 
     /// A lane sees an attempt that takes too long.
     pub fn spare_wanted(&mut self, from: LaneIndex, errand: Errand, judge: &Judge<'_>, out: &mut Outbox) {
-        if self.is_settled(&errand) {
+        let is_answered = self.docket.holds(errand.index) && self.docket.doubt(errand.index).is_none();
+        if self.is_settled(&errand) || is_answered {
             return out.tell(from, LaneMessage::SpareSettled { job: self.job.id, index: errand.index });
         }
         if !self.is_ending() && !self.retries.awaits_anchor(errand.index) {
@@ -125,7 +126,7 @@ impl Home {
         if errand.who == Who::Anchor && self.retries.awaits_anchor(errand.index) {
             errand.tried.clear();
             // One of the operator's own that was lost to it before may be the only one.
-            errand.avoid = self.doubts.get(&errand.index).map(Doubt::agents).unwrap_or_default();
+            errand.avoid = self.docket.doubt(errand.index).map(Doubt::agents).unwrap_or_default();
             self.stuck.push(errand);
             return None;
         }
@@ -136,9 +137,7 @@ impl Home {
     pub(super) fn put_back(&mut self, range: ShardRange) {
         for index in range.start..range.end {
             let index = ShardIndex(index);
-            if !self.reducer.done().contains(index)
-                && !self.doubts.contains_key(&index)
-                && !self.todo.contains(index)
+            if !self.reducer.done().contains(index) && !self.docket.holds(index) && !self.todo.contains(index)
             {
                 self.todo.insert(ShardRange::one(index));
             }

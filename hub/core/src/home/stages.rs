@@ -14,6 +14,7 @@ use tessera_protocol::unit::{ShardIndex, Tick};
 use super::{Home, Judge};
 use crate::effect::Outbox;
 use crate::gatherer::Gatherer;
+use crate::planted::Planted;
 use crate::record::Kept;
 
 impl Home {
@@ -39,7 +40,8 @@ impl Home {
     pub fn product_stored(&mut self, index: ShardIndex, stored: bool, judge: &Judge<'_>, out: &mut Outbox) {
         if let Some(gatherer) = self.reducer.gatherer_mut() {
             let was_full = gatherer.is_full();
-            gatherer.stored(index, stored, judge.now);
+            let believed = stored || self.planting.is(Planted::BelieveRefusedProducts);
+            gatherer.stored(index, believed, judge.now);
             if was_full && !gatherer.is_full() {
                 self.wake(out);
             }

@@ -8,10 +8,12 @@ use alloc::vec::Vec;
 
 use tessera_protocol::api::{AgentState, AgentView, GpuView, RestView, Standing};
 use tessera_protocol::id::{AgentId, Digest, JobId};
-use tessera_protocol::unit::{Epoch, LaneIndex, ShardIndex, Tick, UnixMillis};
+use tessera_protocol::unit::{ComputeUnits, Epoch, LaneIndex, ShardIndex, Tick, UnixMillis};
 use tessera_protocol::wire::{Gpu, Hello};
 
-use crate::message::Errand;
+use super::fleet::Seat;
+use super::score::Score;
+use crate::message::{Device, Errand};
 use crate::{Account, SessionId};
 
 /// An agent with a live session on this lane.
@@ -34,6 +36,11 @@ pub(super) struct Agent {
     pub(super) told: BTreeMap<JobId, Arc<[u8]>>,
     pub(super) completed: u64,
     pub(super) mismatches: u64,
+    pub(super) device: Device,
+    /// What it has shown.
+    pub(super) score: Score,
+    /// Where the fleet has it; nothing once it takes no more work.
+    pub(super) seat: Option<Seat>,
     /// It gets no work before then, since it failed where others did not.
     pub(super) resting_until: Option<Tick>,
 }
@@ -50,12 +57,12 @@ impl Agent {
     }
 
     pub(super) fn has_credit(&self) -> bool {
-        !self.leaving && self.resting_until.is_none() && self.held() < u64::from(self.credit)
+        self.takes_work() && self.held() < self.allowed()
     }
 
-    /// Whether a shard is in flight here: two attempts at it are not made by one agent.
-    pub(super) fn holds(&self, job: JobId, index: ShardIndex) -> bool {
-        self.attempts.contains_key(&(job, index))
+    /// Attempts it may hold: one at a time where it was proven wrong.
+    pub(super) fn allowed(&self) -> u64 {
+        if self.standing == Standing::Sandboxed { 1 } else { u64::from(self.credit) }
     }
 
     pub(super) fn held(&self) -> u64 {
@@ -67,13 +74,14 @@ impl Agent {
 #[derive(Debug)]
 pub(super) struct Attempt {
     pub(super) epoch: Epoch,
-    pub(super) began: Tick,
     pub(super) spared: Spared,
     pub(super) lease_until: Tick,
     /// However often it is renewed.
     pub(super) lease_max: Tick,
     pub(super) errand: Option<Errand>,
     pub(super) answer: Answered,
+    pub(super) assigned: Tick,
+    pub(super) cost: ComputeUnits,
 }
 
 /// Whether a second attempt was asked for beside this one.
@@ -114,6 +122,10 @@ pub(super) fn view_of(lane: LaneIndex, id: AgentId, agent: &Agent, origin: UnixM
         in_flight: agent.attempts.len() as u32,
         completed: agent.completed,
         mismatches: agent.mismatches,
+        // Its name is the shell's to know.
+        provider: agent.account.provider.to_string(),
+        anchor: agent.account.anchor,
+        standing: Some(agent.standing),
         rest: agent.resting_until.map(rest),
     }
 }

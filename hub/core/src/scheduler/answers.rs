@@ -117,15 +117,19 @@ impl Scheduler {
             return self.give_up(id, job, index, FailureCause::DigestMismatch, out);
         }
         let attempt = self.take_attempt(id, job, index);
+        if let Some(attempt) = &attempt {
+            self.measure(id, job, attempt);
+        }
         self.ejections.answered(id);
         let Some(agent) = self.agents.get_mut(&id) else { return };
         agent.completed += 1;
         if let Some(lane_job) = self.jobs.get_mut(&job) {
             if let Some(attempt) = attempt {
-                lane_job.times.record(now.0.saturating_sub(attempt.began.0));
+                lane_job.times.record(now.0.saturating_sub(attempt.assigned.0));
             }
-            let (account, standing) = (agent.account, agent.standing);
-            lane_job.claims.push(Claim { index, agent: id, account, standing, digest, partial });
+            lane_job.stirred = now;
+            let (account, standing, device) = (agent.account, agent.standing, agent.device.clone());
+            lane_job.claims.push(Claim { index, agent: id, account, standing, device, digest, partial });
             self.unreported.insert(job);
         }
     }
@@ -142,6 +146,7 @@ impl Scheduler {
         let Some(attempt) = self.take_attempt(id, job, index) else {
             return;
         };
+        self.change(id, |agent| agent.score.failed());
         let Some(account) = self.agents.get(&id).map(|agent| agent.account) else {
             return;
         };

@@ -11,6 +11,7 @@ use tessera_protocol::unit::Tick;
 
 use super::Scheduler;
 use super::agent::Agent;
+use super::fleet::{Memory, operand_bytes_max};
 use crate::planted::Planted;
 
 /// Moments at which an agent failed, that make it rest.
@@ -104,7 +105,7 @@ impl Scheduler {
         let is_up = self.agents.get(&id).is_some_and(Agent::takes_work);
         if must_rest && is_up && self.may_rest(id) {
             let until = self.ejections.rest(id, now);
-            self.change(id, |agent| agent.resting_until = Some(until));
+            self.rest(id, until);
         }
     }
 
@@ -113,29 +114,41 @@ impl Scheduler {
         if let Some(until) = self.ejections.rests_until(id, now)
             && self.may_rest(id)
         {
-            self.change(id, |agent| agent.resting_until = Some(until));
+            self.rest(id, until);
         }
     }
 
-    /// Whether one more may rest: a tenth of the lane, and two are left for each kernel, so
-    /// that one checks the other.
+    fn rest(&mut self, id: AgentId, until: Tick) {
+        self.resting.insert(id);
+        self.change(id, |agent| agent.resting_until = Some(until));
+    }
+
+    fn wake_up(&mut self, id: AgentId) {
+        self.resting.remove(&id);
+        self.change(id, |agent| agent.resting_until = None);
+    }
+
+    /// Whether one more may rest: a tenth of the lane, and two are left for each kernel that can do all that it
+    /// can, so that one checks the other.
     fn may_rest(&self, id: AgentId) -> bool {
         if self.planting.is(Planted::RestTheWholeLane) {
             return true;
         }
         let Some(agent) = self.agents.get(&id) else { return false };
-        let others = || self.agents.iter().filter(|(other, agent)| **other != id && agent.takes_work());
+        let stands_in = |other: &Agent| {
+            other.takes_work()
+                && Memory::of(operand_bytes_max(other)) >= Memory::of(operand_bytes_max(agent))
+                && other.standing >= agent.standing
+                && other.account.anchor >= agent.account.anchor
+        };
+        let others = || self.agents.iter().filter(|(other, agent)| **other != id && stands_in(agent));
         let has = |agent: &Agent, kernel| agent.hello.kernels.contains(kernel);
-        self.resting() < self.resting_max()
+        self.resting.len() < self.resting_max()
             && agent
                 .hello
                 .kernels
                 .iter()
                 .all(|kernel| others().filter(|(_, other)| has(other, kernel)).nth(1).is_some())
-    }
-
-    fn resting(&self) -> usize {
-        self.agents.values().filter(|agent| agent.resting_until.is_some() && !agent.leaving).count()
     }
 
     fn resting_max(&self) -> usize {
@@ -145,43 +158,44 @@ impl Scheduler {
 
     /// Agents whose rest is over take work again.
     pub(super) fn end_rests(&mut self, now: Tick) {
-        if self.planting.is(Planted::RestForEver) {
+        if self.planting.is(Planted::RestForEver) || self.resting.is_empty() {
             return;
         }
-        let over = |agent: &Agent| agent.resting_until.is_some_and(|until| until <= now);
-        let rested: Vec<AgentId> =
-            self.agents.iter().filter(|(_, agent)| over(agent)).map(|(id, _)| *id).collect();
-        for id in rested {
-            self.change(id, |agent| agent.resting_until = None);
+        let until = |id: &AgentId| self.agents.get(id).and_then(|agent| agent.resting_until);
+        let over = |id: &&AgentId| until(id).is_none_or(|until| until <= now);
+        let rested: Vec<AgentId> = self.resting.iter().filter(over).copied().collect();
+        if !rested.is_empty() {
+            rested.into_iter().for_each(|id| self.wake_up(id));
+            self.revive();
         }
     }
 
-    /// Others left: whoever is needed now, or is one too many, rests no longer.
+    /// Others left, or may do less: whoever is needed now, or is one too many, rests no longer.
     pub(super) fn wake_the_needed(&mut self) {
-        if self.planting.is(Planted::RestTheWholeLane) {
+        if self.planting.is(Planted::RestTheWholeLane) || self.resting.is_empty() {
             return;
         }
-        let mut resting: Vec<(Tick, AgentId)> = self
-            .agents
-            .iter()
-            .filter(|(_, agent)| !agent.leaving)
-            .filter_map(|(id, agent)| Some((agent.resting_until?, *id)))
-            .collect();
+        let until = |id: &AgentId| self.agents.get(id)?.resting_until;
+        let mut resting: Vec<(Tick, AgentId)> =
+            self.resting.iter().filter_map(|id| Some((until(id)?, *id))).collect();
         // Those that have longest to rest are asked first whether they may.
         resting.sort_unstable();
-        for (_, id) in &resting {
-            self.change(*id, |agent| agent.resting_until = None);
-        }
+        resting.iter().for_each(|(_, id)| self.wake_up(*id));
         for (until, id) in resting.into_iter().rev() {
             if self.may_rest(id) {
-                self.change(id, |agent| agent.resting_until = Some(until));
+                self.rest(id, until);
             }
         }
+        self.revive();
     }
 
     /// *Panics*: when more rest than may.
     pub(super) fn check_rests(&self) {
-        assert!(self.resting() <= self.resting_max(), "too many agents rest");
+        assert!(self.resting.len() <= self.resting_max(), "too many agents rest");
+        for (id, agent) in &self.agents {
+            let rests = agent.resting_until.is_some() && !agent.leaving;
+            assert_eq!(self.resting.contains(id), rests, "{id} rests, or does not");
+        }
     }
 }
 

@@ -1,12 +1,15 @@
 //! A job as a lane runs it: what was granted and is not assigned, and what was answered.
 
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeSet, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use tessera_protocol::id::JobId;
-use tessera_protocol::unit::LaneIndex;
+use tessera_protocol::id::{AgentId, JobId};
+use tessera_protocol::unit::{ComputeUnits, LaneIndex, ShardIndex, Tick};
 
+use super::fair::{Deadline, FlowId};
+use super::fleet::{Memory, Need};
+use super::score::Pace;
 use super::speculation::Times;
 use crate::effect::Outbox;
 use crate::message::{Claim, Errand, LaneMessage, Work};
@@ -25,16 +28,31 @@ pub(super) enum Supply {
     Unable,
 }
 
+/// Before its deadline a job goes first for at least so long. *Units*: milliseconds.
+const URGENT_MS: u64 = 30_000;
+
 /// A job as this lane runs it.
 #[derive(Debug)]
 pub(super) struct LaneJob {
     pub(super) work: Arc<Work>,
+    pub(super) need: Need,
+    pub(super) flow: FlowId,
     pub(super) pending: Ranges,
     pub(super) errands: VecDeque<Errand>,
     pub(super) supply: Supply,
-    pub(super) queued: bool,
+    /// Whether it stands among the jobs with errands.
+    pub(super) in_rota: bool,
+    pub(super) in_flight: u64,
+    /// Who computes what now: near the end of a job two may compute one shard.
+    pub(super) held: BTreeSet<(ShardIndex, AgentId)>,
+    /// When it last got shards, or an agent here took or answered one.
+    pub(super) stirred: Tick,
     pub(super) claims: Vec<Claim>,
     pub(super) attempts: u64,
+    /// How fast agents here answer its shards.
+    pub(super) pace: Pace,
+    /// What of its round was handed out here.
+    pub(super) served: u128,
     /// Nearly all of the round is done.
     pub(super) tail: bool,
     /// How long its attempts took here.
@@ -42,12 +60,59 @@ pub(super) struct LaneJob {
 }
 
 impl LaneJob {
+    pub(super) fn new(work: Arc<Work>, flow: FlowId) -> LaneJob {
+        LaneJob {
+            need: need_of(&work),
+            work,
+            flow,
+            pending: Ranges::default(),
+            errands: VecDeque::new(),
+            supply: Supply::Unasked,
+            in_rota: false,
+            in_flight: 0,
+            held: BTreeSet::new(),
+            stirred: Tick(0),
+            claims: Vec::new(),
+            attempts: 0,
+            pace: Pace::default(),
+            served: 0,
+            tail: false,
+            times: Times::default(),
+        }
+    }
+
+    /// Another round, or another stage with needs of its own.
+    pub(super) fn renew(&mut self, work: Arc<Work>) {
+        self.need = need_of(&work);
+        self.work = work;
+        self.served = 0;
+        self.tail = false;
+    }
+
+    /// What its next shard costs.
+    pub(super) fn next_cost(&self) -> ComputeUnits {
+        let next = self.pending.iter().next().map(|range| ShardIndex(range.start));
+        next.and_then(|index| self.work.plan.shard(index)).map(|shard| shard.cost).unwrap_or_default()
+    }
+
+    /// Its deadline, and when it becomes urgent: twice the time that what is left takes the whole lane before, and
+    /// a while more.
+    pub(super) fn deadline(&self, credit: u64) -> Option<Deadline> {
+        let at = self.work.deadline?;
+        let left = u128::from(self.work.plan.cost().0).saturating_sub(self.served);
+        let takes = self.pace.ms(left).unwrap_or(0) * 2 / u128::from(credit.max(1));
+        let before = u64::try_from(takes).unwrap_or(u64::MAX).saturating_add(URGENT_MS);
+        Some(Deadline { at, urgent_from: Tick(at.0.saturating_sub(before)) })
+    }
+
     pub(super) fn has_work(&self) -> bool {
         !self.pending.is_empty() || !self.errands.is_empty()
     }
 
-    pub(super) fn kernel(&self) -> &str {
-        self.work.plan.kernel()
+    /// Whom of this lane a shard is in flight with: nobody makes two attempts at it at a time.
+    pub(super) fn holders(&self, index: ShardIndex) -> impl Iterator<Item = AgentId> + '_ {
+        let (first, last) = ((index, AgentId([0; 16])), (index, AgentId([0xff; 16])));
+        self.held.range(first..=last).map(|(_, id)| *id)
     }
 
     /// Gives back to the home what waits here for an agent; says how many shards were pending.
@@ -67,4 +132,8 @@ impl LaneJob {
     pub(super) fn queue(&self) -> usize {
         self.work.priority as usize
     }
+}
+
+fn need_of(work: &Work) -> Need {
+    Need { kernel: work.plan.kernel().clone(), memory: Memory::of(work.plan.operand_bytes()) }
 }

@@ -12,7 +12,7 @@ use tessera_protocol::unit::{Epoch, ShardIndex, Tick};
 use tessera_protocol::wire::Held;
 
 use super::agent::Attempt;
-use super::{Scheduler, elsewhere, withdraw};
+use super::{Scheduler, elsewhere};
 use crate::effect::{CloseReason, Outbox};
 use crate::message::{Errand, FailureCause, Loss};
 use crate::planted::Planted;
@@ -29,15 +29,18 @@ impl Scheduler {
         let Some(mut agent) = self.agents.remove(&id) else {
             return;
         };
-        self.ready.remove(&(agent.load(), id));
+        self.fleet.leave(id, &mut agent);
+        self.resting.remove(&id);
         if !agent.leaving {
             self.credit -= u64::from(agent.credit);
-            withdraw(&mut self.kernels, &agent.hello.kernels);
+            self.working -= 1;
+            self.anchors -= u32::from(agent.account.anchor);
         }
         let loss = loss.filter(|_| !agent.leaving);
         let mut attempts: Vec<_> = core::mem::take(&mut agent.attempts).into_iter().collect();
         attempts.sort_unstable_by_key(|(_, attempt)| attempt.epoch);
         for (place, ((job, index), attempt)) in attempts.into_iter().enumerate() {
+            self.landed(job, id, [index]);
             if self.planting.is(Planted::ForgetLostShards) {
                 continue;
             }
@@ -96,9 +99,11 @@ impl Scheduler {
             .filter(|agent| agent.heard.after_ms(limits::LEASE_MS) < now)
             .map(|agent| agent.session)
             .collect();
+        // A shard is in flight with two agents at most: more at once were not lost to it.
+        let loss = (silent.len() <= 2).then_some(Loss::Silent);
         for session in silent {
             out.push(Effect::CloseSession { session, reason: CloseReason::Silent });
-            self.lose(session, Some(Loss::Silent), out);
+            self.lose(session, loss, out);
         }
         let lapsed: Vec<(AgentId, JobId, ShardIndex)> = self
             .agents
@@ -122,6 +127,10 @@ impl Scheduler {
             self.change(id, |agent| {
                 agent.lapsed.insert((job, index, attempt.epoch));
             });
+        }
+        self.change(id, |agent| agent.score.failed());
+        if self.planting.is(Planted::ForgetLapsedShards) {
+            return;
         }
         match self.agents.get(&id).map(|agent| agent.account) {
             Some(account) if attempt.lease_until == attempt.lease_max => {

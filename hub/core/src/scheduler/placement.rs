@@ -1,129 +1,197 @@
 //! Placement: free credit meets waiting shards.
+//!
+//! A decision looks at the first project of each need and the best agents of a few classes: it walks no list of
+//! jobs or agents.
 
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 
 use tessera_protocol::id::{AgentId, JobId};
 use tessera_protocol::limits;
-use tessera_protocol::unit::{ShardIndex, Tick};
+use tessera_protocol::unit::{ComputeUnits, ShardIndex, Tick};
 use tessera_protocol::wire::Assignment;
 
 use super::Scheduler;
-use super::agent::{Agent, Answered, Attempt, Spared};
+use super::agent::{Answered, Attempt, Spared};
+use super::fair::Pick;
 use super::lane_job::Supply;
+use super::score::Pace;
 use crate::Effect;
 use crate::effect::Outbox;
 use crate::message::{Errand, LaneMessage};
+use crate::planted::Planted;
 
 /// How long an attempt may take however small its shard. *Units*: milliseconds.
 const ATTEMPT_MS_MIN: u64 = 600_000;
 /// The slowest agent that may finish its shards: a thousand times slower than one core of today.
 /// *Units*: compute units a millisecond.
 const SLOWEST_UNITS_PER_MS: u64 = 100;
-/// Errands of a job that are looked at to place one: a bound on the work of a step.
-const ERRANDS_LOOKED_AT_MAX: usize = 64;
+/// Jobs with errands that are looked at in one step, and errands of each: a bound on the work of a step. Those that
+/// find nobody go behind the others, so that each has its turn.
+const ERRAND_JOBS_LOOKED_AT_MAX: usize = 32;
+const ERRANDS_LOOKED_AT_MAX: usize = 8;
+/// Of so many compute units one is for batch jobs however many interactive ones there are.
+const BATCH_ONE_IN: u64 = 8;
 
-/// What happened to one attempt at placing something of a job.
-enum Placed {
-    Yes,
-    /// There is work, and nobody free may do it.
-    Blocked,
-    Nothing,
-}
+const INTERACTIVE: usize = 0;
+const BATCH: usize = 1;
 
 impl Scheduler {
-    /// Gives free credit to waiting shards: interactive jobs first, jobs of one priority in turn.
+    /// Gives free credit to waiting shards: checks and retries first, then whose turn it is.
     pub fn place(&mut self, now: Tick, out: &mut Outbox) {
         if self.stopping {
             return;
         }
-        for queue in 0..self.queues.len() {
-            let mut blocked = Vec::new();
-            while !self.ready.is_empty() {
-                let Some(job) = self.queues[queue].pop_front() else {
-                    break;
-                };
-                match self.place_one(job, now, out) {
-                    Placed::Yes => self.queues[queue].push_back(job),
-                    Placed::Blocked => blocked.push(job),
-                    Placed::Nothing => {
-                        if let Some(lane_job) = self.jobs.get_mut(&job) {
-                            lane_job.queued = false;
-                        }
-                    }
-                }
-            }
-            self.queues[queue].extend(blocked);
+        self.now = now;
+        for queue in [INTERACTIVE, BATCH] {
+            self.place_errands(queue, now, out);
+        }
+        while !self.fleet.is_full()
+            && let Some((queue, pick)) = self.next_pick(now)
+        {
+            self.place_shard(queue, &pick, now, out);
         }
     }
 
-    /// Asks homes for as much as the agents here can hold once over.
+    /// Asks homes for as much as the agents here can hold once over, and for each project at least its part of that.
     pub fn ask(&mut self, out: &mut Outbox) {
         if self.stopping {
             return;
         }
-        for queue in 0..self.unasked.len() {
-            while self.pending + self.asked < self.credit {
-                let Some(job) = self.unasked[queue].pop_front() else {
-                    break;
-                };
-                let Some(lane_job) = self.jobs.get_mut(&job) else {
-                    continue;
-                };
-                if !self.kernels.contains_key(lane_job.kernel()) {
+        for queue in [INTERACTIVE, BATCH] {
+            loop {
+                let is_full = self.pending + self.asked >= self.credit;
+                let wish = self.fair[queue].next_wish(self.now, self.credit, is_full);
+                let Some((flow, job, count)) = wish else { break };
+                let Some(lane_job) = self.jobs.get_mut(&job) else { continue };
+                if !self.fleet.has(&lane_job.need) {
                     lane_job.supply = Supply::Unable;
                 } else if lane_job.supply == Supply::Unasked {
-                    let count = self.credit;
                     lane_job.supply = Supply::Asked(count);
                     self.asked += count;
+                    self.fair[queue].count(flow, |flow| flow.asked += count);
+                    self.fair[queue].consider(flow, self.credit);
                     out.tell(lane_job.work.home, LaneMessage::RangeWanted { job, count });
                 }
             }
         }
     }
 
-    fn place_one(&mut self, job: JobId, now: Tick, out: &mut Outbox) -> Placed {
-        let Some(lane_job) = self.jobs.get_mut(&job) else {
-            return Placed::Nothing;
-        };
-        let kernel: &str = lane_job.work.plan.kernel();
-        let able = |agent: &Agent| agent.hello.kernels.iter().any(|name| name == kernel);
-        let mut position = 0;
-        while position < ERRANDS_LOOKED_AT_MAX
-            && let Some(errand) = lane_job.errands.get(position)
-        {
-            let may = |id: &AgentId, agent: &Agent| {
-                able(agent)
-                    && !agent.holds(job, errand.index)
-                    && errand.permits(*id, agent.account, agent.standing)
-            };
-            let free = self.ready.iter().find(|(_, id)| self.agents.get(id).is_some_and(|a| may(id, a)));
-            if let Some((_, id)) = free.copied() {
-                let errand = lane_job.errands.remove(position);
-                let index = errand.as_ref().map(|errand| errand.index).unwrap_or_default();
-                self.assign(id, job, index, errand, now, out);
-                return Placed::Yes;
+    /// The project and job whose turn it is. Interactive jobs go first, but for what batch jobs have coming.
+    fn next_pick(&mut self, now: Tick) -> Option<(usize, Pick)> {
+        let fleet = &self.fleet;
+        let [first, second] =
+            self.fair.each_mut().map(|fair| fair.pick(now, |need| fleet.best(need).is_some()));
+        let (first, second) = match (first, second) {
+            (Some(first), Some(second)) => (first, second),
+            (Some(first), None) => return Some((INTERACTIVE, first)),
+            (None, second) => {
+                self.owed = ComputeUnits(0);
+                let second = second.filter(|_| !self.planting.is(Planted::StarveBatch) || self.is_quiet());
+                return second.map(|second| (BATCH, second));
             }
-            if self.agents.iter().any(|(id, agent)| agent.takes_work() && may(id, agent)) {
-                position += 1;
-            } else if let Some(mut errand) = lane_job.errands.remove(position) {
+        };
+        let cost = |job: JobId| self.jobs.get(&job).map_or(0, |lane_job| lane_job.next_cost().0.max(1));
+        let (ours, theirs) = (cost(first.job), cost(second.job));
+        if self.owed.0 >= theirs && !self.planting.is(Planted::StarveBatch) {
+            self.owed.0 -= theirs;
+            return Some((BATCH, second));
+        }
+        self.owed.0 = self.owed.0.saturating_add(ours.div_ceil(BATCH_ONE_IN - 1));
+        Some((INTERACTIVE, first))
+    }
+
+    /// Whether no interactive job runs here: what a planted bug asks.
+    fn is_quiet(&self) -> bool {
+        !self.jobs.values().any(|job| job.queue() == INTERACTIVE)
+    }
+
+    fn place_shard(&mut self, queue: usize, pick: &Pick, now: Tick, out: &mut Outbox) {
+        let job = pick.job;
+        let Some(lane_job) = self.jobs.get_mut(&job) else {
+            return self.fair[queue].dequeue(job);
+        };
+        let (cost, flow) = (lane_job.next_cost(), lane_job.flow);
+        let Some(id) = self.fleet.best(&lane_job.need) else { return };
+        let index = ShardIndex(lane_job.pending.take_first(1).start);
+        self.pending -= 1;
+        let fair = &mut self.fair[queue];
+        fair.count(flow, |flow| flow.pending -= 1);
+        fair.served(pick, flow, cost);
+        fair.dequeue(job);
+        fair.consider(flow, self.credit);
+        let holder = lane_job.holders(index).next();
+        match holder {
+            None => self.assign(id, job, index, None, now, out),
+            // It was made twice, came back, and is still in flight here: that attempt is the one to wait for.
+            Some(holder) => self.adopt(holder, job, index),
+        }
+        self.enqueue(job);
+        self.hurry(job);
+    }
+
+    /// A job with a deadline that holds less than its project's part is asked for as soon as it is urgent.
+    pub(super) fn hurry(&mut self, job: JobId) {
+        let Some(lane_job) = self.jobs.get(&job) else { return };
+        let fair = &mut self.fair[lane_job.queue()];
+        if lane_job.supply == Supply::Unasked
+            && lane_job.pending.count() < fair.part(lane_job.flow, self.credit)
+            && let Some(deadline) = lane_job.deadline(self.credit)
+        {
+            fair.hurry(job, deadline.urgent_from);
+        }
+    }
+
+    /// Gives checks and retries to who may run them, a bounded number of looks a step.
+    fn place_errands(&mut self, queue: usize, now: Tick, out: &mut Outbox) {
+        for _ in 0..self.rota[queue].len().min(ERRAND_JOBS_LOOKED_AT_MAX) {
+            if self.fleet.is_full() {
+                return;
+            }
+            let Some(job) = self.rota[queue].pop_front() else { return };
+            for _ in 0..ERRANDS_LOOKED_AT_MAX {
+                if !self.place_errand(job, now, out) {
+                    break;
+                }
+            }
+            let Some(lane_job) = self.jobs.get_mut(&job) else { continue };
+            lane_job.in_rota = !lane_job.errands.is_empty();
+            if lane_job.in_rota {
+                self.rota[queue].push_back(job);
+            }
+        }
+    }
+
+    /// Looks at the first errand of a job. Says whether another may be looked at.
+    fn place_errand(&mut self, job: JobId, now: Tick, out: &mut Outbox) -> bool {
+        let Some(lane_job) = self.jobs.get_mut(&job) else { return false };
+        let Some(mut errand) = lane_job.errands.pop_front() else { return false };
+        let mut asked = errand.clone();
+        asked.avoid.extend(lane_job.holders(errand.index));
+        match self.fleet.best_for(&lane_job.need, &asked) {
+            Some(id) => {
+                let (index, flow) = (errand.index, lane_job.flow);
+                let cost = lane_job.work.plan.shard(index).map(|shard| shard.cost).unwrap_or_default();
+                self.fair[lane_job.queue()].charge(flow, cost);
+                self.assign(id, job, index, Some(errand), now, out);
+            }
+            None if self.fleet.has_for(&lane_job.need, &asked) => lane_job.errands.push_back(errand),
+            None => {
                 errand.tried.push(self.lane);
                 out.tell(lane_job.work.home, LaneMessage::ErrandReturned { job, errand });
             }
         }
-        let first = lane_job.pending.first();
-        let fit = |agent: &Agent| able(agent) && first.is_none_or(|index| !agent.holds(job, index));
-        let free = self.ready.iter().find(|(_, id)| self.agents.get(id).is_some_and(fit)).copied();
-        match free {
-            Some((_, id)) if !lane_job.pending.is_empty() => {
-                let index = ShardIndex(lane_job.pending.take_first(1).start);
-                self.pending -= 1;
-                self.assign(id, job, index, None, now, out);
-                Placed::Yes
-            }
-            _ if lane_job.has_work() => Placed::Blocked,
-            _ => Placed::Nothing,
+        !self.fleet.is_full()
+    }
+
+    /// What an answer says about who gave it, against what is typical of its job.
+    pub(super) fn measure(&mut self, id: AgentId, job: JobId, attempt: &Attempt) {
+        let ms = self.now.0.saturating_sub(attempt.assigned.0);
+        let mut typical = Pace::of(attempt.cost, ms);
+        if let Some(lane_job) = self.jobs.get_mut(&job) {
+            lane_job.pace = lane_job.pace.with(typical);
+            typical = lane_job.pace;
         }
+        self.change(id, |agent| agent.score.answered(attempt.cost, ms, typical));
     }
 
     fn assign(
@@ -135,26 +203,27 @@ impl Scheduler {
         now: Tick,
         out: &mut Outbox,
     ) {
-        let Some(agent) = self.agents.get_mut(&id) else {
-            return;
-        };
         let Some(lane_job) = self.jobs.get_mut(&job) else {
             return;
         };
         let Some(shard) = lane_job.work.plan.shard(index) else {
             return;
         };
+        let who = errand.as_ref().map(|errand| &errand.who);
+        self.ring.record(now, (job, index), id, who, &lane_job.need, (&self.fleet, &self.agents));
+        let Some(agent) = self.agents.get_mut(&id) else { return };
         self.epoch.0 += 1;
         lane_job.attempts += 1;
         let session = agent.session;
         let plan = &lane_job.work.plan;
+        let is_new = !agent.told.contains_key(&job);
         let told = agent.told.entry(job).or_insert_with(|| {
             let (kernel, task, ordered) =
                 (plan.kernel().clone(), plan.task().clone(), plan.stage().is_some());
             out.push(Effect::SendJob { session, job, kernel, task, ordered });
             Arc::default()
         });
-        if *told != *plan.pass() {
+        if *told != *plan.pass() && (is_new || !self.planting.is(Planted::KeepOldPasses)) {
             *told = plan.pass().clone();
             out.push(Effect::SendPass { session, job, pass: told.clone() });
         }
@@ -163,9 +232,21 @@ impl Scheduler {
         out.push(Effect::Assign { session, job, assignment });
         let lease_until = now.after_ms(limits::LEASE_MS);
         let lease_max = now.after_ms(ATTEMPT_MS_MIN + shard.cost.0 / SLOWEST_UNITS_PER_MS);
-        let answer = Answered::Nothing;
-        let (epoch, spared) = (self.epoch, Spared::No);
-        let attempt = Attempt { epoch, began: now, spared, lease_until, lease_max, errand, answer };
+        let attempt = Attempt {
+            epoch: self.epoch,
+            spared: Spared::No,
+            lease_until,
+            lease_max,
+            errand,
+            answer: Answered::Nothing,
+            assigned: now,
+            cost: shard.cost,
+        };
+        lane_job.in_flight += 1;
+        lane_job.held.insert((index, id));
+        lane_job.stirred = now;
+        lane_job.served += u128::from(shard.cost.0);
+        self.fair[lane_job.queue()].count(lane_job.flow, |flow| flow.in_flight += 1);
         self.change(id, |agent| {
             let earlier = agent.attempts.insert((job, index), attempt);
             assert!(earlier.is_none(), "{id} holds shard {index:?} of {job} twice");

@@ -3,6 +3,7 @@
 //! Sees that an attempt is late; the job's home places the second one. The first answer counts, the other is
 //! a check.
 
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use tessera_protocol::id::{AgentId, JobId};
@@ -26,6 +27,8 @@ const SLOTS_TO_ONE_SPARE: usize = 20;
 const ANSWERS_MIN: u32 = 3;
 /// Answers after which the older ones weigh half.
 const ANSWERS_MAX: u32 = 1_024;
+/// A lane that hands out and gets back nothing of a job for so long stands still. *Units*: milliseconds.
+const STANDSTILL_MS: u64 = 10_000;
 /// Four buckets to each power of two, up to about a year. *Units*: milliseconds.
 const BUCKETS: usize = 4 * 36;
 
@@ -95,36 +98,68 @@ impl Scheduler {
         if self.stopping || self.planting.is(Planted::NeverSpare) {
             return;
         }
-        let mut room = self.spares_max().saturating_sub(self.spares(now));
-        if room == 0 {
+        self.share_out(now, out);
+        let idle = self.agents.values().any(|agent| agent.takes_work() && agent.held() == 0);
+        let late = |(id, job): (&JobId, &LaneJob)| Some((*id, job.late_after_ms(idle)?));
+        let late: BTreeMap<JobId, u64> = self.jobs.iter().filter_map(late).collect();
+        if late.is_empty() {
             return;
         }
-        for (_, id, job, index) in self.late(now) {
-            if room == 0 {
-                break;
-            }
-            room -= 1;
+        let room = self.spares_max().saturating_sub(self.spares(now));
+        for (_, id, job, index) in self.late(&late, now).into_iter().take(room) {
             self.ask_spare(id, (job, index), now, out);
         }
     }
 
+    /// Near the end of a job nothing of it waits here behind agents that come to no end: others may be free.
+    fn share_out(&mut self, now: Tick, out: &mut Outbox) {
+        if out.all_lanes().len() < 2 {
+            return;
+        }
+        let waits = |job: &LaneJob| {
+            job.tail
+                && job.has_work()
+                && job.stirred.after_ms(STANDSTILL_MS) < now
+                && self.fleet.best(&job.need).is_none()
+        };
+        let waiting = self.jobs.iter().filter(|(_, job)| waits(job)).map(|(id, _)| *id);
+        for id in waiting.collect::<Vec<_>>() {
+            if let Some(lane_job) = self.jobs.get_mut(&id) {
+                lane_job.stirred = now;
+            }
+            self.release(id, out);
+        }
+    }
+
     /// Attempts that are late and have no spare, those that never had one first, then the oldest.
-    fn late(&self, now: Tick) -> Vec<((bool, Tick), AgentId, JobId, ShardIndex)> {
-        let idle = self.agents.values().any(|agent| agent.takes_work() && agent.held() == 0);
-        let mut late = Vec::new();
-        for (job, lane_job) in &self.jobs {
-            let Some(after_ms) = lane_job.late_after_ms(idle) else { continue };
-            let is_late =
-                |attempt: &Attempt| attempt.began.after_ms(after_ms) < now && may_have_spare(attempt, now);
-            let all = (JobId(job.0), ShardIndex(0))..=(JobId(job.0), ShardIndex(u64::MAX));
-            for (id, agent) in &self.agents {
-                for ((_, index), attempt) in agent.attempts.range(all.clone()).filter(|(_, a)| is_late(a)) {
-                    late.push(((attempt.spared != Spared::No, attempt.began), *id, *job, *index));
+    fn late(
+        &self,
+        late: &BTreeMap<JobId, u64>,
+        now: Tick,
+    ) -> Vec<((bool, Tick), AgentId, JobId, ShardIndex)> {
+        let mut found = Vec::new();
+        for (id, agent) in &self.agents {
+            for ((job, index), attempt) in &agent.attempts {
+                let Some(after_ms) = late.get(job) else { continue };
+                if attempt.assigned.after_ms(*after_ms) < now && may_have_spare(attempt, now) {
+                    found.push(((attempt.spared != Spared::No, attempt.assigned), *id, *job, *index));
                 }
             }
         }
-        late.sort_unstable();
-        late
+        found.sort_unstable();
+        found
+    }
+
+    /// A shard that is to be handed out is in flight with an agent here, beside another attempt or once was.
+    pub(super) fn adopt(&mut self, id: AgentId, job: JobId, index: ShardIndex) {
+        if let Some(attempt) =
+            self.agents.get_mut(&id).and_then(|agent| agent.attempts.get_mut(&(job, index)))
+        {
+            attempt.spared = Spared::No;
+            if let Some(errand) = &mut attempt.errand {
+                errand.spare = false;
+            }
+        }
     }
 
     fn ask_spare(&mut self, id: AgentId, (job, index): (JobId, ShardIndex), now: Tick, out: &mut Outbox) {

@@ -6,7 +6,15 @@ use tessera_protocol::id::{Digest, JobId};
 use tessera_protocol::unit::{Epoch, ShardIndex, Tick};
 use tessera_protocol::wire::{AgentControl, AgentWork, BulkHeader, ShardResult};
 
+use super::weather::Way;
 use super::{Due, World};
+use crate::sim::agent::Computed;
+
+/// The hub's ends of an agent's streams.
+const CONTROL: u64 = 2_000;
+const WORK: u64 = 2_001;
+/// An attempt to connect that takes longer is given up. *Units*: milliseconds.
+const CONNECT_MS_MAX: u64 = 10_000;
 
 impl World {
     pub(super) fn agent_of(&self, session: u64) -> Option<usize> {
@@ -21,7 +29,7 @@ impl World {
     /// Over the session's ordered streams.
     pub(super) fn tell_agent(&mut self, session: SessionId, event: AgentEvent) {
         if let Some(agent) = self.agent_of(session.0) {
-            let at = self.in_order(2_000, session.0 + 10_000);
+            let at = self.on_stream(agent, Way::ToAgent, CONTROL, session.0 + 10_000);
             self.reach_agent(at, agent, Some(session.0), event);
         }
     }
@@ -46,14 +54,14 @@ impl World {
     /// Over a stream of its own. The agent reads nothing before its welcome, which went ahead of this.
     pub(super) fn tell_agent_apart(&mut self, session: SessionId, event: AgentEvent) {
         if let Some(agent) = self.agent_of(session.0) {
-            let at = self.any_order().max(self.in_order(2_000, session.0 + 10_000));
+            let welcomed = self.on_stream(agent, Way::ToAgent, CONTROL, session.0 + 10_000);
+            let at = self.apart(agent, Way::ToAgent).max(welcomed);
             self.reach_agent(at, agent, Some(session.0), event);
         }
     }
 
     pub(super) fn reach_hub(&mut self, at: u64, agent: usize, event: Event) {
-        let (life, lane) = (self.life, self.agents[agent].lane);
-        self.at(at, Due::Hub { life, lane, event: event.into() });
+        self.reach_lane(at, self.agents[agent].lane, event);
     }
 
     /// The agent hears of the end of its session; what was under way on it never arrives.
@@ -66,25 +74,47 @@ impl World {
 
     /// A stopped process runs again: first it takes in what had reached it.
     pub(super) fn thaw(&mut self, agent: usize) {
-        let now = self.now;
-        for event in self.agents[agent].frozen.take().unwrap_or_default() {
-            self.reach_agent(now, agent, None, event);
-        }
+        let Some(held) = self.agents[agent].frozen.take() else { return };
+        held.into_iter().for_each(|event| self.step_agent(agent, event));
+        self.arm_agent(agent);
     }
 
     pub(super) fn step_agent(&mut self, agent: usize, event: AgentEvent) {
         if let Some(held) = &mut self.agents[agent].frozen {
             return held.push(event);
         }
-        self.trace.extend(format!("{} agent {agent} {event:?}\n", self.now).into_bytes());
+        self.trace.agent(self.now, agent, &event);
         let who = &mut self.agents[agent];
         let effects: Vec<AgentEffect> = who.machine.step(Tick(self.now), event).collect();
         who.machine.invariants();
-        if let Some(at) = who.machine.next_timer() {
-            let (life, at) = (who.life, at.0.max(self.now + 1));
+        self.arm_agent(agent);
+        effects.into_iter().for_each(|effect| self.do_for_agent(agent, effect));
+    }
+
+    /// Looks at an agent again when it wants to.
+    fn arm_agent(&mut self, agent: usize) {
+        let who = &mut self.agents[agent];
+        let Some(at) = who.machine.next_timer().map(|at| at.0.max(self.now + 1)) else { return };
+        if at < who.armed {
+            who.armed = at;
+            let life = who.life;
             self.at(at, Due::AgentTimer { agent, life });
         }
-        effects.into_iter().for_each(|effect| self.do_for_agent(agent, effect));
+    }
+
+    pub(super) fn agent_timer(&mut self, agent: usize, life: u64) {
+        let who = &mut self.agents[agent];
+        if who.life != life {
+            return;
+        }
+        who.armed = u64::MAX;
+        let due = who.machine.next_timer().is_some_and(|at| at.0 <= self.now);
+        match who.frozen {
+            None if due => self.step_agent(agent, AgentEvent::TimePassed),
+            None => self.arm_agent(agent),
+            // It is looked at again once it runs.
+            Some(_) => {}
+        }
     }
 
     pub(super) fn do_for_agent(&mut self, agent: usize, effect: AgentEffect) {
@@ -93,39 +123,55 @@ impl World {
                 self.sessions += 1;
                 let lane = self.random.below(u64::from(self.swarm.lanes)) as u16;
                 (self.agents[agent].session, self.agents[agent].lane) = (Some(self.sessions), lane);
-                let at = self.any_order();
-                self.reach_agent(at, agent, Some(self.sessions), AgentEvent::HubReached);
+                let session = Some(self.sessions);
+                let at = self.apart(agent, Way::ToAgent).max(self.weather.closed(agent, Way::ToHub));
+                if at > self.now + CONNECT_MS_MAX {
+                    let (at, random) = (self.now + CONNECT_MS_MAX, AgentRandom(self.random.draw()));
+                    return self.reach_agent(at, agent, session, AgentEvent::ConnectFailed { random });
+                }
+                self.reach_agent(at, agent, session, AgentEvent::HubReached);
             }
             AgentEffect::SendControl(message) => self.control(agent, message),
             AgentEffect::SendWork(work) => self.answer(agent, work),
             AgentEffect::SendBulk { header: BulkHeader::Partial { job, index, epoch }, payload } => {
                 let (job, index, epoch) = (JobId(job), ShardIndex(index), Epoch(epoch));
-                self.send(agent, |session| Event::PartialArrived {
-                    session,
-                    job,
-                    index,
-                    epoch,
-                    partial: payload,
-                });
+                let event = |session| Event::PartialArrived { session, job, index, epoch, partial: payload };
+                if !self.is_sloppy(Some(agent)) {
+                    self.send(agent, None, event);
+                }
             }
             AgentEffect::SendBulk { header: BulkHeader::Task { .. } | BulkHeader::Input { .. }, .. } => {
                 panic!("agents send partials");
             }
             AgentEffect::StorePiece { fetch, input, offset, piece } => {
                 self.agents[agent].store(input, offset, &piece);
-                self.report.pieces += 1;
+                self.note("pieces of inputs");
                 let at = self.now + self.random.below(self.swarm.disk_ms);
                 self.reach_agent(at, agent, None, AgentEvent::PieceStored { fetch });
             }
             AgentEffect::DropInput { input } => self.agents[agent].drop_input(input),
             AgentEffect::StartShard { slot, work } => {
-                let outcome = match self.troubled(agent, &work) {
-                    None => self.agents[agent].compute(&work),
-                    Some(Some(outcome)) => outcome,
+                let at = self.now + self.agents[agent].pace_ms;
+                let done = match self.troubled(agent, &work) {
+                    None => self.agents[agent].compute(&work, &mut self.answers),
+                    Some(Some(outcome)) => Computed::Ends(outcome),
                     Some(None) => return,
                 };
-                let at = self.now + self.agents[agent].pace_ms;
-                self.reach_agent(at, agent, None, AgentEvent::ShardEnded { slot, outcome });
+                match done {
+                    Computed::Ends(outcome) => {
+                        self.reach_agent(at, agent, None, AgentEvent::ShardEnded { slot, outcome });
+                    }
+                    Computed::Stalls(outcome) => {
+                        self.note("shards that stalled");
+                        let at = at.max(self.swarm.faults_ms);
+                        self.reach_agent(at, agent, None, AgentEvent::ShardEnded { slot, outcome });
+                    }
+                    Computed::Crashes => {
+                        self.note("agents that a shard crashed");
+                        let life = self.agents[agent].life;
+                        self.at(at, Due::AgentDies { agent, life });
+                    }
+                }
             }
             AgentEffect::CloseSession { reason } => {
                 assert!(!matches!(reason, Closing::Violated(_)), "the hub broke the protocol: {reason}");
@@ -153,16 +199,22 @@ impl World {
                     partial: item.partial,
                 };
                 let answers = items.into_iter().map(answer).collect();
-                self.send(agent, |session| Event::ResultsArrived { session, job: JobId(job), answers });
+                if !self.is_sloppy(Some(agent)) {
+                    let event = |session| Event::ResultsArrived { session, job: JobId(job), answers };
+                    self.send(agent, Some(WORK), event);
+                }
             }
             AgentWork::Failed { job, index, epoch, failure } => {
                 let (job, index, epoch) = (JobId(job), ShardIndex(index), Epoch(epoch));
-                self.send(agent, |session| Event::ShardFailed { session, job, index, epoch, failure });
+                if !self.is_sloppy(Some(agent)) {
+                    let event = |session| Event::ShardFailed { session, job, index, epoch, failure };
+                    self.send(agent, Some(WORK), event);
+                }
             }
             // Of a fetch nothing is lost but with its session: the agent asks once.
             AgentWork::Fetch { job, input, offset } => {
                 let Some(session) = self.agents[agent].session else { return };
-                let at = self.in_order(session + 10_000, 2_000);
+                let at = self.on_stream(agent, Way::ToHub, session + 10_000, WORK);
                 let (session, job) = (SessionId(session), JobId(job));
                 self.reach_hub(at, agent, Event::InputWanted { session, job, input, offset });
             }
@@ -174,39 +226,57 @@ impl World {
         match message {
             AgentControl::Hello(_) => {
                 let (id, hello) = (self.agents[agent].id, Box::new(self.agents[agent].hello()));
-                let at = self.in_order(session.0 + 10_000, 2_000);
-                let account = self.account(agent);
+                let at = self.on_stream(agent, Way::ToHub, session.0 + 10_000, CONTROL);
+                let account = self.agents[agent].account;
                 self.reach_hub(at, agent, Event::AgentAdmitted { session, agent: id, account, hello });
             }
             AgentControl::Heartbeat { holding } => {
-                self.send(agent, |session| Event::HeartbeatArrived { session, holding });
+                self.send(agent, Some(CONTROL), |session| Event::HeartbeatArrived { session, holding });
             }
             AgentControl::Devices(_) => panic!("no toy kernel runs on a GPU"),
-            AgentControl::Leaving => self.send(agent, |session| Event::AgentLeaving { session }),
+            AgentControl::Leaving => {
+                self.send(agent, Some(CONTROL), |session| Event::AgentLeaving { session });
+            }
         }
     }
 
-    /// To the hub, perhaps never, perhaps twice, in any order, but not before the hub knows the agent.
-    pub(super) fn send(&mut self, agent: usize, event: impl FnOnce(SessionId) -> Event) {
+    /// Whether an agent loses a message: not on its link, which carries all or ends, but by its own fault.
+    pub(super) fn is_sloppy(&mut self, agent: Option<usize>) -> bool {
+        let sloppy = agent.is_some() && self.faulty() && self.random.chance(self.swarm.sloppy);
+        if sloppy {
+            self.note("messages that agents lost");
+        }
+        sloppy
+    }
+
+    /// To the hub, on one of its ordered streams or on one of its own; now and then twice.
+    fn send(&mut self, agent: usize, stream: Option<u64>, event: impl FnOnce(SessionId) -> Event) {
         let Some(session) = self.agents[agent].session else { return };
         let event = event(SessionId(session));
-        if self.faulty() && self.random.chance(self.swarm.drop) {
-            return;
-        }
         if self.random.chance(self.swarm.duplicate) {
-            let at = self.any_order();
+            self.note("messages sent twice");
+            let at = self.apart(agent, Way::ToHub);
             self.reach_hub(at, agent, event.clone());
         }
-        let at = self.any_order();
+        let at = match stream {
+            Some(stream) => self.on_stream(agent, Way::ToHub, session + 10_000, stream),
+            None => self.apart(agent, Way::ToHub),
+        };
         self.reach_hub(at, agent, event);
     }
 
     /// The hub hears of the end of a session.
     pub(super) fn hang_up(&mut self, agent: usize) {
         if let Some(session) = self.agents[agent].session {
-            let known = self.links.get(&(session + 10_000, 2_000)).copied().unwrap_or_default();
+            let known = self.links.get(&(session + 10_000, CONTROL)).copied().unwrap_or_default();
             let at = self.any_order().max(known);
             self.reach_hub(at, agent, Event::SessionClosed { session: SessionId(session) });
+        }
+    }
+
+    pub(super) fn agent_dies(&mut self, agent: usize, life: u64) {
+        if self.agents[agent].life == life {
+            self.crash_agent(agent);
         }
     }
 

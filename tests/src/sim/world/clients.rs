@@ -7,7 +7,6 @@ use tessera_hub_core::{Answer, Event, NewJob, Outcome, RequestId, home_lane};
 use tessera_planners::Plan;
 use tessera_protocol::id::JobId;
 use tessera_protocol::spec::Manifest;
-use tessera_protocol::unit::UnixMillis;
 
 use super::{Due, World};
 use crate::sim::checker::{self, Violation};
@@ -17,6 +16,7 @@ impl World {
         match answer {
             Answer::Accepted(view) => {
                 checker::heard_of(&self.store, view.id)?;
+                self.model.accepted(view.id);
                 let earlier = self.submitted.insert(request.0, view.id);
                 match earlier {
                     Some(earlier) if earlier != view.id => return Err(Violation::SubmittedTwice(view.id)),
@@ -32,24 +32,30 @@ impl World {
                 // What a client does: it tries again with the same key.
                 let at = self.now + 1_000;
                 match request.0 {
-                    number @ 0..100 => self.at(at, Due::Submit { number }),
-                    number @ 100..1_000 => self.at(at, Due::Extend { number: number - 100 }),
+                    number @ 0..100 => self.client(at, Due::Submit { number }),
+                    number @ 100..1_000 => self.client(at, Due::Extend { number: number - 100 }),
                     _ => {}
                 }
             }
-            Answer::Refused(_) | Answer::NotOpen | Answer::Stopping => {}
+            Answer::Refused(_)
+            | Answer::NotOpen
+            | Answer::Stopping
+            | Answer::JobExplained(..)
+            | Answer::AgentExplained(_) => {}
         }
         Ok(())
     }
 
     /// Each job's client uses one idempotency key and its own job id per try, as the real one does.
     pub(super) fn submit(&mut self, number: u64) {
+        self.clients -= 1;
         let manifest = self.workload.job(number);
         self.enter(number, manifest, None, format!("key {number}"));
     }
 
     /// Continues a job that is done, as a client would who asks for more paths.
     pub(super) fn extend(&mut self, number: u64) {
+        self.clients -= 1;
         let Some(stored) = self.submitted.get(&number).and_then(|job| self.store.jobs.get(job)) else {
             return;
         };
@@ -69,13 +75,12 @@ impl World {
             id: JobId::new(self.now, bytes),
             manifest,
             plan,
-            created: UnixMillis(1_763_000_000_000 + self.now),
+            created: self.weather.clock.wall(self.now),
             base,
             idempotency_key: Some(key),
         };
-        let (life, now) = (self.life, self.now);
         let lane = home_lane(job.id, self.swarm.lanes).0;
         let event = Event::JobSubmitted { request: RequestId(number), job: Arc::new(job) };
-        self.at(now, Due::Hub { life, lane, event: event.into() });
+        self.reach_lane(self.now, lane, event);
     }
 }

@@ -1,15 +1,17 @@
 //! Trouble of one kind in some runs: a shard that kills whoever computes it, one that always fails, an agent that
 //! takes for ever. The agents then belong to several providers, most to one.
 
-use tessera_agent_core::{Event as AgentEvent, Outcome, ShardWork};
+use tessera_agent_core::{Outcome, ShardWork};
 use tessera_hub_core::Account;
 use tessera_protocol::api::{JobFailure, JobView};
 use tessera_protocol::id::{AgentId, ProviderId};
+use tessera_protocol::unit::Tick;
 use tessera_protocol::wire::ShardFailure;
 
 use super::{Due, World};
-use crate::sim::agent::{Agent, Kind};
 use crate::sim::checker::Violation;
+use crate::sim::random::Random;
+use crate::sim::swarm::{Fault, Settings, Swarm};
 use crate::sim::workload::TROUBLE;
 
 /// What gives trouble.
@@ -23,57 +25,64 @@ pub(super) enum Trouble {
     Straggler,
 }
 
-/// Agents of such a run: one is of a small provider, one the operator's, all others of a large provider.
+/// Agents of such a run: three are the operator's, one is of a small provider, all others of a large one.
 const AGENTS: u8 = 8;
-const SMALL: usize = 6;
-const ANCHOR: usize = 7;
-/// Agents that a poisoned shard may take down while the hub lives: three, an anchor, a few spares.
-const KILLED_MAX: u64 = 8;
+const ANCHORS: [usize; 3] = [0, 2, 7];
+const STRAGGLER: usize = 3;
+/// From this one on no fault of the run concerns them: one of the small provider, one of the operator's own.
+const STEADY: usize = 6;
+/// Agents that a poisoned shard may take down while a hub lives: three, two anchors, what was in flight besides.
+const KILLED_MAX: u64 = 10;
+/// How long after its rest an agent is said to work again. *Units*: milliseconds.
+const LATE_MS: u64 = 5_000;
+/// Crashes of an agent that can come in a row by chance. *Units*: per mille of seconds.
+const OFTEN: u64 = 100;
 /// Longer than a run. *Units*: milliseconds.
 const FOR_EVER_MS: u64 = 900_000;
 
-impl World {
-    pub(super) fn add_trouble(&mut self) {
-        let trouble = match self.random.below(12) {
-            0 => Trouble::Poison,
-            1 => Trouble::Failing,
-            2 => Trouble::Straggler,
-            _ => return,
-        };
-        self.trouble = Some(trouble);
-        // So calm that an agent is hardly ever lost to a shard by chance, several times.
-        let swarm = &mut self.swarm;
+impl Trouble {
+    /// With chance of its own, so that runs without trouble are what they were. Such runs are so calm that an agent
+    /// is hardly ever lost to a shard by chance, several times.
+    pub(super) fn draw(seed: u64, settings: &Settings, swarm: &mut Swarm) -> Option<Trouble> {
+        let drawn = Random::new(seed ^ 0x7472_6f75_626c_6500).below(16);
+        let all = [Trouble::Poison, Trouble::Failing, Trouble::Straggler];
+        let fits = swarm.liar.is_none() && settings.agents_max >= AGENTS && !settings.lacks(Fault::Trouble);
+        let trouble = all.get(drawn as usize).copied().filter(|_| fits)?;
+        swarm.agents = AGENTS;
+        (swarm.clumsy, swarm.copier) = (None, false);
         (swarm.agent_crash, swarm.freeze) = (swarm.agent_crash.min(10), swarm.freeze.min(10));
-        (swarm.delay_ms, swarm.drop) = (swarm.delay_ms.min(300), swarm.drop.min(10));
+        (swarm.delay_ms, swarm.sloppy) = (swarm.delay_ms.min(300), swarm.sloppy.min(10));
+        (swarm.partition, swarm.loss, swarm.jump) = (0, swarm.loss.min(10), 0);
         if trouble == Trouble::Failing {
-            swarm.hub_crash = 0;
+            (swarm.hub_crash, swarm.sync_fails) = (0, 0);
         }
-        for number in self.agents.len() as u8..AGENTS {
-            let pace = 1 + self.random.below(400);
-            self.agents.push(Agent::new(number, Kind::Honest, pace, false));
-            self.reach_agent(0, usize::from(number), None, AgentEvent::Started);
+        Some(trouble)
+    }
+}
+
+impl World {
+    /// The agents belong to three providers, and one job is submitted more.
+    pub(super) fn add_trouble(&mut self) {
+        let Some(trouble) = self.trouble else { return };
+        for (number, agent) in self.agents.iter_mut().enumerate() {
+            agent.account = match number {
+                _ if ANCHORS.contains(&number) => Account::operator(),
+                STEADY => Account::of_provider(ProviderId::of_name("small")),
+                _ => Account::of_provider(ProviderId::of_name("large")),
+            };
         }
         match trouble {
-            Trouble::Straggler => self.agents[2].pace_ms = FOR_EVER_MS,
+            Trouble::Straggler => self.agents[STRAGGLER].pace_ms = FOR_EVER_MS,
             Trouble::Poison | Trouble::Failing => {
                 let at = 8_000 + self.random.below(10_000);
-                self.at(at, Due::Submit { number: TROUBLE });
+                self.client(at, Due::Submit { number: TROUBLE });
             }
-        }
-    }
-
-    pub(super) fn account(&self, agent: usize) -> Account {
-        match agent {
-            _ if self.trouble.is_none() => Account::operator(),
-            ANCHOR => Account::operator(),
-            SMALL => Account::of_provider(ProviderId::of_name("small")),
-            _ => Account::of_provider(ProviderId::of_name("large")),
         }
     }
 
     /// Whether the faults of the run pass an agent by: there is always another provider to turn to.
     pub(super) fn is_steady(&self, agent: usize) -> bool {
-        self.trouble.is_some() && agent >= SMALL
+        self.trouble.is_some() && agent >= STEADY
     }
 
     /// What becomes of a shard that gives trouble; nothing of an ordinary one. No outcome: it kills.
@@ -87,7 +96,7 @@ impl World {
                 Some(None)
             }
             Trouble::Failing => {
-                let provider = self.account(agent).provider;
+                let provider = self.agents[agent].account.provider;
                 self.tried.insert(provider);
                 Some(Some(Outcome::Failed(ShardFailure::KernelFailed)))
             }
@@ -97,11 +106,13 @@ impl World {
 
     pub(super) fn killed(&mut self, agent: usize, life: u64) -> Result<(), Violation> {
         if self.agents[agent].life == life {
-            self.report.killed += 1;
+            self.note("agents killed by a shard");
+            self.killed += 1;
+            self.trace.fault(self.now, || format!("a shard kills agent {agent}"));
             self.crash_agent(agent);
         }
-        match self.report.killed > KILLED_MAX * (1 + self.report.crashes) {
-            true => Err(Violation::PoisonSpread(self.report.killed)),
+        match self.killed > KILLED_MAX {
+            true => Err(Violation::PoisonSpread(self.killed)),
             false => Ok(()),
         }
     }
@@ -110,11 +121,13 @@ impl World {
     pub(super) fn failed_rightly(&self, view: &JobView) -> bool {
         let operator = Account::operator().provider;
         match (&view.failure, self.trouble) {
-            (Some(JobFailure::ShardPoisoned { losses, .. }), Some(Trouble::Poison)) => {
-                let Some((last, before)) = losses.split_last() else { return false };
-                let other = |provider| before.iter().any(|loss| loss.provider != provider);
-                // Another shard on the same agents each time is blamed with it: nobody can tell them apart.
-                before.len() >= 3 && other(before[0].provider) && last.provider == operator
+            (Some(JobFailure::ShardPoisoned { losses, .. }), trouble) => {
+                // Another shard on the same agents each time is blamed with it, and so can a healthy one be where
+                // agents crash all the time, the operator's own too: nobody can tell them apart.
+                let is_possible = trouble == Some(Trouble::Poison) || self.swarm.agent_crash > OFTEN;
+                let anchors = losses.iter().filter(|loss| loss.provider == operator).count();
+                let ends_there = losses.last().is_some_and(|last| last.provider == operator);
+                is_possible && losses.len() >= 5 && anchors >= 2 && anchors < losses.len() && ends_there
             }
             (Some(JobFailure::ShardFailed { shard: 0, attempts, .. }), Some(Trouble::Failing)) => {
                 view.name == "trouble" && *attempts == 5 && self.tried.len() >= 2
@@ -125,17 +138,19 @@ impl World {
 
     /// An agent of which the hub says that it rests is said not to, soon after its rest is over.
     pub(super) fn rests(&mut self, agent: AgentId, until_ms: Option<u64>) {
-        match until_ms {
-            Some(until) => {
-                let earlier = self.resting.insert(agent, until.saturating_sub(super::ORIGIN_MS));
-                self.report.rests += u64::from(earlier.is_none());
-            }
-            None => _ = self.resting.remove(&agent),
+        let Some(until) = until_ms else {
+            self.resting.remove(&agent);
+            return;
+        };
+        let tick = until.saturating_sub(self.weather.clock.unix_origin().0);
+        if self.resting.insert(agent, tick).is_none() {
+            self.note("rests of agents");
         }
     }
 
     pub(super) fn all_are_back(&self) -> Result<(), Violation> {
-        let late = self.resting.iter().find(|(_, until)| **until + 5_000 < self.now);
+        let over = |tick: u64| self.weather.clock.moment(Tick(tick)) + LATE_MS < self.now;
+        let late = self.resting.iter().find(|(_, tick)| over(**tick));
         late.map_or(Ok(()), |(agent, _)| Err(Violation::RestsTooLong(*agent)))
     }
 }

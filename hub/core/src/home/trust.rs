@@ -1,0 +1,172 @@
+//! A job's answers on its home lane: from a claim to a final result, or back to work to be done.
+//!
+//! Carries out what the verifier rules; judges nothing itself.
+
+use alloc::vec::Vec;
+
+use tessera_protocol::api::JobFailure;
+use tessera_protocol::id::AgentId;
+use tessera_protocol::unit::{LaneIndex, ShardIndex, ShardRange};
+
+use super::{HELD_BYTES_MAX, Home, Judge, Stage};
+use crate::effect::Outbox;
+use crate::message::{Claim, Errand, FailureCause, Judgement, LaneMessage, Who};
+use crate::planted::Planted;
+use crate::retries::Setback;
+use crate::verifier::{Answer, Court, Party, Ruling};
+
+impl Home {
+    fn court<'a>(&self, judge: &Judge<'a>) -> Court<'a> {
+        let class = self.job.manifest.spec().verify;
+        judge.verifier.court(self.job.id, class, judge.fleet.anchors(), judge.now)
+    }
+
+    /// Agents claim these partials.
+    pub fn claimed(&mut self, from: LaneIndex, claims: Vec<Claim>, judge: &Judge<'_>, out: &mut Outbox) {
+        let mut rulings = Vec::new();
+        for claim in claims {
+            let counted = self.reducer.done().contains(claim.index) || self.todo.contains(claim.index);
+            if counted || !matches!(self.stage, Stage::Open) {
+                continue;
+            }
+            // Beside a slow attempt whose agent answered after all, a check can fall to that same agent.
+            let doubt = self.docket.doubt(claim.index).filter(|doubt| doubt.agents().contains(&claim.agent));
+            if let Some(doubt) = doubt
+                && !self.planting.is(Planted::AskTheFirstAgain)
+            {
+                let errand = doubt.errand(&self.court(judge));
+                self.place(errand, judge, out);
+                continue;
+            }
+            match Answer::read(&self.job.manifest, &self.plan, from, &claim) {
+                Some(answer) => self.docket.answer(answer, &self.court(judge), &mut rulings),
+                None => self.not_a_partial(&claim, judge),
+            }
+            self.carry_out(&mut rulings, judge, out);
+        }
+        self.unseen = true;
+        self.close_batches(judge, out);
+    }
+
+    fn not_a_partial(&mut self, claim: &Claim, judge: &Judge<'_>) {
+        // Who answered before must not be asked to confirm itself.
+        let doubt = self.docket.doubt(claim.index).filter(|_| !self.planting.is(Planted::AskTheFirstAgain));
+        let mut errand = match doubt {
+            Some(doubt) => doubt.errand(&self.court(judge)),
+            None => Errand::new(claim.index, Vec::new()),
+        };
+        errand.avoid.push(claim.agent);
+        let Claim { agent, account, .. } = *claim;
+        let cause = FailureCause::NotAPartial;
+        self.failed(errand, Setback { agent, account, cause, at: judge.now }, judge);
+    }
+
+    /// Batches close when they are full or old, when memory is short, and when nothing more is to come.
+    pub(super) fn close_batches(&mut self, judge: &Judge<'_>, out: &mut Outbox) {
+        if !self.docket.has_open() || self.is_ending() {
+            return;
+        }
+        let (total, done) = (self.plan.indices().end, self.reducer.done().count());
+        let all_answered = done + self.docket.len() as u64 == total;
+        let short = self.docket.bytes() >= HELD_BYTES_MAX / 2 || self.waits_for_a_panel();
+        let unchecked = self.counters.checks + self.counters.checks_skipped == 0 && self.docket.doubts() == 0;
+        let mut rulings = Vec::new();
+        let court = self.court(judge);
+        self.docket.close_due(all_answered || short, all_answered && unchecked, &court, &mut rulings);
+        self.carry_out(&mut rulings, judge, out);
+    }
+
+    fn carry_out(&mut self, rulings: &mut Vec<Ruling>, judge: &Judge<'_>, out: &mut Outbox) {
+        let mut judgements = Vec::new();
+        for ruling in rulings.drain(..) {
+            match ruling {
+                Ruling::Upheld(party) => judgements.push(Judgement::new(party, true)),
+                Ruling::Refuted { party, evidence } => {
+                    judgements.push(Judgement::new(party, false));
+                    let (job, agent) = (self.job.id, party.agent);
+                    self.taint(agent);
+                    out.tell_all(&LaneMessage::AgentRefuted { agent });
+                    out.dispute(job, evidence);
+                }
+                // What an agent proved is told even when the job has just ended.
+                _ if self.is_ending() => {}
+                Ruling::Release { partial, by, checkers } => {
+                    self.counters.checks += u64::from(!checkers.is_empty());
+                    if checkers.is_empty() {
+                        *self.unchecked.entry(by.agent).or_default() += 1;
+                    }
+                    let index = partial.index();
+                    for Party { agent, account, .. } in checkers {
+                        self.bill.check_done(index, agent, account, self.cost_of(index));
+                    }
+                    self.absorb(by, partial, judge, out);
+                }
+                Ruling::Check(errand) => self.place(errand, judge, out),
+                Ruling::Mismatch(_) => self.counters.mismatches += 1,
+                Ruling::Recall(indices) => self.recalled(&indices, out),
+                Ruling::KernelFault(evidence) => {
+                    let shard = evidence.index.0;
+                    out.dispute(self.job.id, evidence);
+                    self.fail(JobFailure::KernelFault { shard }, judge);
+                }
+            }
+        }
+        out.judge(judgements);
+    }
+
+    /// Another home, or this one, proved an agent wrong.
+    pub fn refuted(&mut self, agent: AgentId, judge: &Judge<'_>, out: &mut Outbox) {
+        if self.is_ending() {
+            return;
+        }
+        self.taint(agent);
+        let mut rulings = Vec::new();
+        self.docket.recall(agent, &mut rulings);
+        self.carry_out(&mut rulings, judge, out);
+    }
+
+    /// What it answered alone and is reduced cannot be taken out again: the client is told.
+    fn taint(&mut self, agent: AgentId) {
+        if let Some(shards) = self.unchecked.remove(&agent) {
+            self.counters.tainted += shards;
+            (self.unsaved, self.unseen) = (true, true);
+        }
+    }
+
+    fn recalled(&mut self, indices: &[ShardIndex], out: &mut Outbox) {
+        self.counters.recalled += indices.len() as u64;
+        self.unseen = true;
+        if self.planting.is(Planted::LoseTheRecalled) {
+            return;
+        }
+        indices.iter().for_each(|index| self.put_back(ShardRange::one(*index)));
+        self.wake(out);
+    }
+
+    /// No lane has anybody for an errand.
+    pub(super) fn unplaceable(&mut self, errand: Errand, judge: &Judge<'_>, out: &mut Outbox) {
+        self.unseen = true;
+        let Some(errand) = self.reconsider(errand, judge, out) else { return };
+        let Some(doubt) = self.docket.doubt(errand.index) else {
+            // A retry for which there is no other agent: anyone may try again.
+            self.put_back(ShardRange::one(errand.index));
+            return self.wake(out);
+        };
+        // Who failed and did not answer may try again: failures are counted.
+        let answered = doubt.agents();
+        let avoid = if errand.avoid.len() > answered.len() { answered } else { errand.avoid };
+        let (index, mut who) = (errand.index, errand.who);
+        let court = self.court(judge);
+        let mut rulings = Vec::new();
+        if self.docket.waive(index, &court, &mut rulings) {
+            self.counters.checks_skipped += 1;
+            return self.carry_out(&mut rulings, judge, out);
+        }
+        if who == Who::Anchor
+            && let Some(errand) = self.docket.without_anchor(index, &court)
+        {
+            who = errand.who;
+        }
+        self.stuck.push(Errand { who, ..Errand::new(index, avoid) });
+    }
+}

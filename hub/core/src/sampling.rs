@@ -1,0 +1,281 @@
+//! Which results of a batch are computed again: a commitment first, then a choice no agent can foresee.
+//!
+//! Owns the Merkle root of a batch, the keyed choice and how much of whose work is chosen. Knows no job's
+//! state and asks nobody. The tree has the shape of RFC 9162; its few lines stand here because a batch's root
+//! is all that is needed of it, in a crate without `std`.
+
+use alloc::vec::Vec;
+
+use tessera_protocol::api::Standing;
+use tessera_protocol::id::{AgentId, Digest, JobId};
+use tessera_protocol::spec::VerifyClass;
+use tessera_protocol::unit::ShardIndex;
+
+/// Shards of one agent in one job that are judged together: at the rate of a trusted agent one of them is
+/// computed again, so no batch that is full goes through unsampled.
+pub const BATCH_SHARDS: usize = 25;
+const _: () = assert!(BATCH_SHARDS as u64 * TRUSTED.0 as u64 == MILLION, "a full batch has one sample");
+
+/// A part of the shards. *Units*: parts per million.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rate(pub u32);
+
+const MILLION: u64 = 1_000_000;
+
+/// Each shard, at once.
+pub const EVERY: Rate = Rate(1_000_000);
+/// Of a trusted agent and of the operator's own. What a liar gets through until it is found does not depend on
+/// how often it lies: about as many lies as this, and the checks it computes for others, go into one.
+pub const TRUSTED: Rate = Rate(40_000);
+/// Of an agent on probation in a standard job.
+pub const PROBATION: Rate = Rate(100_000);
+/// The same in a strict job. Promotion takes a number of checks, not of shards: a higher rate lets less through
+/// and costs an honest agent nothing, but one that sleeps until it is trusted waits for fewer shards.
+pub const PROBATION_STRICT: Rate = Rate(150_000);
+
+/// How much of an agent's work in a job is computed again.
+pub fn rate(standing: Standing, anchor: bool, class: VerifyClass) -> Rate {
+    match (class, standing) {
+        (VerifyClass::Exact, _) => EVERY,
+        (_, Standing::Removed | Standing::Sandboxed) => EVERY,
+        _ if anchor => TRUSTED,
+        (_, Standing::Quarantine) => EVERY,
+        (VerifyClass::Standard, Standing::Probation) => PROBATION,
+        (VerifyClass::Strict, Standing::Probation) => PROBATION_STRICT,
+        (VerifyClass::Standard | VerifyClass::Strict, Standing::Trusted) => TRUSTED,
+    }
+}
+
+/// What an agent is held to before the hub chooses: the root over all results of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Commitment {
+    root: Digest,
+    shards: usize,
+}
+
+impl Commitment {
+    /// To these results of an agent in a job, in this order.
+    ///
+    /// *Panics*: when there are none.
+    pub fn to(job: JobId, agent: AgentId, results: &[(ShardIndex, Digest)]) -> Commitment {
+        assert!(!results.is_empty(), "a batch of nothing is not a batch");
+        let mut level: Vec<Digest> = results.iter().map(|(index, digest)| leaf(*index, *digest)).collect();
+        while level.len() > 1 {
+            level = level.chunks(2).map(parent).collect();
+        }
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&[ROOT]).update(&job.0).update(&agent.0);
+        hasher.update(&(results.len() as u64).to_le_bytes()).update(&level[0].0);
+        Commitment { root: Digest(*hasher.finalize().as_bytes()), shards: results.len() }
+    }
+
+    /// The root, for records and evidence.
+    pub fn root(&self) -> Digest {
+        self.root
+    }
+}
+
+/// What a hash is of; without it a node could pass for a leaf.
+const LEAF: u8 = 0;
+const NODE: u8 = 1;
+const ROOT: u8 = 2;
+
+fn leaf(index: ShardIndex, digest: Digest) -> Digest {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&[LEAF]).update(&index.0.to_le_bytes()).update(&digest.0);
+    Digest(*hasher.finalize().as_bytes())
+}
+
+/// The node above two; one that is left over stands for itself.
+fn parent(children: &[Digest]) -> Digest {
+    let [left, right] = children else { return children[0] };
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&[NODE]).update(&left.0).update(&right.0);
+    Digest(*hasher.finalize().as_bytes())
+}
+
+/// Chooses with a key that agents cannot know.
+#[derive(Clone)]
+pub struct Sampler {
+    key: [u8; 32],
+}
+
+impl core::fmt::Debug for Sampler {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Sampler(key withheld)")
+    }
+}
+
+impl Sampler {
+    /// A sampler with the hub's secret. Its key is derived, so that no other use of the secret shares it.
+    pub fn new(secret: [u8; 32]) -> Sampler {
+        Sampler { key: blake3::derive_key("tessera 2026 hub: which results of a batch are checked", &secret) }
+    }
+
+    /// The positions in a batch that are computed again.
+    ///
+    /// The whole number of `rate` × shards, and one more as often as the fraction says.
+    /// *Order*: ascending, each once.
+    pub fn choose(&self, commitment: &Commitment, rate: Rate) -> Vec<usize> {
+        let shards = commitment.shards;
+        let due = shards as u64 * u64::from(rate.0.min(EVERY.0));
+        let mut draws = blake3::Hasher::new_keyed(&self.key).update(&commitment.root.0).finalize_xof();
+        let mut below = |bound: u64| {
+            let mut draw = [0; 8];
+            draws.fill(&mut draw);
+            // The high half of the product: uneven by less than one part in 2^64 / bound.
+            ((u128::from(u64::from_le_bytes(draw)) * u128::from(bound)) >> 64) as u64
+        };
+        let chosen = (due / MILLION + u64::from(below(MILLION) < due % MILLION)) as usize;
+        let mut positions: Vec<usize> = (0..shards).collect();
+        for at in 0..chosen {
+            let other = at + below((shards - at) as u64) as usize;
+            positions.swap(at, other);
+        }
+        positions.truncate(chosen);
+        positions.sort_unstable();
+        positions
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::ToString;
+
+    use super::*;
+
+    const JOB: JobId = JobId([1; 16]);
+    const AGENT: AgentId = AgentId([2; 16]);
+
+    fn results(count: u64, salt: u64) -> Vec<(ShardIndex, Digest)> {
+        let digest = |index: u64| Digest::of(&(index * 1_000_003 + salt).to_le_bytes());
+        (0..count).map(|index| (ShardIndex(index), digest(index))).collect()
+    }
+
+    fn batch(count: u64, salt: u64) -> Commitment {
+        Commitment::to(JOB, AGENT, &results(count, salt))
+    }
+
+    /// RFC 9162, section 2.1.1, as written there: cut at the greatest power of two below the count.
+    fn by_the_book(results: &[(ShardIndex, Digest)]) -> Digest {
+        if let [(index, digest)] = results {
+            return leaf(*index, *digest);
+        }
+        let (left, right) = results.split_at(results.len().next_power_of_two() / 2);
+        parent(&[by_the_book(left), by_the_book(right)])
+    }
+
+    #[test]
+    fn a_root_stays_what_it_was() {
+        let known = [
+            (1, "5852bfa291d75f05a6ab0f34b27c4dea3d443c37a9092dcc7396ab6613bd8322"),
+            (3, "d3bf22247d31c5292e297da8b6c19989e14b50a196da31fc68f5fd062a92f78c"),
+            (25, "70e39512d9a957dff4d984143bd7bd676d3998d8feb862cbfc715633a61323a2"),
+        ];
+        for (count, root) in known {
+            assert_eq!(batch(count, 0).root().to_string(), root, "of {count}");
+        }
+    }
+
+    #[test]
+    fn the_tree_has_the_shape_of_the_standard() {
+        for count in 1..70 {
+            let results = results(count, 5);
+            let mut hasher = blake3::Hasher::new();
+            hasher.update(&[ROOT]).update(&JOB.0).update(&AGENT.0);
+            hasher.update(&count.to_le_bytes()).update(&by_the_book(&results).0);
+            assert_eq!(batch(count, 5).root().0, *hasher.finalize().as_bytes(), "of {count}");
+        }
+    }
+
+    #[test]
+    fn every_result_its_index_its_job_its_agent_and_their_number_are_bound_in() {
+        let whole = results(25, 0);
+        let root = Commitment::to(JOB, AGENT, &whole).root();
+        for at in 0..whole.len() {
+            let mut other = whole.clone();
+            other[at].1.0[31] ^= 1;
+            assert_ne!(Commitment::to(JOB, AGENT, &other).root(), root, "digest {at}");
+            let mut other = whole.clone();
+            other[at].0.0 += 100;
+            assert_ne!(Commitment::to(JOB, AGENT, &other).root(), root, "index {at}");
+        }
+        assert_ne!(Commitment::to(JOB, AGENT, &whole[..24]).root(), root);
+        assert_ne!(Commitment::to(JobId([9; 16]), AGENT, &whole).root(), root);
+        assert_ne!(Commitment::to(JOB, AgentId([9; 16]), &whole).root(), root);
+    }
+
+    #[test]
+    fn another_key_and_another_answer_each_choose_otherwise() {
+        let (ours, theirs) = (Sampler::new([3; 32]), Sampler::new([4; 32]));
+        let chosen = |sampler: &Sampler, salt| sampler.choose(&batch(25, salt), TRUSTED);
+        let same = (0..2_500).filter(|salt| chosen(&ours, *salt) == chosen(&theirs, *salt)).count();
+        assert!((60..140).contains(&same), "a guess is right once in 25: {same} of 2500");
+        let same = (0..2_500).filter(|salt| chosen(&ours, *salt) == chosen(&ours, *salt + 1)).count();
+        assert!((60..140).contains(&same), "one other answer draws anew: {same} of 2500");
+    }
+
+    #[test]
+    fn a_choice_made_again_is_the_same() {
+        let chosen = || Sampler::new([3; 32]).choose(&batch(25, 7), PROBATION);
+        assert_eq!(chosen(), chosen());
+        assert_eq!(Sampler::new([3; 32]).choose(&batch(400, 1), Rate(10_000)), [8, 163, 292, 388]);
+    }
+
+    #[test]
+    fn a_full_batch_of_a_trusted_agent_has_one_sample_and_each_place_is_as_likely() {
+        let mut places = [0_u32; BATCH_SHARDS];
+        for salt in 0..10_000 {
+            let chosen = Sampler::new([3; 32]).choose(&batch(25, salt), TRUSTED);
+            assert_eq!(chosen.len(), 1);
+            places[chosen[0]] += 1;
+        }
+        // 400 each, and four standard deviations are 78.
+        assert!(places.iter().all(|count| (322..478).contains(count)), "{places:?}");
+    }
+
+    #[test]
+    fn whatever_the_size_of_batches_the_rate_is_what_it_says() {
+        let sampler = Sampler::new([3; 32]);
+        for (rate, size) in [(TRUSTED, 1), (TRUSTED, 7), (PROBATION, 25), (PROBATION, 3), (Rate(1), 25)] {
+            let mut sampled = 0;
+            for salt in 0..4_000 {
+                let chosen = sampler.choose(&batch(size, salt), rate);
+                assert!(chosen.is_sorted_by(|a, b| a < b) && chosen.iter().all(|at| *at < size as usize));
+                let whole = (size * u64::from(rate.0) / MILLION) as usize;
+                assert!(chosen.len() == whole || chosen.len() == whole + 1, "{chosen:?}");
+                sampled += chosen.len() as u64;
+            }
+            let due = size * u64::from(rate.0) * 4_000 / MILLION;
+            assert!(
+                sampled.abs_diff(due) <= 4 * (due.isqrt() + 1),
+                "{rate:?} of {size}: {sampled}, not {due}"
+            );
+        }
+    }
+
+    #[test]
+    fn at_the_full_rate_each_shard_is_chosen_and_at_none_no_shard() {
+        let sampler = Sampler::new([3; 32]);
+        assert_eq!(sampler.choose(&batch(4, 0), EVERY), [0, 1, 2, 3]);
+        assert_eq!(sampler.choose(&batch(4, 0), Rate(u32::MAX)), [0, 1, 2, 3]);
+        assert!(sampler.choose(&batch(4, 0), Rate(0)).is_empty());
+    }
+
+    #[test]
+    fn the_less_an_agent_is_trusted_the_more_of_it_is_checked() {
+        use Standing::{Probation, Quarantine, Sandboxed, Trusted};
+        let of = |standing, class| rate(standing, false, class).0;
+        for class in [VerifyClass::Standard, VerifyClass::Strict, VerifyClass::Exact] {
+            let rates = [Sandboxed, Quarantine, Probation, Trusted].map(|standing| of(standing, class));
+            assert!(rates.is_sorted_by(|more, less| more >= less), "{class:?} {rates:?}");
+        }
+        assert_eq!(of(Quarantine, VerifyClass::Standard), EVERY.0);
+        assert_eq!(of(Trusted, VerifyClass::Exact), EVERY.0);
+        assert_eq!(
+            rate(Quarantine, true, VerifyClass::Standard),
+            TRUSTED,
+            "the operator's own is no stranger"
+        );
+    }
+}

@@ -1,0 +1,279 @@
+//! Why things are as they are: computed from the lane's state when somebody asks, and from the last placements.
+//!
+//! Changes nothing. Only the ring is written while work is placed; it has a fixed size.
+
+use alloc::collections::BTreeMap;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use tessera_protocol::api::Standing;
+use tessera_protocol::explain::{
+    AgentExplained, AgentFit, Candidate, JobFit, Lack, LaneExplained, PlacementExplained, ProjectInLine,
+    Reason,
+};
+use tessera_protocol::id::{AgentId, JobId};
+use tessera_protocol::unit::{ShardIndex, Tick};
+
+use super::Scheduler;
+use super::agent::Agent;
+use super::fair::{Fair, Flow};
+use super::fleet::{Fleet, Memory, Need, operand_bytes_max};
+use super::lane_job::{LaneJob, Supply};
+use crate::message::Who;
+
+/// Placements that a lane remembers.
+const PLACEMENTS_MAX: usize = 64;
+/// Agents that are remembered of a placement, the one that got it included.
+const CANDIDATES_MAX: usize = 4;
+/// Projects, agents and jobs that one explanation lists of each.
+const LISTED_MAX: usize = 16;
+
+/// What an errand asks of who runs it.
+#[derive(Clone, Copy, Debug)]
+enum Asked {
+    Anyone,
+    Checker,
+    TrustedChecker,
+    Anchor,
+}
+
+/// One placement as it was decided.
+#[derive(Clone, Copy, Debug)]
+struct Placement {
+    at: Tick,
+    job: JobId,
+    index: ShardIndex,
+    errand: Option<Asked>,
+    candidates: u32,
+    ranked: [Option<Candidate>; CANDIDATES_MAX],
+}
+
+/// The last placements of a lane.
+#[derive(Debug, Default)]
+pub(super) struct Ring {
+    /// Once full, `next` is the oldest.
+    placements: Vec<Placement>,
+    next: usize,
+}
+
+impl Ring {
+    /// Remembers a placement just before it changes what its agent holds.
+    pub(super) fn record(
+        &mut self,
+        at: Tick,
+        (job, index): (JobId, ShardIndex),
+        winner: AgentId,
+        who: Option<&Who>,
+        need: &Need,
+        (fleet, agents): (&Fleet, &BTreeMap<AgentId, Agent>),
+    ) {
+        let mut ranked = [None; CANDIDATES_MAX];
+        let others = fleet.ranked(need, who.unwrap_or(&Who::Anyone)).filter(|id| *id != winner);
+        let first = core::iter::once(winner).chain(others);
+        let known = first.filter_map(|id| Some(candidate(id, agents.get(&id)?)));
+        for (slot, candidate) in ranked.iter_mut().zip(known) {
+            *slot = Some(candidate);
+        }
+        let candidates = fleet.count(need).1 as u32;
+        let placement = Placement { at, job, index, errand: who.map(asked), candidates, ranked };
+        if self.placements.len() < PLACEMENTS_MAX {
+            self.placements.reserve_exact(PLACEMENTS_MAX - self.placements.len());
+            self.placements.push(placement);
+        } else if let Some(oldest) = self.placements.get_mut(self.next) {
+            *oldest = placement;
+        }
+        self.next = (self.next + 1) % PLACEMENTS_MAX;
+    }
+
+    /// Those that fit, the latest first.
+    fn explained(&self, now: Tick, fits: impl Fn(&Placement) -> bool) -> Vec<PlacementExplained> {
+        let split = self.next.min(self.placements.len());
+        let (new, old) = self.placements.split_at(split);
+        let latest_first = new.iter().rev().chain(old.iter().rev());
+        let explained =
+            latest_first.filter(|placement| fits(placement)).map(|placement| PlacementExplained {
+                ago_ms: now.0.saturating_sub(placement.at.0),
+                job: placement.job,
+                shard: placement.index.0,
+                errand: placement.errand.map(|asked| in_words(asked).to_string()),
+                candidates: u64::from(placement.candidates),
+                ranked: placement.ranked.iter().flatten().copied().collect(),
+            });
+        explained.collect()
+    }
+}
+
+fn candidate(id: AgentId, agent: &Agent) -> Candidate {
+    Candidate {
+        agent: id,
+        queued: agent.held() >= u64::from(agent.hello.slots.max(1)),
+        bucket: agent.score.bucket(agent.standing),
+        load: agent.load(),
+        score: agent.score.parts(agent.standing),
+    }
+}
+
+fn asked(who: &Who) -> Asked {
+    match who {
+        Who::Anyone | Who::Others { .. } => Asked::Anyone,
+        Who::Checker { trusted: false, .. } => Asked::Checker,
+        Who::Checker { trusted: true, .. } => Asked::TrustedChecker,
+        Who::Anchor => Asked::Anchor,
+    }
+}
+
+fn in_words(asked: Asked) -> &'static str {
+    match asked {
+        Asked::Anyone => "an agent that has not tried it",
+        Asked::Checker => {
+            "an agent of another provider that is past quarantine, or one of the operator's own"
+        }
+        Asked::TrustedChecker => "a trusted agent of another provider, or one of the operator's own",
+        Asked::Anchor => "one of the operator's own agents",
+    }
+}
+
+/// Who may run an errand, in words.
+pub(crate) fn who_in_words(who: &Who) -> String {
+    in_words(asked(who)).to_string()
+}
+
+impl Scheduler {
+    /// A job as this lane sees it; nothing once it is closed here.
+    pub fn explain_job(&self, id: JobId, now: Tick) -> Option<LaneExplained> {
+        let job = self.jobs.get(&id)?;
+        let fair = &self.fair[job.queue()];
+        let flow = fair.flow(job.flow)?;
+        let (able, free) = self.fleet.count(&job.need);
+        Some(LaneExplained {
+            lane: self.lane.0,
+            reasons: self.reasons(id, job, flow),
+            priority: job.work.priority,
+            project: flow.project.to_string(),
+            weight: flow.weight,
+            pending: job.pending.count(),
+            errands: job.errands.len() as u64,
+            in_flight: job.in_flight,
+            kernel: job.need.kernel.to_string(),
+            memory_bytes: job.work.plan.operand_bytes(),
+            able: able as u64,
+            free: free as u64,
+            line: line(fair),
+            agents: self.fits(job),
+            placements: self.ring.explained(now, |placement| placement.job == id),
+        })
+    }
+
+    /// What holds a job's shards up here, the strongest first.
+    fn reasons(&self, id: JobId, job: &LaneJob, flow: &Flow) -> Vec<Reason> {
+        let mut reasons = Vec::new();
+        let (able, free) = self.fleet.count(&job.need);
+        let working = || self.agents.values().filter(|agent| !agent.leaving);
+        if self.stopping {
+            reasons.push(Reason::Stopping);
+        }
+        let has_kernel =
+            |agent: &Agent| agent.hello.kernels.iter().any(|kernel| **kernel == *job.need.kernel);
+        if able == 0 {
+            reasons.push(if working().next().is_none() {
+                Reason::NoAgents
+            } else if let Some(bytes_max) = working().filter(|a| has_kernel(a)).map(operand_bytes_max).max() {
+                Reason::MemoryMissing { bytes: job.work.plan.operand_bytes(), bytes_max }
+            } else {
+                Reason::KernelMissing { kernel: job.need.kernel.to_string() }
+            });
+        }
+        if let Some(errand) = job.errands.front() {
+            let who = who_in_words(&errand.who);
+            reasons.push(Reason::ErrandsWait { errands: job.errands.len() as u64, who });
+        }
+        if job.pending.is_empty() {
+            if able > 0 && job.errands.is_empty() && job.in_flight == 0 && job.supply == Supply::Dry {
+                reasons.push(Reason::NothingGranted);
+            }
+            return reasons;
+        }
+        if let Some(max) = flow.in_flight_max.filter(|_| flow.is_capped()) {
+            reasons.push(Reason::QuotaReached { in_flight: flow.in_flight, max });
+        }
+        if able > 0 && free == 0 {
+            reasons.push(Reason::AllBusy { able: able as u64 });
+        }
+        let fair = &self.fair[job.queue()];
+        if job.queue() > 0 && self.fair[0].line().next().is_some() {
+            reasons.push(Reason::InteractiveFirst);
+        }
+        let projects = fair.line().take_while(|other| other.tag < flow.tag).count() as u64;
+        if projects > 0 {
+            reasons.push(Reason::OthersAhead { projects });
+        }
+        if let Some((jobs, _)) = fair.ahead_of(id).filter(|(jobs, _)| *jobs > 0) {
+            reasons.push(Reason::JobsAhead { jobs: jobs as u64 });
+        }
+        reasons
+    }
+
+    /// Agents against what a job needs: those that lack something that does not pass first.
+    fn fits(&self, job: &LaneJob) -> Vec<AgentFit> {
+        let passing = |lack: &Lack| matches!(lack, Lack::Full);
+        let mut fits: Vec<AgentFit> =
+            self.agents.iter().map(|(id, agent)| fit(*id, agent, &job.need)).collect();
+        fits.sort_by_key(|fit| (fit.lacks.iter().all(passing), fit.lacks.is_empty(), fit.agent));
+        fits.truncate(LISTED_MAX);
+        fits
+    }
+
+    /// An agent whose session is here, as this lane sees it.
+    pub fn explain_agent(&self, id: AgentId, now: Tick) -> Option<AgentExplained> {
+        let agent = self.agents.get(&id)?;
+        let waiting = self.jobs.iter().filter(|(_, job)| job.has_work()).take(LISTED_MAX);
+        Some(AgentExplained {
+            agent: id,
+            name: agent.hello.name.clone(),
+            lane: self.lane.0,
+            standing: agent.standing,
+            score: agent.score.parts(agent.standing),
+            bucket: agent.score.bucket(agent.standing),
+            answer_ms: agent.score.answer_ms,
+            units_per_ms: agent.score.pace.units_per_ms(),
+            held: [agent.held(), agent.allowed()],
+            jobs: waiting.map(|(job, of)| JobFit { job: *job, lacks: lacks(agent, &of.need) }).collect(),
+            placements: self.ring.explained(now, |placement| {
+                placement.ranked.iter().flatten().any(|candidate| candidate.agent == id)
+            }),
+        })
+    }
+}
+
+fn line(fair: &Fair) -> Vec<ProjectInLine> {
+    let ahead = |flow: &Flow| Fair::units(flow.tag.saturating_sub(fair.virtual_now()));
+    let projects = fair.line().take(LISTED_MAX).map(|flow| ProjectInLine {
+        project: flow.project.to_string(),
+        weight: flow.weight,
+        ahead: ahead(flow),
+        in_flight: flow.in_flight,
+    });
+    projects.collect()
+}
+
+fn fit(id: AgentId, agent: &Agent, need: &Need) -> AgentFit {
+    AgentFit {
+        agent: id,
+        name: agent.hello.name.clone(),
+        score: agent.score.parts(agent.standing),
+        held: [agent.held(), agent.allowed()],
+        lacks: lacks(agent, need),
+    }
+}
+
+fn lacks(agent: &Agent, need: &Need) -> Vec<Lack> {
+    let bytes_max = operand_bytes_max(agent);
+    let lacks = [
+        (!agent.hello.kernels.iter().any(|kernel| **kernel == *need.kernel)).then_some(Lack::Kernel),
+        (Memory::of(bytes_max) < need.memory).then_some(Lack::Memory { bytes_max }),
+        (agent.standing == Standing::Removed).then_some(Lack::Removed),
+        agent.leaving.then_some(Lack::Leaving),
+        (agent.held() >= agent.allowed()).then_some(Lack::Full),
+    ];
+    lacks.into_iter().flatten().collect()
+}

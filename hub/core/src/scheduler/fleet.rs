@@ -1,0 +1,387 @@
+//! The agents of a lane by what they can do: who is free and able, the best first.
+//!
+//! Agents alike in kernels, memory, device and standing form a class, of which there are a handful in a fleet of
+//! thousands. A question looks at classes, best agent first, and within one at a few agents; it walks no list of
+//! agents. Owns no agent and decides nothing about jobs.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::ops::Bound::{Excluded, Unbounded};
+
+use tessera_protocol::api::Standing;
+use tessera_protocol::id::{AgentId, ProviderId};
+
+use super::agent::Agent;
+use crate::Account;
+use crate::message::{Device, Errand, Who};
+
+/// What agents that do not say how much memory they have keep of a job. *Units*: bytes.
+const OPERAND_BYTES_UNKNOWN: u64 = 1 << 30;
+/// Agents of one class that are looked at for the best before any that may is taken.
+const LOOKED_AT: usize = 8;
+
+/// An amount of memory in steps of a quarter of a power of two.
+///
+/// Both a need and what is kept are rounded so that an agent which could just run a job counts as able: one that
+/// cannot after all says so, and the shard goes elsewhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Memory(u16);
+
+impl Memory {
+    pub(super) fn of(bytes: u64) -> Memory {
+        let Some(octave) = bytes.checked_ilog2() else { return Memory(0) };
+        let quarter = (u128::from(bytes) * 4 >> octave) as u16 - 4;
+        Memory(1 + octave as u16 * 4 + quarter)
+    }
+}
+
+/// What an agent must have to run a job's shards.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Need {
+    pub(super) kernel: Arc<str>,
+    pub(super) memory: Memory,
+}
+
+/// What the agents of a class have in common.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Capability {
+    kernels: Vec<String>,
+    memory: Memory,
+    standing: Standing,
+    anchor: bool,
+    device: Device,
+}
+
+impl Capability {
+    fn of(agent: &Agent) -> Capability {
+        let mut kernels = agent.hello.kernels.clone();
+        kernels.sort_unstable();
+        kernels.dedup();
+        Capability {
+            kernels,
+            memory: Memory::of(operand_bytes_max(agent)),
+            standing: agent.standing,
+            anchor: agent.account.anchor,
+            device: agent.device.clone(),
+        }
+    }
+
+    fn meets(&self, need: &Need) -> bool {
+        self.memory >= need.memory
+            && self.kernels.binary_search_by(|kernel| (**kernel).cmp(&*need.kernel)).is_ok()
+    }
+
+    /// Whether the class has agents that `who` lets run a shard, whichever provider they are of.
+    fn suits(&self, who: &Who) -> bool {
+        match who {
+            Who::Anyone | Who::Others { .. } => self.standing > Standing::Removed,
+            Who::Checker { .. } if self.anchor => self.standing > Standing::Sandboxed,
+            Who::Checker { trusted, .. } => {
+                self.standing >= if *trusted { Standing::Trusted } else { Standing::Probation }
+            }
+            Who::Anchor => self.anchor && self.standing > Standing::Sandboxed,
+        }
+    }
+}
+
+/// The most that an agent keeps of a job's files and matrices. *Units*: bytes.
+pub(super) fn operand_bytes_max(agent: &Agent) -> u64 {
+    match agent.hello.memory_bytes {
+        0 => OPERAND_BYTES_UNKNOWN,
+        bytes => bytes / 2,
+    }
+}
+
+/// Names a class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct ClassId(u32);
+
+/// An agent's place among those that are free. *Order*: the best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Rank {
+    /// Whether its slots are busy: a slot that idles anywhere goes before a place to wait at the best.
+    pub(super) queued: bool,
+    pub(super) bucket: u8,
+    /// *Units*: per mille of its credit.
+    pub(super) load: u32,
+}
+
+impl Rank {
+    fn of(agent: &Agent) -> Option<Rank> {
+        agent.has_credit().then(|| Rank {
+            queued: agent.held() >= u64::from(agent.hello.slots.max(1)),
+            bucket: agent.score.bucket(agent.standing),
+            load: agent.load(),
+        })
+    }
+}
+
+/// Where an agent sits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Seat {
+    class: ClassId,
+    standing: Standing,
+    gpu: bool,
+    rank: Option<Rank>,
+}
+
+#[derive(Debug, Default)]
+struct Class {
+    free: BTreeSet<(Rank, AgentId, ProviderId)>,
+    free_by_provider: BTreeSet<(ProviderId, Rank, AgentId)>,
+    members: BTreeSet<(ProviderId, AgentId)>,
+}
+
+/// Agents that take work, by class.
+#[derive(Debug, Default)]
+pub(super) struct Fleet {
+    made: u32,
+    ids: BTreeMap<Arc<Capability>, ClassId>,
+    classes: BTreeMap<ClassId, (Arc<Capability>, Class)>,
+    /// Classes with somebody free, by the best of each.
+    fronts: BTreeSet<(Rank, ClassId)>,
+    free: usize,
+}
+
+impl Fleet {
+    // --- who is here ----------------------------------------------------------------------------
+
+    /// An agent came, or what it holds, has shown or may do is another than before.
+    pub(super) fn settle(&mut self, id: AgentId, agent: &mut Agent) {
+        if !agent.takes_work() {
+            return self.leave(id, agent);
+        }
+        let (standing, gpu, rank) = (agent.standing, !agent.gpus.is_empty(), Rank::of(agent));
+        if let Some(seat) = agent.seat {
+            if seat.standing == standing && seat.gpu == gpu {
+                if seat.rank != rank {
+                    self.rank(id, agent.account.provider, seat.class, (seat.rank, rank));
+                    agent.seat = Some(Seat { rank, ..seat });
+                }
+                return;
+            }
+            self.leave(id, agent);
+        }
+        agent.device.gpu = gpu;
+        let class = self.class_of(agent);
+        if let Some((_, class)) = self.classes.get_mut(&class) {
+            class.members.insert((agent.account.provider, id));
+        }
+        self.rank(id, agent.account.provider, class, (None, rank));
+        agent.seat = Some(Seat { class, standing, gpu, rank });
+    }
+
+    /// An agent takes nothing more.
+    pub(super) fn leave(&mut self, id: AgentId, agent: &mut Agent) {
+        let Some(seat) = agent.seat.take() else { return };
+        self.rank(id, agent.account.provider, seat.class, (seat.rank, None));
+        let Some((_, class)) = self.classes.get_mut(&seat.class) else { return };
+        class.members.remove(&(agent.account.provider, id));
+        if class.members.is_empty()
+            && let Some((capability, _)) = self.classes.remove(&seat.class)
+        {
+            self.ids.remove(&capability);
+        }
+    }
+
+    fn class_of(&mut self, agent: &Agent) -> ClassId {
+        let capability = Capability::of(agent);
+        if let Some(id) = self.ids.get(&capability) {
+            return *id;
+        }
+        self.made += 1;
+        let (id, capability) = (ClassId(self.made), Arc::new(capability));
+        self.ids.insert(capability.clone(), id);
+        self.classes.insert(id, (capability, Class::default()));
+        id
+    }
+
+    fn rank(
+        &mut self,
+        id: AgentId,
+        provider: ProviderId,
+        of: ClassId,
+        (before, after): (Option<Rank>, Option<Rank>),
+    ) {
+        let Some((_, class)) = self.classes.get_mut(&of) else { return };
+        let front = class.free.first().map(|(rank, ..)| *rank);
+        if let Some(rank) = before {
+            class.free.remove(&(rank, id, provider));
+            class.free_by_provider.remove(&(provider, rank, id));
+            self.free -= 1;
+        }
+        if let Some(rank) = after {
+            class.free.insert((rank, id, provider));
+            class.free_by_provider.insert((provider, rank, id));
+            self.free += 1;
+        }
+        let now = class.free.first().map(|(rank, ..)| *rank);
+        if front != now {
+            front.map(|rank| self.fronts.remove(&(rank, of)));
+            now.map(|rank| self.fronts.insert((rank, of)));
+        }
+    }
+
+    // --- who could --------------------------------------------------------------------------------
+
+    /// Whether nobody has a place free.
+    pub(super) fn is_full(&self) -> bool {
+        self.free == 0
+    }
+
+    /// The best agent that is free and able.
+    pub(super) fn best(&self, need: &Need) -> Option<AgentId> {
+        let class = self.free_classes(need, &Who::Anyone).next()?;
+        class.1.free.first().map(|(_, id, _)| *id)
+    }
+
+    /// A free and able agent that may run an errand: on another device than the claim's if there is one, the best of
+    /// those that are looked at.
+    pub(super) fn best_for(&self, need: &Need, errand: &Errand) -> Option<AgentId> {
+        let unlike = |capability: &Capability| errand.unlike.as_ref().is_none_or(|d| *d != capability.device);
+        let find = |other: bool| {
+            let mut classes =
+                self.free_classes(need, &errand.who).filter(|(capability, _)| unlike(capability) == other);
+            classes.find_map(|(capability, class)| class.free_for(errand, capability))
+        };
+        find(true).or_else(|| errand.unlike.as_ref().and_then(|_| find(false)))
+    }
+
+    /// Whether any agent that takes work could run an errand, now or later.
+    pub(super) fn has_for(&self, need: &Need, errand: &Errand) -> bool {
+        self.classes.values().any(|(capability, class)| {
+            capability.meets(need) && capability.suits(&errand.who) && class.has_for(errand, capability)
+        })
+    }
+
+    /// Whether any agent that takes work could run shards of a job, now or later.
+    pub(super) fn has(&self, need: &Need) -> bool {
+        self.able(need).next().is_some()
+    }
+
+    /// How many agents could run shards of a job, and how many of them are free.
+    pub(super) fn count(&self, need: &Need) -> (usize, usize) {
+        self.able(need)
+            .fold((0, 0), |(able, free), class| (able + class.members.len(), free + class.free.len()))
+    }
+
+    fn able(&self, need: &Need) -> impl Iterator<Item = &Class> {
+        let able = |capability: &Capability| capability.meets(need) && capability.suits(&Who::Anyone);
+        self.classes.values().filter(move |(capability, _)| able(capability)).map(|(_, class)| class)
+    }
+
+    /// Free agents that could run shards of a job, the best class first.
+    pub(super) fn ranked<'a>(&'a self, need: &'a Need, who: &'a Who) -> impl Iterator<Item = AgentId> + 'a {
+        self.free_classes(need, who).flat_map(|(_, class)| class.free.iter().map(|(_, id, _)| *id))
+    }
+
+    fn free_classes<'a>(
+        &'a self,
+        need: &'a Need,
+        who: &'a Who,
+    ) -> impl Iterator<Item = (&'a Capability, &'a Class)> {
+        let classes = self.fronts.iter().filter_map(|(_, id)| self.classes.get(id));
+        classes
+            .filter(move |(capability, _)| capability.meets(need) && capability.suits(who))
+            .map(|(capability, class)| (&**capability, class))
+    }
+
+    /// Every agent sits where it should.
+    ///
+    /// *Panics*: when one does not.
+    pub(super) fn check_invariants<'a>(&self, agents: impl Iterator<Item = (&'a AgentId, &'a Agent)>) {
+        let (mut members, mut free) = (0, 0);
+        for (id, agent) in agents {
+            let Some(seat) = agent.seat else {
+                assert!(!agent.takes_work(), "{id} has no seat");
+                continue;
+            };
+            assert_eq!(seat.rank, Rank::of(agent), "{id} is ranked as it was");
+            assert_eq!((seat.standing, seat.gpu), (agent.standing, !agent.gpus.is_empty()), "{id}");
+            let (_, class) = &self.classes[&seat.class];
+            assert!(class.members.contains(&(agent.account.provider, *id)), "{id}");
+            if let Some(rank) = seat.rank {
+                assert!(class.free.contains(&(rank, *id, agent.account.provider)), "{id}");
+                free += 1;
+            }
+            members += 1;
+        }
+        assert_eq!(self.free, free);
+        let classes = || self.classes.values().map(|(_, class)| class);
+        assert_eq!(classes().map(|class| class.members.len()).sum::<usize>(), members);
+        assert_eq!(classes().map(|class| class.free.len()).sum::<usize>(), free);
+        assert_eq!(classes().map(|class| class.free_by_provider.len()).sum::<usize>(), free);
+        assert_eq!(classes().filter(|class| !class.free.is_empty()).count(), self.fronts.len());
+    }
+}
+
+impl Class {
+    /// An agent that is free and may run an errand.
+    fn free_for(&self, errand: &Errand, capability: &Capability) -> Option<AgentId> {
+        let mut first = self.free.iter().take(LOOKED_AT);
+        if let Some((_, id, _)) = first.find(|(_, id, provider)| may(errand, capability, *provider, *id)) {
+            return Some(*id);
+        }
+        let mut at = self.free_by_provider.first()?;
+        loop {
+            let (provider, rank, id) = *at;
+            if may(errand, capability, provider, id) {
+                return Some(id);
+            }
+            let next = match excludes(errand, capability, provider) {
+                true => (provider, RANK_LAST, AgentId([0xff; 16])),
+                false => (provider, rank, id),
+            };
+            at = self.free_by_provider.range((Excluded(next), Unbounded)).next()?;
+        }
+    }
+
+    /// Whether a member, free or not, may run an errand.
+    fn has_for(&self, errand: &Errand, capability: &Capability) -> bool {
+        let mut at = self.members.first();
+        while let Some((provider, id)) = at.copied() {
+            if may(errand, capability, provider, id) {
+                return true;
+            }
+            let next = match excludes(errand, capability, provider) {
+                true => (provider, AgentId([0xff; 16])),
+                false => (provider, id),
+            };
+            at = self.members.range((Excluded(next), Unbounded)).next();
+        }
+        false
+    }
+}
+
+/// Behind every rank there is.
+const RANK_LAST: Rank = Rank { queued: true, bucket: u8::MAX, load: u32::MAX };
+
+fn may(errand: &Errand, capability: &Capability, provider: ProviderId, id: AgentId) -> bool {
+    let account = Account { provider, anchor: capability.anchor };
+    errand.permits(id, account, capability.standing)
+}
+
+/// Whether none of a provider's agents may.
+fn excludes(errand: &Errand, capability: &Capability, provider: ProviderId) -> bool {
+    !errand.who.permits(Account { provider, anchor: capability.anchor }, capability.standing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_memory_is_never_a_lower_step_and_a_quarter_more_is_a_higher_one() {
+        let mut before = Memory::of(0);
+        for bytes in (0..10_000).chain([1 << 40, u64::MAX]) {
+            let memory = Memory::of(bytes);
+            assert!(memory >= before, "{bytes}");
+            before = memory;
+            if (4..1 << 50).contains(&bytes) {
+                assert!(Memory::of(bytes + bytes.div_ceil(4)) > memory, "{bytes}");
+            }
+        }
+    }
+}

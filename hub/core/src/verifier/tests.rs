@@ -1,0 +1,210 @@
+//! Answers in, rulings out, around a court of one moment.
+
+use tessera_protocol::id::ProviderId;
+
+use super::*;
+use crate::message::Who;
+use crate::sampling::BATCH_SHARDS;
+
+const JOB: JobId = JobId([7; 16]);
+
+fn party(number: u8, provider: &str, standing: Standing) -> Party {
+    let account = match provider {
+        "operator" => Account::operator(),
+        name => Account::of_provider(ProviderId::of_name(name)),
+    };
+    Party { agent: AgentId([number; 16]), account, standing, lane: LaneIndex(0) }
+}
+
+fn says(index: u64, party: Party, value: u8) -> Answer {
+    let part = Part::Block(alloc::vec![value]);
+    Answer { index: ShardIndex(index), party, digest: Digest([value; 32]), bytes: 1, part }
+}
+
+struct Trial {
+    verifier: Verifier,
+    docket: Docket,
+    class: VerifyClass,
+    anchors: u32,
+    now: Tick,
+}
+
+impl Trial {
+    fn new(class: VerifyClass, anchors: u32) -> Trial {
+        Trial { verifier: Verifier::new([3; 32]), docket: Docket::default(), class, anchors, now: Tick(0) }
+    }
+
+    fn answer(&mut self, answer: Answer) -> Vec<Ruling> {
+        let mut rulings = Vec::new();
+        let court = self.verifier.court(JOB, self.class, self.anchors, self.now);
+        self.docket.answer(answer, &court, &mut rulings);
+        self.docket.check_invariants();
+        rulings
+    }
+
+    fn close(&mut self, all: bool, at_least_one: bool) -> Vec<Ruling> {
+        let mut rulings = Vec::new();
+        let court = self.verifier.court(JOB, self.class, self.anchors, self.now);
+        self.docket.close_due(all, at_least_one, &court, &mut rulings);
+        self.docket.check_invariants();
+        rulings
+    }
+}
+
+fn released(rulings: &[Ruling]) -> Vec<u64> {
+    let index = |ruling: &Ruling| match ruling {
+        Ruling::Release { partial, .. } => Some(partial.index().0),
+        _ => None,
+    };
+    let mut all: Vec<u64> = rulings.iter().filter_map(index).collect();
+    all.sort_unstable();
+    all
+}
+
+fn errands(rulings: &[Ruling]) -> Vec<&Errand> {
+    let mut errands = Vec::new();
+    for ruling in rulings {
+        if let Ruling::Check(errand) = ruling {
+            errands.push(errand);
+        }
+    }
+    errands
+}
+
+fn refuted(rulings: &[Ruling]) -> Vec<AgentId> {
+    let agent = |ruling: &Ruling| match ruling {
+        Ruling::Refuted { party, .. } => Some(party.agent),
+        _ => None,
+    };
+    rulings.iter().filter_map(agent).collect()
+}
+
+fn recalled(rulings: &[Ruling]) -> usize {
+    let count = |ruling: &Ruling| match ruling {
+        Ruling::Recall(indices) => indices.len(),
+        _ => 0,
+    };
+    rulings.iter().map(count).sum()
+}
+
+#[test]
+fn a_trusted_agents_batch_is_final_when_its_one_check_agrees_and_not_before() {
+    let mut trial = Trial::new(VerifyClass::Standard, 1);
+    let (ann, bob) = (party(1, "ann", Standing::Trusted), party(2, "bob", Standing::Trusted));
+    let mut rulings = Vec::new();
+    for index in 0..BATCH_SHARDS as u64 {
+        assert!(released(&rulings).is_empty());
+        rulings.extend(trial.answer(says(index, ann, 9)));
+    }
+    let [errand] = errands(&rulings)[..] else { panic!("one check in a full batch: {rulings:?}") };
+    assert!(!errand.permits(ann.agent, ann.account, ann.standing), "it does not check itself");
+    assert!(!errand.permits(AgentId([8; 16]), ann.account, Standing::Trusted), "nor does its owner");
+    let rulings = trial.answer(says(errand.index.0, bob, 9));
+    assert_eq!(released(&rulings), (0..BATCH_SHARDS as u64).collect::<Vec<_>>());
+    assert!(trial.docket.is_empty() && trial.docket.bytes() == 0);
+}
+
+#[test]
+fn every_answer_of_a_newcomer_waits_for_a_trusted_agent() {
+    let mut trial = Trial::new(VerifyClass::Standard, 0);
+    let (new, also_new) = (party(1, "ann", Standing::Quarantine), party(2, "bob", Standing::Quarantine));
+    let rulings = trial.answer(says(0, new, 9));
+    let [errand] = errands(&rulings)[..] else { panic!("{rulings:?}") };
+    assert!(matches!(errand.who, Who::Checker { trusted: true, .. }));
+    let rulings = trial.answer(says(0, also_new, 9));
+    assert!(released(&rulings).is_empty(), "two newcomers make nothing true");
+    let rulings = trial.answer(says(0, party(3, "cy", Standing::Trusted), 9));
+    assert_eq!(released(&rulings), [0]);
+}
+
+#[test]
+fn an_anchor_settles_a_dispute_and_the_liar_loses_what_is_not_final() {
+    let mut trial = Trial::new(VerifyClass::Standard, 1);
+    let (liar, bob) = (party(1, "ann", Standing::Trusted), party(2, "bob", Standing::Trusted));
+    let mut rulings = Vec::new();
+    (0..BATCH_SHARDS as u64).for_each(|index| rulings.extend(trial.answer(says(index, liar, 1))));
+    (30..33).for_each(|index| rulings.extend(trial.answer(says(index, liar, 1))));
+    let checked = errands(&rulings)[0].index.0;
+    let rulings = trial.answer(says(checked, bob, 9));
+    assert!(refuted(&rulings).is_empty(), "one word against another proves nothing");
+    assert_eq!(errands(&rulings)[0].who, Who::Anchor);
+    let accomplice = trial.answer(says(checked, party(3, "cy", Standing::Trusted), 1));
+    assert!(refuted(&accomplice).is_empty() && released(&accomplice).is_empty(), "a majority is no anchor");
+    let rulings = trial.answer(says(checked, party(4, "operator", Standing::Trusted), 9));
+    assert_eq!(refuted(&rulings), [liar.agent, AgentId([3; 16])]);
+    assert_eq!(released(&rulings), [checked]);
+    assert_eq!(recalled(&rulings), BATCH_SHARDS - 1 + 3);
+    assert!(trial.docket.is_empty());
+}
+
+#[test]
+fn where_the_operators_own_agents_differ_it_is_the_kernels_fault_and_nobodys() {
+    let mut trial = Trial::new(VerifyClass::Exact, 2);
+    let own = |number| party(number, "operator", Standing::Trusted);
+    trial.answer(says(0, own(1), 1));
+    trial.answer(says(0, own(2), 2));
+    let rulings = trial.answer(says(0, party(3, "ann", Standing::Trusted), 3));
+    assert!(refuted(&rulings).is_empty() && released(&rulings).is_empty());
+    let fault = rulings.iter().find_map(|ruling| match ruling {
+        Ruling::KernelFault(evidence) => Some(evidence),
+        _ => None,
+    });
+    assert_eq!(fault.map(|evidence| evidence.answers.len()), Some(3), "{rulings:?}");
+}
+
+#[test]
+fn an_anchor_that_agrees_with_neither_punishes_nobody_before_another_agrees_with_it() {
+    let mut trial = Trial::new(VerifyClass::Exact, 1);
+    trial.answer(says(0, party(1, "ann", Standing::Trusted), 1));
+    trial.answer(says(0, party(2, "bob", Standing::Trusted), 2));
+    let rulings = trial.answer(says(0, party(3, "operator", Standing::Trusted), 3));
+    assert!(refuted(&rulings).is_empty());
+    let rulings = trial.answer(says(0, party(4, "cy", Standing::Trusted), 3));
+    assert_eq!(refuted(&rulings), [AgentId([1; 16]), AgentId([2; 16])]);
+    assert_eq!(released(&rulings), [0]);
+}
+
+#[test]
+fn the_answer_of_a_copy_counts_as_the_check() {
+    let mut trial = Trial::new(VerifyClass::Standard, 0);
+    trial.answer(says(4, party(1, "ann", Standing::Trusted), 9));
+    let rulings = trial.answer(says(4, party(2, "bob", Standing::Trusted), 9));
+    let checkers = rulings.iter().find_map(|ruling| match ruling {
+        Ruling::Release { checkers, .. } => Some(checkers.len()),
+        _ => None,
+    });
+    assert_eq!(checkers, Some(1), "{rulings:?}");
+}
+
+#[test]
+fn a_batch_that_nothing_is_added_to_closes_and_the_last_of_a_job_is_checked_if_nothing_was() {
+    let mut trial = Trial::new(VerifyClass::Standard, 0);
+    trial.answer(says(0, party(1, "ann", Standing::Trusted), 9));
+    assert!(trial.close(false, false).is_empty());
+    assert_eq!(errands(&trial.close(true, true)).len(), 1);
+    trial.answer(says(1, party(1, "ann", Standing::Trusted), 9));
+    trial.now = Tick(2_000);
+    let rulings = trial.close(false, false);
+    assert_eq!(released(&rulings).len() + errands(&rulings).len(), 1, "{rulings:?}");
+}
+
+#[test]
+fn without_a_second_agent_old_hands_are_believed_and_newcomers_wait() {
+    for (class, standing, believed) in [
+        (VerifyClass::Standard, Standing::Probation, true),
+        (VerifyClass::Standard, Standing::Quarantine, false),
+        (VerifyClass::Exact, Standing::Trusted, false),
+    ] {
+        let mut trial = Trial::new(class, 0);
+        trial.answer(says(0, party(1, "ann", standing), 9));
+        trial.close(true, true);
+        let mut rulings = Vec::new();
+        let court = trial.verifier.court(JOB, class, 0, Tick(0));
+        assert_eq!(
+            trial.docket.waive(ShardIndex(0), &court, &mut rulings),
+            believed,
+            "{class:?} {standing:?}"
+        );
+        assert_eq!(released(&rulings).len(), usize::from(believed));
+    }
+}

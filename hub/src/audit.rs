@@ -1,0 +1,189 @@
+//! The audit log as the journal writes it: entries in the transaction of what they report.
+//!
+//! Owns the head of the chain, the Merkle tree and the signing of checkpoints. Every batch that adds entries expects
+//! the head it was made for, so that the store itself keeps the chain whole: a batch whose head is another's by then
+//! conflicts, and is made anew.
+
+use std::time::Duration;
+
+use ct_merkle::mem_backed_tree::MemoryBackedTree;
+use sha2::Sha256;
+use tessera_protocol::audit::{
+    Act, AuditPage, BLOCK_ENTRIES, Checkpoint, Entry, SignedCheckpoint, signature_text,
+};
+use tessera_protocol::canonical;
+use tessera_protocol::id::Digest;
+use tessera_protocol::unit::UnixMillis;
+use tessera_storage::{Batch, Expect, Key, ReadError, Snapshot};
+
+use crate::backend::unix_ms;
+use crate::quic::Identity;
+use crate::records::RecordError;
+
+/// Entries between two checkpoints at most.
+const CHECKPOINT_ENTRIES: u64 = BLOCK_ENTRIES;
+/// Time between two checkpoints at most, while there are entries.
+const CHECKPOINT_PAUSE: Duration = Duration::from_secs(600);
+/// Entries of a page.
+pub const PAGE_ENTRIES: u64 = 1_000;
+
+/// A batch with what the audit log says of it.
+#[derive(Debug, Default)]
+pub struct Deed {
+    /// What is written.
+    pub batch: Batch,
+    /// What is reported.
+    pub acts: Vec<Act>,
+}
+
+impl From<Batch> for Deed {
+    fn from(batch: Batch) -> Deed {
+        Deed { batch, acts: Vec::new() }
+    }
+}
+
+/// How far the log is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Head {
+    entries: u64,
+    hash: Digest,
+}
+
+impl Head {
+    const START: Head = Head { entries: 0, hash: Digest([0; 32]) };
+
+    fn bytes(self) -> Vec<u8> {
+        [&self.entries.to_be_bytes()[..], &self.hash.0].concat()
+    }
+
+    fn read(store: &dyn Snapshot) -> Result<Head, RecordError> {
+        let Some(bytes) = store.get(&Key::AuditHead.encode())? else { return Ok(Head::START) };
+        let malformed = || RecordError::Malformed { what: "head", of: "the audit log".to_owned() };
+        let (entries, hash) = bytes.split_first_chunk().ok_or_else(malformed)?;
+        let hash = hash.try_into().map_err(|_| malformed())?;
+        Ok(Head { entries: u64::from_be_bytes(*entries), hash: Digest(hash) })
+    }
+}
+
+type Tree = MemoryBackedTree<Sha256, [u8; 32]>;
+
+/// The log's writer, on the journal's thread.
+pub struct Auditor {
+    identity: Identity,
+    head: Head,
+    /// Leaves of the whole blocks of the head.
+    blocks: Vec<Digest>,
+    signed_ms: u64,
+}
+
+impl std::fmt::Debug for Auditor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Auditor").field("head", &self.head).finish_non_exhaustive()
+    }
+}
+
+impl Auditor {
+    /// Goes on from what the store holds.
+    pub fn resume(identity: Identity, store: &dyn Snapshot) -> Result<Auditor, RecordError> {
+        let mut auditor = Auditor { identity, head: Head::START, blocks: Vec::new(), signed_ms: 0 };
+        auditor.read_head(store)?;
+        Ok(auditor)
+    }
+
+    /// Finds out where the log is after a commit that may or may not have happened.
+    pub fn read_head(&mut self, store: &dyn Snapshot) -> Result<(), RecordError> {
+        self.head = Head::read(store)?;
+        let whole = self.head.entries / BLOCK_ENTRIES;
+        self.blocks.truncate(whole as usize);
+        for block in self.blocks.len() as u64..whole {
+            let number = (block + 1) * BLOCK_ENTRIES - 1;
+            let line = store.get(&Key::Audit(number).encode())?;
+            let missing = || RecordError::Missing { what: "entry", of: format!("audit log at {number}") };
+            self.blocks.push(Digest::of(&line.ok_or_else(missing)?));
+        }
+        Ok(())
+    }
+
+    /// Adds entries to the batch that does what they report. When it conflicts at [`Key::AuditHead`], the head was
+    /// another by then: [`Auditor::read_head`], and write it again.
+    pub fn write(&mut self, batch: &mut Batch, acts: &[Act]) {
+        if acts.is_empty() {
+            return;
+        }
+        let expect = match self.head {
+            Head::START => Expect::Absent,
+            head => Expect::Equals(head.bytes()),
+        };
+        batch.expect(Key::AuditHead, expect);
+        let now = unix_ms();
+        for act in acts {
+            let entry = Entry {
+                number: self.head.entries,
+                time_ms: UnixMillis(now),
+                previous: self.head.hash,
+                act: serde_json::to_value(act).unwrap_or_default(),
+            };
+            let line = entry.line();
+            self.head = Head { entries: entry.number + 1, hash: Digest::of(&line) };
+            batch.put(Key::Audit(entry.number), line);
+            if self.head.entries.is_multiple_of(BLOCK_ENTRIES) {
+                self.blocks.push(self.head.hash);
+            }
+            let due = now.saturating_sub(self.signed_ms) >= CHECKPOINT_PAUSE.as_millis() as u64;
+            if due || self.head.entries.is_multiple_of(CHECKPOINT_ENTRIES) {
+                self.signed_ms = now;
+                let signed = sign(&self.identity, self.head, &self.blocks, now);
+                batch.put(Key::Checkpoint(self.head.entries), line_of(&signed));
+            }
+        }
+        batch.put(Key::AuditHead, self.head.bytes());
+    }
+}
+
+fn line_of(signed: &SignedCheckpoint) -> Vec<u8> {
+    canonical::to_vec(signed).unwrap_or_default()
+}
+
+fn sign(identity: &Identity, head: Head, blocks: &[Digest], now: u64) -> SignedCheckpoint {
+    let mut tree = Tree::new();
+    blocks.iter().for_each(|block| tree.push(block.0));
+    let mut root = [0; 32];
+    root.copy_from_slice(tree.root().as_bytes());
+    let checkpoint =
+        Checkpoint { entries: head.entries, head: head.hash, root: Digest(root), time_ms: UnixMillis(now) };
+    let signature = signature_text(&identity.sign(&checkpoint.message()));
+    SignedCheckpoint { checkpoint, hub_key: Digest(identity.public_key().0), signature }
+}
+
+/// Reads a part of the log from an entry on. At its end stands a checkpoint of this moment.
+pub fn page(identity: &Identity, store: &dyn Snapshot, from: u64) -> Result<AuditPage, RecordError> {
+    let head = Head::read(store)?;
+    let end = head.entries.min(from.saturating_add(PAGE_ENTRIES));
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    let mut lines = Vec::new();
+    let mut sealed = 0;
+    for number in from..end {
+        let line = store.get(&Key::Audit(number).encode())?;
+        let missing = || RecordError::Missing { what: "entry", of: format!("audit log at {number}") };
+        lines.push(text(line.ok_or_else(missing)?));
+        if let Some(checkpoint) = store.get(&Key::Checkpoint(number + 1).encode())? {
+            lines.push(text(checkpoint));
+            sealed = number + 1;
+        }
+    }
+    if end == head.entries && sealed < end {
+        lines.push(text(line_of(&sign(identity, head, &blocks(store, head)?, unix_ms()))));
+    }
+    let next = (end < head.entries).then_some(end);
+    Ok(AuditPage { lines, entries: head.entries, next })
+}
+
+fn blocks(store: &dyn Snapshot, head: Head) -> Result<Vec<Digest>, ReadError> {
+    let whole = head.entries / BLOCK_ENTRIES;
+    let last = |block: u64| store.get(&Key::Audit((block + 1) * BLOCK_ENTRIES - 1).encode());
+    (0..whole).map(|block| Ok(Digest::of(&last(block)?.unwrap_or_default()))).collect()
+}
+
+#[cfg(test)]
+#[path = "audit/tests.rs"]
+mod tests;

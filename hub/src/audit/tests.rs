@@ -1,0 +1,145 @@
+//! The log through a store and back, and every way to tamper with it.
+
+use super::*;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+
+use tessera_protocol::audit::{AuditError, Checked, Seals};
+use tessera_storage::{Commit, Engine, Memory};
+
+use crate::journal::{Journal, Verdict};
+
+struct Ring(Tree);
+
+impl Seals for Ring {
+    fn verifies(&self, key: &Digest, message: &[u8], signature: &[u8]) -> bool {
+        let key = ring::signature::UnparsedPublicKey::new(&ring::signature::ED25519, key.0);
+        key.verify(message, signature).is_ok()
+    }
+
+    fn push(&mut self, leaf: &Digest) {
+        self.0.push(leaf.0);
+    }
+
+    fn root(&self) -> Digest {
+        let mut root = [0; 32];
+        root.copy_from_slice(self.0.root().as_bytes());
+        Digest(root)
+    }
+}
+
+fn check(lines: &[String], key: Option<Digest>) -> Result<Checked, AuditError> {
+    let (mut checked, mut ring) = (Checked::new(key), Ring(Tree::new()));
+    for (number, line) in (1..).zip(lines) {
+        checked.line(line.as_bytes(), number, &mut ring)?;
+    }
+    checked.end()
+}
+
+fn act(number: u64) -> Act {
+    Act::TokenMade { token: Digest::of(&number.to_be_bytes()), provider: "acme".into() }
+}
+
+fn commit(store: &Memory, auditor: &mut Auditor, acts: &[Act]) {
+    let mut batch = Batch::new();
+    auditor.write(&mut batch, acts);
+    assert_eq!(store.commit(batch).unwrap(), Commit::Done);
+}
+
+fn pages(identity: &Identity, store: &Memory) -> Vec<String> {
+    let (mut lines, mut next) = (Vec::new(), Some(0));
+    while let Some(from) = next {
+        let page = page(identity, &*store.snapshot().unwrap(), from).unwrap();
+        lines.extend(page.lines);
+        next = page.next;
+    }
+    lines
+}
+
+/// A log of some blocks, written by hubs that each died.
+fn log(entries: u64) -> (Identity, Memory, Vec<String>) {
+    let (identity, store) = (Identity::generate().unwrap(), Memory::default());
+    for number in 0..entries {
+        let mut auditor = Auditor::resume(identity.clone(), &*store.snapshot().unwrap()).unwrap();
+        auditor.signed_ms = unix_ms();
+        commit(&store, &mut auditor, &[act(number)]);
+    }
+    let lines = pages(&identity, &store);
+    (identity, store, lines)
+}
+
+#[test]
+fn a_log_is_checked_from_its_first_entry_to_the_signature_of_this_moment() {
+    let (identity, _, lines) = log(2 * BLOCK_ENTRIES + 3);
+    let key = Digest(identity.public_key().0);
+    let checked = check(&lines, Some(key)).unwrap();
+    assert_eq!((checked.entries, checked.checkpoints, checked.hub_key), (515, 3, Some(key)));
+    assert!(matches!(check(&lines, Some(Digest([1; 32]))), Err(AuditError::OtherHub { .. })));
+}
+
+#[test]
+fn every_entry_that_is_removed_changed_or_swapped_is_found() {
+    let (_, _, lines) = log(5);
+    assert!(check(&lines, None).is_ok());
+    for at in 0..lines.len() {
+        let mut removed = lines.clone();
+        removed.remove(at);
+        assert!(check(&removed, None).is_err(), "line {at} removed");
+        let mut doubled = lines.clone();
+        doubled.insert(at, lines[at].clone());
+        let is_seal = at + 1 == lines.len();
+        assert_eq!(check(&doubled, None).is_ok(), is_seal, "line {at} doubled");
+        for byte in 0..lines[at].len() {
+            let mut changed = lines.clone();
+            let mut bytes = changed[at].clone().into_bytes();
+            bytes[byte] ^= 1;
+            let Ok(text) = String::from_utf8(bytes) else { continue };
+            changed[at] = text;
+            assert!(check(&changed, None).is_err(), "byte {byte} of line {at} changed");
+        }
+    }
+    for at in 1..lines.len() {
+        let mut swapped = lines.clone();
+        swapped.swap(at - 1, at);
+        assert!(check(&swapped, None).is_err(), "lines {at} and the one before swapped");
+    }
+}
+
+#[test]
+fn a_log_that_was_cut_off_or_written_anew_is_found() {
+    let (identity, _, lines) = log(BLOCK_ENTRIES + 2);
+    let cut = &lines[..lines.len() - 1];
+    assert_eq!(check(cut, None), Err(AuditError::NotSealed { sealed: 256, entries: 258 }));
+    // Whoever has the entries and not the hub's key cannot seal others.
+    let (other, _, forged) = log(3);
+    assert!(matches!(
+        check(&forged, Some(Digest(identity.public_key().0))),
+        Err(AuditError::OtherHub { found }) if found.0 == other.public_key().0
+    ));
+}
+
+#[test]
+fn a_batch_that_comes_to_nothing_leaves_no_gap_in_the_log() {
+    let (identity, store) = (Identity::generate().unwrap(), Arc::new(Memory::default()));
+    let auditor = Auditor::resume(identity.clone(), &*store.snapshot().unwrap()).unwrap();
+    let (journal, thread) = Journal::start_audited(store.clone(), auditor).unwrap();
+    let (say, heard) = channel();
+    for number in 0..300u64 {
+        let mut batch = Batch::new();
+        // Every third asks for what is not there.
+        if number % 3 == 0 {
+            batch.expect_exists(b"token/nowhere".to_vec());
+        }
+        let (say, deed) = (say.clone(), Deed { batch, acts: vec![act(number)] });
+        journal.commit(deed, move |verdict| say.send((number, verdict)).unwrap()).unwrap();
+    }
+    drop(say);
+    journal.stop();
+    thread.join().unwrap();
+    for (number, verdict) in heard {
+        let done = matches!(verdict, Verdict::Judged(Commit::Done));
+        assert_eq!(done, number % 3 != 0, "{number}: {verdict:?}");
+    }
+    let checked = check(&pages(&identity, &store), None).unwrap();
+    assert_eq!(checked.entries, 200);
+}

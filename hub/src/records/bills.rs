@@ -1,0 +1,221 @@
+//! How bills, earnings and settlements lie in the store.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use tessera_hub_core::ranges::Ranges;
+use tessera_hub_core::{Bill, Charges, Earnings};
+use tessera_planners::Plan;
+use tessera_protocol::api::JobView;
+use tessera_protocol::credits::{Earned, Microcredits, OPERATOR, Removal, Settlement, Statement, Stream};
+use tessera_protocol::id::{AgentId, Digest, JobId, ProviderId};
+use tessera_protocol::spec::VerifyClass;
+use tessera_protocol::unit::{ShardIndex, UnixMillis};
+use tessera_storage::{Batch, Family, Key, Snapshot, of_provider, tile_pays_of};
+
+use super::{RecordError, StoredProvider, VERSION, entries, json};
+
+/// Under `bill/`. All that was ever moved for a job.
+#[derive(Serialize, Deserialize)]
+struct StoredBill {
+    version: u8,
+    class: VerifyClass,
+    plan: Digest,
+    planned: Microcredits,
+    units: Microcredits,
+    held: Microcredits,
+    escrow: Microcredits,
+    hub: Microcredits,
+    refunded: Microcredits,
+    paid: Vec<(ProviderId, AgentId, Earned)>,
+    closed: bool,
+}
+
+/// Under `tile-pay/`.
+#[derive(Serialize, Deserialize)]
+struct StoredPay {
+    version: u8,
+    paid: Vec<(ProviderId, AgentId, Earned)>,
+}
+
+/// Under `earning/`.
+#[derive(Serialize, Deserialize)]
+struct StoredEarning {
+    version: u8,
+    earned: Earned,
+}
+
+/// Under `settled/`.
+#[derive(Serialize, Deserialize)]
+struct StoredSettled {
+    version: u8,
+    amount: Microcredits,
+}
+
+fn rows(paid: &Earnings) -> Vec<(ProviderId, AgentId, Earned)> {
+    paid.iter().map(|((provider, agent), earned)| (*provider, *agent, *earned)).collect()
+}
+
+fn earnings(rows: Vec<(ProviderId, AgentId, Earned)>) -> Earnings {
+    rows.into_iter().map(|(provider, agent, earned)| ((provider, agent), earned)).collect()
+}
+
+// --- writing --------------------------------------------------------------------------------------
+
+pub(super) fn put(batch: &mut Batch, job: JobId, bill: &Charges) {
+    let Charges { class, plan, planned, units, held, escrow, hub, refunded, paid, closed } = bill.clone();
+    let paid = rows(&paid);
+    let stored = StoredBill {
+        version: VERSION,
+        class,
+        plan,
+        planned,
+        units,
+        held,
+        escrow,
+        hub,
+        refunded,
+        paid,
+        closed,
+    };
+    batch.put_chunked(&Key::Bill(job).encode(), &json(&stored));
+}
+
+pub(super) fn put_tile(batch: &mut Batch, job: JobId, tile: u64, earned: &Earnings) {
+    let stored = StoredPay { version: VERSION, paid: rows(earned) };
+    batch.put_chunked(&Key::TilePay { job, tile }.encode(), &json(&stored));
+}
+
+/// Closes a job's bill, and tells each provider what it earned. In the transaction of the job's end, so that it
+/// happens once.
+pub(super) fn end(batch: &mut Batch, job: JobId, view: &JobView, bill: &Charges) {
+    put(batch, job, bill);
+    batch.delete_range(tile_pays_of(job));
+    let mut by_provider: BTreeMap<ProviderId, Earned> = BTreeMap::new();
+    for ((provider, _), earned) in &bill.paid {
+        by_provider.entry(*provider).or_default().add(earned);
+    }
+    let ended_ms = view.ended_ms.map_or(0, |ended| ended.0);
+    for (provider, earned) in by_provider {
+        let stored = StoredEarning { version: VERSION, earned };
+        batch.put(Key::Earning { provider, ended_ms, job }, json(&stored));
+    }
+}
+
+/// The batch that pays a settlement. It conflicts when another was made meanwhile.
+pub fn settlement_batch(settlement: &Settlement) -> Batch {
+    let mut batch = Batch::new();
+    let key = Key::Settlement(settlement.number).encode();
+    // Chunked values have no key of their own: the first chunk says that there is one.
+    batch.expect_absent(tessera_storage::chunked::chunk_key(&key, 0));
+    batch.put_chunked(&key, &json(settlement));
+    for Statement { provider, totals, .. } in &settlement.statements {
+        let provider = ProviderId::of_name(provider);
+        let stored = StoredSettled { version: VERSION, amount: totals.payable };
+        batch.put(Key::Settled { provider, settlement: settlement.number }, json(&stored));
+    }
+    batch
+}
+
+/// Adds to a batch that an agent was removed, which forfeits its provider's hold.
+pub fn put_removal(batch: &mut Batch, provider: ProviderId, agent: AgentId, at: UnixMillis) {
+    batch.put(Key::Removal { provider, at_ms: at.0 }, [&[VERSION][..], &agent.0].concat());
+}
+
+// --- reading --------------------------------------------------------------------------------------
+
+fn decode<T: for<'a> Deserialize<'a>>(
+    value: &[u8],
+    what: &'static str,
+    of: impl std::fmt::Display,
+) -> Result<T, RecordError> {
+    serde_json::from_slice(value).map_err(|_| RecordError::Malformed { what, of: of.to_string() })
+}
+
+/// The bill of a job; nothing of one that is older than bills.
+pub fn read_bill(store: &dyn Snapshot, job: JobId) -> Result<Option<Charges>, RecordError> {
+    let Some(bytes) = store.get_chunked(&Key::Bill(job).encode())? else { return Ok(None) };
+    let stored: StoredBill = decode(&bytes, "bill", job)?;
+    let StoredBill { class, plan, planned, units, held, escrow, hub, refunded, paid, closed, .. } = stored;
+    let paid = earnings(paid);
+    Ok(Some(Charges { class, plan, planned, units, held, escrow, hub, refunded, paid, closed }))
+}
+
+/// The bill of a matrix job that is open: its hold, and what its tiles say was earned.
+pub(super) fn of_tiles(
+    store: &dyn Snapshot,
+    job: JobId,
+    (view, plan, panels): (&JobView, &Plan, u64),
+    done: &Ranges,
+) -> Result<Charges, RecordError> {
+    let kept = read_bill(store, job)?;
+    let kept = kept.unwrap_or_else(|| Charges::planned(view.verify, plan.digest(), plan.cost()));
+    let mut bill = Bill::resume(kept.unpaid());
+    for tile in (0..plan.shards() / panels.max(1)).filter(|tile| done.contains(ShardIndex(tile * panels))) {
+        if let Some(bytes) = store.get_chunked(&Key::TilePay { job, tile }.encode())? {
+            let stored: StoredPay = decode(&bytes, "payment for a tile", job)?;
+            bill.add_earned(&earnings(stored.paid));
+        }
+    }
+    Ok(bill.charges().clone())
+}
+
+/// What a provider earned in jobs that ended, oldest first.
+pub fn earnings_of(store: &dyn Snapshot, provider: ProviderId) -> Result<Stream, RecordError> {
+    let mut stream = Stream::new();
+    for entry in store.range(&of_provider(Family::Earnings, provider), usize::MAX)? {
+        let Ok((Key::Earning { ended_ms, job, .. }, _)) = Key::decode(&entry.key) else { continue };
+        let stored: StoredEarning = decode(&entry.value, "earning", job)?;
+        stream.push((UnixMillis(ended_ms), job, stored.earned));
+    }
+    Ok(stream)
+}
+
+/// When agents of a provider were removed, first to last.
+pub fn removals_of(store: &dyn Snapshot, provider: ProviderId) -> Result<Vec<Removal>, RecordError> {
+    let entries = store.range(&of_provider(Family::Removals, provider), usize::MAX)?;
+    let removal = |key: &[u8]| match Key::decode(key) {
+        Ok((Key::Removal { at_ms, .. }, _)) => Some(Removal(UnixMillis(at_ms))),
+        _ => None,
+    };
+    Ok(entries.iter().filter_map(|entry| removal(&entry.key)).collect())
+}
+
+/// What a provider was paid by all settlements.
+pub fn settled_of(store: &dyn Snapshot, provider: ProviderId) -> Result<Microcredits, RecordError> {
+    let mut settled = Microcredits(0);
+    for entry in store.range(&of_provider(Family::Settled, provider), usize::MAX)? {
+        settled += decode::<StoredSettled>(&entry.value, "settled amount", provider)?.amount;
+    }
+    Ok(settled)
+}
+
+/// How many settlements were made.
+pub fn settlements(store: &dyn Snapshot) -> Result<u64, RecordError> {
+    let mut last = 0;
+    store.walk(&Family::Settlements.range(), &mut |entry| {
+        if let Ok((Key::Settlement(number), _)) = Key::decode(&entry.key) {
+            last = number;
+        }
+    })?;
+    Ok(last)
+}
+
+/// A settlement as it was made.
+pub fn read_settlement(store: &dyn Snapshot, number: u64) -> Result<Option<Settlement>, RecordError> {
+    match store.get_chunked(&Key::Settlement(number).encode())? {
+        Some(bytes) => decode(&bytes, "settlement", number).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// What providers are called. The operator is among them.
+pub fn provider_names(store: &dyn Snapshot) -> Result<BTreeMap<ProviderId, String>, RecordError> {
+    let mut names = BTreeMap::from([(ProviderId::of_name(OPERATOR), OPERATOR.to_owned())]);
+    for entry in entries(store, Family::Providers)? {
+        let Ok((Key::Provider(id), _)) = Key::decode(&entry.key) else { continue };
+        let stored: StoredProvider = decode(&entry.value, "record", id)?;
+        names.insert(id, stored.name.as_str().to_owned());
+    }
+    Ok(names)
+}
