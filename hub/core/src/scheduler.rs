@@ -289,13 +289,14 @@ impl Scheduler {
 
     /// How far an agent is trusted from here on.
     pub fn standing_changed(&mut self, id: AgentId, standing: Standing, out: &mut Outbox) {
+        self.change(id, |agent| agent.standing = standing);
         let Some(agent) = self.agents.get(&id) else { return };
         if standing == Standing::Removed {
             let session = agent.session;
+            out.push(Effect::PublishAgent { view: Box::new(view_of(self.lane, id, agent)) });
             out.push(Effect::CloseSession { session, reason: CloseReason::Removed });
             return self.lose(session, out);
         }
-        self.change(id, |agent| agent.standing = standing);
         self.revive();
         self.release_deserted(out);
     }

@@ -266,8 +266,10 @@ impl Docket {
 
     fn provisional(&mut self, answer: Answer, court: &Court<'_>, rulings: &mut Vec<Ruling>) {
         let (party, Party { agent, standing, .. }) = (answer.party, answer.party);
-        // Its earlier answers are checked as it stood when it gave them.
-        if self.open.get(&agent).is_some_and(|batch| batch.standing() != standing) {
+        // Answers are checked as their agent stood when it stood lowest.
+        let changed = |batch: &&mut Batch| batch.standing() != standing;
+        if let Some(batch) = self.open.get_mut(&agent).filter(changed) {
+            batch.lower(standing);
             self.close(agent, false, court, rulings);
         }
         self.bytes += answer.bytes;
