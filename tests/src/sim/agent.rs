@@ -33,7 +33,7 @@ pub(super) enum Kind {
     Failer,
     /// Not at all, one time in ten: the shard crashes it.
     Crasher,
-    /// After the faults, one time in four: until then the shard keeps its slot.
+    /// After the faults, one time in four: until then the shard keeps its slot, and no heartbeat says so.
     Staller,
 }
 
@@ -128,6 +128,11 @@ impl Agent {
 
     pub(super) fn drop_input(&mut self, input: InputFile) {
         self.inputs.remove(&input);
+    }
+
+    /// Whether it sends no heartbeats while there are faults.
+    pub(super) fn is_mute(&self) -> bool {
+        self.kind == Kind::Staller
     }
 
     pub(super) fn hello(&self) -> Hello {
