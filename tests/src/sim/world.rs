@@ -163,7 +163,12 @@ pub fn run(seed: u64, settings: Settings) -> Result<Report, Violation> {
         let due = world.things.remove(&number).expect("every number in the queue has its thing");
         world.happen(due)?;
     }
-    checker::ended(&world.store)?;
+    // Who always lies, alone and as a stranger, is never trusted, so that nothing of it may get through.
+    let trusted = world.swarm.liar != Some(Kind::Liar) || world.swarm.coalition || world.swarm.flawed;
+    checker::ended(&world.store, |job| {
+        let lied = world.agents.iter().filter(|agent| trusted && agent.lied.contains(&job));
+        lied.map(|agent| agent.id).collect()
+    })?;
     world.model.ended(&world.store)?;
     let jobs = world.store.jobs.len();
     world.trace.check(world.now, || format!("{jobs} jobs ended as they must, with a fault-free run's bytes"));
@@ -180,7 +185,7 @@ impl World {
     fn new(seed: u64, settings: Settings) -> World {
         let mut random = Random::new(seed);
         let swarm = Swarm::draw(&mut random, &settings);
-        let workload = Workload::new(&mut random, swarm.liar.is_some(), swarm.agents == 1);
+        let workload = Workload::new(&mut random, swarm.liar.is_some() && swarm.careful, swarm.agents == 1);
         let mut world = World {
             random,
             workload,
