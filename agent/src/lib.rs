@@ -12,6 +12,8 @@ mod executor;
 mod home;
 mod host;
 mod inputs;
+#[cfg(feature = "liar")]
+mod lie;
 mod outgoing;
 mod program;
 mod runner;

@@ -425,7 +425,11 @@ pub fn recover(store: &dyn Snapshot) -> Result<Recovered, RecordError> {
     }
     for entry in entries(store, Family::Standings)? {
         let malformed = || RecordError::Malformed { what: "standing", of: "an agent".to_owned() };
-        recovered.standings.push(serde_json::from_slice(&entry.value).map_err(|_| malformed())?);
+        let record: StandingRecord = serde_json::from_slice(&entry.value).map_err(|_| malformed())?;
+        if let Some(view) = recovered.agents.get_mut(&record.agent) {
+            view.standing = Some(record.standing);
+        }
+        recovered.standings.push(record);
     }
     for entry in entries(store, Family::ApiKeys)? {
         if let Ok((Key::ApiKey(digest), _)) = Key::decode(&entry.key) {

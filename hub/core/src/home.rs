@@ -163,7 +163,11 @@ pub struct Home {
 
 impl Home {
     /// Opens a job, from the start or from where its record says it was.
-    pub(crate) fn open(
+    pub fn open(job: Arc<NewJob>, progress: Option<Progress>, now: Tick, unix_origin: UnixMillis) -> Home {
+        Home::open_planted(job, progress, (now, unix_origin), Planting::default())
+    }
+
+    pub(crate) fn open_planted(
         job: Arc<NewJob>,
         progress: Option<Progress>,
         (now, unix_origin): (Tick, UnixMillis),
@@ -209,6 +213,9 @@ impl Home {
             }
         };
         let retries = Retries::new(job.manifest.spec().limits.retries);
+        // Which of them were checked is not written down: at worst more counts as tainted than is.
+        let unchecked =
+            bill.charges().paid.iter().map(|((_, agent), earned)| (*agent, earned.shards)).collect();
         Home {
             job,
             plan,
@@ -218,7 +225,7 @@ impl Home {
             docket: Docket::default(),
             stuck: Vec::new(),
             reducer,
-            unchecked: BTreeMap::new(),
+            unchecked,
             bill,
             retries,
             tail: false,

@@ -250,8 +250,8 @@ impl Lane {
             return self.out.push(Effect::Answer { request, answer: Answer::Refused(error) });
         }
         let judge = judge(&self.verifier, &self.fleet, &self.config, self.now);
-        let view =
-            Home::open(job.clone(), None, (self.now, self.config.unix_origin), self.planting).view(&judge);
+        let view = Home::open_planted(job.clone(), None, (self.now, self.config.unix_origin), self.planting)
+            .view(&judge);
         if self.planting.is(Planted::SpeakBeforePersist) {
             let answer = Answer::Accepted(view.clone().into());
             self.out.push(Effect::Answer { request, answer });
@@ -367,7 +367,7 @@ impl Lane {
 
     fn open(&mut self, job: Arc<NewJob>, progress: Option<Progress>) {
         let id = job.id;
-        let mut home = Home::open(job, progress, (self.now, self.config.unix_origin), self.planting);
+        let mut home = Home::open_planted(job, progress, (self.now, self.config.unix_origin), self.planting);
         home.plant(self.planting);
         self.out.tell_all(&LaneMessage::JobOpened { job: id, work: home.work(self.config.lane) });
         self.homes.insert(id, home);

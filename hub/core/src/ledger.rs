@@ -95,7 +95,6 @@ impl Charges {
         self.escrow -= charge;
         self.hub += charge - earned.amount();
         self.paid.entry((provider, agent)).or_default().add(earned);
-        self.check();
     }
 
     /// Every microcredit is in exactly one account.
@@ -171,6 +170,8 @@ impl Bill {
                 self.charges.pay(who, &earned);
             }
         }
+        // Once for all of them: it looks at every agent that was paid.
+        self.charges.check();
         self.charges.clone()
     }
 

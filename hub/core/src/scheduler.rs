@@ -117,6 +117,7 @@ impl Scheduler {
         self.sharing = sharing;
     }
 
+    #[cfg(feature = "planted")]
     pub(crate) fn plant(&mut self, planting: Planting) {
         self.planting = planting;
         self.fair.iter_mut().for_each(|fair| fair.planting = planting);
@@ -218,13 +219,16 @@ impl Scheduler {
 
     /// How far an agent is trusted from here on.
     pub fn standing_changed(&mut self, id: AgentId, standing: Standing, out: &mut Outbox) {
+        self.change(id, |agent| agent.standing = standing);
         let Some(agent) = self.agents.get(&id) else { return };
         if standing == Standing::Removed {
             let session = agent.session;
+            out.push(Effect::PublishAgent {
+                view: Box::new(view_of(self.lane, id, agent, self.unix_origin)),
+            });
             out.push(Effect::CloseSession { session, reason: CloseReason::Removed });
             return self.lose(session, None, out);
         }
-        self.change(id, |agent| agent.standing = standing);
         self.wake_the_needed();
         self.revive();
         self.release_deserted(out);
@@ -481,7 +485,9 @@ impl Scheduler {
                 lane_job.supply = Supply::Unasked;
                 let fair = &mut self.fair[lane_job.queue()];
                 fair.want(lane_job.flow, *job, self.credit);
-                lane_job.deadline(self.credit).map(|deadline| fair.hurry(*job, deadline.urgent_from));
+                if let Some(deadline) = lane_job.deadline(self.credit) {
+                    fair.hurry(*job, deadline.urgent_from);
+                }
             }
         }
         self.fair.iter_mut().for_each(|fair| fair.consider_all(self.credit));

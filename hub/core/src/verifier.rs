@@ -266,8 +266,10 @@ impl Docket {
 
     fn provisional(&mut self, answer: Answer, court: &Court<'_>, rulings: &mut Vec<Ruling>) {
         let (party, Party { agent, standing, .. }) = (answer.party, answer.party);
-        // Its earlier answers are checked as it stood when it gave them.
-        if self.open.get(&agent).is_some_and(|batch| batch.standing() != standing) {
+        // Answers are checked as their agent stood when it stood lowest.
+        let changed = |batch: &&mut Batch| batch.standing() != standing;
+        if let Some(batch) = self.open.get_mut(&agent).filter(changed) {
+            batch.lower(standing);
             self.close(agent, false, court, rulings);
         }
         self.bytes += answer.bytes;
@@ -347,14 +349,13 @@ impl Docket {
         let Some(first) = right.next() else { return };
         let checkers: Vec<Party> = right.map(|answer| answer.party).collect();
         rulings.extend(core::iter::once(&first.party).chain(&checkers).copied().map(Ruling::Upheld));
-        rulings.push(release(first, checkers));
+        // Before the release, which may be the job's last: its end must say what it rests on.
         for answer in wrong {
             let party = answer.party;
             rulings.push(Ruling::Refuted { party, evidence: evidence.clone() });
-            if !court.planting.is(Planted::KeepARefutedBatch) {
-                self.recall(party.agent, rulings);
-            }
+            self.recall(party.agent, court, rulings);
         }
+        rulings.push(release(first, checkers));
         if first_is_right && let Some(id) = batch {
             self.checked(id, rulings);
         }
@@ -382,9 +383,13 @@ impl Docket {
     }
 
     /// Forgets all that an agent answered and that is not final; what is in doubt gets its other answer anyway.
-    pub fn recall(&mut self, agent: AgentId, rulings: &mut Vec<Ruling>) {
+    pub fn recall(&mut self, agent: AgentId, court: &Court<'_>, rulings: &mut Vec<Ruling>) {
+        if court.planting.is(Planted::KeepARefutedBatch) {
+            return;
+        }
         let theirs = self.closed.iter().filter(|(_, batch)| batch.agent() == agent);
         let closed: Vec<u64> = theirs.map(|(id, _)| *id).collect();
+        self.doubts.values_mut().for_each(|doubt| doubt.unlink(&closed));
         let closed = closed.into_iter().filter_map(|id| self.closed.remove(&id)).collect::<Vec<_>>();
         let batches = self.open.remove(&agent).into_iter().chain(closed);
         let mut recalled = Vec::new();
@@ -432,7 +437,10 @@ impl Docket {
         if self.batch_mut(place).is_some_and(|batch| batch.len() == 0) {
             match place {
                 Place::Open(agent) => _ = self.open.remove(&agent),
-                Place::Closed(id) => _ = self.closed.remove(&id),
+                Place::Closed(id) => {
+                    self.closed.remove(&id);
+                    self.doubts.values_mut().for_each(|doubt| doubt.unlink(&[id]));
+                }
             }
         }
     }
@@ -448,8 +456,10 @@ impl Docket {
         for batch in self.closed.values() {
             assert!(batch.len() > 0 && !batch.is_final(), "a batch waits for nothing");
         }
-        for index in self.doubts.keys() {
+        for (index, doubt) in &self.doubts {
             assert!(!self.places.contains_key(index), "{index:?} is in a batch and in doubt");
+            let waits = doubt.batch().is_none_or(|batch| self.closed.contains_key(&batch));
+            assert!(waits, "what {index:?} speaks for is final before it is settled");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! A simulated agent: the real machine of the agent around toy kernels, honest or not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tessera_agent_core::{Event, Form, Identity, InputFile, Machine, Outcome, ShardWork, Task};
 use tessera_hub_core::Account;
@@ -33,7 +33,7 @@ pub(super) enum Kind {
     Failer,
     /// Not at all, one time in ten: the shard crashes it.
     Crasher,
-    /// After the faults, one time in four: until then the shard keeps its slot.
+    /// After the faults, one time in four: until then the shard keeps its slot, and no heartbeat says so.
     Staller,
 }
 
@@ -69,6 +69,8 @@ pub(super) struct Agent {
     salt: u8,
     /// Shards it computed in all its lives.
     computed: u64,
+    /// The jobs about which it lied.
+    pub(super) lied: BTreeSet<JobId>,
     /// When it is looked at next.
     pub(super) armed: u64,
     /// What it could not take in while it was stopped; `None` while it runs.
@@ -97,6 +99,7 @@ impl Agent {
             account: provider.map_or_else(Account::operator, of_number),
             salt: number,
             computed: 0,
+            lied: BTreeSet::new(),
             armed: u64::MAX,
             frozen: None,
             pace_ms,
@@ -130,6 +133,11 @@ impl Agent {
         self.inputs.remove(&input);
     }
 
+    /// Whether it sends no heartbeats while there are faults.
+    pub(super) fn is_mute(&self) -> bool {
+        self.kind == Kind::Staller
+    }
+
     pub(super) fn hello(&self) -> Hello {
         let kernels = self.kernels.iter().map(|name| (*name).to_owned()).collect();
         Hello { kernels, ..hello(self.slots) }
@@ -153,7 +161,7 @@ impl Agent {
         }
     }
 
-    fn partial(&self, work: &ShardWork, answers: &mut Answers) -> Vec<u8> {
+    fn partial(&mut self, work: &ShardWork, answers: &mut Answers) -> Vec<u8> {
         let place = (work.attempt.job, work.attempt.index.0);
         if let (Kind::Copier, Some(copy)) = (self.kind, answers.get(&place)) {
             return copy.clone();
@@ -168,6 +176,9 @@ impl Agent {
             Kind::Colluder => Some(COALITION),
             _ => lies.then_some(1 + self.salt),
         };
+        if lie.is_some() {
+            self.lied.insert(work.attempt.job);
+        }
         let mut partial = match &*work.task {
             Task::Matrix(task) => self.block(task, work.first, lie),
             Task::MonteCarlo(task) => tally(task, work, lie),

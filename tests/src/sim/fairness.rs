@@ -411,7 +411,10 @@ impl Market {
 const QUOTA_CHECKS: u64 = 3;
 
 /// What others may get between two shards of a project: while it waits for one, each other gets what its weight says
-/// and is at most two shards off.
+/// and is at most two shards off. Checks that it got out of turn, a few at a time, it has waited for afterwards.
 fn wait_bound(weights: u64, weight: u64, count: u64, cost_max: u64) -> u64 {
-    cost_max * weights.div_ceil(weight) + 3 * count * cost_max
+    (1 + CHECKS_AT_ONCE) * cost_max * weights.div_ceil(weight) + 3 * count * cost_max
 }
+
+/// Checks of one project that are handed out without its turn between them.
+const CHECKS_AT_ONCE: u64 = 3;

@@ -1,6 +1,6 @@
 //! The simulated store: commits in order, loses what was not committed when the hub crashes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tessera_hub_core::ranges::Ranges;
@@ -17,6 +17,8 @@ use tessera_protocol::unit::ShardRange;
 pub(super) struct Store {
     pub(super) jobs: BTreeMap<JobId, Stored>,
     keys: BTreeMap<(String, String), JobId>,
+    /// Who was proven wrong about which job.
+    pub(super) refuted: BTreeSet<(JobId, AgentId)>,
     pub(super) standings: BTreeMap<AgentId, StandingRecord>,
     /// Products by their digests.
     pub(super) products: BTreeMap<Digest, Arc<[u8]>>,
@@ -67,7 +69,11 @@ impl Store {
                     assert!(earlier.is_none_or(|earlier| earlier == bytes), "{job} changed tile {tile}");
                 }
             }
-            Record::Disputed { .. } => {}
+            Record::Disputed { job, evidence } => {
+                let wrong = |digest: &Digest| evidence.believed.is_some_and(|believed| believed != *digest);
+                let refuted = evidence.answers.iter().filter(|(.., digest)| wrong(digest));
+                self.refuted.extend(refuted.map(|(agent, ..)| (job, *agent)));
+            }
             Record::StandingsChanged { agents, .. } => {
                 self.standings.extend(agents.into_iter().map(|record| (record.agent, record)));
             }

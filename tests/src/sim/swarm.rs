@@ -127,6 +127,8 @@ pub(super) struct Swarm {
     pub(super) lanes: u16,
     pub(super) agents: u8,
     pub(super) liar: Option<Kind>,
+    /// Whether jobs among liars are checked whole.
+    pub(super) careful: bool,
     /// Whether another agent tells the liar's lies.
     pub(super) coalition: bool,
     /// Whether the liar is one of the operator's own agents: a machine with a defect.
@@ -169,6 +171,7 @@ impl Swarm {
             lanes: 1 + random.below(3) as u16,
             agents: 1 + random.below(6) as u8,
             liar: random.chance(300).then(|| liars[random.below(4) as usize]),
+            careful: random.chance(500),
             coalition: random.chance(300),
             flawed: random.chance(300),
             clumsy: random.chance(500).then(|| clumsy[random.below(4) as usize]),

@@ -16,7 +16,7 @@ pub(super) struct Workload {
     seed: u64,
     /// Of a thousand jobs, so many are products of matrices.
     matrices: u64,
-    /// Whether some agent lies, so that every shard must be checked.
+    /// Whether some agent lies and every shard is checked for it.
     liar: bool,
     /// Whether there is nobody to check anything.
     lone: bool,

@@ -1,6 +1,7 @@
 //! The promise, with the real programs over real QUIC on loopback: the same bytes, whatever happens.
 
 mod credits;
+mod liars;
 mod matrices;
 mod programs;
 mod proof;

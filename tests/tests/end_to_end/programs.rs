@@ -173,14 +173,30 @@ pub(crate) struct Agent(Child);
 
 impl Agent {
     pub(crate) fn start(hub: &str, data: &Path, token: &str) -> Agent {
+        Agent::start_as(hub, data, token, "agent", None)
+    }
+
+    /// One that goes by a name, perhaps with a variable in its environment.
+    pub(crate) fn start_as(
+        hub: &str,
+        data: &Path,
+        token: &str,
+        name: &str,
+        variable: Option<(&str, &str)>,
+    ) -> Agent {
         let child = Command::new(program("agent"))
-            .args(["--hub", hub, "--token", token, "--slots", "1", "--data"])
+            .args(["--hub", hub, "--token", token, "--slots", "1", "--name", name, "--data"])
             .arg(data)
+            .envs(variable)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .expect("the agent starts");
         Agent(child)
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.0.id()
     }
 }
 

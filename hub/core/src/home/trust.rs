@@ -121,7 +121,7 @@ impl Home {
         }
         self.taint(agent);
         let mut rulings = Vec::new();
-        self.docket.recall(agent, &mut rulings);
+        self.docket.recall(agent, &self.court(judge), &mut rulings);
         self.carry_out(&mut rulings, judge, out);
     }
 

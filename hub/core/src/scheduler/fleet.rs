@@ -32,7 +32,7 @@ pub(super) struct Memory(u16);
 impl Memory {
     pub(super) fn of(bytes: u64) -> Memory {
         let Some(octave) = bytes.checked_ilog2() else { return Memory(0) };
-        let quarter = (u128::from(bytes) * 4 >> octave) as u16 - 4;
+        let quarter = ((u128::from(bytes) * 4) >> octave) as u16 - 4;
         Memory(1 + octave as u16 * 4 + quarter)
     }
 }

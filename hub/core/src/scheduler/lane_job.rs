@@ -24,7 +24,7 @@ pub(super) enum Supply {
     Asked(u64),
     /// The home has nothing now and will say when that changes.
     Dry,
-    /// Nobody here has the kernel: nothing is asked for before somebody comes who has.
+    /// Nobody here has the kernel, or comes to an end: nothing is asked for before somebody does.
     Unable,
 }
 

@@ -11,7 +11,7 @@ use tessera_protocol::limits;
 use tessera_protocol::unit::{ShardIndex, Tick};
 
 use super::agent::{Agent, Attempt, Spared};
-use super::lane_job::LaneJob;
+use super::lane_job::{LaneJob, Supply};
 use super::{Scheduler, elsewhere};
 use crate::effect::Outbox;
 use crate::message::{LaneMessage, Who};
@@ -111,23 +111,26 @@ impl Scheduler {
         }
     }
 
-    /// Near the end of a job nothing of it waits here behind agents that come to no end: others may be free.
+    /// Near the end of a job nothing of it waits here behind agents that come to no end: others may be free. More is
+    /// asked for once somebody here is.
     fn share_out(&mut self, now: Tick, out: &mut Outbox) {
         if out.all_lanes().len() < 2 {
             return;
         }
-        let waits = |job: &LaneJob| {
-            job.tail
-                && job.has_work()
-                && job.stirred.after_ms(STANDSTILL_MS) < now
-                && self.fleet.best(&job.need).is_none()
+        let stands_still = |job: &LaneJob| {
+            let waits = job.tail && job.has_work() && job.stirred.after_ms(STANDSTILL_MS) < now;
+            waits && !matches!(job.supply, Supply::Asked(_)) && self.fleet.best(&job.need).is_none()
         };
-        let waiting = self.jobs.iter().filter(|(_, job)| waits(job)).map(|(id, _)| *id);
-        for id in waiting.collect::<Vec<_>>() {
+        let standing = self.jobs.iter().filter(|(_, job)| stands_still(job)).map(|(id, _)| *id);
+        for id in standing.collect::<Vec<_>>() {
             if let Some(lane_job) = self.jobs.get_mut(&id) {
-                lane_job.stirred = now;
+                lane_job.supply = Supply::Unable;
             }
             self.release(id, out);
+        }
+        let is_free = |job: &LaneJob| job.supply == Supply::Unable && self.fleet.best(&job.need).is_some();
+        if self.jobs.values().any(is_free) {
+            self.revive();
         }
     }
 

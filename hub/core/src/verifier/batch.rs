@@ -32,6 +32,11 @@ impl Batch {
         self.answers.push(answer);
     }
 
+    /// Its agent is trusted less than when it began: so are its answers.
+    pub(super) fn lower(&mut self, standing: Standing) {
+        self.party.standing = self.party.standing.min(standing);
+    }
+
     pub(super) fn agent(&self) -> AgentId {
         self.party.agent
     }

@@ -44,6 +44,11 @@ impl Doubt {
         self.answers.iter().any(|answer| answer.party.agent == agent)
     }
 
+    /// These batches are no more.
+    pub(super) fn unlink(&mut self, batches: &[u64]) {
+        self.batch = self.batch.filter(|batch| !batches.contains(batch));
+    }
+
     pub(super) fn batch(&self) -> Option<u64> {
         self.batch
     }

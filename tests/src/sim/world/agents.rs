@@ -230,6 +230,7 @@ impl World {
                 let account = self.agents[agent].account;
                 self.reach_hub(at, agent, Event::AgentAdmitted { session, agent: id, account, hello });
             }
+            AgentControl::Heartbeat { .. } if self.faulty() && self.agents[agent].is_mute() => {}
             AgentControl::Heartbeat { holding } => {
                 self.send(agent, Some(CONTROL), |session| Event::HeartbeatArrived { session, holding });
             }

@@ -124,7 +124,9 @@ impl World {
             (Some(JobFailure::ShardPoisoned { losses, .. }), trouble) => {
                 // Another shard on the same agents each time is blamed with it, and so can a healthy one be where
                 // agents crash all the time, the operator's own too: nobody can tell them apart.
-                let is_possible = trouble == Some(Trouble::Poison) || self.swarm.agent_crash > OFTEN;
+                let failing = trouble == Some(Trouble::Failing) && view.name == "trouble";
+                let crashing = trouble.is_none() && self.swarm.agent_crash > OFTEN;
+                let is_possible = trouble == Some(Trouble::Poison) || failing || crashing;
                 let anchors = losses.iter().filter(|loss| loss.provider == operator).count();
                 let ends_there = losses.last().is_some_and(|last| last.provider == operator);
                 is_possible && losses.len() >= 5 && anchors >= 2 && anchors < losses.len() && ends_there
