@@ -44,10 +44,11 @@ fn means_something(happened: &BTreeMap<&'static str, u64>) {
         let count = happened.get(what).copied().unwrap_or_default();
         assert!(count > seeds() / 4, "too few {what} for the run to mean something: {count}");
     }
-    let rare = ["agents killed by a shard", "rests of agents", "jobs that rightly failed"];
-    for what in rare {
+    for (what, one_in) in
+        [("agents killed by a shard", 100), ("jobs that rightly failed", 100), ("rests of agents", 500)]
+    {
         let count = happened.get(what).copied().unwrap_or_default();
-        assert!(count > seeds() / 100, "too few {what} for the run to mean something: {count}");
+        assert!(count > seeds() / one_in, "too few {what} for the run to mean something: {count}");
     }
     let sometimes = ["failed syncs", "failed syncs that wrote", "batches written as the hub died"];
     for what in sometimes.into_iter().chain(["writes to a full disk", "sessions that fell idle"]) {

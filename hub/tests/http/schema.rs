@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 use tessera_hub::ingress::{Code, Limits};
 use tessera_protocol::api::*;
-use tessera_protocol::id::{Digest, JobId};
+use tessera_protocol::id::{AgentId, Digest, JobId, ProviderId};
 use tessera_protocol::spec::{FieldError, JobSpec, Workload};
 use tessera_protocol::unit::UnixMillis;
 
@@ -145,7 +145,7 @@ fn the_published_schemas_name_the_fields_that_are_served() {
     compare(&document, "FieldError", &field, &field);
     let problem = hub.post("/v1/jobs", "{}").json();
     compare(&document, "Problem", &problem, &hub.get("/nowhere").json());
-    let (agent, provider) = (AgentId([1; 16]), tessera_protocol::id::ProviderId::of_name("p"));
+    let (agent, provider) = (AgentId([1; 16]), ProviderId::of_name("p"));
     let loss = LossView { agent, provider, how: "why".into() };
     for failure in [
         JobFailure::ShardFailed { shard: 1, attempts: 2, cause: "why".into() },

@@ -45,11 +45,14 @@ impl Trace {
     /// A lane orders something.
     pub(super) fn effect(&mut self, now: u64, lane: u16, effect: &Effect) {
         discriminant(effect).hash(&mut self.hasher);
-        let shown = match effect {
-            Effect::Persist { .. } | Effect::Answer { .. } | Effect::CloseSession { .. } => true,
-            Effect::Assemble { .. } | Effect::StoreProduct { .. } => true,
-            _ => false,
-        };
+        let shown = matches!(
+            effect,
+            Effect::Persist { .. }
+                | Effect::Answer { .. }
+                | Effect::CloseSession { .. }
+                | Effect::Assemble { .. }
+                | Effect::StoreProduct { .. }
+        );
         if self.aloud && shown {
             line(now, &format!("lane {lane}"), &format!("  orders {}", short(effect)));
         }

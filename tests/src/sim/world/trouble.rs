@@ -1,5 +1,5 @@
 //! Trouble of one kind in some runs: a shard that kills whoever computes it, one that always fails, an agent that
-//! takes for ever. The agents then belong to several providers, most to one.
+//! takes for ever or fails at everything. The agents then belong to several providers, most to one.
 
 use tessera_agent_core::{Outcome, ShardWork};
 use tessera_hub_core::Account;
@@ -23,20 +23,23 @@ pub(super) enum Trouble {
     Failing,
     /// An agent that says it is alive, and finishes nothing before the run is over.
     Straggler,
+    /// An agent that fails at everything.
+    Broken,
 }
 
 /// Agents of such a run: three are the operator's, one is of a small provider, all others of a large one.
 const AGENTS: u8 = 8;
 const ANCHORS: [usize; 3] = [0, 2, 7];
-const STRAGGLER: usize = 3;
+/// Who never finishes, or fails at everything.
+const USELESS: usize = 3;
 /// From this one on no fault of the run concerns them: one of the small provider, one of the operator's own.
 const STEADY: usize = 6;
 /// Agents that a poisoned shard may take down while a hub lives: three, two anchors, what was in flight besides.
 const KILLED_MAX: u64 = 10;
 /// How long after its rest an agent is said to work again. *Units*: milliseconds.
 const LATE_MS: u64 = 5_000;
-/// Crashes of an agent that can come in a row by chance. *Units*: per mille of seconds.
-const OFTEN: u64 = 100;
+/// Agents that crash or are stopped so often can be lost in a row by chance. *Units*: per mille of seconds.
+const OFTEN: u64 = 80;
 /// Longer than a run. *Units*: milliseconds.
 const FOR_EVER_MS: u64 = 900_000;
 
@@ -44,8 +47,8 @@ impl Trouble {
     /// With chance of its own, so that runs without trouble are what they were. Such runs are so calm that an agent
     /// is hardly ever lost to a shard by chance, several times.
     pub(super) fn draw(seed: u64, settings: &Settings, swarm: &mut Swarm) -> Option<Trouble> {
-        let drawn = Random::new(seed ^ 0x7472_6f75_626c_6500).below(16);
-        let all = [Trouble::Poison, Trouble::Failing, Trouble::Straggler];
+        let drawn = Random::new(seed ^ 0x7472_6f75_626c_6500).below(20);
+        let all = [Trouble::Poison, Trouble::Failing, Trouble::Straggler, Trouble::Broken];
         let fits = swarm.liar.is_none() && settings.agents_max >= AGENTS && !settings.lacks(Fault::Trouble);
         let trouble = all.get(drawn as usize).copied().filter(|_| fits)?;
         swarm.agents = AGENTS;
@@ -53,6 +56,9 @@ impl Trouble {
         (swarm.agent_crash, swarm.freeze) = (swarm.agent_crash.min(10), swarm.freeze.min(10));
         (swarm.delay_ms, swarm.sloppy) = (swarm.delay_ms.min(300), swarm.sloppy.min(10));
         (swarm.partition, swarm.loss, swarm.jump) = (0, swarm.loss.min(10), 0);
+        if trouble == Trouble::Broken {
+            (swarm.lanes, swarm.old) = (1, false);
+        }
         if trouble == Trouble::Failing {
             (swarm.hub_crash, swarm.sync_fails) = (0, 0);
         }
@@ -72,7 +78,8 @@ impl World {
             };
         }
         match trouble {
-            Trouble::Straggler => self.agents[STRAGGLER].pace_ms = FOR_EVER_MS,
+            Trouble::Straggler => self.agents[USELESS].pace_ms = FOR_EVER_MS,
+            Trouble::Broken => {}
             Trouble::Poison | Trouble::Failing => {
                 let at = 8_000 + self.random.below(10_000);
                 self.client(at, Due::Submit { number: TROUBLE });
@@ -88,6 +95,9 @@ impl World {
     /// What becomes of a shard that gives trouble; nothing of an ordinary one. No outcome: it kills.
     pub(super) fn troubled(&mut self, agent: usize, work: &ShardWork) -> Option<Option<Outcome>> {
         let stored = self.store.jobs.get(&work.attempt.job)?;
+        if self.trouble == Some(Trouble::Broken) && agent == USELESS {
+            return Some(Some(Outcome::Failed(ShardFailure::KernelFailed)));
+        }
         let is_first = work.first == 0 && stored.job.manifest.spec().name == "trouble";
         match self.trouble.filter(|_| is_first)? {
             Trouble::Poison => {
@@ -100,7 +110,7 @@ impl World {
                 self.tried.insert(provider);
                 Some(Some(Outcome::Failed(ShardFailure::KernelFailed)))
             }
-            Trouble::Straggler => None,
+            Trouble::Straggler | Trouble::Broken => None,
         }
     }
 
@@ -125,7 +135,7 @@ impl World {
                 // Another shard on the same agents each time is blamed with it, and so can a healthy one be where
                 // agents crash all the time, the operator's own too: nobody can tell them apart.
                 let failing = trouble == Some(Trouble::Failing) && view.name == "trouble";
-                let crashing = trouble.is_none() && self.swarm.agent_crash > OFTEN;
+                let crashing = trouble.is_none() && self.swarm.agent_crash + self.swarm.freeze > OFTEN;
                 let is_possible = trouble == Some(Trouble::Poison) || failing || crashing;
                 let anchors = losses.iter().filter(|loss| loss.provider == operator).count();
                 let ends_there = losses.last().is_some_and(|last| last.provider == operator);
