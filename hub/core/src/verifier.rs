@@ -18,7 +18,7 @@ use tessera_protocol::spec::{Manifest, VerifyClass};
 use tessera_protocol::unit::{LaneIndex, ShardIndex, Tick};
 
 use crate::Account;
-use crate::message::{Claim, Errand};
+use crate::message::{Claim, Device, Errand};
 use crate::planted::{Planted, Planting};
 use crate::sampling::{self, EVERY, Rate, Sampler};
 
@@ -84,6 +84,7 @@ pub struct Answer {
     digest: Digest,
     bytes: usize,
     part: Part,
+    device: Option<Device>,
 }
 
 impl Answer {
@@ -92,7 +93,8 @@ impl Answer {
         let part = plan.read_partial(manifest, claim.index, claim.digest, &claim.partial)?;
         let Claim { index, agent, account, standing, digest, .. } = *claim;
         let party = Party { agent, account, standing, lane };
-        Some(Answer { index, party, digest, bytes: claim.partial.len(), part })
+        let device = Some(claim.device.clone());
+        Some(Answer { index, party, digest, bytes: claim.partial.len(), part, device })
     }
 }
 

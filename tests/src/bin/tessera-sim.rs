@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use tessera_tests::policy;
 use tessera_tests::sim::campaign::{Record, campaign, caught, judge};
 use tessera_tests::sim::minimise::{case, minimise};
 use tessera_tests::sim::scale::{memory_bytes_max, scale};
@@ -40,6 +41,9 @@ struct Options {
     /// Plant every bug and run until a checker finds it
     #[arg(long)]
     planted: bool,
+    /// What each policy of checking lets through, and what it costs, in fleets of honest agents and liars
+    #[arg(long, conflicts_with_all = ["seeds", "minutes", "planted", "scale"])]
+    policies: bool,
 }
 
 /// Seeds in which a planted bug must be found.
@@ -49,6 +53,10 @@ fn main() -> ExitCode {
     let options = Options::parse();
     if let Some([agents, shards]) = options.scale.as_deref() {
         return great(*agents, *shards, options.anchors_one_in);
+    }
+    if options.policies {
+        print!("{}", policy::table(policy::Size::BOOK, options.seed.unwrap_or(1)));
+        return ExitCode::SUCCESS;
     }
     match (options.seed, options.planted) {
         (Some(seed), _) => one(seed, &options),

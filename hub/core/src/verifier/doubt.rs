@@ -120,7 +120,9 @@ impl Doubt {
                 trusted: disputed || self.parties().any(is_newcomer),
             },
         };
-        Errand { who, ..Errand::new(self.answers[0].index, self.agents()) }
+        // A machine that is wrong is most likely wrong in the same way as one of its kind.
+        let unlike = self.answers[0].device.clone();
+        Errand { who, unlike, ..Errand::new(self.answers[0].index, self.agents()) }
     }
 
     pub(super) fn evidence(&self, believed: Option<Digest>) -> Evidence {

@@ -18,7 +18,7 @@ fn party(number: u8, provider: &str, standing: Standing) -> Party {
 
 fn says(index: u64, party: Party, value: u8) -> Answer {
     let part = Part::Block(alloc::vec![value]);
-    Answer { index: ShardIndex(index), party, digest: Digest([value; 32]), bytes: 1, part }
+    Answer { index: ShardIndex(index), party, digest: Digest([value; 32]), bytes: 1, part, device: None }
 }
 
 struct Trial {
