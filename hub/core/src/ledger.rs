@@ -196,6 +196,7 @@ impl Bill {
         for (who, earned) in self.owed.values().flatten() {
             charges.pay(*who, earned);
         }
+        assert!(charges.escrow >= Microcredits(0), "more was paid than was held");
         charges.refunded = core::mem::take(&mut charges.escrow);
         charges.closed = true;
         charges.check();

@@ -8,7 +8,7 @@ mod trouble;
 mod weather;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 
 use tessera_agent_core::Event as AgentEvent;
@@ -146,8 +146,8 @@ struct World {
     store: Store,
     submitted: BTreeMap<u64, JobId>,
     trouble: Option<Trouble>,
-    /// Providers whose agents tried the shard that always fails.
-    tried: BTreeSet<ProviderId>,
+    /// Whose agents tried the shard that always fails, in order.
+    tried: Vec<ProviderId>,
     /// Agents that a shard took down while this hub lives.
     killed: u64,
     /// Agents that rest, as the hub says, until when by its ticks.
@@ -224,7 +224,7 @@ impl World {
             store: Store::default(),
             submitted: BTreeMap::new(),
             trouble,
-            tried: BTreeSet::new(),
+            tried: Vec::new(),
             killed: 0,
             resting: BTreeMap::new(),
             clients: 0,

@@ -60,7 +60,7 @@ impl Trouble {
             (swarm.lanes, swarm.old) = (1, false);
         }
         if trouble == Trouble::Failing {
-            (swarm.hub_crash, swarm.sync_fails) = (0, 0);
+            (swarm.hub_crash, swarm.sync_fails, swarm.sloppy) = (0, 0, 0);
         }
         Some(trouble)
     }
@@ -107,7 +107,7 @@ impl World {
             }
             Trouble::Failing => {
                 let provider = self.agents[agent].account.provider;
-                self.tried.insert(provider);
+                self.tried.push(provider);
                 Some(Some(Outcome::Failed(ShardFailure::KernelFailed)))
             }
             Trouble::Straggler | Trouble::Broken => None,
@@ -142,7 +142,8 @@ impl World {
                 is_possible && losses.len() >= 5 && anchors >= 2 && anchors < losses.len() && ends_there
             }
             (Some(JobFailure::ShardFailed { shard: 0, attempts, .. }), Some(Trouble::Failing)) => {
-                view.name == "trouble" && *attempts == 5 && self.tried.len() >= 2
+                let elsewhere = self.tried.get(1).is_some_and(|second| *second != self.tried[0]);
+                view.name == "trouble" && *attempts == 5 && elsewhere
             }
             _ => false,
         }
