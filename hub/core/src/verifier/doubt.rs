@@ -111,14 +111,17 @@ impl Doubt {
     pub fn errand(&self, court: &Court<'_>) -> Errand {
         let disputed = self.is_disputed();
         let answered = self.answers.iter().filter(|answer| is_anchors(answer)).count();
-        let independent_of: BTreeSet<ProviderId> =
-            self.parties().map(|party| party.account.provider).collect();
-        let who = match disputed && self.wants_anchor(court) && answered == 0 {
-            true => Who::Anchor,
-            false => Who::Checker {
-                independent_of: independent_of.into_iter().collect(),
-                trusted: disputed || self.parties().any(is_newcomer),
-            },
+        let strangers = self.parties().filter(|party| !party.account.anchor);
+        let providers: BTreeSet<ProviderId> = strangers.map(|party| party.account.provider).collect();
+        let independent_of: Vec<ProviderId> = providers.into_iter().collect();
+        let who = match disputed && self.wants_anchor(court) {
+            true if answered == 0 => Who::Anchor,
+            // Whoever agrees with the operator's own settles it, were it a newcomer.
+            true => Who::Others { not_of: independent_of },
+            false => {
+                let trusted = disputed || self.parties().any(is_newcomer);
+                Who::Checker { independent_of, trusted }
+            }
         };
         // A machine that is wrong is most likely wrong in the same way as one of its kind.
         let unlike = self.answers[0].device.clone();

@@ -138,6 +138,22 @@ fn an_anchor_settles_a_dispute_and_the_liar_loses_what_is_not_final() {
 }
 
 #[test]
+fn among_newcomers_whoever_agrees_with_the_one_anchor_settles_a_dispute() {
+    let mut trial = Trial::new(VerifyClass::Standard, 1);
+    let (liar, cy) = (party(1, "ann", Standing::Quarantine), party(3, "cy", Standing::Quarantine));
+    trial.answer(says(0, liar, 1));
+    let rulings = trial.answer(says(0, party(2, "operator", Standing::Trusted), 9));
+    let [errand] = errands(&rulings)[..] else { panic!("{rulings:?}") };
+    assert!(errand.permits(cy.agent, cy.account, cy.standing));
+    assert!(
+        !errand.permits(AgentId([4; 16]), liar.account, Standing::Trusted),
+        "not the liar's own provider"
+    );
+    let rulings = trial.answer(says(0, cy, 9));
+    assert_eq!((refuted(&rulings), released(&rulings)), (alloc::vec![liar.agent], alloc::vec![0]));
+}
+
+#[test]
 fn where_the_operators_own_agents_differ_it_is_the_kernels_fault_and_nobodys() {
     let mut trial = Trial::new(VerifyClass::Exact, 2);
     let own = |number| party(number, "operator", Standing::Trusted);
