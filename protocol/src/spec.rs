@@ -163,12 +163,12 @@ pub struct Input {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum VerifyClass {
-    /// One shard in twenty.
+    /// The least is checked: at most one delivered shard in a thousand is wrong.
     #[default]
     Standard,
-    /// One shard in ten.
+    /// Newcomers are looked at more closely: at most one in ten thousand.
     Strict,
-    /// Every shard.
+    /// Every shard is computed twice.
     Exact,
 }
 

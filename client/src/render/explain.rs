@@ -4,6 +4,7 @@ use tessera_protocol::explain::{
     AgentExplained, AgentFit, Candidate, HomeExplained, JobExplained, Lack, LaneExplained,
     PlacementExplained, ScoreParts,
 };
+use tessera_protocol::id::AgentId;
 
 use super::number::{duration, grouped};
 use super::{facts, lines, shortened, table};
@@ -58,7 +59,7 @@ fn of_lane(lane: &LaneExplained) -> String {
     let lacking: Vec<&AgentFit> = lane.agents.iter().filter(|agent| !agent.lacks.is_empty()).collect();
     if !lacking.is_empty() {
         let rows = lacking.iter().map(|fit| {
-            vec![fit.agent.to_string(), shortened(&fit.name, 14), held(fit.held), in_words(&fit.lacks)]
+            vec![short(fit.agent), shortened(&fit.name, 14), held(fit.held), in_words(&fit.lacks)]
         });
         let header = ["agent", "name", "holds", "why not"];
         text += &format!("\n{}", lines(&table(&header, 4, rows.collect())));
@@ -110,11 +111,16 @@ fn row(placement: &PlacementExplained, place: usize, candidate: &Candidate) -> V
         first(format!("{} ago", duration(placement.ago_ms))),
         first(placement.shard.to_string()),
         first(placement.candidates.to_string()),
-        candidate.agent.to_string().chars().take(12).collect(),
+        short(candidate.agent),
         score.points().to_string(),
         format!("{} + {} + {} + {}", score.speed, score.completion, score.failures, score.standing),
         format!("{} %", candidate.load / 10),
     ]
+}
+
+/// As much of an id as tells the agents of one hub apart.
+fn short(agent: AgentId) -> String {
+    agent.to_string().chars().take(12).collect()
 }
 
 fn parts(score: &ScoreParts) -> String {

@@ -69,7 +69,7 @@ fn the_book_has_one_digest_for_any_agents_lanes_and_shard_size() {
         assert_eq!(job["shards"], job["shards_done"]);
         assert_eq!(shard_sum(job), job["shards"].as_u64().unwrap());
         let checked = job["checks"].as_u64().unwrap() + job["checks_skipped"].as_u64().unwrap();
-        assert_eq!(checked, job["shards"].as_u64().unwrap().div_ceil(20), "{job}");
+        assert!((1..=job["shards"].as_u64().unwrap()).contains(&checked), "every job is checked: {job}");
     }
 }
 
