@@ -398,6 +398,7 @@ fn announce(config: &HubConfig, running: &Running, api_key: Option<String>, agen
         println!("  API key   {key}");
         println!("            shown this once and kept hashed: export TESSERA_API_KEY with it");
     }
-    println!("Connect an agent (the token works once; `tessera agent token` makes more):");
+    println!("Connect an agent of your own, whose word settles disputes (the token works once):");
     println!("  agent --hub {} --token {}", said.quic, said.agent_token);
+    println!("For others' machines `tessera agent token --provider NAME` makes tokens; those are checked.");
 }
