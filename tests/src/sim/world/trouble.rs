@@ -38,8 +38,8 @@ const STEADY: usize = 6;
 const KILLED_MAX: u64 = 10;
 /// How long after its rest an agent is said to work again. *Units*: milliseconds.
 const LATE_MS: u64 = 5_000;
-/// Agents that crash or are stopped so often can be lost in a row by chance. *Units*: per mille of seconds.
-const OFTEN: u64 = 80;
+/// Agents that crash, are stopped or cut off so often can be lost in a row by chance. *Units*: per mille of seconds.
+const OFTEN: u64 = 40;
 /// Longer than a run. *Units*: milliseconds.
 const FOR_EVER_MS: u64 = 900_000;
 
@@ -135,7 +135,8 @@ impl World {
                 // Another shard on the same agents each time is blamed with it, and so can a healthy one be where
                 // agents crash all the time, the operator's own too: nobody can tell them apart.
                 let failing = trouble == Some(Trouble::Failing) && view.name == "trouble";
-                let crashing = trouble.is_none() && self.swarm.agent_crash + self.swarm.freeze > OFTEN;
+                let crashing = trouble.is_none()
+                    && self.swarm.agent_crash + self.swarm.freeze + self.swarm.partition > OFTEN;
                 let is_possible = trouble == Some(Trouble::Poison) || failing || crashing;
                 let anchors = losses.iter().filter(|loss| loss.provider == operator).count();
                 let ends_there = losses.last().is_some_and(|last| last.provider == operator);
