@@ -14,7 +14,7 @@ use tessera_protocol::audit::{
 use tessera_protocol::canonical;
 use tessera_protocol::id::Digest;
 use tessera_protocol::unit::UnixMillis;
-use tessera_storage::{Batch, Expect, Key, ReadError, Snapshot};
+use tessera_storage::{Batch, Expect, Key, Snapshot};
 
 use crate::backend::unix_ms;
 use crate::quic::Identity;
@@ -93,14 +93,9 @@ impl Auditor {
     /// Finds out where the log is after a commit that may or may not have happened.
     pub fn read_head(&mut self, store: &dyn Snapshot) -> Result<(), RecordError> {
         self.head = Head::read(store)?;
-        let whole = self.head.entries / BLOCK_ENTRIES;
-        self.blocks.truncate(whole as usize);
-        for block in self.blocks.len() as u64..whole {
-            let number = (block + 1) * BLOCK_ENTRIES - 1;
-            let line = store.get(&Key::Audit(number).encode())?;
-            let missing = || RecordError::Missing { what: "entry", of: format!("audit log at {number}") };
-            self.blocks.push(Digest::of(&line.ok_or_else(missing)?));
-        }
+        self.blocks.truncate((self.head.entries / BLOCK_ENTRIES) as usize);
+        let more = blocks(store, self.blocks.len() as u64, self.head)?;
+        self.blocks.extend(more);
         Ok(())
     }
 
@@ -147,10 +142,8 @@ fn line_of(signed: &SignedCheckpoint) -> Vec<u8> {
 fn sign(identity: &Identity, head: Head, blocks: &[Digest], now: u64) -> SignedCheckpoint {
     let mut tree = Tree::new();
     blocks.iter().for_each(|block| tree.push(block.0));
-    let mut root = [0; 32];
-    root.copy_from_slice(tree.root().as_bytes());
-    let checkpoint =
-        Checkpoint { entries: head.entries, head: head.hash, root: Digest(root), time_ms: UnixMillis(now) };
+    let (root, time_ms) = (root_of(&tree), UnixMillis(now));
+    let checkpoint = Checkpoint { entries: head.entries, head: head.hash, root, time_ms };
     let signature = signature_text(&identity.sign(&checkpoint.message()));
     SignedCheckpoint { checkpoint, hub_key: Digest(identity.public_key().0), signature }
 }
@@ -163,25 +156,34 @@ pub fn page(identity: &Identity, store: &dyn Snapshot, from: u64) -> Result<Audi
     let mut lines = Vec::new();
     let mut sealed = 0;
     for number in from..end {
-        let line = store.get(&Key::Audit(number).encode())?;
-        let missing = || RecordError::Missing { what: "entry", of: format!("audit log at {number}") };
-        lines.push(text(line.ok_or_else(missing)?));
+        lines.push(text(entry(store, number)?));
         if let Some(checkpoint) = store.get(&Key::Checkpoint(number + 1).encode())? {
             lines.push(text(checkpoint));
             sealed = number + 1;
         }
     }
     if end == head.entries && sealed < end {
-        lines.push(text(line_of(&sign(identity, head, &blocks(store, head)?, unix_ms()))));
+        lines.push(text(line_of(&sign(identity, head, &blocks(store, 0, head)?, unix_ms()))));
     }
     let next = (end < head.entries).then_some(end);
     Ok(AuditPage { lines, entries: head.entries, next })
 }
 
-fn blocks(store: &dyn Snapshot, head: Head) -> Result<Vec<Digest>, ReadError> {
-    let whole = head.entries / BLOCK_ENTRIES;
-    let last = |block: u64| store.get(&Key::Audit((block + 1) * BLOCK_ENTRIES - 1).encode());
-    (0..whole).map(|block| Ok(Digest::of(&last(block)?.unwrap_or_default()))).collect()
+/// The last entries of whole blocks, from one on.
+fn blocks(store: &dyn Snapshot, from: u64, head: Head) -> Result<Vec<Digest>, RecordError> {
+    let last = |block: u64| Ok(Digest::of(&entry(store, (block + 1) * BLOCK_ENTRIES - 1)?));
+    (from..head.entries / BLOCK_ENTRIES).map(last).collect()
+}
+
+fn entry(store: &dyn Snapshot, number: u64) -> Result<Vec<u8>, RecordError> {
+    let missing = || RecordError::Missing { what: "entry", of: format!("audit log at {number}") };
+    store.get(&Key::Audit(number).encode())?.ok_or_else(missing)
+}
+
+fn root_of(tree: &Tree) -> Digest {
+    let mut root = [0; 32];
+    root.copy_from_slice(tree.root().as_bytes());
+    Digest(root)
 }
 
 #[cfg(test)]

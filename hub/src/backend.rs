@@ -96,15 +96,16 @@ impl Hub {
 
     /// Gives a home lane an event and waits for its answer.
     async fn ask(&self, job: JobId, event: impl FnOnce(RequestId) -> Event) -> Result<Answer, Outage> {
-        self.ask_lane(home_lane(job, self.lanes.lanes()), event).await
+        let answer = self.ask_lane(home_lane(job, self.lanes.lanes()), event)?;
+        answer.await.map_err(|_| Outage::Unavailable)
     }
 
-    /// Gives any lane an event and waits for its answer.
-    pub(crate) async fn ask_lane(
+    /// Gives any lane an event that it will answer.
+    pub(crate) fn ask_lane(
         &self,
         lane: LaneIndex,
         event: impl FnOnce(RequestId) -> Event,
-    ) -> Result<Answer, Outage> {
+    ) -> Result<oneshot::Receiver<Answer>, Outage> {
         if self.draining.load(Ordering::Relaxed) {
             return Err(Outage::Draining);
         }
@@ -114,7 +115,7 @@ impl Hub {
             self.clients.waiting().withdraw(request);
             return Err(Outage::Unavailable);
         }
-        answer.await.map_err(|_| Outage::Unavailable)
+        Ok(answer)
     }
 
     async fn accept(

@@ -1,7 +1,5 @@
 //! Explanations for clients: every lane is asked what it knows, and the answers are put together.
 
-use std::future::Future;
-
 use tessera_hub_core::{Answer, Event, RequestId};
 use tessera_protocol::explain::{AgentExplained, JobExplained};
 use tessera_protocol::id::{AgentId, JobId};
@@ -41,23 +39,11 @@ impl Hub {
     /// Asks every lane, and waits once all are asked. *Order*: by lane.
     async fn ask_all(&self, event: impl Fn(RequestId) -> Event) -> Result<Vec<Answer>, Outage> {
         let lanes = (0..self.lanes.lanes()).map(LaneIndex);
-        let mut asked: Vec<_> = lanes.map(|lane| Box::pin(self.ask_lane(lane, &event))).collect();
-        // Each sends its question when it is polled first: nobody waits for the lane before.
-        let mut answers: Vec<Option<Result<Answer, Outage>>> = asked.iter().map(|_| None).collect();
-        std::future::poll_fn(|context| {
-            for (question, answer) in
-                asked.iter_mut().zip(&mut answers).filter(|(_, answer)| answer.is_none())
-            {
-                if let std::task::Poll::Ready(said) = question.as_mut().poll(context) {
-                    *answer = Some(said);
-                }
-            }
-            match answers.iter().all(Option::is_some) {
-                true => std::task::Poll::Ready(()),
-                false => std::task::Poll::Pending,
-            }
-        })
-        .await;
-        answers.into_iter().flatten().collect()
+        let asked = lanes.map(|lane| self.ask_lane(lane, &event)).collect::<Result<Vec<_>, _>>()?;
+        let mut answers = Vec::with_capacity(asked.len());
+        for answer in asked {
+            answers.push(answer.await.map_err(|_| Outage::Unavailable)?);
+        }
+        Ok(answers)
     }
 }

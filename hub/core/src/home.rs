@@ -455,7 +455,7 @@ impl Home {
 
     /// Lane by lane from one that depends on the shard, so that checks spread.
     fn place(&mut self, errand: Errand, judge: &Judge<'_>, out: &mut Outbox) {
-        if self.is_ending() || self.is_settled(&errand) {
+        if self.is_ending() || self.is_settled(errand.index) {
             return;
         }
         let lanes = out.all_lanes();

@@ -242,15 +242,22 @@ pub enum Who {
 impl Who {
     /// Whether an agent may.
     pub fn permits(&self, account: Account, standing: Standing) -> bool {
+        let excluded: &[ProviderId] = match self {
+            Who::Others { not_of } => not_of,
+            Who::Checker { independent_of, .. } if !account.anchor => independent_of,
+            Who::Anyone | Who::Checker { .. } | Who::Anchor => &[],
+        };
+        self.suits(account.anchor, standing) && !excluded.contains(&account.provider)
+    }
+
+    /// Whether agents that stand so may, whichever provider they are of. `anchor`: the operator's own.
+    pub fn suits(&self, anchor: bool, standing: Standing) -> bool {
         match self {
-            Who::Anyone => standing > Standing::Removed,
-            Who::Others { not_of } => standing > Standing::Removed && !not_of.contains(&account.provider),
-            Who::Checker { .. } if account.anchor => standing > Standing::Sandboxed,
-            Who::Checker { independent_of, trusted } => {
-                let least = if *trusted { Standing::Trusted } else { Standing::Probation };
-                standing >= least && !independent_of.contains(&account.provider)
-            }
-            Who::Anchor => account.anchor && standing > Standing::Sandboxed,
+            Who::Anyone | Who::Others { .. } => standing > Standing::Removed,
+            Who::Checker { .. } if anchor => standing > Standing::Sandboxed,
+            Who::Checker { trusted: true, .. } => standing >= Standing::Trusted,
+            Who::Checker { trusted: false, .. } => standing >= Standing::Probation,
+            Who::Anchor => anchor && standing > Standing::Sandboxed,
         }
     }
 }

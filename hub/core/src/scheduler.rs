@@ -190,10 +190,9 @@ impl Scheduler {
         };
         if !agent.leaving {
             agent.leaving = true;
-            self.credit -= u64::from(agent.credit);
-            self.working -= 1;
-            self.anchors -= u32::from(agent.account.anchor);
+            let (credit, account) = (agent.credit, agent.account);
             self.fleet.leave(id, agent);
+            self.count_out(credit, account);
             self.resting.remove(&id);
             self.unseen.insert(id);
             self.wake_the_needed();
@@ -247,6 +246,13 @@ impl Scheduler {
     /// Whether it holds any agent.
     pub fn has_agents(&self) -> bool {
         !self.agents.is_empty()
+    }
+
+    /// An agent takes no more work.
+    fn count_out(&mut self, credit: u32, account: Account) {
+        self.credit -= u64::from(credit);
+        self.working -= 1;
+        self.anchors -= u32::from(account.anchor);
     }
 
     fn standing(&self, out: &mut Outbox) {

@@ -22,9 +22,7 @@ impl Seals for Ring {
     }
 
     fn root(&self) -> Digest {
-        let mut root = [0; 32];
-        root.copy_from_slice(self.0.root().as_bytes());
-        Digest(root)
+        root_of(&self.0)
     }
 }
 

@@ -96,20 +96,25 @@ fn recovered_progress(engine: &Memory) -> Option<Progress> {
     open.pop().unwrap().1
 }
 
-#[test]
-fn an_open_job_comes_back_with_what_of_it_was_done() {
-    let (engine, job) = (Memory::default(), job(1_000, None));
-    let view = accept(&engine, &job);
-    let progress = Progress {
-        done: range(2, 4),
-        tally: Some(tally(200, 77)),
+/// Progress of a job in its first round, of which nothing is paid.
+fn progress_of(job: &NewJob, view: Box<JobView>, done: Ranges, tally: Option<Arc<Tally>>) -> Progress {
+    Progress {
+        done,
+        tally,
         earlier: Vec::new(),
         view: *view,
         plan: job.plan.digest(),
         round: job.plan.round().clone(),
         products: BTreeMap::new(),
-        bill: bill_of(&job),
-    };
+        bill: bill_of(job),
+    }
+}
+
+#[test]
+fn an_open_job_comes_back_with_what_of_it_was_done() {
+    let (engine, job) = (Memory::default(), job(1_000, None));
+    let view = accept(&engine, &job);
+    let progress = progress_of(&job, view, range(2, 4), Some(tally(200, 77)));
     commit(&engine, &Record::JobProgressed { job: job.id, progress: Box::new(progress.clone()) });
     assert_eq!(recovered(&engine).open, vec![(job, Some(progress))]);
 }
@@ -148,16 +153,8 @@ fn progress_of_a_later_pass_comes_back_with_the_tallies_of_those_before() {
 fn progress_of_another_cut_means_nothing() {
     let (engine, job) = (Memory::default(), job(1_000, None));
     let view = accept(&engine, &job);
-    let progress = Progress {
-        done: range(2, 4),
-        tally: Some(tally(200, 77)),
-        earlier: Vec::new(),
-        view: *view,
-        plan: Digest([1; 32]),
-        round: job.plan.round().clone(),
-        products: BTreeMap::new(),
-        bill: bill_of(&job),
-    };
+    let progress = progress_of(&job, view, range(2, 4), Some(tally(200, 77)));
+    let progress = Progress { plan: Digest([1; 32]), ..progress };
     commit(&engine, &Record::JobProgressed { job: job.id, progress: Box::new(progress) });
     let home = Home::open(job, recovered_progress(&engine), Tick(0), UnixMillis(0));
     let (verifier, fleet) = (Verifier::new([0; 32]), Fleet::new(1));
@@ -243,16 +240,7 @@ fn a_matrix_job_comes_back_with_the_tiles_that_are_here() {
     assert_eq!((progress.plan, &progress.tally, progress.earlier), (job.plan.digest(), &None, Vec::new()));
     // Counters come from the progress record, and what is done from the tiles alone.
     let counted = JobView { attempts: 11, shards_done: 27, ..*view };
-    let record = Progress {
-        done: Ranges::default(),
-        tally: None,
-        earlier: Vec::new(),
-        view: counted,
-        plan: job.plan.digest(),
-        round: job.plan.round().clone(),
-        products: BTreeMap::new(),
-        bill: bill_of(&job),
-    };
+    let record = progress_of(&job, Box::new(counted), Ranges::default(), None);
     commit(&engine, &Record::JobProgressed { job: job.id, progress: Box::new(record) });
     let progress = recovered_progress(&engine).unwrap();
     assert_eq!((&progress.done, progress.view.shards_done, progress.view.attempts), (&done, 9, 11));
@@ -430,16 +418,7 @@ fn a_settlement_is_made_once() {
 fn a_job_that_is_older_than_bills_goes_on_and_pays_for_what_follows() {
     let (engine, job) = (Memory::default(), job(1_000, None));
     let view = accept(&engine, &job);
-    let progress = Progress {
-        done: range(0, 3),
-        tally: Some(tally(300, 77)),
-        earlier: Vec::new(),
-        view: *view,
-        plan: job.plan.digest(),
-        round: job.plan.round().clone(),
-        products: BTreeMap::new(),
-        bill: bill_of(&job),
-    };
+    let progress = progress_of(&job, view, range(0, 3), Some(tally(300, 77)));
     commit(&engine, &Record::JobProgressed { job: job.id, progress: Box::new(progress) });
     let mut batch = Batch::new();
     batch.delete_chunked(&Key::Bill(job.id).encode());

@@ -20,7 +20,7 @@ const TAIL_PERCENT: u64 = 90;
 impl Home {
     /// An attempt ended without a partial: it is tried elsewhere, or the job ends.
     pub fn failed(&mut self, errand: Errand, setback: Setback, judge: &Judge<'_>) {
-        if !matches!(self.stage, Stage::Open) || self.is_settled(&errand) {
+        if !matches!(self.stage, Stage::Open) || self.is_settled(errand.index) {
             return;
         }
         let shard = errand.index.0;
@@ -67,7 +67,7 @@ impl Home {
     /// A lane sees an attempt that takes too long.
     pub fn spare_wanted(&mut self, from: LaneIndex, errand: Errand, judge: &Judge<'_>, out: &mut Outbox) {
         let is_answered = self.docket.holds(errand.index) && self.docket.doubt(errand.index).is_none();
-        if self.is_settled(&errand) || is_answered {
+        if self.is_settled(errand.index) || is_answered {
             return out.tell(from, LaneMessage::SpareSettled { job: self.job.id, index: errand.index });
         }
         if !self.is_ending() && !self.retries.awaits_anchor(errand.index) {
@@ -102,10 +102,9 @@ impl Home {
         }
     }
 
-    /// Whether nothing is to be done for an errand any more.
-    pub(super) fn is_settled(&self, errand: &Errand) -> bool {
-        let (done, todo) = (self.reducer.done().contains(errand.index), self.todo.contains(errand.index));
-        done || todo
+    /// Whether the shard is final or will be handed out: no answer, errand or loss of it counts.
+    pub(super) fn is_settled(&self, index: ShardIndex) -> bool {
+        self.reducer.done().contains(index) || self.todo.contains(index)
     }
 
     /// What becomes of an errand that no lane can run: nothing when it is settled otherwise.
@@ -137,8 +136,7 @@ impl Home {
     pub(super) fn put_back(&mut self, range: ShardRange) {
         for index in range.start..range.end {
             let index = ShardIndex(index);
-            if !self.reducer.done().contains(index) && !self.docket.holds(index) && !self.todo.contains(index)
-            {
+            if !self.is_settled(index) && !self.docket.holds(index) {
                 self.todo.insert(ShardRange::one(index));
             }
         }

@@ -25,12 +25,11 @@ impl Home {
     pub fn claimed(&mut self, from: LaneIndex, claims: Vec<Claim>, judge: &Judge<'_>, out: &mut Outbox) {
         let mut rulings = Vec::new();
         for claim in claims {
-            let counted = self.reducer.done().contains(claim.index) || self.todo.contains(claim.index);
-            if counted || !matches!(self.stage, Stage::Open) {
+            if self.is_settled(claim.index) || !matches!(self.stage, Stage::Open) {
                 continue;
             }
             // Beside a slow attempt whose agent answered after all, a check can fall to that same agent.
-            let doubt = self.docket.doubt(claim.index).filter(|doubt| doubt.agents().contains(&claim.agent));
+            let doubt = self.docket.doubt(claim.index).filter(|doubt| doubt.has_answered(claim.agent));
             if let Some(doubt) = doubt
                 && !self.planting.is(Planted::AskTheFirstAgain)
             {

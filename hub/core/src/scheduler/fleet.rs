@@ -75,14 +75,7 @@ impl Capability {
 
     /// Whether the class has agents that `who` lets run a shard, whichever provider they are of.
     fn suits(&self, who: &Who) -> bool {
-        match who {
-            Who::Anyone | Who::Others { .. } => self.standing > Standing::Removed,
-            Who::Checker { .. } if self.anchor => self.standing > Standing::Sandboxed,
-            Who::Checker { trusted, .. } => {
-                self.standing >= if *trusted { Standing::Trusted } else { Standing::Probation }
-            }
-            Who::Anchor => self.anchor && self.standing > Standing::Sandboxed,
-        }
+        who.suits(self.anchor, self.standing)
     }
 }
 

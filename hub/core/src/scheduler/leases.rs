@@ -32,9 +32,7 @@ impl Scheduler {
         self.fleet.leave(id, &mut agent);
         self.resting.remove(&id);
         if !agent.leaving {
-            self.credit -= u64::from(agent.credit);
-            self.working -= 1;
-            self.anchors -= u32::from(agent.account.anchor);
+            self.count_out(agent.credit, agent.account);
         }
         let loss = loss.filter(|_| !agent.leaving);
         let mut attempts: Vec<_> = core::mem::take(&mut agent.attempts).into_iter().collect();

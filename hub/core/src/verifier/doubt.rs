@@ -40,7 +40,8 @@ impl Doubt {
         self.answers.push(answer);
     }
 
-    pub(super) fn has_answered(&self, agent: AgentId) -> bool {
+    /// Whether an agent is among those who answered.
+    pub fn has_answered(&self, agent: AgentId) -> bool {
         self.answers.iter().any(|answer| answer.party.agent == agent)
     }
 
