@@ -147,7 +147,11 @@ impl Lane {
                 let here = self.scheduler.explain_agent(agent, self.now).map(alloc::boxed::Box::new);
                 self.out.push(Effect::Answer { request, answer: Answer::AgentExplained(here) });
             }
-            Event::JobRecovered { job, progress } => self.open(job, progress.map(|progress| *progress)),
+            Event::JobRecovered { job, progress } => {
+                let id = job.id;
+                self.open(job, progress.map(|progress| *progress));
+                self.at_home(id, |home, judge, _| home.be_patient(judge.now));
+            }
             Event::StandingsRecovered { agents } => self.restore(&agents),
             Event::Committed { batch } => self.committed(batch),
             Event::Conflicted { batch, existing, manifest } => {

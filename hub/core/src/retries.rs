@@ -31,6 +31,8 @@ const ANCHOR_RUNS_PER_LOSS: u64 = 3;
 pub const ANCHOR_RUNS_MAX: u32 = 8;
 /// How long a suspect shard waits for one of the operator's own agents. *Units*: milliseconds.
 pub const ANCHOR_WAIT_MS: u64 = 600_000;
+/// How long agents take to come back after a restart of the hub. *Units*: milliseconds.
+const RETURN_MS: u64 = 30_000;
 /// Setbacks of one shard that are remembered.
 const SETBACKS_MAX: usize = 2 * LOSSES_ALONE_MAX;
 
@@ -74,6 +76,8 @@ pub struct Retries {
     shards: BTreeMap<ShardIndex, Trouble>,
     /// What is to be tried again as soon as the budget allows.
     queue: VecDeque<Errand>,
+    /// Until when a shard waits for other agents than the one that failed at it, though none is there.
+    patient_until: Tick,
     pub(crate) planting: Planting,
 }
 
@@ -92,7 +96,23 @@ struct Trouble {
 impl Retries {
     /// None so far; `allowed` is how many failures of a shard are made up for.
     pub fn new(allowed: u32) -> Retries {
-        Retries { allowed, shards: BTreeMap::new(), queue: VecDeque::new(), planting: Planting::default() }
+        Retries {
+            allowed,
+            shards: BTreeMap::new(),
+            queue: VecDeque::new(),
+            patient_until: Tick(0),
+            planting: Planting::default(),
+        }
+    }
+
+    /// After a restart of the hub, agents take a while to come back.
+    pub fn be_patient(&mut self, now: Tick) {
+        self.patient_until = now.after_ms(RETURN_MS);
+    }
+
+    /// Whether other agents than those here may soon be.
+    pub fn is_patient(&self, now: Tick) -> bool {
+        now < self.patient_until
     }
 
     /// An attempt came to nothing. `answered` are those who answered the shard before.
@@ -220,7 +240,7 @@ impl Trouble {
     fn anchor_runs_needed(&self, fleet: &Fleet) -> u32 {
         let meanwhile = fleet.lost().saturating_sub(self.fleet_lost.unwrap_or_default());
         let others = meanwhile.saturating_sub(self.losses().count() as u64);
-        let more = others * ANCHOR_RUNS_PER_LOSS / u64::from(fleet.total().max(1));
+        let more = (others * ANCHOR_RUNS_PER_LOSS).div_ceil(u64::from(fleet.total().max(1)));
         ANCHOR_RUNS.saturating_add(more.try_into().unwrap_or(u32::MAX)).min(ANCHOR_RUNS_MAX)
     }
 

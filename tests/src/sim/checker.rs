@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tessera_hub_core::{NewJob, Outcome};
 use tessera_planners::{Next, Plan};
-use tessera_protocol::api::{JobState, JobView};
+use tessera_protocol::api::{JobFailure, JobState, JobView};
 use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::matrix::Task;
 use tessera_protocol::product::ProductView;
@@ -36,7 +36,7 @@ pub enum Violation {
     /// A retried submission made a second job.
     SubmittedTwice(JobId),
     /// A job that could be computed failed, or one that could not failed without the evidence.
-    Failed(JobId),
+    Failed(JobId, Option<JobFailure>),
     /// A job whose client was told that it is accepted is gone.
     Lost(JobId),
     /// A job that was shown as ended looked otherwise later.
@@ -195,7 +195,7 @@ pub(super) fn ended(
             }
             Some((view, Outcome::Cancelled)) if view.state == JobState::Cancelled => {}
             Some((view, Outcome::Failed)) if got_through || failed_rightly(view) => {}
-            Some(_) => return Err(Violation::Failed(*id)),
+            Some((view, _)) => return Err(Violation::Failed(*id, view.failure.clone())),
         }
     }
     Ok(())

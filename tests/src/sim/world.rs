@@ -13,10 +13,10 @@ use std::sync::Arc;
 
 use tessera_agent_core::Event as AgentEvent;
 use tessera_hub_core::lane::Lane;
-use tessera_hub_core::{BatchId, Event, Record, RequestId, home_lane};
+use tessera_hub_core::{BatchId, Effect, Event, Record, RequestId, home_lane};
 use tessera_protocol::id::{AgentId, JobId, ProviderId};
 use tessera_protocol::matrix::Task;
-use tessera_protocol::unit::ShardIndex;
+use tessera_protocol::unit::{ShardIndex, Tick};
 
 use super::agent::{Agent, Answers, Kind};
 use super::checker::{self, Violation};
@@ -183,7 +183,11 @@ pub fn run(seed: u64, settings: Settings) -> Result<Report, Violation> {
         let lied = world.agents.iter().filter(|agent| trusted && agent.lied.contains(&job));
         lied.map(|agent| agent.id).collect()
     };
-    checker::ended(&world.store, &liars, |view| world.failed_rightly(view))?;
+    let ended = checker::ended(&world.store, &liars, |view| world.failed_rightly(view));
+    if let Err(Violation::Unfinished(job)) = ended {
+        world.explain(job);
+    }
+    ended?;
     world.all_are_back()?;
     world.model.ended(&world.store)?;
     let jobs = world.store.jobs.len();
@@ -199,6 +203,16 @@ pub fn run(seed: u64, settings: Settings) -> Result<Report, Violation> {
 }
 
 impl World {
+    /// Has the trace say what the lanes know of a job.
+    fn explain(&mut self, job: JobId) {
+        for (lane, machine) in self.lanes.iter_mut().enumerate() {
+            let asked = Event::JobExplanationRequested { request: RequestId(0), job };
+            let answers: Vec<Effect> = machine.step(Tick(self.now), asked).collect();
+            let said = answers.iter().filter(|effect| matches!(effect, Effect::Answer { .. }));
+            said.for_each(|said| self.trace.check(self.now, || format!("lane {lane}: {said:?}")));
+        }
+    }
+
     fn new(seed: u64, settings: Settings) -> World {
         let mut random = Random::new(seed);
         let mut swarm = Swarm::draw(&mut random, &settings);

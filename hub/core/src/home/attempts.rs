@@ -5,7 +5,7 @@
 use alloc::vec::Vec;
 
 use tessera_protocol::api::{JobFailure, LossView};
-use tessera_protocol::unit::{LaneIndex, ShardIndex, ShardRange};
+use tessera_protocol::unit::{LaneIndex, ShardIndex, ShardRange, Tick};
 
 use super::view::describe;
 use super::{Home, Judge, Stage};
@@ -44,6 +44,11 @@ impl Home {
         };
         let losses = losses.iter().map(loss).collect();
         self.fail(JobFailure::ShardPoisoned { shard: shard.0, losses }, judge);
+    }
+
+    /// The hub has just started again, and agents are on their way.
+    pub fn be_patient(&mut self, now: Tick) {
+        self.retries.be_patient(now);
     }
 
     /// A suspect shard waits for the operator's own agents, but not for ever.
@@ -115,7 +120,7 @@ impl Home {
         out: &mut Outbox,
     ) -> Option<Errand> {
         if let Who::Others { .. } = errand.who {
-            (errand.who, errand.tried) = (Who::Anyone, Vec::new());
+            (errand.who, errand.tried, errand.busy) = (Who::Anyone, Vec::new(), false);
             self.place(errand, judge, out);
             return None;
         }

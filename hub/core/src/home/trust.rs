@@ -157,12 +157,13 @@ impl Home {
     /// No lane has anybody for an errand.
     pub(super) fn unplaceable(&mut self, errand: Errand, judge: &Judge<'_>, out: &mut Outbox) {
         self.unseen = true;
-        if errand.busy {
-            return self.stuck.push(errand);
-        }
+        let busy = errand.busy;
         let Some(errand) = self.reconsider(errand, judge, out) else { return };
         let Some(doubt) = self.docket.doubt(errand.index) else {
-            // A retry for which there is no other agent: anyone may try again.
+            // A retry for which there is no other agent, or none that comes to an end: anyone may try again.
+            if self.retries.is_patient(judge.now) && !errand.avoid.is_empty() {
+                return self.stuck.push(Errand { tried: Vec::new(), ..errand });
+            }
             self.put_back(ShardRange::one(errand.index));
             return self.wake(out);
         };
@@ -172,15 +173,16 @@ impl Home {
         let (index, mut who) = (errand.index, errand.who);
         let court = self.court(judge);
         let mut rulings = Vec::new();
-        if self.docket.waive(index, &court, &mut rulings) {
+        if !busy && self.docket.waive(index, &court, &mut rulings) {
             self.counters.checks_skipped += 1;
             return self.carry_out(&mut rulings, judge, out);
         }
         if who == Who::Anchor
+            && !busy
             && let Some(errand) = self.docket.without_anchor(index, &court)
         {
             who = errand.who;
         }
-        self.stuck.push(Errand { who, ..Errand::new(index, avoid) });
+        self.stuck.push(Errand { who, busy, ..Errand::new(index, avoid) });
     }
 }

@@ -155,6 +155,7 @@ impl World {
                 self.at(at, Due::Product { life, lane, job, index, bytes });
             }
             Effect::Assign { session, job, assignment } => {
+                self.given(session, job, assignment.first);
                 let items = vec![assignment];
                 if !self.is_sloppy(self.agent_of(session.0)) {
                     self.tell_agent(session, AgentEvent::ShardsAssigned { job, items });

@@ -2,9 +2,9 @@
 //! takes for ever or fails at everything. The agents then belong to several providers, most to one.
 
 use tessera_agent_core::{Outcome, ShardWork};
-use tessera_hub_core::Account;
+use tessera_hub_core::{Account, SessionId};
 use tessera_protocol::api::{JobFailure, JobView};
-use tessera_protocol::id::{AgentId, ProviderId};
+use tessera_protocol::id::{AgentId, JobId, ProviderId};
 use tessera_protocol::unit::Tick;
 use tessera_protocol::wire::ShardFailure;
 
@@ -34,13 +34,13 @@ const ANCHORS: [usize; 3] = [0, 2, 7];
 const USELESS: usize = 3;
 /// From this one on no fault of the run concerns them: one of the small provider, one of the operator's own.
 const STEADY: usize = 6;
-/// Agents that a poisoned shard may take down while a hub lives: three, two anchors, what was in flight besides.
-const KILLED_MAX: u64 = 10;
+/// Agents that a poisoned shard may take down while a hub lives: three, up to eight anchors where others are lost too, what was in flight besides.
+const KILLED_MAX: u64 = 16;
 /// How long after its rest an agent is said to work again. *Units*: milliseconds.
 const LATE_MS: u64 = 5_000;
-/// Agents that crash, are stopped or cut off so often live ten seconds: what they are given is lost with them several
+/// Agents that crash, are stopped or cut off so often live for half a minute: what they are given is lost with them several
 /// times in a row. *Units*: per mille of seconds.
-const OFTEN: u64 = 90;
+const OFTEN: u64 = 35;
 /// Longer than a run. *Units*: milliseconds.
 const FOR_EVER_MS: u64 = 900_000;
 
@@ -106,12 +106,18 @@ impl World {
                 self.at(at, Due::Killed { agent, life });
                 Some(None)
             }
-            Trouble::Failing => {
-                let provider = self.agents[agent].account.provider;
-                self.tried.push(provider);
-                Some(Some(Outcome::Failed(ShardFailure::KernelFailed)))
-            }
+            Trouble::Failing => Some(Some(Outcome::Failed(ShardFailure::KernelFailed))),
             Trouble::Straggler | Trouble::Broken => None,
+        }
+    }
+
+    /// The hub gives a shard to an agent, which may be stopped and never hear of it.
+    pub(super) fn given(&mut self, session: SessionId, job: JobId, first: u64) {
+        let name = self.store.jobs.get(&job).map(|stored| stored.job.manifest.spec().name.as_str());
+        if self.trouble == Some(Trouble::Failing) && (first, name) == (0, Some("trouble")) {
+            // Whoever has a new session since is nobody in particular.
+            let agent = self.agent_of(session.0).map(|agent| self.agents[agent].account.provider);
+            self.tried.push(agent.unwrap_or(ProviderId([0; 16])));
         }
     }
 

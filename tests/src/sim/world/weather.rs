@@ -237,11 +237,13 @@ impl World {
             1 => {
                 let lane = (which % u64::from(self.swarm.lanes)) as usize;
                 self.trace.fault(self.now, || format!("lane {lane} stands still until {until} ms"));
-                self.weather.stalled[lane] = until;
+                // One that stands still already does not move before its time: what it hears stays in order.
+                let stalled = &mut self.weather.stalled[lane];
+                *stalled = until.max(*stalled);
             }
             _ => {
                 self.trace.fault(self.now, || format!("the disk stands still until {until} ms"));
-                self.weather.disk_stalled_until = until;
+                self.weather.disk_stalled_until = until.max(self.weather.disk_stalled_until);
             }
         }
     }
