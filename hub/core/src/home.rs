@@ -24,6 +24,7 @@ use crate::ranges::Ranges;
 use crate::record::Kept;
 use crate::reducer::Reducer;
 use crate::retries::Retries;
+use crate::triage::Triage;
 use crate::verifier::{Docket, Partial, Party, Verified, Verifier};
 use crate::write::Write;
 use crate::{NewJob, Outcome, Progress, RequestId};
@@ -136,6 +137,7 @@ pub struct Home {
     todo: Ranges,
     /// Answered, and not final.
     docket: Docket,
+    triage: Triage,
     /// Errands that no connected agent may run.
     stuck: Vec<Errand>,
     reducer: Reducer,
@@ -223,6 +225,7 @@ impl Home {
             stage: Stage::Open,
             todo,
             docket: Docket::default(),
+            triage: Triage::default(),
             stuck: Vec::new(),
             reducer,
             unchecked,
@@ -485,6 +488,7 @@ impl Home {
 
     fn absorb(&mut self, by: Party, partial: Verified<Partial>, judge: &Judge<'_>, out: &mut Outbox) {
         let index = partial.index();
+        self.triage.released(partial.part());
         if let Err(error) = self.reducer.absorb(partial) {
             return self.fail(JobFailure::NotReducible { cause: error.to_string() }, judge);
         }
