@@ -71,6 +71,8 @@ pub(super) struct Agent {
     computed: u64,
     /// The jobs about which it lied.
     pub(super) lied: BTreeSet<JobId>,
+    /// How many of its lies about a job anyone sees who looks, and how many not.
+    pub(super) lies: BTreeMap<JobId, Lied>,
     /// When it is looked at next.
     pub(super) armed: u64,
     /// What it could not take in while it was stopped; `None` while it runs.
@@ -100,6 +102,7 @@ impl Agent {
             salt: number,
             computed: 0,
             lied: BTreeSet::new(),
+            lies: BTreeMap::new(),
             armed: u64::MAX,
             frozen: None,
             pace_ms,
@@ -179,11 +182,15 @@ impl Agent {
         if lie.is_some() {
             self.lied.insert(work.attempt.job);
         }
-        let mut partial = match &*work.task {
+        let (mut partial, seen) = match &*work.task {
             Task::Matrix(task) => self.block(task, work.first, lie),
             Task::MonteCarlo(task) => tally(task, work, lie),
-            Task::Staged(task) => self.product(task, work, lie),
+            Task::Staged(task) => (self.product(task, work, lie), false),
         };
+        if lie.is_some() {
+            let lies = self.lies.entry(work.attempt.job).or_default();
+            *(if seen { &mut lies.plain } else { &mut lies.hidden }) += 1;
+        }
         let epoch = work.attempt.epoch.0;
         if self.kind == Kind::Garbler && (work.first ^ epoch).is_multiple_of(3) {
             match epoch % 4 {
@@ -209,21 +216,35 @@ impl Agent {
         toy::product(task, work.first, work.count, &inputs, lie)
     }
 
-    fn block(&self, task: &matrix::Task, index: u64, lie: Option<u8>) -> Vec<u8> {
+    /// Its answer, and whether anyone sees that it is a lie.
+    fn block(&self, task: &matrix::Task, index: u64, lie: Option<u8>) -> (Vec<u8>, bool) {
         for (blake3, bytes) in task.inputs() {
             self.input(InputFile { blake3: Digest(blake3), bytes, form: Form::Matrix });
         }
         let mut block = toy::block(task, index);
-        if let Some(lie) = lie {
-            block[0] ^= lie;
+        let Some(lie) = lie else { return (block, false) };
+        block[0] ^= lie;
+        // Its first element, many orders of magnitude larger: more than numbers up to one add up to.
+        let seen = index.is_multiple_of(2) && task.inputs().is_empty();
+        if seen {
+            let exponent = task.element_bytes() as usize - 1;
+            block[exponent] ^= 0x40;
         }
-        block
+        (block, seen)
     }
 }
 
-/// A lie has the shape of an answer.
-fn tally(task: &monte_carlo::Task, work: &ShardWork, lie: Option<u8>) -> Vec<u8> {
+/// Lies of one agent about one job.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Lied {
+    pub(super) plain: u64,
+    pub(super) hidden: u64,
+}
+
+/// A lie has the shape of an answer. The sum of a contract that is not the book's is seen by anyone who looks.
+fn tally(task: &monte_carlo::Task, work: &ShardWork, lie: Option<u8>) -> (Vec<u8>, bool) {
     let mut tally = toy::tally(task, &work.pass, work.first, work.count);
+    let seen = lie.is_some() && tally.counts.len() > 1;
     if let Some(lie) = lie {
         match (tally.counts.as_mut_slice(), tally.sums.as_mut_slice()) {
             ([inside], _) => {
@@ -234,7 +255,7 @@ fn tally(task: &monte_carlo::Task, work: &ShardWork, lie: Option<u8>) -> Vec<u8>
             _ => _ = tally.bins.pop(),
         }
     }
-    tally.encode()
+    (tally.encode(), seen)
 }
 
 fn machine(id: AgentId, slots: u16) -> Machine {

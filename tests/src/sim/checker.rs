@@ -166,6 +166,9 @@ pub(super) struct Lies<'a> {
     pub(super) liars: &'a dyn Fn(JobId) -> Vec<AgentId>,
     /// Whether a hub died: taint is written down after the dispute that it comes of, and lost in between.
     pub(super) forgot: bool,
+    /// Whether every lie about a job is one that anyone sees who looks, of agents who do not agree in it, and their
+    /// number is one that a hub looks after in any job.
+    pub(super) plain: &'a dyn Fn(JobId) -> bool,
 }
 
 /// Whether a lie about a job, or about one that it extends, may be in its result.
@@ -175,6 +178,8 @@ fn deceived(store: &Store, id: JobId, lies: &Lies<'_>) -> bool {
     let sampled = stored.job.manifest.spec().verify != VerifyClass::Exact;
     let tainted = stored.end.as_ref().is_some_and(|(view, _)| view.tainted > 0);
     let base = stored.job.base.as_ref().is_some_and(|base| deceived(store, base.job, lies));
+    let checked = stored.end.as_ref().is_some_and(|(view, _)| view.checks_skipped == 0);
+    let sampled = sampled && !(checked && (lies.plain)(id));
     base || sampled && (tainted || !(lies.liars)(id).iter().all(found))
 }
 

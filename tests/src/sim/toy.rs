@@ -143,11 +143,16 @@ pub(super) fn is_computed(task: &Task, row: u64, col: u64) -> bool {
     }
 }
 
-/// One panel of an element. Added in another order, the large ones swallow the small.
+/// One panel of an element. Added in another order, the large ones swallow the small. None is larger than what one
+/// term gives, and a product of a matrix with itself has squares on its diagonal, so that no toy looks odd.
 pub(super) fn panel_of(task: &Task, row: u64, col: u64, panel: u64) -> f64 {
     let place = mix(mix(u64::from(task.key[0]) << 32 | row) ^ col);
-    let (large, small) = (if task.double { 1e16 } else { 1e8 }, 1.0 + ((place >> 8) % 1000) as f64);
+    // Powers of two round nothing.
+    let (large, unit) =
+        if task.double { (1e16, 1.0 / (1u64 << 54) as f64) } else { (1e8, 1.0 / (1u64 << 27) as f64) };
+    let (large, small) = (large * unit, (1.0 + ((place >> 8) % 1000) as f64) * unit);
     match (place + panel) % 4 {
+        _ if task.half.is_some() && row == col => large,
         0 => large,
         1 => -large,
         2 => small,

@@ -31,6 +31,8 @@ use weather::Weather;
 
 /// When every job must have ended. *Units*: simulated milliseconds.
 const END_MS: u64 = 600_000;
+/// Lies that look odd and are all checked, in whichever batches they come.
+const PLAIN_LIES_MAX: u64 = 4;
 /// How often it is looked whether anything is left to happen. *Units*: simulated milliseconds.
 const LOOK_MS: u64 = 1_000;
 /// A run ends after so many looks at which every job had ended: what was late may come until then.
@@ -184,7 +186,15 @@ pub fn run(seed: u64, settings: Settings) -> Result<Report, Violation> {
         let lied = world.agents.iter().filter(|agent| trusted && agent.lied.contains(&job));
         lied.map(|agent| agent.id).collect()
     };
-    checker::ended(&world.store, &Lies { liars: &liars, forgot }, |view| world.failed_rightly(view))?;
+    let agree = world.swarm.coalition || world.swarm.flawed;
+    let plain = |job| {
+        let of_job = world.agents.iter().filter_map(|agent| agent.lies.get(&job));
+        let [plain, hidden] =
+            of_job.fold([0, 0], |[plain, hidden], lies| [plain + lies.plain, hidden + lies.hidden]);
+        !agree && hidden == 0 && (1..=PLAIN_LIES_MAX).contains(&plain)
+    };
+    let lies = Lies { liars: &liars, forgot, plain: &plain };
+    checker::ended(&world.store, &lies, |view| world.failed_rightly(view))?;
     world.all_are_back()?;
     world.model.ended(&world.store)?;
     let jobs = world.store.jobs.len();
