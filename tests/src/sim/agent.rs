@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tessera_agent_core::{Event, Form, Identity, InputFile, Machine, Outcome, ShardWork, Task};
 use tessera_hub_core::Account;
 use tessera_protocol::id::{AgentId, Digest, JobId, ProviderId};
+use tessera_protocol::monte_carlo::Model;
 use tessera_protocol::wire::{Hello, ShardFailure};
 use tessera_protocol::{matrix, monte_carlo, staged};
 
@@ -23,6 +24,8 @@ pub(super) enum Kind {
     RareLiar,
     /// Wrongly, once it has answered well for a while.
     Sleeper,
+    /// Wrongly, once it has answered well for a while, a few times a job, and so that anyone sees it who looks.
+    Showy,
     /// Wrongly, always, and just as its coalition does.
     Colluder,
     /// With what another agent answered, where it knows it.
@@ -41,6 +44,8 @@ pub(super) enum Kind {
 const COALITION: u8 = 0x80;
 /// Shards that a sleeper answers well first.
 const SLEEPS_FOR: u64 = 22;
+/// Lies about a job that a hub looks after, in whichever batches they come.
+pub(super) const PLAIN_LIES_MAX: u64 = 4;
 
 /// What agents answered in this run: what copiers know.
 pub(super) type Answers = BTreeMap<(JobId, u64), Vec<u8>>;
@@ -173,6 +178,8 @@ impl Agent {
             Kind::Liar => true,
             Kind::RareLiar => (work.first ^ u64::from(self.salt)).is_multiple_of(20),
             Kind::Sleeper => self.computed > SLEEPS_FOR,
+            // One of the operator's own needs no time to be trusted.
+            Kind::Showy => (self.account.anchor || self.computed > SLEEPS_FOR) && self.can_show(work),
             _ => false,
         };
         let lie = match self.kind {
@@ -224,13 +231,23 @@ impl Agent {
         let mut block = toy::block(task, index);
         let Some(lie) = lie else { return (block, false) };
         block[0] ^= lie;
-        // Its first element, many orders of magnitude larger: more than numbers up to one add up to.
-        let seen = index.is_multiple_of(2) && task.inputs().is_empty();
-        if seen {
-            let exponent = task.element_bytes() as usize - 1;
-            block[exponent] ^= 0x40;
+        let shows = self.kind == Kind::Showy;
+        if shows {
+            // Its first element, many orders of magnitude larger: more than numbers up to one add up to.
+            block[task.element_bytes() as usize - 1] ^= 0x40;
         }
-        (block, seen)
+        (block, shows)
+    }
+
+    /// Whether a lie about this shard can be seen, and it is time for one.
+    fn can_show(&self, work: &ShardWork) -> bool {
+        let told = self.lies.get(&work.attempt.job).map_or(0, |lies| lies.plain);
+        let seen = match &*work.task {
+            Task::Matrix(task) => task.inputs().is_empty(),
+            Task::MonteCarlo(task) => matches!(task.model, Model::Gbm(_)) && work.pass.is_empty(),
+            Task::Staged(_) => false,
+        };
+        seen && told < PLAIN_LIES_MAX && work.attempt.index.0.is_multiple_of(3)
     }
 }
 

@@ -83,13 +83,31 @@ pub(super) fn product(
         catastrophe::Task::Losses { .. } => catastrophe::LOSSES,
         catastrophe::Task::Finish(_) => "event_losses.csv",
     };
-    let file = File { name: name.to_owned(), bytes: Digest::of(&said).0.to_vec() };
+    let digest = Digest::of(&said);
+    let bytes = match task {
+        catastrophe::Task::Losses { .. } => losses(digest, count),
+        _ => digest.0.to_vec(),
+    };
+    let file = File { name: name.to_owned(), bytes };
     let head = match task {
         catastrophe::Task::Survey(_) => SurveyHead::Found(survey()).encode(),
         catastrophe::Task::Losses { .. } => Vec::new(),
         catastrophe::Task::Finish(_) => FinishHead::Found(summary()).encode(),
     };
     Product { head, files: vec![file] }.encode().expect("toys keep the limits")
+}
+
+/// Losses of events as a digest says, none of them larger than what there is to lose.
+fn losses(digest: Digest, events: u64) -> Vec<u8> {
+    let number = |at: usize| f64::from(u16::from_le_bytes([digest.0[at], digest.0[at + 1]])) / 8192.0;
+    let mut rows = Vec::new();
+    for event in 0..events {
+        for at in [0, 2, 4] {
+            rows.extend(number(at).to_le_bytes());
+        }
+        rows.extend((u64::from(digest.0[6]) + event).to_le_bytes());
+    }
+    rows
 }
 
 fn survey() -> Survey {

@@ -18,7 +18,7 @@ use tessera_protocol::id::{AgentId, JobId, ProviderId};
 use tessera_protocol::matrix::Task;
 use tessera_protocol::unit::ShardIndex;
 
-use super::agent::{Agent, Answers, Kind};
+use super::agent::{Agent, Answers, Kind, PLAIN_LIES_MAX};
 use super::checker::{self, Lies, Violation};
 use super::model::Model;
 use super::random::Random;
@@ -31,8 +31,6 @@ use weather::Weather;
 
 /// When every job must have ended. *Units*: simulated milliseconds.
 const END_MS: u64 = 600_000;
-/// Lies that look odd and are all checked, in whichever batches they come.
-const PLAIN_LIES_MAX: u64 = 4;
 /// How often it is looked whether anything is left to happen. *Units*: simulated milliseconds.
 const LOOK_MS: u64 = 1_000;
 /// A run ends after so many looks at which every job had ended: what was late may come until then.
@@ -186,17 +184,18 @@ pub fn run(seed: u64, settings: Settings) -> Result<Report, Violation> {
         let lied = world.agents.iter().filter(|agent| trusted && agent.lied.contains(&job));
         lied.map(|agent| agent.id).collect()
     };
-    let agree = world.swarm.coalition || world.swarm.flawed;
     let plain = |job| {
         let of_job = world.agents.iter().filter_map(|agent| agent.lies.get(&job));
         let [plain, hidden] =
             of_job.fold([0, 0], |[plain, hidden], lies| [plain + lies.plain, hidden + lies.hidden]);
-        !agree && hidden == 0 && (1..=PLAIN_LIES_MAX).contains(&plain)
+        !world.swarm.coalition && hidden == 0 && (1..=PLAIN_LIES_MAX).contains(&plain)
     };
     let lies = Lies { liars: &liars, forgot, plain: &plain };
     checker::ended(&world.store, &lies, |view| world.failed_rightly(view))?;
     world.all_are_back()?;
     world.model.ended(&world.store)?;
+    let shown: u64 = world.agents.iter().flat_map(|agent| agent.lies.values()).map(|lies| lies.plain).sum();
+    *world.report.happened.entry("lies that anyone sees").or_default() += shown;
     let jobs = world.store.jobs.len();
     world.trace.check(world.now, || format!("{jobs} jobs ended as they must, with a fault-free run's bytes"));
     for stored in world.store.jobs.values() {
