@@ -71,7 +71,7 @@ fn honest_samples_of_every_kind_of_book_do_not_look_odd() {
         // Far out of the money: most shards have none that pays, and some have one.
         contract("far", "european_call", json!({ "strike": 300.0, "quantity": 1e4 })),
         contract("digital", "digital_put", json!({ "strike": 40.0, "payout": 1e6 })),
-        contract("barrier", "down_and_out_call", json!({ "barrier": 80.0 })),
+        contract("barrier", "down_and_out_call", json!({ "barrier": 80.0, "monitoring": "continuous" })),
     ]);
     let american = json!([contract("put", "american_put", json!({ "exercise": 4 }))]);
     let heston = json!({ "model": "heston", "paths": 40_000, "shard_size": 512, "steps_per_year": 8, "antithetic": true,

@@ -14,6 +14,7 @@ use tessera_protocol::tally::Tally;
 use tessera_protocol::unit::ShardIndex;
 
 mod blocks;
+mod products;
 mod samples;
 
 use blocks::Blocks;
@@ -156,6 +157,9 @@ impl Triage {
             (Part::Block(bytes), _) => {
                 let task = plan.matrix()?;
                 self.blocks.look(task, &task.block(plan.shard(index)?.first)?, bytes)
+            }
+            (Part::Product(_, bytes), Params::Staged(params)) => {
+                products::look(params, plan, index, bytes).map(Oddity::Product)
             }
             (Part::Tally(_) | Part::Product(..), _) => None,
         }
