@@ -85,13 +85,15 @@ pub enum Planted {
     IgnoreDeadlines,
     /// A project with as much in flight as it may gets more.
     ForgetQuotas,
+    /// The client is not told that a result rests on the word of an agent proven wrong since.
+    ForgetTaint,
     /// Answers that look odd are checked no more than others.
     IgnoreOddities,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Planted; 42] = [
+    pub const ALL: [Planted; 43] = [
         Planted::SpeakBeforePersist,
         Planted::ForgetLostShards,
         Planted::KeepLapsedLeases,
@@ -133,6 +135,7 @@ impl Planted {
         Planted::StarveBatch,
         Planted::IgnoreDeadlines,
         Planted::ForgetQuotas,
+        Planted::ForgetTaint,
         Planted::IgnoreOddities,
     ];
 }

@@ -164,8 +164,6 @@ pub(super) fn shown(store: &Store, view: &JobView) -> Result<(), Violation> {
 pub(super) struct Lies<'a> {
     /// Those who lied about a job and may have been trusted by then.
     pub(super) liars: &'a dyn Fn(JobId) -> Vec<AgentId>,
-    /// Whether a hub died: taint is written down after the dispute that it comes of, and lost in between.
-    pub(super) forgot: bool,
     /// Whether every lie about a job is one that anyone sees who looks, of agents who do not agree in it, and their
     /// number is one that a hub looks after in any job.
     pub(super) plain: &'a dyn Fn(JobId) -> bool,
@@ -174,7 +172,7 @@ pub(super) struct Lies<'a> {
 /// Whether a lie about a job, or about one that it extends, may be in its result.
 fn deceived(store: &Store, id: JobId, lies: &Lies<'_>) -> bool {
     let Some(stored) = store.jobs.get(&id) else { return false };
-    let found = |agent: &AgentId| !lies.forgot && store.refuted.contains(&(id, *agent));
+    let found = |agent: &AgentId| store.refuted.contains(&(id, *agent));
     let sampled = stored.job.manifest.spec().verify != VerifyClass::Exact;
     let tainted = stored.end.as_ref().is_some_and(|(view, _)| view.tainted > 0);
     let base = stored.job.base.as_ref().is_some_and(|base| deceived(store, base.job, lies));

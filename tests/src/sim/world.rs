@@ -179,7 +179,6 @@ pub fn run(seed: u64, settings: Settings) -> Result<Report, Violation> {
     }
     // Who always lies, alone and as a stranger, is never trusted, so that nothing of it may get through.
     let trusted = world.swarm.liar != Some(Kind::Liar) || world.swarm.coalition || world.swarm.flawed;
-    let forgot = world.report.happened.contains_key("hub crashes");
     let liars = |job| {
         let lied = world.agents.iter().filter(|agent| trusted && agent.lied.contains(&job));
         lied.map(|agent| agent.id).collect()
@@ -190,7 +189,7 @@ pub fn run(seed: u64, settings: Settings) -> Result<Report, Violation> {
             of_job.fold([0, 0], |[plain, hidden], lies| [plain + lies.plain, hidden + lies.hidden]);
         !world.swarm.coalition && hidden == 0 && (1..=PLAIN_LIES_MAX).contains(&plain)
     };
-    let lies = Lies { liars: &liars, forgot, plain: &plain };
+    let lies = Lies { liars: &liars, plain: &plain };
     checker::ended(&world.store, &lies, |view| world.failed_rightly(view))?;
     world.all_are_back()?;
     world.model.ended(&world.store)?;
