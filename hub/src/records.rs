@@ -185,7 +185,12 @@ fn disputed((job, evidence): &Proof) -> Act {
         .answers
         .iter()
         .map(|(agent, account, digest)| {
-            serde_json::json!({"agent": agent, "provider": account.provider, "digest": digest})
+            let mut said =
+                serde_json::json!({"agent": agent, "provider": account.provider, "digest": digest});
+            if let Some((_, oddity)) = evidence.oddities.iter().find(|(whose, _)| whose == agent) {
+                said["odd"] = oddity.to_string().into();
+            }
+            said
         })
         .collect();
     let evidence_said = serde_json::json!({"answers": answers, "believed": evidence.believed});

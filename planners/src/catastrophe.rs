@@ -8,12 +8,12 @@ use alloc::vec::Vec;
 use serde::Serialize;
 use tessera_protocol::canonical;
 use tessera_protocol::catastrophe::{
-    DecayOf, FileName, Finish, FinishHead, Model, Perturbation, Summary, Survey, SurveyHead, Task, Tracks,
-    Vulnerability, Wind,
+    DecayOf, FileName, Finish, FinishHead, LOSS_BYTES, LOSSES, Model, Perturbation, Summary, Survey,
+    SurveyHead, Task, Tracks, Vulnerability, Wind,
 };
 use tessera_protocol::id::Digest;
 use tessera_protocol::limits;
-use tessera_protocol::product::{Output, ProductRef};
+use tessera_protocol::product::{Output, ProductRef, ProductView};
 use tessera_protocol::spec::{CatastropheParams, JobSpec};
 
 use crate::monte_carlo::philox_key;
@@ -80,6 +80,23 @@ pub(crate) fn step(
         Some((_, Some(FinishHead::Fault(fault)))) => Err(StageError::Input(fault)),
         _ => Err(StageError::Head { stage: 2 }),
     }
+}
+
+/// Whether a product has the losses of so many events: numbers that are finite and not below zero.
+pub(crate) fn fits(stage: &str, events: u64, product: &ProductView<'_>) -> bool {
+    if stage != "losses" {
+        return true;
+    }
+    let Some(losses) = product.file(LOSSES) else { return false };
+    let (rows, rest) = losses.as_chunks::<LOSS_BYTES>();
+    let is_loss = |row: &[u8; LOSS_BYTES]| {
+        let [gross, ground_up, wind, _points] = *row.as_chunks::<8>().0 else { return false };
+        [gross, ground_up, wind]
+            .map(f64::from_le_bytes)
+            .iter()
+            .all(|number| number.is_finite() && *number >= 0.0)
+    };
+    rest.is_empty() && rows.len() as u64 == events && rows.iter().all(is_loss)
 }
 
 fn stage(name: &'static str, task: &Task, shard_units: u64, unit_cost: u64) -> Stage {

@@ -153,6 +153,26 @@ pub(crate) fn all_finite(bytes: &[u8], dtype: Dtype) -> bool {
     }
 }
 
+/// Whether a tile on the diagonal of a symmetric update has zeros outside of the half that is computed, and on the
+/// diagonal numbers of the sign that sums of squares have, unless something is added to them. Of any other block
+/// nothing is known.
+pub(crate) fn is_half(bytes: &[u8], task: &Task, block: &Block) -> bool {
+    let Some(half) = task.half.filter(|_| block.rows == block.cols) else { return true };
+    let (side, width) = ((block.cols.end - block.cols.start) as usize, task.element_bytes() as usize);
+    let added = task.c.is_some() && block.panel == 0;
+    bytes.chunks_exact(width).enumerate().all(|(position, element)| {
+        let (row, col) = (position / side, position % side);
+        // The highest bit of the last byte is the sign, whatever the width.
+        let is_negative = element.last().is_some_and(|byte| byte >> 7 == 1);
+        let is_zero = element.iter().all(|byte| *byte == 0);
+        match half {
+            _ if row == col => added || is_zero || is_negative == (task.alpha < 0.0),
+            Half::Lower => col < row || is_zero,
+            Half::Upper => col > row || is_zero,
+        }
+    })
+}
+
 #[derive(Serialize)]
 struct MatrixResult<'a> {
     workload: &'a str,

@@ -411,11 +411,15 @@ impl Plan {
             Cut::Blocks(task) => {
                 let block = task.block(shard.first)?;
                 let whole = bytes.len() as u64 == block.elements() * task.element_bytes();
-                (whole && matrix_plan::all_finite(bytes, task.dtype())).then(|| Part::Block(bytes.into()))
+                let fits = whole
+                    && matrix_plan::all_finite(bytes, task.dtype())
+                    && matrix_plan::is_half(bytes, task, &block);
+                fits.then(|| Part::Block(bytes.into()))
             }
-            Cut::Units { .. } => {
-                let product = ProductView::decode(bytes).ok()?.reference(blake3);
-                Some(Part::Product(product, bytes.into()))
+            Cut::Units { name, .. } => {
+                let product = ProductView::decode(bytes).ok()?;
+                let fits = staged::fits(manifest.spec(), name, shard.count, &product);
+                fits.then(|| Part::Product(product.reference(blake3), bytes.into()))
             }
         }
     }

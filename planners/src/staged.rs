@@ -10,8 +10,8 @@ use core::fmt;
 
 use tessera_protocol::id::Digest;
 use tessera_protocol::limits;
-use tessera_protocol::product::ProductRef;
-use tessera_protocol::spec::{JobSpec, StagedParams};
+use tessera_protocol::product::{ProductRef, ProductView};
+use tessera_protocol::spec::{JobSpec, Params, StagedParams};
 
 /// What comes after some complete stages.
 #[derive(Clone, Debug, PartialEq)]
@@ -85,6 +85,14 @@ pub(crate) fn step(
         stage.check(done.len())?;
     }
     Ok(step)
+}
+
+/// Whether a product can be one of so many units of a stage; what a planner cannot tell, it lets pass.
+pub(crate) fn fits(spec: &JobSpec, stage: &str, units: u64, product: &ProductView<'_>) -> bool {
+    match &spec.params {
+        Params::Staged(StagedParams::Catastrophe(_)) => crate::catastrophe::fits(stage, units, product),
+        _ => true,
+    }
 }
 
 impl Stage {

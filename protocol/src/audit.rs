@@ -111,7 +111,8 @@ pub enum Act {
         job: JobId,
         /// Which.
         shard: u64,
-        /// What was said and what was believed, as the hub keeps it.
+        /// What was said and what was believed, as the hub keeps it. An answer that looked odd has in `odd`, in words,
+        /// what was; hubs before that never say it.
         evidence: Value,
     },
 }

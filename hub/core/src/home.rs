@@ -24,6 +24,7 @@ use crate::ranges::Ranges;
 use crate::record::Kept;
 use crate::reducer::Reducer;
 use crate::retries::Retries;
+use crate::triage::Triage;
 use crate::verifier::{Docket, Partial, Party, Verified, Verifier};
 use crate::write::Write;
 use crate::{NewJob, Outcome, Progress, RequestId};
@@ -142,6 +143,7 @@ pub struct Home {
     todo: Ranges,
     /// Answered, and not final.
     docket: Docket,
+    triage: Triage,
     /// Errands that no connected agent may run.
     stuck: Vec<Errand>,
     reducer: Reducer,
@@ -231,6 +233,7 @@ impl Home {
             stage: Stage::Open,
             todo,
             docket: Docket::default(),
+            triage: Triage::default(),
             stuck: Vec::new(),
             reducer,
             unchecked,
@@ -497,6 +500,7 @@ impl Home {
 
     fn absorb(&mut self, by: Party, partial: Verified<Partial>, judge: &Judge<'_>, out: &mut Outbox) {
         let index = partial.index();
+        self.triage.released(partial.part());
         if let Err(error) = self.reducer.absorb(partial) {
             return self.fail(JobFailure::NotReducible { cause: error.to_string() }, judge);
         }

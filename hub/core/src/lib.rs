@@ -26,6 +26,7 @@ pub mod sampling;
 pub mod scheduler;
 pub mod standing;
 pub mod stitcher;
+pub mod triage;
 pub mod verifier;
 pub mod write;
 

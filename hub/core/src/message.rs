@@ -157,7 +157,7 @@ pub enum LaneMessage {
 }
 
 /// What a check said of an agent.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Judgement {
     /// The agent.
     pub agent: AgentId,

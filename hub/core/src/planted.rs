@@ -87,11 +87,13 @@ pub enum Planted {
     ForgetQuotas,
     /// The client is not told that a result rests on the word of an agent proven wrong since.
     ForgetTaint,
+    /// Answers that look odd are checked no more than others.
+    IgnoreOddities,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Planted; 42] = [
+    pub const ALL: [Planted; 43] = [
         Planted::SpeakBeforePersist,
         Planted::ForgetLostShards,
         Planted::KeepLapsedLeases,
@@ -134,6 +136,7 @@ impl Planted {
         Planted::IgnoreDeadlines,
         Planted::ForgetQuotas,
         Planted::ForgetTaint,
+        Planted::IgnoreOddities,
     ];
 }
 

@@ -21,6 +21,7 @@ use crate::Account;
 use crate::message::{Claim, Device, Errand};
 use crate::planted::{Planted, Planting};
 use crate::sampling::{self, EVERY, Rate, Sampler};
+use crate::triage::Oddity;
 
 mod batch;
 mod doubt;
@@ -43,6 +44,11 @@ impl Verified<Partial> {
     /// Which shard it is of.
     pub fn index(&self) -> ShardIndex {
         self.0.index
+    }
+
+    /// What it holds.
+    pub fn part(&self) -> &Part {
+        &self.0.part
     }
 }
 
@@ -85,6 +91,7 @@ pub struct Answer {
     bytes: usize,
     part: Part,
     device: Option<Device>,
+    oddity: Option<Oddity>,
 }
 
 impl Answer {
@@ -94,7 +101,17 @@ impl Answer {
         let Claim { index, agent, account, standing, digest, .. } = *claim;
         let party = Party { agent, account, standing, lane };
         let device = Some(claim.device.clone());
-        Some(Answer { index, party, digest, bytes: claim.partial.len(), part, device })
+        Some(Answer { index, party, digest, bytes: claim.partial.len(), part, device, oddity: None })
+    }
+
+    /// What it says.
+    pub fn part(&self) -> &Part {
+        &self.part
+    }
+
+    /// With what is odd about it, as a look says.
+    pub fn looked_at(self, oddity: Option<Oddity>) -> Answer {
+        Answer { oddity, ..self }
     }
 }
 
@@ -130,7 +147,7 @@ pub enum Ruling {
 }
 
 /// What agents said about a shard in dispute.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Evidence {
     /// The shard.
     pub index: ShardIndex,
@@ -138,7 +155,15 @@ pub struct Evidence {
     pub answers: Vec<(AgentId, Account, Digest)>,
     /// What was believed; nothing where nothing was.
     pub believed: Option<Digest>,
+    /// Whose answers looked odd, and why. It settled nothing.
+    pub oddities: Vec<(AgentId, Oddity)>,
 }
+
+/// Of a hundred shards of a job, so many are checked because they look odd and turn out to be right: work of which
+/// looks know too little may look odd all the time.
+const ODD_PERCENT: u64 = 2;
+/// The same of a job however short.
+const ODD_CHECKS_MIN: u64 = 4;
 
 /// Chooses what is checked with a key that agents cannot know.
 #[derive(Debug)]
@@ -155,7 +180,7 @@ impl Verifier {
 
     /// What decisions about a job depend on now.
     pub fn court(&self, job: JobId, class: VerifyClass, anchors: u32, now: Tick) -> Court<'_> {
-        Court { sampler: &self.sampler, job, class, anchors, now, planting: self.planting }
+        Court { sampler: &self.sampler, job, class, anchors, now, shards: 0, planting: self.planting }
     }
 }
 
@@ -172,7 +197,16 @@ pub struct Court<'a> {
     pub anchors: u32,
     /// Now.
     pub now: Tick,
+    /// How many shards the job has so far.
+    pub shards: u64,
     pub(crate) planting: Planting,
+}
+
+impl Court<'_> {
+    /// Checks that looks may cost the job, beside those that proved an agent wrong.
+    fn odd_checks_max(&self) -> u64 {
+        (self.shards * ODD_PERCENT / 100).max(ODD_CHECKS_MIN)
+    }
 }
 
 /// Where the first answer to a shard waits.
@@ -194,6 +228,8 @@ pub struct Docket {
     batches: u64,
     /// Of all partials held.
     bytes: usize,
+    /// Checks of answers that looked odd, but for those that proved their agent wrong.
+    odd_checks: u64,
 }
 
 impl Docket {
@@ -303,14 +339,17 @@ impl Docket {
 
     fn close(&mut self, agent: AgentId, at_least_one: bool, court: &Court<'_>, rulings: &mut Vec<Ruling>) {
         let Some(mut batch) = self.open.remove(&agent) else { return };
-        let chosen = batch.chosen(at_least_one, court);
+        let mut chosen = batch.chosen(at_least_one, court);
+        let odd = batch.odd(&chosen, court).filter(|_| self.odd_checks < court.odd_checks_max());
+        let odd_index = odd.map(|position| batch.add(position, &mut chosen));
+        self.odd_checks += u64::from(odd.is_some());
         let id = self.batches;
         self.batches += 1;
         let link = (batch.len() > chosen.len()).then_some(id);
         for answer in batch.split_off(&chosen) {
             let index = answer.index;
             self.places.remove(&index);
-            let doubt = Doubt::new(answer, link);
+            let doubt = Doubt::new(answer, link).triaged(odd_index == Some(index));
             rulings.push(Ruling::Check(doubt.errand(court)));
             self.doubts.insert(index, doubt);
         }
@@ -345,10 +384,12 @@ impl Docket {
         let Some(doubt) = self.doubts.remove(&index) else { return };
         self.bytes -= doubt.bytes();
         let (evidence, batch) = (doubt.evidence(Some(believed)), doubt.batch());
+        let triaged = doubt.is_triaged();
         let (right, wrong): (Vec<Answer>, Vec<Answer>) = doubt.into_parts(believed);
         let first_is_right = evidence.answers.first().is_some_and(|(.., digest)| *digest == believed);
         let mut right = right.into_iter();
         let Some(first) = right.next() else { return };
+        self.odd_checks -= u64::from(triaged && !first_is_right);
         let checkers: Vec<Party> = right.map(|answer| answer.party).collect();
         rulings.extend(core::iter::once(&first.party).chain(&checkers).copied().map(Ruling::Upheld));
         // Before the release, which may be the job's last: its end must say what it rests on.
@@ -417,6 +458,7 @@ impl Docket {
         let Some(doubt) = self.doubts.remove(&index) else { return false };
         self.bytes -= doubt.bytes();
         let batch = doubt.batch();
+        self.odd_checks -= u64::from(doubt.is_triaged());
         rulings.extend(doubt.into_first().map(|answer| release(answer, Vec::new())));
         if let Some(id) = batch {
             self.checked(id, rulings);
@@ -461,6 +503,8 @@ impl Docket {
         for batch in self.closed.values() {
             assert!(batch.len() > 0 && !batch.is_final(), "a batch waits for nothing");
         }
+        let triaged = self.doubts.values().filter(|doubt| doubt.is_triaged()).count();
+        assert!(self.odd_checks >= triaged as u64, "checks of odd answers are not counted");
         for (index, doubt) in &self.doubts {
             assert!(!self.places.contains_key(index), "{index:?} is in a batch and in doubt");
             let waits = doubt.batch().is_none_or(|batch| self.closed.contains_key(&batch));

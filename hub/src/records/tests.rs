@@ -3,7 +3,8 @@
 use super::*;
 use tessera_hub_core::home::{Fleet, Home, Judge};
 use tessera_hub_core::lane::Config;
-use tessera_hub_core::verifier::Verifier;
+use tessera_hub_core::triage::Oddity;
+use tessera_hub_core::verifier::{Evidence, Verifier};
 use tessera_hub_core::{Account, Earnings, Effect, Event, Lane};
 use tessera_planners::Pass;
 use tessera_protocol::api::JobState;
@@ -297,6 +298,23 @@ fn the_tiles_of_a_job_stay_with_its_result_and_go_with_a_job_that_has_none() {
         commit(&engine, &Record::JobEnded { job: job.id, view: done.clone(), outcome, bill: closed(&job) });
         assert_eq!((tiles_left(&engine, job.id), tiles_left(&engine, other)), (0, 1));
     }
+}
+
+#[test]
+fn what_looked_odd_about_an_answer_stands_beside_its_digest_in_the_audit_log() {
+    let (liar, bob) = (AgentId([1; 16]), AgentId([2; 16]));
+    let answer = |agent, byte| (agent, Account::operator(), Digest([byte; 32]));
+    let evidence = Evidence {
+        index: ShardIndex(7),
+        answers: vec![answer(liar, 1), answer(bob, 9)],
+        believed: Some(Digest([9; 32])),
+        oddities: vec![(liar, Oddity::ElementTooLarge { row: 3, col: 0, value: 1e30, bound: 64.5 })],
+    };
+    let acts = deed_of(&Record::Disputed((JobId([5; 16]), evidence))).acts;
+    let [Act::Disputed { shard: 7, evidence, .. }] = &acts[..] else { panic!("{acts:?}") };
+    let odd = "element (3, 0) is 1000000000000000000000000000000, and its operands give at most 64.5";
+    assert_eq!(evidence["answers"][0]["odd"], odd);
+    assert_eq!(evidence["answers"][1].get("odd"), None);
 }
 
 #[test]

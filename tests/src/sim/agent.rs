@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tessera_agent_core::{Event, Form, Identity, InputFile, Machine, Outcome, ShardWork, Task};
 use tessera_hub_core::Account;
 use tessera_protocol::id::{AgentId, Digest, JobId, ProviderId};
+use tessera_protocol::monte_carlo::Model;
 use tessera_protocol::wire::{Hello, ShardFailure};
 use tessera_protocol::{matrix, monte_carlo, staged};
 
@@ -23,6 +24,8 @@ pub(super) enum Kind {
     RareLiar,
     /// Wrongly, once it has answered well for a while.
     Sleeper,
+    /// Wrongly, once it has answered well for a while, a few times a job, and so that anyone sees it who looks.
+    Showy,
     /// Wrongly, always, and just as its coalition does.
     Colluder,
     /// With what another agent answered, where it knows it.
@@ -41,6 +44,8 @@ pub(super) enum Kind {
 const COALITION: u8 = 0x80;
 /// Shards that a sleeper answers well first.
 const SLEEPS_FOR: u64 = 22;
+/// Lies about a job that a hub looks after, in whichever batches they come.
+pub(super) const PLAIN_LIES_MAX: u64 = 4;
 
 /// What agents answered in this run: what copiers know.
 pub(super) type Answers = BTreeMap<(JobId, u64), Vec<u8>>;
@@ -71,6 +76,8 @@ pub(super) struct Agent {
     computed: u64,
     /// The jobs about which it lied.
     pub(super) lied: BTreeSet<JobId>,
+    /// How many of its lies about a job anyone sees who looks, and how many not.
+    pub(super) lies: BTreeMap<JobId, Lied>,
     /// When it is looked at next.
     pub(super) armed: u64,
     /// What it could not take in while it was stopped; `None` while it runs.
@@ -100,6 +107,7 @@ impl Agent {
             salt: number,
             computed: 0,
             lied: BTreeSet::new(),
+            lies: BTreeMap::new(),
             armed: u64::MAX,
             frozen: None,
             pace_ms,
@@ -170,6 +178,8 @@ impl Agent {
             Kind::Liar => true,
             Kind::RareLiar => (work.first ^ u64::from(self.salt)).is_multiple_of(20),
             Kind::Sleeper => self.computed > SLEEPS_FOR,
+            // One of the operator's own needs no time to be trusted.
+            Kind::Showy => (self.account.anchor || self.computed > SLEEPS_FOR) && self.can_show(work),
             _ => false,
         };
         let lie = match self.kind {
@@ -179,11 +189,15 @@ impl Agent {
         if lie.is_some() {
             self.lied.insert(work.attempt.job);
         }
-        let mut partial = match &*work.task {
+        let (mut partial, seen) = match &*work.task {
             Task::Matrix(task) => self.block(task, work.first, lie),
             Task::MonteCarlo(task) => tally(task, work, lie),
-            Task::Staged(task) => self.product(task, work, lie),
+            Task::Staged(task) => (self.product(task, work, lie), false),
         };
+        if lie.is_some() {
+            let lies = self.lies.entry(work.attempt.job).or_default();
+            *(if seen { &mut lies.plain } else { &mut lies.hidden }) += 1;
+        }
         let epoch = work.attempt.epoch.0;
         if self.kind == Kind::Garbler && (work.first ^ epoch).is_multiple_of(3) {
             match epoch % 4 {
@@ -209,21 +223,45 @@ impl Agent {
         toy::product(task, work.first, work.count, &inputs, lie)
     }
 
-    fn block(&self, task: &matrix::Task, index: u64, lie: Option<u8>) -> Vec<u8> {
+    /// Its answer, and whether anyone sees that it is a lie.
+    fn block(&self, task: &matrix::Task, index: u64, lie: Option<u8>) -> (Vec<u8>, bool) {
         for (blake3, bytes) in task.inputs() {
             self.input(InputFile { blake3: Digest(blake3), bytes, form: Form::Matrix });
         }
         let mut block = toy::block(task, index);
-        if let Some(lie) = lie {
-            block[0] ^= lie;
+        let Some(lie) = lie else { return (block, false) };
+        block[0] ^= lie;
+        let shows = self.kind == Kind::Showy;
+        if shows {
+            // Its first element, many orders of magnitude larger: more than numbers up to one add up to.
+            block[task.element_bytes() as usize - 1] ^= 0x40;
         }
-        block
+        (block, shows)
+    }
+
+    /// Whether a lie about this shard can be seen, and it is time for one.
+    fn can_show(&self, work: &ShardWork) -> bool {
+        let told = self.lies.get(&work.attempt.job).map_or(0, |lies| lies.plain);
+        let seen = match &*work.task {
+            Task::Matrix(task) => task.inputs().is_empty(),
+            Task::MonteCarlo(task) => matches!(task.model, Model::Gbm(_)) && work.pass.is_empty(),
+            Task::Staged(_) => false,
+        };
+        seen && told < PLAIN_LIES_MAX && work.attempt.index.0.is_multiple_of(3)
     }
 }
 
-/// A lie has the shape of an answer.
-fn tally(task: &monte_carlo::Task, work: &ShardWork, lie: Option<u8>) -> Vec<u8> {
+/// Lies of one agent about one job.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Lied {
+    pub(super) plain: u64,
+    pub(super) hidden: u64,
+}
+
+/// A lie has the shape of an answer. The sum of a contract that is not the book's is seen by anyone who looks.
+fn tally(task: &monte_carlo::Task, work: &ShardWork, lie: Option<u8>) -> (Vec<u8>, bool) {
     let mut tally = toy::tally(task, &work.pass, work.first, work.count);
+    let seen = lie.is_some() && tally.counts.len() > 1;
     if let Some(lie) = lie {
         match (tally.counts.as_mut_slice(), tally.sums.as_mut_slice()) {
             ([inside], _) => {
@@ -234,7 +272,7 @@ fn tally(task: &monte_carlo::Task, work: &ShardWork, lie: Option<u8>) -> Vec<u8>
             _ => _ = tally.bins.pop(),
         }
     }
-    tally.encode()
+    (tally.encode(), seen)
 }
 
 fn machine(id: AgentId, slots: u16) -> Machine {

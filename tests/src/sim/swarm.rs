@@ -163,14 +163,14 @@ impl Swarm {
     /// Draws everything, so that what is left out changes nothing of the rest.
     pub(super) fn draw(random: &mut Random, settings: &Settings) -> Swarm {
         let rate = |random: &mut Random, most: u64| if random.chance(500) { random.below(most) } else { 0 };
-        let liars = [Kind::Liar, Kind::Liar, Kind::RareLiar, Kind::Sleeper];
+        let liars = [Kind::Liar, Kind::Liar, Kind::RareLiar, Kind::Sleeper, Kind::Showy];
         let clumsy = [Kind::Garbler, Kind::Failer, Kind::Crasher, Kind::Staller];
         let has = |fault: Fault| !settings.lacks(fault);
         let only = |fault: Fault, rate: u64| if has(fault) { rate } else { 0 };
         let drawn = Swarm {
             lanes: 1 + random.below(3) as u16,
             agents: 1 + random.below(6) as u8,
-            liar: random.chance(300).then(|| liars[random.below(4) as usize]),
+            liar: random.chance(300).then(|| liars[random.below(5) as usize]),
             careful: random.chance(500),
             coalition: random.chance(300),
             flawed: random.chance(300),
@@ -196,6 +196,9 @@ impl Swarm {
             fickle: true,
             faults_ms: 15_000 + random.below(45_000),
         };
+        // Lies that anyone sees are looked for where not everything is checked, by one who is trusted at once.
+        let showy = drawn.liar == Some(Kind::Showy);
+        let drawn = Swarm { careful: drawn.careful && !showy, flawed: drawn.flawed || showy, ..drawn };
         Swarm {
             // A copy of a lie is a second witness for it.
             copier: drawn.copier && drawn.liar.is_none() && has(Fault::Copier),

@@ -83,13 +83,31 @@ pub(super) fn product(
         catastrophe::Task::Losses { .. } => catastrophe::LOSSES,
         catastrophe::Task::Finish(_) => "event_losses.csv",
     };
-    let file = File { name: name.to_owned(), bytes: Digest::of(&said).0.to_vec() };
+    let digest = Digest::of(&said);
+    let bytes = match task {
+        catastrophe::Task::Losses { .. } => losses(digest, count),
+        _ => digest.0.to_vec(),
+    };
+    let file = File { name: name.to_owned(), bytes };
     let head = match task {
         catastrophe::Task::Survey(_) => SurveyHead::Found(survey()).encode(),
         catastrophe::Task::Losses { .. } => Vec::new(),
         catastrophe::Task::Finish(_) => FinishHead::Found(summary()).encode(),
     };
     Product { head, files: vec![file] }.encode().expect("toys keep the limits")
+}
+
+/// Losses of events as a digest says, none of them larger than what there is to lose.
+fn losses(digest: Digest, events: u64) -> Vec<u8> {
+    let number = |at: usize| f64::from(u16::from_le_bytes([digest.0[at], digest.0[at + 1]])) / 8192.0;
+    let mut rows = Vec::new();
+    for event in 0..events {
+        for at in [0, 2, 4] {
+            rows.extend(number(at).to_le_bytes());
+        }
+        rows.extend((u64::from(digest.0[6]) + event).to_le_bytes());
+    }
+    rows
 }
 
 fn survey() -> Survey {
@@ -143,11 +161,16 @@ pub(super) fn is_computed(task: &Task, row: u64, col: u64) -> bool {
     }
 }
 
-/// One panel of an element. Added in another order, the large ones swallow the small.
+/// One panel of an element. Added in another order, the large ones swallow the small. None is larger than what one
+/// term gives, and a product of a matrix with itself has squares on its diagonal, so that no toy looks odd.
 pub(super) fn panel_of(task: &Task, row: u64, col: u64, panel: u64) -> f64 {
     let place = mix(mix(u64::from(task.key[0]) << 32 | row) ^ col);
-    let (large, small) = (if task.double { 1e16 } else { 1e8 }, 1.0 + ((place >> 8) % 1000) as f64);
+    // Powers of two round nothing.
+    let (large, unit) =
+        if task.double { (1e16, 1.0 / (1u64 << 54) as f64) } else { (1e8, 1.0 / (1u64 << 27) as f64) };
+    let (large, small) = (large * unit, (1.0 + ((place >> 8) % 1000) as f64) * unit);
     match (place + panel) % 4 {
+        _ if task.half.is_some() && row == col => large,
         0 => large,
         1 => -large,
         2 => small,

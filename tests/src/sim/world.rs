@@ -18,8 +18,8 @@ use tessera_protocol::id::{AgentId, JobId, ProviderId};
 use tessera_protocol::matrix::Task;
 use tessera_protocol::unit::{ShardIndex, Tick};
 
-use super::agent::{Agent, Answers, Kind};
-use super::checker::{self, Violation};
+use super::agent::{Agent, Answers, Kind, PLAIN_LIES_MAX};
+use super::checker::{self, Lies, Violation};
 use super::model::Model;
 use super::random::Random;
 use super::store::Store;
@@ -183,13 +183,22 @@ pub fn run(seed: u64, settings: Settings) -> Result<Report, Violation> {
         let lied = world.agents.iter().filter(|agent| trusted && agent.lied.contains(&job));
         lied.map(|agent| agent.id).collect()
     };
-    let ended = checker::ended(&world.store, &liars, |view| world.failed_rightly(view));
+    let plain = |job| {
+        let of_job = world.agents.iter().filter_map(|agent| agent.lies.get(&job));
+        let [plain, hidden] =
+            of_job.fold([0, 0], |[plain, hidden], lies| [plain + lies.plain, hidden + lies.hidden]);
+        !world.swarm.coalition && hidden == 0 && (1..=PLAIN_LIES_MAX).contains(&plain)
+    };
+    let lies = Lies { liars: &liars, plain: &plain };
+    let ended = checker::ended(&world.store, &lies, |view| world.failed_rightly(view));
     if let Err(Violation::Unfinished(job)) = ended {
         world.explain(job);
     }
     ended?;
     world.all_are_back()?;
     world.model.ended(&world.store)?;
+    let shown: u64 = world.agents.iter().flat_map(|agent| agent.lies.values()).map(|lies| lies.plain).sum();
+    *world.report.happened.entry("lies that anyone sees").or_default() += shown;
     let jobs = world.store.jobs.len();
     world.trace.check(world.now, || format!("{jobs} jobs ended as they must, with a fault-free run's bytes"));
     for stored in world.store.jobs.values() {

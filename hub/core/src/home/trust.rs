@@ -19,7 +19,8 @@ use crate::verifier::{Answer, Court, Party, Ruling};
 impl Home {
     fn court<'a>(&self, judge: &Judge<'a>) -> Court<'a> {
         let class = self.job.manifest.spec().verify;
-        judge.verifier.court(self.job.id, class, judge.fleet.anchors(), judge.now)
+        let court = judge.verifier.court(self.job.id, class, judge.fleet.anchors(), judge.now);
+        Court { shards: self.plan.indices().end, ..court }
     }
 
     /// Agents claim these partials.
@@ -42,7 +43,12 @@ impl Home {
                 continue;
             }
             match Answer::read(&self.job.manifest, &self.plan, from, &claim) {
-                Some(answer) => self.docket.answer(answer, &self.court(judge), &mut rulings),
+                Some(answer) => {
+                    let (manifest, released) = (&self.job.manifest, self.reducer.tally());
+                    let released = released.map(|tally| &**tally);
+                    let oddity = self.triage.look(manifest, &self.plan, claim.index, answer.part(), released);
+                    self.docket.answer(answer.looked_at(oddity), &self.court(judge), &mut rulings);
+                }
                 None => self.not_a_partial(&claim, judge),
             }
             self.carry_out(&mut rulings, judge, out);

@@ -77,6 +77,21 @@ impl Batch {
         chosen
     }
 
+    /// The first answer that looks odd, unless one that does is chosen already: what speaks against an answer speaks
+    /// against its batch, and a lie that is found takes the whole of it.
+    pub(super) fn odd(&self, chosen: &[usize], court: &Court<'_>) -> Option<usize> {
+        let is_odd = |position: &usize| self.answers[*position].oddity.is_some();
+        let first = (0..self.len()).find(is_odd);
+        first.filter(|_| !chosen.iter().any(is_odd) && !court.planting.is(Planted::IgnoreOddities))
+    }
+
+    /// Adds a position to those that are checked, and says of which shard it is.
+    pub(super) fn add(&self, position: usize, chosen: &mut Vec<usize>) -> ShardIndex {
+        let at = chosen.partition_point(|other| *other > position);
+        chosen.insert(at, position);
+        self.answers[position].index
+    }
+
     /// Takes the answers that are checked. *Order*: positions descend.
     pub(super) fn split_off(&mut self, chosen: &[usize]) -> Vec<Answer> {
         self.checks = chosen.len();

@@ -21,6 +21,8 @@ pub struct Doubt {
     batch: Option<u64>,
     /// None of the operator's agents can answer.
     anchorless: bool,
+    /// Whether it is checked only because the first answer looked odd.
+    triaged: bool,
 }
 
 /// What the answers so far come to.
@@ -33,7 +35,15 @@ pub(super) enum Verdict {
 
 impl Doubt {
     pub(super) fn new(first: Answer, batch: Option<u64>) -> Doubt {
-        Doubt { answers: alloc::vec![first], batch, anchorless: false }
+        Doubt { answers: alloc::vec![first], batch, anchorless: false, triaged: false }
+    }
+
+    pub(super) fn triaged(self, triaged: bool) -> Doubt {
+        Doubt { triaged, ..self }
+    }
+
+    pub(super) fn is_triaged(&self) -> bool {
+        self.triaged
     }
 
     pub(super) fn push(&mut self, answer: Answer) {
@@ -138,7 +148,10 @@ impl Doubt {
 
     pub(super) fn evidence(&self, believed: Option<Digest>) -> Evidence {
         let said = |answer: &Answer| (answer.party.agent, answer.party.account, answer.digest);
-        Evidence { index: self.answers[0].index, answers: self.answers.iter().map(said).collect(), believed }
+        let answers = self.answers.iter().map(said).collect();
+        let looked = |answer: &Answer| Some((answer.party.agent, answer.oddity.clone()?));
+        let oddities = self.answers.iter().filter_map(looked).collect();
+        Evidence { index: self.answers[0].index, answers, believed, oddities }
     }
 
     /// Those who said what is believed, and those who did not.

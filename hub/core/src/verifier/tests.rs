@@ -18,7 +18,15 @@ fn party(number: u8, provider: &str, standing: Standing) -> Party {
 
 fn says(index: u64, party: Party, value: u8) -> Answer {
     let part = Part::Block(alloc::vec![value]);
-    Answer { index: ShardIndex(index), party, digest: Digest([value; 32]), bytes: 1, part, device: None }
+    Answer {
+        index: ShardIndex(index),
+        party,
+        digest: Digest([value; 32]),
+        bytes: 1,
+        part,
+        device: None,
+        oddity: None,
+    }
 }
 
 struct Trial {
@@ -27,16 +35,19 @@ struct Trial {
     class: VerifyClass,
     anchors: u32,
     now: Tick,
+    shards: u64,
 }
 
 impl Trial {
     fn new(class: VerifyClass, anchors: u32) -> Trial {
-        Trial { verifier: Verifier::new([3; 32]), docket: Docket::default(), class, anchors, now: Tick(0) }
+        let (verifier, docket) = (Verifier::new([3; 32]), Docket::default());
+        Trial { verifier, docket, class, anchors, now: Tick(0), shards: 0 }
     }
 
     fn answer(&mut self, answer: Answer) -> Vec<Ruling> {
         let mut rulings = Vec::new();
         let court = self.verifier.court(JOB, self.class, self.anchors, self.now);
+        let court = Court { shards: self.shards, ..court };
         self.docket.answer(answer, &court, &mut rulings);
         self.docket.check_invariants();
         rulings
@@ -45,6 +56,7 @@ impl Trial {
     fn close(&mut self, all: bool, at_least_one: bool) -> Vec<Ruling> {
         let mut rulings = Vec::new();
         let court = self.verifier.court(JOB, self.class, self.anchors, self.now);
+        let court = Court { shards: self.shards, ..court };
         self.docket.close_due(all, at_least_one, &court, &mut rulings);
         self.docket.check_invariants();
         rulings
@@ -238,4 +250,81 @@ fn without_a_second_agent_old_hands_are_believed_and_newcomers_wait() {
         );
         assert_eq!(released(&rulings).len(), usize::from(believed));
     }
+}
+
+fn odd(index: u64, party: Party, value: u8) -> Answer {
+    says(index, party, value).looked_at(Some(Oddity::Product("it is odd".into())))
+}
+
+#[test]
+fn an_answer_that_looks_odd_is_checked_although_it_is_not_sampled_and_a_lie_takes_its_batch_with_it() {
+    let (ann, bob) = (party(1, "ann", Standing::Trusted), party(2, "bob", Standing::Trusted));
+    let batch = BATCH_SHARDS as u64;
+    let (mut beside, mut found) = (0, 0);
+    for odd_one in 0..batch {
+        let mut trial = Trial::new(VerifyClass::Standard, 1);
+        let mut rulings = Vec::new();
+        for index in 0..batch {
+            let answer = if index == odd_one { odd(index, ann, 1) } else { says(index, ann, 1) };
+            rulings.extend(trial.answer(answer));
+        }
+        let checked: Vec<u64> = errands(&rulings).iter().map(|errand| errand.index.0).collect();
+        assert!(checked.contains(&odd_one), "{odd_one} is not in {checked:?}");
+        beside += checked.len() - 1;
+        trial.answer(says(odd_one, bob, 9));
+        let rulings = trial.answer(says(odd_one, party(4, "operator", Standing::Trusted), 9));
+        assert_eq!(refuted(&rulings), [ann.agent]);
+        assert_eq!(released(&rulings), [odd_one]);
+        let evidence = rulings.iter().find_map(|ruling| match ruling {
+            Ruling::Refuted { evidence, .. } => Some(&evidence.oddities),
+            _ => None,
+        });
+        assert_eq!(evidence, Some(&alloc::vec![(ann.agent, Oddity::Product("it is odd".into()))]));
+        found += 1;
+    }
+    assert_eq!(found, batch);
+    assert!(beside >= BATCH_SHARDS - 2, "the sample is drawn besides: {beside}");
+}
+
+#[test]
+fn work_that_looks_odd_and_is_right_costs_no_more_than_its_budget() {
+    let (ann, bob) = (party(1, "ann", Standing::Trusted), party(2, "bob", Standing::Trusted));
+    for (shards, budget) in [(100, ODD_CHECKS_MIN), (10_000, 200)] {
+        let mut trial = Trial { shards, ..Trial::new(VerifyClass::Standard, 1) };
+        let (mut checks, mut done) = (0, 0);
+        for index in 0..shards {
+            let mut rulings = trial.answer(odd(index, ann, 9));
+            if index % 3 == 2 {
+                // No batch is full: most of them have no sample, and something odd.
+                rulings.extend(trial.close(true, false));
+            }
+            for index in errands(&rulings).into_iter().map(|errand| errand.index.0).collect::<Vec<_>>() {
+                checks += 1;
+                rulings.extend(trial.answer(says(index, bob, 9)));
+            }
+            done += released(&rulings).len() as u64;
+        }
+        done += released(&trial.close(true, false)).len() as u64;
+        assert!(done + 3 > shards, "{done} of {shards}");
+        let sampled = shards * 4 / 100;
+        assert!(checks >= budget && checks <= sampled + sampled / 2 + budget, "{checks} of {shards}");
+        assert_eq!(trial.docket.odd_checks, budget);
+    }
+}
+
+#[test]
+fn a_lie_that_a_look_finds_costs_the_budget_nothing() {
+    let (ann, bob) = (party(1, "ann", Standing::Trusted), party(2, "bob", Standing::Trusted));
+    let mut trial = Trial::new(VerifyClass::Standard, 1);
+    for index in 0..40 {
+        trial.answer(odd(index, ann, 1));
+        let rulings = trial.close(true, false);
+        assert_eq!(errands(&rulings).len(), 1, "{index} is checked");
+        trial.answer(says(index, bob, 9));
+        assert_eq!(
+            refuted(&trial.answer(says(index, party(4, "operator", Standing::Trusted), 9))),
+            [ann.agent]
+        );
+    }
+    assert!(trial.docket.is_empty() && trial.docket.odd_checks == 0);
 }
