@@ -345,6 +345,7 @@ impl Home {
 
     pub(crate) fn plant(&mut self, planting: Planting) {
         self.planting = planting;
+        self.bill.planting = planting;
         if let Some(stitcher) = self.reducer.stitcher_mut() {
             stitcher.planting = planting;
         }

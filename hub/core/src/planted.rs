@@ -61,11 +61,17 @@ pub enum Planted {
     ForgetLapsedShards,
     /// Agents are not told of a round's pass when they know that of a round before.
     KeepOldPasses,
+    /// A record pays for shards that it does not say are done.
+    PayWhatIsNotDone,
+    /// A tile is written without who is paid for it.
+    ForgetThePayOfTiles,
+    /// What is left of a job's hold stays in the escrow when it ends.
+    KeepTheChange,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Planted; 29] = [
+    pub const ALL: [Planted; 32] = [
         Planted::SpeakBeforePersist,
         Planted::ForgetLostShards,
         Planted::KeepLapsedLeases,
@@ -95,6 +101,9 @@ impl Planted {
         Planted::KeepOldSessions,
         Planted::ForgetLapsedShards,
         Planted::KeepOldPasses,
+        Planted::PayWhatIsNotDone,
+        Planted::ForgetThePayOfTiles,
+        Planted::KeepTheChange,
     ];
 }
 
