@@ -34,11 +34,17 @@ pub fn bill(bill: &JobBill) -> String {
         false => known.push(("escrow", format!("{} until it ends", credits(bill.escrow)))),
     }
     known.push(("hub", credits(bill.hub)));
-    let rows = bill.postings.iter().map(|posting| {
-        vec![shortened(&posting.debit, 40), shortened(&posting.credit, 40), credits(posting.amount)]
-    });
+    let rows = bill
+        .postings
+        .iter()
+        .map(|posting| vec![account(&posting.debit), account(&posting.credit), credits(posting.amount)]);
     let moves = lines(&table(&["from", "to", "credits"], 2, rows.collect()));
     format!("{}\n{moves}", facts(&known))
+}
+
+/// An account's name; the escrow is that of the job that the page is about.
+fn account(name: &str) -> String {
+    shortened(if name.starts_with("escrow/") { "escrow" } else { name }, 40)
 }
 
 /// The providers of a hub.

@@ -362,6 +362,7 @@ impl Home {
     pub(crate) fn plant(&mut self, planting: Planting) {
         self.planting = planting;
         self.retries.planting = planting;
+        self.bill.planting = planting;
         if let Some(stitcher) = self.reducer.stitcher_mut() {
             stitcher.planting = planting;
         }

@@ -85,11 +85,17 @@ pub enum Planted {
     IgnoreDeadlines,
     /// A project with as much in flight as it may gets more.
     ForgetQuotas,
+    /// A record pays for shards that it does not say are done.
+    PayWhatIsNotDone,
+    /// A tile is written without who is paid for it.
+    ForgetThePayOfTiles,
+    /// What is left of a job's hold stays in the escrow when it ends.
+    KeepTheChange,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Planted; 41] = [
+    pub const ALL: [Planted; 44] = [
         Planted::SpeakBeforePersist,
         Planted::ForgetLostShards,
         Planted::KeepLapsedLeases,
@@ -131,6 +137,9 @@ impl Planted {
         Planted::StarveBatch,
         Planted::IgnoreDeadlines,
         Planted::ForgetQuotas,
+        Planted::PayWhatIsNotDone,
+        Planted::ForgetThePayOfTiles,
+        Planted::KeepTheChange,
     ];
 }
 

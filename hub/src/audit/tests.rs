@@ -2,10 +2,11 @@
 
 use super::*;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::channel;
 
 use tessera_protocol::audit::{AuditError, Checked, Seals};
-use tessera_storage::{Commit, Engine, Memory};
+use tessera_storage::{Commit, CommitError, Engine, Memory};
 
 use crate::journal::{Journal, Verdict};
 
@@ -140,4 +141,54 @@ fn a_batch_that_comes_to_nothing_leaves_no_gap_in_the_log() {
     }
     let checked = check(&pages(&identity, &store), None).unwrap();
     assert_eq!(checked.entries, 200);
+}
+
+/// A store that fails twice in five commits: once before it has written, once after.
+#[derive(Default)]
+struct Flaky {
+    store: Memory,
+    commits: AtomicU64,
+}
+
+impl Engine for Flaky {
+    fn name(&self) -> &'static str {
+        "flaky"
+    }
+
+    fn snapshot(&self) -> Result<Box<dyn Snapshot>, ReadError> {
+        self.store.snapshot()
+    }
+
+    fn commit_all(&self, batches: Vec<Batch>) -> Vec<Result<Commit, CommitError>> {
+        let count = batches.len();
+        let failed = || (0..count).map(|_| Err(CommitError::Interrupted)).collect();
+        match self.commits.fetch_add(1, Ordering::Relaxed) % 5 {
+            1 => failed(),
+            3 => {
+                self.store.commit_all(batches);
+                failed()
+            }
+            _ => self.store.commit_all(batches),
+        }
+    }
+}
+
+#[test]
+fn after_a_commit_of_unknown_outcome_the_log_goes_on_where_it_is() {
+    let (identity, flaky) = (Identity::generate().unwrap(), Arc::new(Flaky::default()));
+    let auditor = Auditor::resume(identity.clone(), &*flaky.snapshot().unwrap()).unwrap();
+    let (journal, thread) = Journal::start_audited(flaky.clone(), auditor).unwrap();
+    let mut done = 0;
+    for number in 0..40u64 {
+        let mut batch = Batch::new();
+        batch.put(format!("token/{number:032}"), [1]);
+        let deed = Deed { batch, acts: vec![act(number), act(number)] };
+        let (say, heard) = channel();
+        journal.commit(deed, move |verdict| say.send(verdict).unwrap()).unwrap();
+        done += u64::from(matches!(heard.recv().unwrap(), Verdict::Judged(Commit::Done)));
+    }
+    journal.stop();
+    thread.join().unwrap();
+    assert_eq!(done, 32, "what was written before the store failed is known to be");
+    assert_eq!(check(&pages(&identity, &flaky.store), None).unwrap().entries, 2 * done);
 }

@@ -81,6 +81,7 @@ impl Store {
                 if let Some(stored) = self.jobs.get_mut(&job) {
                     assert!(stored.end.is_none(), "{job} ended twice");
                     bill.check();
+                    assert_eq!(bill.held, bill.charged() + bill.refunded, "{job}: what the client paid");
                     assert!(bill.closed, "{job} ended with an open bill");
                     if let Outcome::Done { .. } = outcome {
                         assert_eq!(bill.shards(), view.shards, "{job}: shards that were paid");
