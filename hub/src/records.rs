@@ -90,7 +90,7 @@ struct StoredProgress {
 mod bills;
 
 pub use bills::{
-    earnings_of, provider_names, put_removal, read_bill, read_settlement, removals_of, settled_of,
+    earnings_of, lines_of, provider_names, put_removal, read_bill, read_settlement, removals_of, settled_of,
     settlement_batch, settlements,
 };
 
@@ -213,7 +213,7 @@ pub fn batch_of(record: &Record) -> Batch {
         Record::TileReduced { job, plan, tile, bytes, earned } => {
             let value = [&plan.0, &bytes[..]].concat();
             batch.put_chunked(&Key::Tile { job: *job, tile: *tile }.encode(), &value);
-            bills::put_tile(&mut batch, *job, *tile, earned);
+            bills::put_tile(&mut batch, (*job, *plan), *tile, earned);
         }
         // What was said is in the audit log alone.
         Record::Disputed { .. } => {}

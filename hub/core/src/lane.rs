@@ -289,7 +289,7 @@ impl Lane {
             Some(Writing::Archive) => self.archive.written(true, self.now),
             Some(Writing::Acceptance { request, job }) => self.accepted(request, job),
             Some(Writing::Progress { job }) => {
-                self.at_home(job, |home, judge, _| home.progress_written(true, judge.now));
+                self.at_home(job, |home, judge, out| home.progress_written(true, judge.now, out));
             }
             Some(Writing::Tile { job, tile }) => {
                 self.at_home(job, |home, judge, out| home.tile_written(tile, true, judge, out));
@@ -345,7 +345,7 @@ impl Lane {
                 self.out.push(Effect::Answer { request, answer });
             }
             Some(Writing::Progress { job }) => {
-                self.at_home(job, |home, judge, _| home.progress_written(false, judge.now));
+                self.at_home(job, |home, judge, out| home.progress_written(false, judge.now, out));
             }
             Some(Writing::Tile { job, tile }) => {
                 self.at_home(job, |home, judge, out| home.tile_written(tile, false, judge, out));

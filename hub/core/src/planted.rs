@@ -91,11 +91,13 @@ pub enum Planted {
     ForgetThePayOfTiles,
     /// What is left of a job's hold stays in the escrow when it ends.
     KeepTheChange,
+    /// What a record was to write on a page is forgotten when the store refuses it.
+    LoseUnwrittenPages,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Planted; 44] = [
+    pub const ALL: [Planted; 45] = [
         Planted::SpeakBeforePersist,
         Planted::ForgetLostShards,
         Planted::KeepLapsedLeases,
@@ -140,6 +142,7 @@ impl Planted {
         Planted::PayWhatIsNotDone,
         Planted::ForgetThePayOfTiles,
         Planted::KeepTheChange,
+        Planted::LoseUnwrittenPages,
     ];
 }
 

@@ -15,7 +15,7 @@ use tessera_protocol::spec::Manifest;
 use tessera_protocol::tally::Tally;
 use tessera_protocol::unit::{ShardIndex, UnixMillis};
 
-use crate::ledger::{Charges, Earnings};
+use crate::ledger::{Charges, Payment};
 use crate::ranges::Ranges;
 use crate::standing::{Change, StandingRecord};
 use crate::verifier::Evidence;
@@ -122,7 +122,7 @@ pub enum Record {
         /// Its elements by rows, little-endian.
         bytes: Arc<[u8]>,
         /// Who is paid for its shards.
-        earned: Earnings,
+        earned: Vec<Payment>,
     },
     /// It ended; nothing about it changes any more.
     JobEnded {

@@ -44,6 +44,11 @@ impl Verified<Partial> {
     pub fn index(&self) -> ShardIndex {
         self.0.index
     }
+
+    /// Of its bytes.
+    pub fn digest(&self) -> Digest {
+        self.0.digest
+    }
 }
 
 /// The partial of one shard, decoded.
@@ -51,6 +56,8 @@ impl Verified<Partial> {
 pub struct Partial {
     /// The shard.
     pub index: ShardIndex,
+    /// Of its bytes.
+    pub digest: Digest,
     /// What it holds.
     pub part: Part,
 }
@@ -467,8 +474,8 @@ impl Docket {
 }
 
 fn release(answer: Answer, checkers: Vec<Party>) -> Ruling {
-    let Answer { index, party, part, .. } = answer;
-    Ruling::Release { partial: Verified(Partial { index, part }), by: party, checkers }
+    let Answer { index, party, digest, part, .. } = answer;
+    Ruling::Release { partial: Verified(Partial { index, digest, part }), by: party, checkers }
 }
 
 #[cfg(test)]

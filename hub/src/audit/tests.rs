@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::channel;
 
 use tessera_protocol::audit::{AuditError, Checked, Seals};
-use tessera_storage::{Commit, CommitError, Engine, Memory};
+use tessera_storage::{Commit, CommitError, Engine, Memory, ReadError};
 
 use crate::journal::{Journal, Verdict};
 

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use tessera_hub_core::ledger::earnings;
 use tessera_hub_core::ranges::Ranges;
 use tessera_hub_core::standing::StandingRecord;
-use tessera_hub_core::{Bill, Earnings, NewJob, Outcome, Progress, Record};
+use tessera_hub_core::{Bill, NewJob, Outcome, Payment, Progress, Record};
 use tessera_planners::Pass;
 use tessera_protocol::api::JobView;
 use tessera_protocol::id::{AgentId, Digest, JobId};
@@ -33,7 +34,7 @@ pub(super) struct Stored {
     /// By the plan they are of and their position in it.
     tiles: BTreeMap<(Digest, u64), Arc<[u8]>>,
     /// Who is paid for them.
-    earned: BTreeMap<(Digest, u64), Earnings>,
+    earned: BTreeMap<(Digest, u64), Vec<Payment>>,
     pub(super) end: Option<(JobView, Outcome)>,
 }
 
@@ -114,9 +115,9 @@ impl Stored {
             let start = tile * task.panels();
             progress.done.insert(ShardRange { start, end: start + task.panels() });
         }
-        let mut bill = Bill::resume(progress.bill.unpaid());
+        let mut bill = Bill::resume(progress.bill.unpaid(), &self.job.plan);
         let of_plan = self.earned.iter().filter(|((plan, _), _)| *plan == progress.plan);
-        of_plan.for_each(|(_, earned)| bill.add_earned(earned));
+        of_plan.for_each(|(_, earned)| bill.add_earned(&earnings(earned)));
         progress.bill = bill.charges().clone();
         Some(progress)
     }

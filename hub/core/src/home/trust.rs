@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use tessera_protocol::api::JobFailure;
 use tessera_protocol::id::AgentId;
+use tessera_protocol::receipt::Service;
 use tessera_protocol::unit::{LaneIndex, ShardIndex, ShardRange};
 
 use super::{HELD_BYTES_MAX, Home, Judge, Stage};
@@ -13,7 +14,7 @@ use crate::effect::Outbox;
 use crate::message::{Claim, Errand, FailureCause, Judgement, LaneMessage, Who};
 use crate::planted::Planted;
 use crate::retries::Setback;
-use crate::verifier::{Answer, Court, Party, Ruling};
+use crate::verifier::{Answer, Court, Ruling};
 
 impl Home {
     fn court<'a>(&self, judge: &Judge<'a>) -> Court<'a> {
@@ -94,9 +95,8 @@ impl Home {
                     if checkers.is_empty() {
                         *self.unchecked.entry(by.agent).or_default() += 1;
                     }
-                    let index = partial.index();
-                    for Party { agent, account, .. } in checkers {
-                        self.bill.check_done(index, agent, account, self.cost_of(index));
+                    for checker in checkers {
+                        self.bill.owe(self.payment(checker, Service::Check, &partial));
                     }
                     self.absorb(by, partial, judge, out);
                 }
