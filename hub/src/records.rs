@@ -176,6 +176,10 @@ fn acts_of(record: &Record) -> Vec<Act> {
             let evidence_said = serde_json::json!({"answers": answers, "believed": evidence.believed});
             vec![Act::Disputed { job: *job, shard: evidence.index.0, evidence: evidence_said }]
         }
+        Record::Recalled { job, agent, recalled } => {
+            let (shards, tainted) = (recalled.shards, recalled.tainted);
+            vec![Act::Recalled { job: *job, agent: *agent, shards, tainted }]
+        }
         Record::JobEnded { job, view, outcome: _, bill } => vec![
             Act::JobEnded { job: *job, state: view.state, digest: view.digest },
             Act::BillClosed {
@@ -215,8 +219,8 @@ pub fn batch_of(record: &Record) -> Batch {
             batch.put_chunked(&Key::Tile { job: *job, tile: *tile }.encode(), &value);
             bills::put_tile(&mut batch, (*job, *plan), *tile, earned);
         }
-        // What was said is in the audit log alone.
-        Record::Disputed { .. } => {}
+        // What was said, and what came of it, is in the audit log alone.
+        Record::Disputed { .. } | Record::Recalled { .. } => {}
         Record::StandingsChanged { agents, changes, at } => {
             for record in agents {
                 batch.put(Key::Standing(record.agent), json(record));
@@ -473,8 +477,9 @@ fn open_job(
     let base = match stored.view.extends {
         Some(parent) => {
             let missing = || RecordError::Missing { what: "tally", of: parent.to_string() };
-            let tally = read_progress(store, parent)?.and_then(|progress| progress.tally);
-            Some(Base { job: parent, tally: Arc::unwrap_or_clone(tally.ok_or_else(missing)?) })
+            let Progress { view, tally, .. } = read_progress(store, parent)?.ok_or_else(missing)?;
+            let tally = Arc::unwrap_or_clone(tally.ok_or_else(missing)?);
+            Some(Base { job: parent, tally, tainted: view.tainted })
         }
         None => None,
     };

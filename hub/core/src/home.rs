@@ -207,6 +207,7 @@ impl Home {
             }
             None => {
                 let base = job.base.as_ref().filter(|_| !planting.is(Planted::ForgetTheBase));
+                counters.tainted = base.map_or(0, |base| base.tainted);
                 let base = base.map(|base| Arc::new(base.tally.clone()));
                 let reducer = Reducer::resume(&job.plan, Ranges::default(), Vec::new(), base);
                 let bill = Bill::open(job.manifest.spec().verify, &job.plan);

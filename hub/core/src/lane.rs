@@ -542,6 +542,9 @@ impl Lane {
         for (job, evidence) in self.out.take_disputes() {
             self.archive.push(Record::Disputed { job, evidence });
         }
+        for ((job, agent), recalled) in self.out.take_recalls() {
+            self.archive.push(Record::Recalled { job, agent, recalled });
+        }
         if let Some(record) = self.archive.next(self.now) {
             self.persist(Writing::Archive, record);
         }

@@ -293,8 +293,10 @@ impl Bill {
             }
         }
         assert!(charges.escrow >= Microcredits(0), "more was paid than was held");
-        if !self.planting.is(Planted::KeepTheChange) {
-            charges.refunded = core::mem::take(&mut charges.escrow);
+        let rest = core::mem::take(&mut charges.escrow);
+        match self.planting.is(Planted::KeepTheChange) {
+            true => charges.hub += rest,
+            false => charges.refunded = rest,
         }
         charges.closed = true;
         charges.check();

@@ -89,7 +89,7 @@ pub enum Planted {
     PayWhatIsNotDone,
     /// A tile is written without who is paid for it.
     ForgetThePayOfTiles,
-    /// What is left of a job's hold stays in the escrow when it ends.
+    /// What is left of a job's hold goes to the hub when it ends, and not back to the project.
     KeepTheChange,
     /// What a record was to write on a page is forgotten when the store refuses it.
     LoseUnwrittenPages,

@@ -130,8 +130,8 @@ pub enum Ruling {
         /// All who answered, and what.
         evidence: Evidence,
     },
-    /// These answers do not count any more: the shards are to be computed again.
-    Recall(Vec<ShardIndex>),
+    /// These answers of an agent do not count any more: the shards are to be computed again.
+    Recall(AgentId, Vec<ShardIndex>),
     /// Agents that have no reason to be wrong differ: the kernel does not give the same bytes everywhere.
     KernelFault(Evidence),
 }
@@ -408,7 +408,7 @@ impl Docket {
             recalled.push(answer.index);
         }
         if !recalled.is_empty() {
-            rulings.push(Ruling::Recall(recalled));
+            rulings.push(Ruling::Recall(agent, recalled));
         }
     }
 

@@ -192,3 +192,23 @@ fn after_a_commit_of_unknown_outcome_the_log_goes_on_where_it_is() {
     assert_eq!(done, 32, "what was written before the store failed is known to be");
     assert_eq!(check(&pages(&identity, &flaky.store), None).unwrap().entries, 2 * done);
 }
+
+#[test]
+fn a_log_that_grows_while_it_is_exported_is_whole_all_the_same() {
+    let (identity, store) = (Identity::generate().unwrap(), Memory::default());
+    let mut auditor = Auditor::resume(identity.clone(), &*store.snapshot().unwrap()).unwrap();
+    let acts: Vec<Act> = (0..PAGE_ENTRIES).map(act).collect();
+    // Whole pages, with and without a part of one behind them, and with nothing more to come.
+    for more in [0, 1, 700, PAGE_ENTRIES] {
+        commit(&store, &mut auditor, &acts);
+        let (mut lines, mut next, mut between) = (Vec::new(), Some(0), vec![more, 1]);
+        while let Some(from) = next {
+            let page = page(&identity, &*store.snapshot().unwrap(), from).unwrap();
+            lines.extend(page.lines);
+            next = page.next;
+            commit(&store, &mut auditor, &acts[..between.pop().unwrap_or(0) as usize]);
+        }
+        let checked = check(&lines, Some(Digest(identity.public_key().0))).unwrap();
+        assert!(checked.entries >= PAGE_ENTRIES && checked.entries <= auditor.head.entries, "{more} more");
+    }
+}

@@ -194,7 +194,7 @@ fn progress_that_the_former_version_wrote_of_an_extension_still_counts() {
     commit(&engine, &Record::JobEnded { job: parent.id, view, outcome, bill: closed(&parent) });
     let text =
         r#"{"name":"n","workload":"monte_carlo","params":{"model":"pi","paths":3000,"shard_size":100}}"#;
-    let base = Base { job: parent.id, tally: Arc::unwrap_or_clone(tally(1_000, 785)) };
+    let base = Base { job: parent.id, tally: Arc::unwrap_or_clone(tally(1_000, 785)), tainted: 0 };
     let child = new_job(text, 1_000, None);
     let child = Arc::new(NewJob { base: Some(base), ..Arc::unwrap_or_clone(child) });
     accept(&engine, &child);
@@ -496,4 +496,13 @@ fn a_job_that_is_older_than_bills_goes_on_and_pays_for_what_follows() {
     batch.delete_chunked(&Key::Bill(job.id).encode());
     write(&engine, batch);
     assert_eq!(recovered_progress(&engine).unwrap().bill, bill_of(&job));
+}
+
+#[test]
+fn what_is_recalled_or_tainted_when_an_agent_is_proven_wrong_is_in_the_audit_log_alone() {
+    let (job, agent) = (JobId::new(1, [1; 10]), AgentId([2; 16]));
+    let recalled = tessera_hub_core::record::Recalled { shards: 7, tainted: 2 };
+    let deed = deed_of(&Record::Recalled { job, agent, recalled });
+    assert_eq!(deed.acts, [Act::Recalled { job, agent, shards: 7, tainted: 2 }]);
+    assert!(deed.batch.writes().is_empty());
 }

@@ -13,6 +13,8 @@ use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::matrix::Task;
 use tessera_protocol::unit::ShardRange;
 
+use super::books::Books;
+
 /// What survives a crash.
 #[derive(Debug, Default)]
 pub(super) struct Store {
@@ -21,6 +23,8 @@ pub(super) struct Store {
     /// Who was proven wrong about which job.
     pub(super) refuted: BTreeSet<(JobId, AgentId)>,
     pub(super) standings: BTreeMap<AgentId, StandingRecord>,
+    /// Who was paid for what.
+    pub(super) books: Books,
     /// Products by their digests.
     pub(super) products: BTreeMap<Digest, Arc<[u8]>>,
 }
@@ -75,6 +79,7 @@ impl Store {
                 let refuted = evidence.answers.iter().filter(|(.., digest)| wrong(digest));
                 self.refuted.extend(refuted.map(|(agent, ..)| (job, *agent)));
             }
+            Record::Recalled { .. } => {}
             Record::StandingsChanged { agents, .. } => {
                 self.standings.extend(agents.into_iter().map(|record| (record.agent, record)));
             }

@@ -13,6 +13,7 @@ use super::{HELD_BYTES_MAX, Home, Judge, Stage};
 use crate::effect::Outbox;
 use crate::message::{Claim, Errand, FailureCause, Judgement, LaneMessage, Who};
 use crate::planted::Planted;
+use crate::record::Recalled;
 use crate::retries::Setback;
 use crate::verifier::{Answer, Court, Ruling};
 
@@ -84,7 +85,7 @@ impl Home {
                 Ruling::Refuted { party, evidence } => {
                     judgements.push(Judgement::new(party, false));
                     let (job, agent) = (self.job.id, party.agent);
-                    self.taint(agent);
+                    self.taint(agent, out);
                     out.tell_all(&LaneMessage::AgentRefuted { agent });
                     out.dispute(job, evidence);
                 }
@@ -102,7 +103,7 @@ impl Home {
                 }
                 Ruling::Check(errand) => self.place(errand, judge, out),
                 Ruling::Mismatch(_) => self.counters.mismatches += 1,
-                Ruling::Recall(indices) => self.recalled(&indices, out),
+                Ruling::Recall(agent, indices) => self.recalled(agent, &indices, out),
                 Ruling::KernelFault(evidence) => {
                     let shard = evidence.index.0;
                     out.dispute(self.job.id, evidence);
@@ -118,22 +119,25 @@ impl Home {
         if self.is_ending() {
             return;
         }
-        self.taint(agent);
+        self.taint(agent, out);
         let mut rulings = Vec::new();
         self.docket.recall(agent, &self.court(judge), &mut rulings);
         self.carry_out(&mut rulings, judge, out);
     }
 
     /// What it answered alone and is reduced cannot be taken out again: the client is told.
-    fn taint(&mut self, agent: AgentId) {
+    fn taint(&mut self, agent: AgentId, out: &mut Outbox) {
         if let Some(shards) = self.unchecked.remove(&agent) {
             self.counters.tainted += shards;
+            out.recall(self.job.id, agent, Recalled { shards: 0, tainted: shards });
             (self.unsaved, self.unseen) = (true, true);
         }
     }
 
-    fn recalled(&mut self, indices: &[ShardIndex], out: &mut Outbox) {
-        self.counters.recalled += indices.len() as u64;
+    fn recalled(&mut self, agent: AgentId, indices: &[ShardIndex], out: &mut Outbox) {
+        let shards = indices.len() as u64;
+        self.counters.recalled += shards;
+        out.recall(self.job.id, agent, Recalled { shards, tainted: 0 });
         self.unseen = true;
         if self.planting.is(Planted::LoseTheRecalled) {
             return;
