@@ -22,8 +22,10 @@ use crate::spec::VerifyClass;
 use crate::unit::UnixMillis;
 
 mod lines;
+mod work_log;
 
 pub use lines::{Line, LineError, Lines, ProofError, SHARDS_MAX, Service, ShardProof, match_lines, prove};
+pub use work_log::{WorkLog, WorkLogError, work_line};
 
 /// What stands before a receipt where it is signed, so that no other signature of the hub passes for one.
 pub const RECEIPT_CONTEXT: &[u8] = b"tessera receipt 1\0";
