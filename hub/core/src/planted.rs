@@ -85,6 +85,8 @@ pub enum Planted {
     IgnoreDeadlines,
     /// A project with as much in flight as it may gets more.
     ForgetQuotas,
+    /// The client is not told that a result rests on the word of an agent proven wrong since.
+    ForgetTaint,
     /// A record pays for shards that it does not say are done.
     PayWhatIsNotDone,
     /// A tile is written without who is paid for it.
@@ -97,7 +99,7 @@ pub enum Planted {
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Planted; 45] = [
+    pub const ALL: [Planted; 46] = [
         Planted::SpeakBeforePersist,
         Planted::ForgetLostShards,
         Planted::KeepLapsedLeases,
@@ -139,6 +141,7 @@ impl Planted {
         Planted::StarveBatch,
         Planted::IgnoreDeadlines,
         Planted::ForgetQuotas,
+        Planted::ForgetTaint,
         Planted::PayWhatIsNotDone,
         Planted::ForgetThePayOfTiles,
         Planted::KeepTheChange,

@@ -53,7 +53,7 @@ impl Books {
                 let is_done = matches!(outcome, Outcome::Done { .. });
                 (*job, self.book(*job, |book| book.ended(is_done, view, bill)))
             }
-            Record::Disputed { .. } | Record::Recalled { .. } | Record::StandingsChanged { .. } => {
+            Record::Disputed(_) | Record::Recalled { .. } | Record::StandingsChanged { .. } => {
                 return Ok(());
             }
         };
