@@ -26,6 +26,8 @@ pub struct Config {
     pub name: String,
     /// The instruction set its kernels use.
     pub isa: Isa,
+    /// Where it adds a line for each shard it computed, to prove later what the hub accepted.
+    pub work_log: Option<PathBuf>,
 }
 
 /// A host name or IP address, and a port. Prints as `HOST:PORT`, IPv6 addresses in brackets.

@@ -65,7 +65,7 @@ pub enum AgentError {
     },
     /// The identity does not work with TLS.
     Tls(rustls::Error),
-    /// The operating system gave no thread or no event loop.
+    /// The operating system gave no thread, no event loop or no file.
     System {
         /// What was asked for.
         what: &'static str,

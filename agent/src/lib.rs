@@ -21,6 +21,7 @@ mod session;
 mod shell;
 mod studio;
 mod tls;
+mod work_log;
 
 use std::future::Future;
 

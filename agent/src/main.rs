@@ -45,6 +45,10 @@ struct Arguments {
     /// Instruction set of the kernels: auto, plain, avx2 or avx512; the results do not depend on it
     #[arg(long, default_value = "auto", value_parser = isa)]
     isa: Isa,
+    /// Add a line to this file for each shard that is computed: with it, `tessera receipt prove` shows later that the
+    /// hub accepted the very bytes
+    #[arg(long, env = "TESSERA_AGENT_WORK_LOG", value_name = "FILE")]
+    work_log: Option<PathBuf>,
     /// What to log to standard error, as in `debug` or `tessera_agent=debug,quinn=info`
     #[arg(
         long,
@@ -110,6 +114,7 @@ fn config(arguments: Arguments) -> Result<Config, clap::Error> {
         gpus: arguments.gpus,
         name: arguments.name.unwrap_or_else(host_name),
         isa: arguments.isa,
+        work_log: arguments.work_log,
     })
 }
 

@@ -20,6 +20,7 @@ use tessera_protocol::wire::ShardFailure;
 
 use crate::executor::{Executor, Studio};
 use crate::program::{Program, Trouble};
+use crate::work_log::WorkLog;
 
 /// What a slot's thread is handed.
 struct Order {
@@ -47,7 +48,7 @@ impl Runner {
         slots: u16,
         devices: &[DeviceInfo],
         isa: Isa,
-        studio: Option<Arc<Studio>>,
+        (studio, log): (Option<Arc<Studio>>, Option<WorkLog>),
         report: R,
     ) -> io::Result<Runner>
     where
@@ -55,11 +56,11 @@ impl Runner {
     {
         let start = |index: u16| {
             let (sender, orders) = sync_channel(1);
-            let (report, studio) = (report.clone(), studio.clone());
+            let (report, studio, log) = (report.clone(), studio.clone(), log.clone());
             let device = index.checked_sub(slots).and_then(|place| devices.get(usize::from(place)).cloned());
             let thread = std::thread::Builder::new().name(format!("slot {index}")).spawn(move || {
                 let mut executor = Executor::new(isa, device.as_ref(), studio);
-                work(&orders, &mut executor, |outcome| report(SlotIndex(index), outcome));
+                work(&orders, &mut executor, log.as_ref(), |outcome| report(SlotIndex(index), outcome));
             })?;
             Ok(Slot { orders: sender, cancelled: Arc::default(), thread })
         };
@@ -98,12 +99,20 @@ pub(crate) fn slots_with(slots: u16, devices: &[DeviceInfo]) -> u16 {
     slots.saturating_add(devices.len() as u16).min(limits::SLOTS_MAX)
 }
 
-fn work(orders: &Receiver<Order>, executor: &mut Executor, report: impl Fn(Outcome) -> bool) {
+fn work(
+    orders: &Receiver<Order>,
+    executor: &mut Executor,
+    log: Option<&WorkLog>,
+    report: impl Fn(Outcome) -> bool,
+) {
     while let Ok(Order { work, program, cancelled }) = orders.recv() {
         let stop = || cancelled.load(Ordering::Relaxed);
         let outcome = guarded(&work, || program.run(&work, executor, &stop));
         #[cfg(feature = "liar")]
         let outcome = crate::lie::told(work.attempt.index.0, outcome);
+        if let (Some(log), Outcome::Done { digest, .. }) = (log, &outcome) {
+            log.computed(&work.attempt, digest);
+        }
         // A job that is dropped lets go of its matrices before its slot is idle again.
         drop(program);
         if !report(outcome) {
@@ -161,7 +170,7 @@ mod tests {
     fn one_slot() -> (Runner, mpsc::Receiver<Outcome>) {
         let (sender, outcomes) = mpsc::channel();
         let report = move |_, outcome| sender.send(outcome).is_ok();
-        (Runner::start(1, &[], Isa::PLAIN, None, report).expect("a thread"), outcomes)
+        (Runner::start(1, &[], Isa::PLAIN, (None, None), report).expect("a thread"), outcomes)
     }
 
     #[test]

@@ -31,6 +31,7 @@ use crate::runner::{Runner, slots_with};
 use crate::session::{self, Link, Said, SessionSerial, Target, Teller, Trouble};
 use crate::studio;
 use crate::tls::{self, HubKey};
+use crate::work_log::WorkLog;
 
 /// Events that wait for the machine; a step takes microseconds.
 const INPUTS_MAX: usize = 256;
@@ -61,7 +62,9 @@ pub(crate) async fn run(
     let report = move |slot: SlotIndex, outcome: Outcome| reports.blocking_send((slot, outcome)).is_ok();
     let devices = devices::choose(&config.gpus);
     let studio = studio::open(&config.data).map(Arc::new);
-    let runner = Runner::start(config.slots, &devices, config.isa, studio.clone(), report)
+    let log = config.work_log.as_deref().map(WorkLog::open).transpose();
+    let log = log.map_err(|source| AgentError::System { what: "file for the work log", source })?;
+    let runner = Runner::start(config.slots, &devices, config.isa, (studio.clone(), log), report)
         .map_err(|source| AgentError::System { what: "thread for a slot", source })?;
     let (cache, kept) = Cache::open(&config.data)
         .map_err(|source| AgentError::System { what: "folder for inputs", source })?;

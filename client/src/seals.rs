@@ -6,6 +6,7 @@ use ct_merkle::mem_backed_tree::MemoryBackedTree;
 use ring::signature::{ED25519, UnparsedPublicKey};
 use sha2::Sha256;
 use tessera_protocol::audit::{AuditError, Checked, Seals};
+use tessera_protocol::canonical;
 use tessera_protocol::id::Digest;
 use tessera_protocol::receipt::{self, ReceiptError, SignedReceipt};
 
@@ -18,6 +19,13 @@ fn verifies(key: &Digest, message: &[u8], signature: &[u8]) -> bool {
 pub fn check_receipt(bytes: &[u8], hub_key: Option<Digest>) -> Result<SignedReceipt, ReceiptError> {
     // A file that ends with a line end was saved by an editor or a shell; the receipt is the line.
     receipt::check(bytes.strip_suffix(b"\n").unwrap_or(bytes), hub_key, verifies)
+}
+
+/// A receipt as it is written to a file: in its one form.
+///
+/// *Errors*: a number of it is beyond 2^53 - 1, which no receipt that was checked has.
+pub fn receipt_bytes(signed: &SignedReceipt) -> Result<Vec<u8>, ReceiptError> {
+    canonical::to_vec(signed).map_err(|_| ReceiptError::Malformed)
 }
 
 /// Checks a log that [`Hub::audit`](crate::api::Hub::audit) gave: the chain, the checkpoints' signatures, and that
@@ -54,7 +62,6 @@ mod tests {
     use super::*;
     use ring::signature::{Ed25519KeyPair, KeyPair};
     use tessera_protocol::audit::{Checkpoint, Entry, SignedCheckpoint, signature_text};
-    use tessera_protocol::canonical;
     use tessera_protocol::unit::UnixMillis;
 
     fn log(entries: u64) -> (Vec<u8>, Digest) {

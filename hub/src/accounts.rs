@@ -14,7 +14,7 @@ use tessera_protocol::credits::{
 };
 use tessera_protocol::id::{Digest, JobId, ProviderId};
 use tessera_protocol::receipt::{
-    AgentShare, JobReceipt, ProviderReceipt, ProviderShare, Receipt, SignedReceipt,
+    AgentShare, JobReceipt, Line, Lines, ProviderReceipt, ProviderShare, Receipt, SignedReceipt,
 };
 use tessera_protocol::unit::UnixMillis;
 use tessera_storage::Snapshot;
@@ -170,7 +170,7 @@ fn job_receipt(view: &JobView, charges: &Charges, names: &Names) -> Receipt {
     })
 }
 
-fn provider_receipt(view: &JobView, charges: &Charges, provider: &str) -> Option<Receipt> {
+fn provider_receipt(view: &JobView, charges: &Charges, provider: &str, lines: &[Line]) -> Option<Receipt> {
     let id = ProviderId::of_name(provider);
     let agents: Vec<AgentShare> = charges
         .paid
@@ -189,6 +189,7 @@ fn provider_receipt(view: &JobView, charges: &Charges, provider: &str) -> Option
             agents,
             rate: RATE as u64,
             amount,
+            lines: Lines::of(lines),
         })
     })
 }
@@ -209,6 +210,27 @@ impl Hub {
         Ok(bill(&view, &charges, &names))
     }
 
+    /// The shards of a provider's receipt, or none of a job that is older than pages of payments.
+    async fn lines(
+        &self,
+        job: JobId,
+        charges: &Charges,
+        provider: Option<&str>,
+    ) -> Result<Vec<Line>, LookupError> {
+        let Some(provider) = provider.map(ProviderId::of_name) else { return Ok(Vec::new()) };
+        let bill = charges.clone();
+        let read = self.read(move |store| records::lines_of(store, job, &bill, provider));
+        let lines = read.await.map_err(LookupError::Outage)?;
+        let paid = charges.paid.iter().filter(|((of, _), _)| *of == provider);
+        let answers: u64 = paid.map(|(_, earned)| earned.shards + earned.checks).sum();
+        let counted: u64 = lines.iter().filter_map(Line::count).sum();
+        if counted != answers {
+            tracing::warn!(%job, counted, answers, "a receipt is without its shards: the job is older than they are");
+            return Ok(Vec::new());
+        }
+        Ok(lines)
+    }
+
     /// A receipt's bytes: for the client, or for the provider of this name.
     pub(crate) async fn sign_receipt(
         &self,
@@ -219,9 +241,10 @@ impl Hub {
         if view.state.is_open() || !charges.closed {
             return Err(ReceiptError::Open { job, state: view.state });
         }
+        let lines = self.lines(job, &charges, provider.as_deref()).await.map_err(ReceiptError::Lookup)?;
         let receipt = match &provider {
             None => Some(job_receipt(&view, &charges, &names)),
-            Some(provider) => provider_receipt(&view, &charges, provider),
+            Some(provider) => provider_receipt(&view, &charges, provider, &lines),
         };
         let of = || provider.unwrap_or_default();
         let receipt = receipt.ok_or_else(|| ReceiptError::NoShare { job, provider: of() })?;
@@ -230,7 +253,8 @@ impl Hub {
             ReceiptError::Lookup(LookupError::Outage(Outage::Unavailable))
         };
         let signature = signature_text(&self.identity.sign(&receipt.message().map_err(broken)?));
-        let signed = SignedReceipt { receipt, hub_key: Digest(self.hub_key), signature };
+        let hub_key = Digest(self.hub_key);
+        let signed = SignedReceipt { receipt, hub_key, signature, lines, shard: None };
         canonical::to_vec(&signed).map_err(broken)
     }
 

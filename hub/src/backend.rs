@@ -331,10 +331,11 @@ impl Hub {
         let manifest = manifest
             .with_paths(paths)
             .map_err(|error| ExtendError::Submit(SubmitError::NotPlannable(error)))?;
-        let Some(tally) = progress.and_then(|progress| progress.tally) else {
+        let kept = progress.and_then(|progress| Some((progress.tally?, progress.view.tainted)));
+        let Some((tally, tainted)) = kept else {
             return Err(out(Outage::StoreFailing));
         };
-        let base = Base { job, tally: Arc::unwrap_or_clone(tally) };
+        let base = Base { job, tally: Arc::unwrap_or_clone(tally), tainted };
         let key = idempotency_key.map(|key| key.as_str().to_owned());
         self.accept(manifest, Some(base), key).await.map_err(ExtendError::Submit)
     }

@@ -91,7 +91,7 @@ struct StoredProgress {
 mod bills;
 
 pub use bills::{
-    earnings_of, provider_names, put_removal, read_bill, read_settlement, removals_of, settled_of,
+    earnings_of, lines_of, provider_names, put_removal, read_bill, read_settlement, removals_of, settled_of,
     settlement_batch, settlements,
 };
 
@@ -167,6 +167,10 @@ fn acts_of(record: &Record) -> Vec<Act> {
             proofs.iter().map(disputed).chain(changes.iter().map(changed)).collect()
         }
         Record::Disputed(proof) => vec![disputed(proof)],
+        Record::Recalled { job, agent, recalled } => {
+            let (shards, tainted) = (recalled.shards, recalled.tainted);
+            vec![Act::Recalled { job: *job, agent: *agent, shards, tainted }]
+        }
         Record::JobEnded { job, view, outcome: _, bill } => vec![
             Act::JobEnded { job: *job, state: view.state, digest: view.digest },
             Act::BillClosed {
@@ -221,10 +225,10 @@ pub fn batch_of(record: &Record) -> Batch {
         Record::TileReduced { job, plan, tile, bytes, earned } => {
             let value = [&plan.0, &bytes[..]].concat();
             batch.put_chunked(&Key::Tile { job: *job, tile: *tile }.encode(), &value);
-            bills::put_tile(&mut batch, *job, *tile, earned);
+            bills::put_tile(&mut batch, (*job, *plan), *tile, earned);
         }
-        // What was said is in the audit log alone.
-        Record::Disputed(_) => {}
+        // What was said, and what came of it, is in the audit log alone.
+        Record::Disputed(_) | Record::Recalled { .. } => {}
         Record::StandingsChanged { agents, changes, proofs: _, at } => {
             for record in agents {
                 batch.put(Key::Standing(record.agent), json(record));
@@ -481,8 +485,9 @@ fn open_job(
     let base = match stored.view.extends {
         Some(parent) => {
             let missing = || RecordError::Missing { what: "tally", of: parent.to_string() };
-            let tally = read_progress(store, parent)?.and_then(|progress| progress.tally);
-            Some(Base { job: parent, tally: Arc::unwrap_or_clone(tally.ok_or_else(missing)?) })
+            let Progress { view, tally, .. } = read_progress(store, parent)?.ok_or_else(missing)?;
+            let tally = Arc::unwrap_or_clone(tally.ok_or_else(missing)?);
+            Some(Base { job: parent, tally, tainted: view.tainted })
         }
         None => None,
     };

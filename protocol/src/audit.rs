@@ -115,6 +115,17 @@ pub enum Act {
         /// what was; hubs before that never say it.
         evidence: Value,
     },
+    /// An agent was proven wrong, and a job that had not ended had answers of it.
+    Recalled {
+        /// The job.
+        job: JobId,
+        /// Whose.
+        agent: AgentId,
+        /// Shards that are computed again.
+        shards: u64,
+        /// Shards of the result that it alone answered.
+        tainted: u64,
+    },
 }
 
 /// An entry of the log.

@@ -19,6 +19,7 @@ pub mod explain;
 pub mod id;
 pub mod limits;
 pub mod matrix;
+pub mod merkle;
 pub mod monte_carlo;
 pub mod product;
 pub mod receipt;

@@ -2,6 +2,9 @@
 //!
 //! Owns what a receipt says, which bytes it has and how it is checked. It may not touch a key: who checks a receipt
 //! brings what verifies a signature.
+//!
+//! A provider's receipt signs every shard it was paid for by the root of a tree, whose leaves are [`Line`]s, whose
+//! leaves are shards. The lines stand beside what is signed, so that one shard can be proven without them.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -17,6 +20,12 @@ use crate::credits::{Earned, Microcredits};
 use crate::id::{AgentId, Digest, JobId};
 use crate::spec::VerifyClass;
 use crate::unit::UnixMillis;
+
+mod lines;
+mod work_log;
+
+pub use lines::{Line, LineError, Lines, ProofError, SHARDS_MAX, Service, ShardProof, match_lines, prove};
+pub use work_log::{WorkLog, WorkLogError, work_line};
 
 /// What stands before a receipt where it is signed, so that no other signature of the hub passes for one.
 pub const RECEIPT_CONTEXT: &[u8] = b"tessera receipt 1\0";
@@ -105,6 +114,9 @@ pub struct ProviderReceipt {
     pub rate: u64,
     /// What is credited.
     pub amount: Microcredits,
+    /// The shards themselves; nothing of a job that is older than lines.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lines: Option<Lines>,
 }
 
 /// What an agent did for a job.
@@ -128,6 +140,12 @@ pub struct SignedReceipt {
     pub hub_key: Digest,
     /// Ed25519 over the canonical form of the receipt, behind [`RECEIPT_CONTEXT`]. *Shape*: 128 hex digits.
     pub signature: String,
+    /// The lines of a provider's receipt, all or none of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lines: Vec<Line>,
+    /// One shard of a provider's receipt, proven without the lines.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard: Option<ShardProof>,
 }
 
 impl Receipt {
@@ -153,6 +171,8 @@ pub enum ReceiptError {
     BadSignature,
     /// It is signed, and its sums do not add up.
     DoesNotAdd,
+    /// It is signed, and the lines or the shard beside it are not what is signed.
+    Lines(LineError),
 }
 
 impl fmt::Display for ReceiptError {
@@ -170,6 +190,7 @@ impl fmt::Display for ReceiptError {
             ReceiptError::DoesNotAdd => f.write_str(
                 "the hub signed sums that do not add up: keep the receipt, it proves the hub's mistake",
             ),
+            ReceiptError::Lines(error) => write!(f, "{error}"),
         }
     }
 }
@@ -193,17 +214,20 @@ pub fn check(
     if hub_key.is_some_and(|known| known != signed.hub_key) {
         return Err(ReceiptError::OtherHub { found: signed.hub_key });
     }
-    let has_more = document.as_object().is_none_or(|fields| fields.len() != 3);
+    let known = ["receipt", "hub_key", "signature", "lines", "shard"];
+    let has_more =
+        document.as_object().is_none_or(|fields| !fields.keys().all(|key| known.contains(&key.as_str())));
     let receipt = canonical::to_vec(&document["receipt"]).map_err(|_| ReceiptError::Malformed)?;
     let signature = signature_bytes(&signed.signature).ok_or(ReceiptError::BadSignature)?;
     let message = [RECEIPT_CONTEXT, &receipt].concat();
     if has_more || !verifies(&signed.hub_key, &message, &signature) {
         return Err(ReceiptError::BadSignature);
     }
-    match adds_up(&signed.receipt) {
-        true => Ok(signed),
-        false => Err(ReceiptError::DoesNotAdd),
+    if !adds_up(&signed.receipt) {
+        return Err(ReceiptError::DoesNotAdd);
     }
+    lines::check(&signed, &document).map_err(ReceiptError::Lines)?;
+    Ok(signed)
 }
 
 fn adds_up(receipt: &Receipt) -> bool {

@@ -25,6 +25,7 @@
 //! | `provider/` provider id (16) | who owns agents and earns credits |
 //! | `bill/` job id (16), chunk (4) | what a job cost and who was paid, chunked |
 //! | `tile-pay/` job id (16), tile (8), chunk (4) | who is paid for a tile of a matrix job that has not ended, chunked |
+//! | `pay-page/` job id (16), page (8), chunk (4) | who is paid for which shards of a job, chunked |
 //! | `earning/` provider id (16), time of its end (8), job id (16) | what a provider earned in a job that ended |
 //! | `removal/` provider id (16), time (8) | when an agent of a provider was removed |
 //! | `settled/` provider id (16), settlement (8) | what a provider was paid by a settlement |
@@ -102,6 +103,13 @@ pub enum Key<'a> {
         /// The tile's position.
         tile: u64,
     },
+    /// Who is paid for which shards of a job. Chunked.
+    PayPage {
+        /// The job.
+        job: JobId,
+        /// The page.
+        page: u64,
+    },
     /// What a provider earned in a job that ended.
     Earning {
         /// Who earned it.
@@ -172,6 +180,8 @@ pub enum Family {
     Bills,
     /// `tile-pay/`
     TilePays,
+    /// `pay-page/`
+    PayPages,
     /// `earning/`
     Earnings,
     /// `removal/`
@@ -192,7 +202,7 @@ pub enum Family {
 
 impl Family {
     /// Every family.
-    pub const ALL: [Family; 24] = [
+    pub const ALL: [Family; 25] = [
         Family::Meta,
         Family::Hub,
         Family::Jobs,
@@ -209,6 +219,7 @@ impl Family {
         Family::Providers,
         Family::Bills,
         Family::TilePays,
+        Family::PayPages,
         Family::Earnings,
         Family::Removals,
         Family::Settled,
@@ -238,6 +249,7 @@ impl Family {
             Family::Providers => b"provider/",
             Family::Bills => b"bill/",
             Family::TilePays => b"tile-pay/",
+            Family::PayPages => b"pay-page/",
             Family::Earnings => b"earning/",
             Family::Removals => b"removal/",
             Family::Settled => b"settled/",
@@ -263,6 +275,11 @@ pub fn tiles_of(job: JobId) -> KeyRange {
 /// Where the payments for the tiles of one job lie.
 pub fn tile_pays_of(job: JobId) -> KeyRange {
     KeyRange::prefix([Family::TilePays.prefix(), &job.0].concat())
+}
+
+/// Where the pages of payments of one job lie.
+pub fn pay_pages_of(job: JobId) -> KeyRange {
+    KeyRange::prefix([Family::PayPages.prefix(), &job.0].concat())
 }
 
 /// Where what one provider has lies in a family whose keys begin with its id: earnings, removals, settled.
@@ -306,6 +323,7 @@ impl<'a> Key<'a> {
             Key::Provider(_) => Family::Providers,
             Key::Bill(_) => Family::Bills,
             Key::TilePay { .. } => Family::TilePays,
+            Key::PayPage { .. } => Family::PayPages,
             Key::Earning { .. } => Family::Earnings,
             Key::Removal { .. } => Family::Removals,
             Key::Settled { .. } => Family::Settled,
@@ -328,6 +346,7 @@ impl<'a> Key<'a> {
                 | Key::Piece { .. }
                 | Key::Bill(_)
                 | Key::TilePay { .. }
+                | Key::PayPage { .. }
                 | Key::Settlement(_)
         )
     }
@@ -369,7 +388,7 @@ impl<'a> Key<'a> {
             }
             Key::Agent(id) | Key::Standing(id) => bytes.extend(id.0),
             Key::Provider(id) => bytes.extend(id.0),
-            Key::Tile { job, tile } | Key::TilePay { job, tile } => {
+            Key::Tile { job, tile } | Key::TilePay { job, tile } | Key::PayPage { job, page: tile } => {
                 bytes.extend(job.0);
                 bytes.extend(tile.to_be_bytes());
             }
@@ -424,13 +443,14 @@ impl<'a> Key<'a> {
             Family::ApiKeys => array(rest).map(|digest| Key::ApiKey(Digest(digest))),
             Family::Inputs => array(rest).map(|digest| Key::Input(Digest(digest))),
             Family::Uploads => array(rest).map(|digest| Key::Upload(Digest(digest))),
-            Family::Tiles | Family::TilePays | Family::Pieces => {
+            Family::Tiles | Family::TilePays | Family::PayPages | Family::Pieces => {
                 let (of, chunk) = rest.split_last_chunk::<CHUNK_INDEX_BYTES>().ok_or_else(refused)?;
                 let (of, position) = of.split_last_chunk().ok_or_else(refused)?;
                 let position = u64::from_be_bytes(*position);
                 let key = match family {
                     Family::Tiles => array(of).map(|job| Key::Tile { job: JobId(job), tile: position }),
                     Family::TilePays => array(of).map(|job| Key::TilePay { job: JobId(job), tile: position }),
+                    Family::PayPages => array(of).map(|job| Key::PayPage { job: JobId(job), page: position }),
                     _ => array(of).map(|input| Key::Piece { input: Digest(input), piece: position }),
                 };
                 return key.map(|key| (key, Some(u32::from_be_bytes(*chunk)))).ok_or_else(refused);
@@ -498,7 +518,7 @@ mod tests {
     use super::*;
     use crate::chunked::chunk_key;
 
-    fn keys() -> [(Key<'static>, Vec<u8>); 27] {
+    fn keys() -> [(Key<'static>, Vec<u8>); 28] {
         let sixteen = *b"0123456789abcdef";
         let digest = Digest([7; 32]);
         let with = |prefix: &[u8], rest: &[u8]| [prefix, rest].concat();
@@ -531,6 +551,10 @@ mod tests {
             (
                 Key::TilePay { job: JobId(sixteen), tile: 258 },
                 b"tile-pay/0123456789abcdef\0\0\0\0\0\0\x01\x02".to_vec(),
+            ),
+            (
+                Key::PayPage { job: JobId(sixteen), page: 258 },
+                b"pay-page/0123456789abcdef\0\0\0\0\0\0\x01\x02".to_vec(),
             ),
             (
                 Key::Earning { provider: ProviderId([1; 16]), ended_ms: 258, job: JobId(sixteen) },

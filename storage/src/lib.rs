@@ -22,5 +22,7 @@ pub mod memory;
 pub use batch::{Batch, Condition, Expect, LimitError, Write};
 pub use embedded::{Embedded, OpenError};
 pub use engine::{Commit, CommitError, Engine, Entry, KeyRange, ReadError, Snapshot};
-pub use keyspace::{Family, Key, of_provider, pieces_of, pieces_within, tile_pays_of, tiles_of};
+pub use keyspace::{
+    Family, Key, of_provider, pay_pages_of, pieces_of, pieces_within, tile_pays_of, tiles_of,
+};
 pub use memory::Memory;

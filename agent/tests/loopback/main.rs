@@ -41,6 +41,7 @@ impl Running {
             slots,
             name: "test".to_owned(),
             isa: Isa::detect(),
+            work_log: None,
         };
         let (stop, stopped) = oneshot::channel::<()>();
         let thread = std::thread::spawn(move || {

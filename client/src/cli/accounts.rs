@@ -1,10 +1,11 @@
 //! The commands about credits: bills, providers, settlements, receipts, the audit log.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tessera_client::api::Hub;
 use tessera_client::{render, seals, settlement_csv};
 use tessera_protocol::id::{Digest, JobId};
+use tessera_protocol::receipt::{self, JobReceipt, ProviderReceipt, Receipt, SignedReceipt, WorkLog};
 use tessera_protocol::unit::UnixMillis;
 
 use super::args::{AuditCommand, ProviderCommand, ReceiptCommand, Settle};
@@ -77,10 +78,40 @@ fn settle(hub: &Hub, command: &Settle) -> Result<(), Failure> {
 }
 
 pub(super) fn receipt(command: &ReceiptCommand) -> Result<(), Failure> {
-    let ReceiptCommand::Verify { file, hub_key } = command;
-    let bytes = read(file)?;
-    let signed = seals::check_receipt(&bytes, *hub_key).map_err(Failure::Receipt)?;
-    print(render::receipt(&signed, hub_key.is_some()).as_bytes())
+    match command {
+        ReceiptCommand::Verify { file, hub_key, work_log } => {
+            let signed = seals::check_receipt(&read(file)?, *hub_key).map_err(Failure::Receipt)?;
+            let matched = match work_log.is_empty() {
+                true => None,
+                false => {
+                    let log = work_of(&signed, work_log)?;
+                    Some(receipt::match_lines(&signed, |index| log.digest(index)).map_err(Failure::Proof)?)
+                }
+            };
+            print(render::receipt(&signed, hub_key.is_some(), matched).as_bytes())
+        }
+        ReceiptCommand::Prove { file, shard, work_log, output } => {
+            let signed = seals::check_receipt(&read(file)?, None).map_err(Failure::Receipt)?;
+            let log = work_of(&signed, work_log)?;
+            let proof = receipt::prove(&signed, *shard, |index| log.digest(index)).map_err(Failure::Proof)?;
+            let bytes = seals::receipt_bytes(&proof).map_err(Failure::Receipt)?;
+            // A newer hub may have signed more than this program reads: better no proof than one of nothing.
+            seals::check_receipt(&bytes, None).map_err(Failure::Receipt)?;
+            save(&bytes, output.as_deref())
+        }
+    }
+}
+
+/// What agents computed for the job of a receipt.
+fn work_of(signed: &SignedReceipt, files: &[PathBuf]) -> Result<WorkLog, Failure> {
+    let (Receipt::Job(JobReceipt { job, .. }) | Receipt::Provider(ProviderReceipt { job, .. })) =
+        &signed.receipt;
+    let mut log = WorkLog::default();
+    for path in files {
+        let wrong = |error| Failure::WorkLog { path: path.clone(), error };
+        log.read(&String::from_utf8_lossy(&read(path)?), *job).map_err(wrong)?;
+    }
+    Ok(log)
 }
 
 pub(super) fn audit(command: &AuditCommand) -> Result<(), Failure> {

@@ -170,13 +170,30 @@ pub(crate) struct Settle {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ReceiptCommand {
-    /// Check a receipt: its form, its sums and the hub's signature
+    /// Check a receipt: its form, its sums, its shards and the hub's signature
     Verify {
-        /// The receipt
+        /// The receipt, or the proof of one shard
         file: PathBuf,
         /// The hub's key as 64 hex digits, as the hub prints it at its start [default: the one in the receipt]
         #[arg(long, value_name = "HEX")]
         hub_key: Option<Digest>,
+        /// A work log of an agent: also check that the hub accepted the digests in it; may be repeated
+        #[arg(long, value_name = "FILE")]
+        work_log: Vec<PathBuf>,
+    },
+    /// Make the proof that the hub accepted and paid for one shard, to be shown instead of the whole receipt
+    Prove {
+        /// A provider's receipt
+        file: PathBuf,
+        /// The shard
+        #[arg(long, value_name = "INDEX")]
+        shard: u64,
+        /// The work log of the agent that computed it; may be repeated
+        #[arg(long, value_name = "FILE", required = true)]
+        work_log: Vec<PathBuf>,
+        /// Where the proof goes [default: standard output]
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
     },
 }
 

@@ -15,7 +15,7 @@ use tessera_kernels::gemm::GemmError;
 use tessera_protocol::api::{JobState, JobView};
 use tessera_protocol::audit::AuditError;
 use tessera_protocol::id::JobId;
-use tessera_protocol::receipt::ReceiptError;
+use tessera_protocol::receipt::{ProofError, ReceiptError, WorkLogError};
 use tessera_protocol::spec::SpecError;
 
 /// Why a command failed.
@@ -53,6 +53,15 @@ pub(crate) enum Failure {
     },
     /// A receipt proves nothing.
     Receipt(ReceiptError),
+    /// A shard cannot be proven.
+    Proof(ProofError),
+    /// A work log cannot be read.
+    WorkLog {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: WorkLogError,
+    },
     /// A log is not what a hub wrote.
     Audit(AuditError),
     /// A settlement does not add up.
@@ -125,8 +134,8 @@ impl Failure {
         match self {
             Failure::JobNotDone(_) | Failure::Document(_) | Failure::Write { .. } => 1,
             Failure::Compute(ComputeError::Interrupted) => 130,
-            Failure::PathUnknown { .. } | Failure::Read { .. } => 2,
-            Failure::Receipt(_) | Failure::Audit(_) | Failure::Settlement(_) => 1,
+            Failure::PathUnknown { .. } | Failure::Read { .. } | Failure::WorkLog { .. } => 2,
+            Failure::Proof(_) | Failure::Receipt(_) | Failure::Audit(_) | Failure::Settlement(_) => 1,
             Failure::Compute(_) | Failure::BuiltIn(_) | Failure::KernelsDisagree { .. } => 1,
             Failure::Manifest(_) | Failure::ReplayDiffers(_) => 1,
             Failure::QuickLookFailed { .. } | Failure::LookFailed { .. } => 1,
@@ -170,6 +179,8 @@ impl fmt::Display for Failure {
             Failure::Write { path, source } => write!(f, "cannot write {}: {source}", path.display()),
             Failure::Read { path, source } => write!(f, "cannot read {}: {source}", path.display()),
             Failure::Receipt(error) => error.fmt(f),
+            Failure::Proof(error) => error.fmt(f),
+            Failure::WorkLog { path, error } => write!(f, "{}: {error}", path.display()),
             Failure::Audit(error) => error.fmt(f),
             Failure::Settlement(error) => {
                 write!(f, "the hub's settlement is kept and no table was written: {error}")

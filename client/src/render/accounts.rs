@@ -1,7 +1,7 @@
 //! Bills, providers, statements and receipts as text.
 
 use tessera_protocol::credits::{JobBill, Microcredits, ProviderList, Statement};
-use tessera_protocol::receipt::{Receipt, SignedReceipt};
+use tessera_protocol::receipt::{ProviderReceipt, Receipt, Service, SignedReceipt};
 
 use super::number::grouped;
 use super::{facts, lines, shortened, table};
@@ -34,11 +34,17 @@ pub fn bill(bill: &JobBill) -> String {
         false => known.push(("escrow", format!("{} until it ends", credits(bill.escrow)))),
     }
     known.push(("hub", credits(bill.hub)));
-    let rows = bill.postings.iter().map(|posting| {
-        vec![shortened(&posting.debit, 40), shortened(&posting.credit, 40), credits(posting.amount)]
-    });
+    let rows = bill
+        .postings
+        .iter()
+        .map(|posting| vec![account(&posting.debit), account(&posting.credit), credits(posting.amount)]);
     let moves = lines(&table(&["from", "to", "credits"], 2, rows.collect()));
     format!("{}\n{moves}", facts(&known))
+}
+
+/// An account's name; the escrow is that of the job that the page is about.
+fn account(name: &str) -> String {
+    shortened(if name.starts_with("escrow/") { "escrow" } else { name }, 40)
 }
 
 /// The providers of a hub.
@@ -86,8 +92,16 @@ pub fn statement(statement: &Statement) -> String {
     format!("{known}\n{}", lines(&table(&header, 1, rows.collect())))
 }
 
-/// What a receipt that was checked proves. `pinned` says whether the hub's key was known before.
-pub fn receipt(signed: &SignedReceipt, pinned: bool) -> String {
+/// Where the shards of a provider's receipt stand; nothing where the hub signed none.
+fn shards_of(of: &ProviderReceipt, signed: &SignedReceipt) -> Option<String> {
+    let lines = of.lines?;
+    let here = if signed.lines.is_empty() { "signed, and left out of this file" } else { "signed, all here" };
+    Some(format!("each in one of {} lines, {here}", grouped(lines.count)))
+}
+
+/// What a receipt that was checked proves. `pinned` says whether the hub's key was known before; `matched`, how many
+/// lines have the digests of a work log, and of how many the log does not know all.
+pub fn receipt(signed: &SignedReceipt, pinned: bool, matched: Option<(u64, u64)>) -> String {
     let mut known = vec![("signed by", format!("hub {}", signed.hub_key))];
     match &signed.receipt {
         Receipt::Job(of) => {
@@ -118,7 +132,27 @@ pub fn receipt(signed: &SignedReceipt, pinned: bool) -> String {
                 known.push(("agent", format!("{}: {shards} shards, {checks} checks", share.agent)));
             }
             known.push(("earned", credits(of.amount)));
+            if let Some(text) = shards_of(of, signed) {
+                known.push(("shards", text));
+            }
         }
+    }
+    if let Some(proof) = &signed.shard {
+        let what = match proof.line.service {
+            Service::Shard => "computed, in the result",
+            Service::Check => "checked",
+        };
+        known.push(("shard", format!("{}, {what}, by {}", proof.index, proof.line.agent)));
+        known.push(("digest", proof.digest.to_string()));
+        known.push((
+            "paid",
+            format!("{} for {} units", credits(proof.line.units_each), proof.line.units_each),
+        ));
+    }
+    if let Some((same, unknown)) = matched {
+        let rest =
+            if unknown == 0 { String::new() } else { format!("; {unknown} have shards it does not know") };
+        known.push(("work log", format!("{} lines have its digests{rest}", grouped(same))));
     }
     let caution = match pinned {
         true => "",

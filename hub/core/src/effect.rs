@@ -14,6 +14,7 @@ use tessera_protocol::wire::{Assignment, Welcome};
 
 use crate::admission::AdmissionError;
 use crate::message::Judgement;
+use crate::record::Recalled;
 use crate::standing::{Alarm, Change, registry_lane};
 use crate::verifier::Evidence;
 use crate::{BatchId, LaneMessage, Record, RequestId, SessionId};
@@ -230,11 +231,13 @@ pub struct Outbox {
     effects: VecDeque<Effect>,
     to_self: VecDeque<LaneMessage>,
     disputes: Vec<(JobId, Evidence)>,
+    recalls: BTreeMap<(JobId, AgentId), Recalled>,
 }
 
 impl Outbox {
     pub(crate) fn new(lane: LaneIndex, lanes: u16) -> Outbox {
-        Outbox { lane, lanes, effects: VecDeque::new(), to_self: VecDeque::new(), disputes: Vec::new() }
+        let (effects, to_self) = (VecDeque::new(), VecDeque::new());
+        Outbox { lane, lanes, effects, to_self, disputes: Vec::new(), recalls: BTreeMap::new() }
     }
 
     pub(crate) fn effects(&mut self) -> &mut VecDeque<Effect> {
@@ -279,6 +282,17 @@ impl Outbox {
 
     pub(crate) fn take_disputes(&mut self) -> Vec<(JobId, Evidence)> {
         core::mem::take(&mut self.disputes)
+    }
+
+    /// What an agent that was proven wrong answered for a job counts no more, or is in its result for good.
+    pub(crate) fn recall(&mut self, job: JobId, agent: AgentId, recalled: Recalled) {
+        let sum = self.recalls.entry((job, agent)).or_default();
+        sum.shards += recalled.shards;
+        sum.tainted += recalled.tainted;
+    }
+
+    pub(crate) fn take_recalls(&mut self) -> BTreeMap<(JobId, AgentId), Recalled> {
+        core::mem::take(&mut self.recalls)
     }
 
     pub(crate) fn take_own(&mut self) -> Option<LaneMessage> {

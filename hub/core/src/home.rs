@@ -12,12 +12,13 @@ use alloc::vec::Vec;
 use tessera_planners::{Next, Plan};
 use tessera_protocol::api::{JobFailure, JobState, JobView};
 use tessera_protocol::id::{AgentId, Digest};
+use tessera_protocol::receipt::Service;
 use tessera_protocol::tally::Tally;
 use tessera_protocol::unit::{ComputeUnits, LaneIndex, ShardIndex, ShardRange, Tick, UnixMillis};
 
 use crate::Effect;
 use crate::effect::Outbox;
-use crate::ledger::{Bill, Charges, Earnings};
+use crate::ledger::{Bill, Charges, Payment};
 use crate::message::{Errand, LaneMessage, Work};
 use crate::planted::{Planted, Planting};
 use crate::ranges::Ranges;
@@ -96,7 +97,7 @@ pub struct FinishedTile {
     /// Its elements.
     pub bytes: Arc<[u8]>,
     /// Who is paid for its shards.
-    pub earned: Earnings,
+    pub earned: Vec<Payment>,
 }
 
 /// Where a home stands.
@@ -207,7 +208,7 @@ impl Home {
                     tainted: progress.view.tainted,
                     lanes: progress.view.lanes.clone(),
                 };
-                let bill = Bill::resume(progress.bill);
+                let bill = Bill::resume(progress.bill, &plan);
                 let reducer = match plan.stage() {
                     None => Reducer::resume(&plan, progress.done, progress.earlier, progress.tally),
                     Some(_) => Reducer::resume_stage(progress.done, progress.products),
@@ -216,6 +217,7 @@ impl Home {
             }
             None => {
                 let base = job.base.as_ref().filter(|_| !planting.is(Planted::ForgetTheBase));
+                counters.tainted = base.map_or(0, |base| base.tainted);
                 let base = base.map(|base| Arc::new(base.tally.clone()));
                 let reducer = Reducer::resume(&job.plan, Ranges::default(), Vec::new(), base);
                 let bill = Bill::open(job.manifest.spec().verify, &job.plan);
@@ -343,13 +345,15 @@ impl Home {
             return None;
         }
         let tiles = self.reducer.stitcher_mut()?.to_write(now);
-        let panels = self.plan.matrix().map_or(0, |task| task.panels());
-        let shards = |tile: u64| ShardRange { start: tile * panels, end: (tile + 1) * panels };
-        let tiles: Vec<FinishedTile> = tiles
-            .into_iter()
-            .map(|(tile, bytes)| FinishedTile { tile, bytes, earned: self.bill.earned_in(shards(tile)) })
-            .collect();
+        let earned = |tile| self.bill.owed_in(self.shards_of(tile));
+        let finished = |(tile, bytes)| FinishedTile { tile, bytes, earned: earned(tile) };
+        let tiles: Vec<FinishedTile> = tiles.into_iter().map(finished).collect();
         (!tiles.is_empty()).then(|| (self.plan.digest(), tiles))
+    }
+
+    fn shards_of(&self, tile: u64) -> ShardRange {
+        let panels = self.plan.matrix().map_or(0, |task| task.panels());
+        ShardRange { start: tile * panels, end: (tile + 1) * panels }
     }
 
     /// Whether tiles or products are finished and not durable.
@@ -367,6 +371,9 @@ impl Home {
                 self.wake(out);
             }
         }
+        if succeeded {
+            self.bill.tile_written(self.shards_of(tile));
+        }
         self.unseen = true;
         self.go_on_if_complete(judge, out);
     }
@@ -374,6 +381,7 @@ impl Home {
     pub(crate) fn plant(&mut self, planting: Planting) {
         self.planting = planting;
         self.retries.planting = planting;
+        self.bill.planting = planting;
         if let Some(stitcher) = self.reducer.stitcher_mut() {
             stitcher.planting = planting;
         }
@@ -429,7 +437,7 @@ impl Home {
         let tiles = self.reducer.stitcher().is_some_and(|stitcher| stitcher.is_full());
         let products = self.reducer.gatherer().is_some_and(|gatherer| gatherer.is_full());
         let held = self.docket.bytes() >= HELD_BYTES_MAX || self.docket.len() >= HELD_MAX;
-        tiles || products || held || self.docket.doubts() >= self.doubts_max()
+        tiles || products || held || self.bill.is_full() || self.docket.doubts() >= self.doubts_max()
     }
 
     /// Partials that may be held for a second answer.
@@ -498,13 +506,19 @@ impl Home {
         self.plan.shard(index).map_or(ComputeUnits(0), |shard| shard.cost)
     }
 
+    fn payment(&self, to: Party, service: Service, partial: &Verified<Partial>) -> Payment {
+        let (index, digest) = (partial.index(), partial.digest());
+        let Party { agent, account, .. } = to;
+        Payment { provider: account.provider, agent, service, index, digest, cost: self.cost_of(index) }
+    }
+
     fn absorb(&mut self, by: Party, partial: Verified<Partial>, judge: &Judge<'_>, out: &mut Outbox) {
-        let index = partial.index();
+        let payment = self.payment(by, Service::Shard, &partial);
         self.triage.released(partial.part());
         if let Err(error) = self.reducer.absorb(partial) {
             return self.fail(JobFailure::NotReducible { cause: error.to_string() }, judge);
         }
-        self.bill.shard_final(index, by.agent, by.account, self.cost_of(index));
+        self.bill.owe(payment);
         let lane = by.lane.as_usize();
         if self.counters.lanes.len() <= lane {
             self.counters.lanes.resize(lane + 1, 0);
@@ -603,8 +617,13 @@ impl Home {
     }
 
     /// A write of its progress succeeded or failed.
-    pub fn progress_written(&mut self, succeeded: bool, now: Tick) {
+    pub fn progress_written(&mut self, succeeded: bool, now: Tick, out: &mut Outbox) {
+        let was_full = self.is_full();
         self.saving = Write::ended(succeeded, now);
+        self.bill.written(succeeded);
+        if was_full && !self.is_full() {
+            self.wake(out);
+        }
         self.unsaved |= !succeeded;
         self.unseen = true;
     }

@@ -303,7 +303,7 @@ impl Lane {
             Some(Writing::Archive) => self.archive.written(true, self.now),
             Some(Writing::Acceptance { request, job }) => self.accepted(request, job),
             Some(Writing::Progress { job }) => {
-                self.at_home(job, |home, judge, _| home.progress_written(true, judge.now));
+                self.at_home(job, |home, judge, out| home.progress_written(true, judge.now, out));
             }
             Some(Writing::Tile { job, tile }) => {
                 self.at_home(job, |home, judge, out| home.tile_written(tile, true, judge, out));
@@ -359,7 +359,7 @@ impl Lane {
                 self.out.push(Effect::Answer { request, answer });
             }
             Some(Writing::Progress { job }) => {
-                self.at_home(job, |home, judge, _| home.progress_written(false, judge.now));
+                self.at_home(job, |home, judge, out| home.progress_written(false, judge.now, out));
             }
             Some(Writing::Tile { job, tile }) => {
                 self.at_home(job, |home, judge, out| home.tile_written(tile, false, judge, out));
@@ -572,6 +572,9 @@ impl Lane {
     fn write_archive(&mut self) {
         for dispute in self.out.take_disputes() {
             self.archive.push(Record::Disputed(dispute));
+        }
+        for ((job, agent), recalled) in self.out.take_recalls() {
+            self.archive.push(Record::Recalled { job, agent, recalled });
         }
         if let Some(record) = self.archive.next(self.now) {
             self.persist(Writing::Archive, record);

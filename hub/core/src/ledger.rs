@@ -2,6 +2,9 @@
 //!
 //! Double entry between project, escrow, providers and the hub. A home says what became final; nothing here knows
 //! why. Amounts come from the plan, so no provider can inflate one. Sends and stores nothing.
+//!
+//! The bill is cumulative and small; what of it a provider can be shown shard by shard goes to pages, each written
+//! once, in the record that pays for what is on it.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -9,14 +12,58 @@ use alloc::vec::Vec;
 use tessera_planners::Plan;
 use tessera_protocol::credits::{Earned, Microcredits, price};
 use tessera_protocol::id::{AgentId, Digest, ProviderId};
+use tessera_protocol::receipt::Service;
 use tessera_protocol::spec::VerifyClass;
 use tessera_protocol::unit::{ComputeUnits, ShardIndex, ShardRange};
 
-use crate::Account;
+use crate::planted::{Planted, Planting};
 use crate::ranges::Ranges;
 
 /// Who was paid for what. *Order*: by provider and agent id.
 pub type Earnings = BTreeMap<(ProviderId, AgentId), Earned>;
+
+/// Payments of which no record is known to be durable, above which nothing new should be granted: what agents
+/// answered while the store refuses writes.
+pub const UNWRITTEN_MAX: usize = 1 << 18;
+
+/// An answer that is paid for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Payment {
+    /// Who earns it.
+    pub provider: ProviderId,
+    /// Who gave it.
+    pub agent: AgentId,
+    /// Whether it is the shard's or a second one.
+    pub service: Service,
+    /// To which shard.
+    pub index: ShardIndex,
+    /// Of the partial that was believed.
+    pub digest: Digest,
+    /// What the plan says that it takes.
+    pub cost: ComputeUnits,
+}
+
+impl Payment {
+    fn earned(&self) -> Earned {
+        let units = units(self.cost);
+        match self.service {
+            Service::Shard => Earned { shards: 1, units, ..Earned::default() },
+            Service::Check => Earned { checks: 1, check_units: units, ..Earned::default() },
+        }
+    }
+}
+
+/// What all of these come to, by who earned it.
+pub fn earnings(payments: &[Payment]) -> Earnings {
+    let mut earnings = Earnings::new();
+    for payment in payments {
+        earnings.entry((payment.provider, payment.agent)).or_default().add(&payment.earned());
+    }
+    earnings
+}
+
+/// Payments by the page that they go to.
+pub type Pages = BTreeMap<u64, Vec<Payment>>;
 
 /// A job's accounts at one moment, as they are written down: all that was ever moved, so that writing it again
 /// pays nobody twice.
@@ -42,6 +89,10 @@ pub struct Charges {
     pub paid: Earnings,
     /// Whether the job ended.
     pub closed: bool,
+    /// Pages that were filled one after the other. Those of a matrix are numbered like its tiles and not counted.
+    pub pages: u64,
+    /// The pages that the record of these accounts writes: payments that no durable record has. Not kept with them.
+    pub fresh: Pages,
 }
 
 impl Charges {
@@ -74,6 +125,8 @@ impl Charges {
             refunded: zero,
             paid: Earnings::new(),
             closed: false,
+            pages: 0,
+            fresh: Pages::new(),
         }
     }
 
@@ -97,6 +150,14 @@ impl Charges {
         self.paid.entry((provider, agent)).or_default().add(earned);
     }
 
+    /// Takes payments onto the next page.
+    fn fill(&mut self, payments: Vec<Payment>) {
+        if !payments.is_empty() {
+            self.fresh.insert(self.pages, payments);
+            self.pages += 1;
+        }
+    }
+
     /// Every microcredit is in exactly one account.
     ///
     /// *Panics*: when not, or when more shards were paid than were planned.
@@ -116,21 +177,29 @@ impl Charges {
 pub struct Bill {
     charges: Charges,
     /// Work on shards that no record says is done.
-    owed: BTreeMap<ShardIndex, Vec<((ProviderId, AgentId), Earned)>>,
+    owed: BTreeMap<ShardIndex, Vec<Payment>>,
+    /// Paid in a record that is not known to be durable; of a matrix, nothing.
+    unwritten: Vec<Payment>,
+    /// Shards of a tile, where results are tiles.
+    panels: Option<u64>,
+    pub(crate) planting: Planting,
 }
 
 impl Bill {
     /// Opens the bill of a new job, and holds the price of its first round.
     pub fn open(class: VerifyClass, plan: &Plan) -> Bill {
-        let mut bill = Bill { charges: Charges::open(class), owed: BTreeMap::new() };
+        let mut bill = Bill::resume(Charges::open(class), plan);
         bill.round(plan);
         bill
     }
 
     /// Goes on from what was written down.
-    pub fn resume(charges: Charges) -> Bill {
+    pub fn resume(charges: Charges, plan: &Plan) -> Bill {
         charges.check();
-        Bill { charges, owed: BTreeMap::new() }
+        let panels = plan.matrix().map(|task| task.panels().max(1));
+        let charges = Charges { fresh: Pages::new(), ..charges };
+        let planting = Planting::default();
+        Bill { charges, owed: BTreeMap::new(), unwritten: Vec::new(), panels, planting }
     }
 
     /// Holds the price of another round. Project to escrow.
@@ -144,45 +213,62 @@ impl Bill {
         charges.check();
     }
 
-    /// An agent's partial of this shard is in the result. It counts once it is durable that the shard is done.
-    pub fn shard_final(&mut self, index: ShardIndex, agent: AgentId, account: Account, cost: ComputeUnits) {
-        let earned = Earned { shards: 1, units: units(cost), ..Earned::default() };
-        self.owe(index, agent, account, earned);
+    /// An answer is in the result, or was of use beside it. It counts once it is durable that its shard is done.
+    pub fn owe(&mut self, payment: Payment) {
+        assert!(!self.charges.closed, "{:?} is paid after the end", payment.index);
+        self.owed.entry(payment.index).or_default().push(payment);
     }
 
-    /// An agent's second answer to this shard was of use. It counts once it is durable that the shard is done.
-    pub fn check_done(&mut self, index: ShardIndex, agent: AgentId, account: Account, cost: ComputeUnits) {
-        let earned = Earned { checks: 1, check_units: units(cost), ..Earned::default() };
-        self.owe(index, agent, account, earned);
-    }
-
-    fn owe(&mut self, index: ShardIndex, agent: AgentId, account: Account, earned: Earned) {
-        assert!(!self.charges.closed, "{index:?} is paid after the end");
-        self.owed.entry(index).or_default().push(((account.provider, agent), earned));
-    }
-
-    /// The accounts for a record that says that these shards are done.
+    /// The accounts for a record that says that these shards are done, with the pages that it writes.
     pub fn when_done(&mut self, done: &Ranges) -> Charges {
-        let indices: Vec<ShardIndex> =
-            self.owed.keys().copied().filter(|index| done.contains(*index)).collect();
+        let is_done =
+            |index: &ShardIndex| done.contains(*index) || self.planting.is(Planted::PayWhatIsNotDone);
+        let indices: Vec<ShardIndex> = self.owed.keys().copied().filter(is_done).collect();
         for index in indices {
-            for (who, earned) in self.owed.remove(&index).unwrap_or_default() {
-                self.charges.pay(who, &earned);
+            for payment in self.owed.remove(&index).unwrap_or_default() {
+                self.charges.pay((payment.provider, payment.agent), &payment.earned());
+                self.unwritten.push(payment);
             }
         }
         // Once for all of them: it looks at every agent that was paid.
         self.charges.check();
-        self.charges.clone()
+        let mut charges = self.charges.clone();
+        charges.fill(self.unwritten.clone());
+        charges
     }
 
-    /// Who is owed for these shards, for a record of its own that says they are done.
-    pub fn earned_in(&self, range: ShardRange) -> Earnings {
-        let mut earnings = Earnings::new();
-        let range = ShardIndex(range.start)..ShardIndex(range.end);
-        for (who, earned) in self.owed.range(range).flat_map(|(_, owed)| owed) {
-            earnings.entry(*who).or_default().add(earned);
+    /// The record of the accounts that [`Bill::when_done`] gave last is durable, or is not: then what it was to write
+    /// goes to the same page again with what follows.
+    pub fn written(&mut self, succeeded: bool) {
+        if succeeded && !self.unwritten.is_empty() {
+            self.charges.pages += 1;
         }
-        earnings
+        if succeeded || self.planting.is(Planted::LoseUnwrittenPages) {
+            self.unwritten.clear();
+        }
+    }
+
+    /// Whether so much waits for the store that nothing should be added.
+    pub fn is_full(&self) -> bool {
+        self.unwritten.len() >= UNWRITTEN_MAX
+    }
+
+    /// What is owed for these shards, for a record of its own that says they are done.
+    pub fn owed_in(&self, range: ShardRange) -> Vec<Payment> {
+        if self.planting.is(Planted::ForgetThePayOfTiles) {
+            return Vec::new();
+        }
+        let range = ShardIndex(range.start)..ShardIndex(range.end);
+        self.owed.range(range).flat_map(|(_, owed)| owed).copied().collect()
+    }
+
+    /// The record of its own is durable that pays for these shards.
+    pub fn tile_written(&mut self, range: ShardRange) {
+        let range = ShardIndex(range.start)..ShardIndex(range.end);
+        let indices: Vec<ShardIndex> = self.owed.range(range).map(|(index, _)| *index).collect();
+        for payment in indices.iter().filter_map(|index| self.owed.remove(index)).flatten() {
+            self.charges.pay((payment.provider, payment.agent), &payment.earned());
+        }
     }
 
     /// Adds what records of their own said was earned, when a job is recovered.
@@ -193,11 +279,25 @@ impl Bill {
     /// The accounts of a job that ends now: everything final is paid, and the rest goes back to the project.
     pub fn close(&self) -> Charges {
         let mut charges = self.charges.clone();
-        for (who, earned) in self.owed.values().flatten() {
-            charges.pay(*who, earned);
+        let owed = || self.owed.values().flatten();
+        for payment in owed() {
+            charges.pay((payment.provider, payment.agent), &payment.earned());
+        }
+        match self.panels {
+            None => charges.fill(self.unwritten.iter().chain(owed()).copied().collect()),
+            // A tile's own record may be on its way: this one then writes the same page anew.
+            Some(panels) => {
+                for payment in owed() {
+                    charges.fresh.entry(payment.index.0 / panels).or_default().push(*payment);
+                }
+            }
         }
         assert!(charges.escrow >= Microcredits(0), "more was paid than was held");
-        charges.refunded = core::mem::take(&mut charges.escrow);
+        let rest = core::mem::take(&mut charges.escrow);
+        match self.planting.is(Planted::KeepTheChange) {
+            true => charges.hub += rest,
+            false => charges.refunded = rest,
+        }
         charges.closed = true;
         charges.check();
         charges
@@ -210,7 +310,7 @@ impl Bill {
 
     /// Shards that are final, durable or not.
     pub fn shards(&self) -> u64 {
-        let owed: u64 = self.owed.values().flatten().map(|(_, earned)| earned.shards).sum();
+        let owed: u64 = self.owed.values().flatten().map(|payment| payment.earned().shards).sum();
         self.charges.shards() + owed
     }
 
@@ -220,7 +320,7 @@ impl Bill {
     pub fn check(&self) {
         self.charges.check();
         for (index, owed) in &self.owed {
-            let shards: u64 = owed.iter().map(|(_, earned)| earned.shards).sum();
+            let shards = owed.iter().filter(|payment| payment.service == Service::Shard).count();
             assert!(shards <= 1, "{index:?} is paid {shards} times");
         }
     }
@@ -234,6 +334,7 @@ fn units(cost: ComputeUnits) -> Microcredits {
 mod tests {
     use super::*;
     use alloc::format;
+    use alloc::vec;
     use tessera_protocol::spec::JobSpec;
 
     const CLASSES: [VerifyClass; 3] = [VerifyClass::Standard, VerifyClass::Strict, VerifyClass::Exact];
@@ -248,14 +349,21 @@ mod tests {
         Plan::new(&manifest, 0).unwrap()
     }
 
-    fn stranger(number: u8) -> (AgentId, Account) {
-        (AgentId([number; 16]), Account::of_provider(ProviderId([number; 16])))
+    fn payment(plan: &Plan, index: u64, number: u8, service: Service) -> Payment {
+        let (provider, agent) = (ProviderId([number; 16]), AgentId([number; 16]));
+        let shard = plan.shard(ShardIndex(index)).unwrap();
+        Payment {
+            provider,
+            agent,
+            service,
+            index: shard.index,
+            digest: Digest([index as u8; 32]),
+            cost: shard.cost,
+        }
     }
 
     fn finish(bill: &mut Bill, plan: &Plan, index: u64, number: u8) {
-        let shard = plan.shard(ShardIndex(index)).unwrap();
-        let (agent, account) = stranger(number);
-        bill.shard_final(shard.index, agent, account, shard.cost);
+        bill.owe(payment(plan, index, number, Service::Shard));
         bill.check();
     }
 
@@ -292,8 +400,7 @@ mod tests {
         let mut bill = Bill::open(VerifyClass::Standard, &plan);
         finish(&mut bill, &plan, 0, 1);
         let shard = plan.shard(ShardIndex(0)).unwrap();
-        let (agent, account) = stranger(2);
-        bill.check_done(shard.index, agent, account, shard.cost);
+        bill.owe(payment(&plan, 0, 2, Service::Check));
         let charges = bill.close();
         let cost = units(shard.cost);
         assert_eq!(charges.charged(), price(cost, VerifyClass::Standard), "the client pays no more for it");
@@ -310,9 +417,37 @@ mod tests {
         let first = bill.when_done(&Ranges::of(ShardRange { start: 0, end: 1 }));
         assert_eq!((first.shards(), bill.shards()), (1, 2));
         // The hub dies here: shard 5 is computed again, by another, and paid once.
-        let mut again = Bill::resume(first);
+        let mut again = Bill::resume(first, &plan);
         finish(&mut again, &plan, 5, 2);
         assert_eq!(again.close().shards(), 2);
+    }
+
+    fn shards_of(pages: &Pages) -> Vec<(u64, Vec<u64>)> {
+        let shards = |payments: &Vec<Payment>| payments.iter().map(|payment| payment.index.0).collect();
+        pages.iter().map(|(page, payments)| (*page, shards(payments))).collect()
+    }
+
+    #[test]
+    fn what_a_refused_record_was_to_write_goes_to_the_same_page_again_and_a_durable_page_is_not_written_again()
+     {
+        let plan = plan();
+        let mut bill = Bill::open(VerifyClass::Standard, &plan);
+        let all = Ranges::of(plan.indices());
+        finish(&mut bill, &plan, 0, 1);
+        assert_eq!(shards_of(&bill.when_done(&all).fresh), [(0, vec![0])]);
+        bill.written(false);
+        finish(&mut bill, &plan, 1, 1);
+        let second = bill.when_done(&all);
+        assert_eq!((shards_of(&second.fresh), second.pages), (vec![(0, vec![0, 1])], 1));
+        bill.written(true);
+        assert!(bill.when_done(&all).fresh.is_empty());
+        bill.written(true);
+        finish(&mut bill, &plan, 2, 1);
+        assert_eq!(shards_of(&bill.when_done(&all).fresh), [(1, vec![2])]);
+        // The job ends while that is on its way.
+        finish(&mut bill, &plan, 3, 1);
+        let end = bill.close();
+        assert_eq!((shards_of(&end.fresh), end.pages), (vec![(1, vec![2, 3])], 2));
     }
 
     #[test]
@@ -321,10 +456,14 @@ mod tests {
         let mut bill = Bill::open(VerifyClass::Exact, &plan);
         let bare = bill.when_done(&Ranges::default());
         (0..4).for_each(|index| finish(&mut bill, &plan, index, index as u8));
-        let tiles = [(0, 2), (2, 4)].map(|(start, end)| bill.earned_in(ShardRange { start, end }));
-        let mut again = Bill::resume(bare);
-        tiles.iter().for_each(|tile| again.add_earned(tile));
+        let tiles = [(0, 2), (2, 4)].map(|(start, end)| ShardRange { start, end });
+        let mut again = Bill::resume(bare, &plan);
+        for tile in tiles {
+            again.add_earned(&earnings(&bill.owed_in(tile)));
+            bill.tile_written(tile);
+        }
         assert_eq!(again.close(), bill.close());
+        assert!(bill.close().fresh.is_empty(), "it is on the tiles' pages");
     }
 
     #[test]

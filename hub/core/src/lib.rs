@@ -34,7 +34,7 @@ pub use account::Account;
 pub use effect::{Answer, Drain, Effect};
 pub use event::{Event, ShardAnswer};
 pub use lane::{Config, Lane};
-pub use ledger::{Bill, Charges, Earnings};
+pub use ledger::{Bill, Charges, Earnings, Payment};
 pub use message::LaneMessage;
 pub use planted::Planted;
 pub use record::{NewJob, Outcome, Progress, Record};

@@ -89,11 +89,19 @@ pub enum Planted {
     ForgetTaint,
     /// Answers that look odd are checked no more than others.
     IgnoreOddities,
+    /// A record pays for shards that it does not say are done.
+    PayWhatIsNotDone,
+    /// A tile is written without who is paid for it.
+    ForgetThePayOfTiles,
+    /// What is left of a job's hold goes to the hub when it ends, and not back to the project.
+    KeepTheChange,
+    /// What a record was to write on a page is forgotten when the store refuses it.
+    LoseUnwrittenPages,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Planted; 43] = [
+    pub const ALL: [Planted; 47] = [
         Planted::SpeakBeforePersist,
         Planted::ForgetLostShards,
         Planted::KeepLapsedLeases,
@@ -137,6 +145,10 @@ impl Planted {
         Planted::ForgetQuotas,
         Planted::ForgetTaint,
         Planted::IgnoreOddities,
+        Planted::PayWhatIsNotDone,
+        Planted::ForgetThePayOfTiles,
+        Planted::KeepTheChange,
+        Planted::LoseUnwrittenPages,
     ];
 }
 

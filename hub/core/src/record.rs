@@ -8,14 +8,14 @@ use alloc::vec::Vec;
 
 use tessera_planners::{Plan, Round};
 use tessera_protocol::api::JobView;
-use tessera_protocol::id::{Digest, JobId};
+use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::matrix;
 use tessera_protocol::product::ProductRef;
 use tessera_protocol::spec::Manifest;
 use tessera_protocol::tally::Tally;
 use tessera_protocol::unit::{ShardIndex, UnixMillis};
 
-use crate::ledger::{Charges, Earnings};
+use crate::ledger::{Charges, Payment};
 use crate::message::Proof;
 use crate::ranges::Ranges;
 use crate::standing::{Change, StandingRecord};
@@ -44,6 +44,8 @@ pub struct Base {
     pub job: JobId,
     /// The tally of all its paths.
     pub tally: Tally,
+    /// Its shards that rest on the word of an agent proven wrong: so does all that begins with them.
+    pub tainted: u64,
 }
 
 /// What of a job is verified and reduced.
@@ -94,6 +96,15 @@ pub enum Kept {
     Products,
 }
 
+/// What became of an agent's answers to a job when the agent was proven wrong.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recalled {
+    /// Shards that are computed again.
+    pub shards: u64,
+    /// Shards of the result that it alone answered, and that cannot be taken out.
+    pub tainted: u64,
+}
+
 /// One durable fact.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Record {
@@ -122,7 +133,7 @@ pub enum Record {
         /// Its elements by rows, little-endian.
         bytes: Arc<[u8]>,
         /// Who is paid for its shards.
-        earned: Earnings,
+        earned: Vec<Payment>,
     },
     /// It ended; nothing about it changes any more.
     JobEnded {
@@ -137,6 +148,15 @@ pub enum Record {
     },
     /// Agents said different things about a shard, and nothing could be believed.
     Disputed(Proof),
+    /// An agent was proven wrong, and a job had answers of it.
+    Recalled {
+        /// The job.
+        job: JobId,
+        /// The agent.
+        agent: AgentId,
+        /// What became of them.
+        recalled: Recalled,
+    },
     /// How far agents are trusted, and why.
     StandingsChanged {
         /// Those that changed.

@@ -68,7 +68,7 @@ impl Reducer {
     ///
     /// *Panics*: when its shard is in already; the caller counts each shard once.
     pub fn absorb(&mut self, partial: Verified<Partial>) -> Result<(), ReduceError> {
-        let Partial { index, part } = partial.into_inner();
+        let Partial { index, part, .. } = partial.into_inner();
         match (part, &mut self.stitcher, &mut self.gatherer) {
             (Part::Tally(tally), None, None) => match &mut self.tally {
                 None => self.tally = Some(Arc::new(tally)),

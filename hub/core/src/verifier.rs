@@ -50,6 +50,11 @@ impl Verified<Partial> {
     pub fn part(&self) -> &Part {
         &self.0.part
     }
+
+    /// Of its bytes.
+    pub fn digest(&self) -> Digest {
+        self.0.digest
+    }
 }
 
 /// The partial of one shard, decoded.
@@ -57,6 +62,8 @@ impl Verified<Partial> {
 pub struct Partial {
     /// The shard.
     pub index: ShardIndex,
+    /// Of its bytes.
+    pub digest: Digest,
     /// What it holds.
     pub part: Part,
 }
@@ -140,8 +147,8 @@ pub enum Ruling {
         /// All who answered, and what.
         evidence: Evidence,
     },
-    /// These answers do not count any more: the shards are to be computed again.
-    Recall(Vec<ShardIndex>),
+    /// These answers of an agent do not count any more: the shards are to be computed again.
+    Recall(AgentId, Vec<ShardIndex>),
     /// Agents that have no reason to be wrong differ: the kernel does not give the same bytes everywhere.
     KernelFault(Evidence),
 }
@@ -445,7 +452,7 @@ impl Docket {
             recalled.push(answer.index);
         }
         if !recalled.is_empty() {
-            rulings.push(Ruling::Recall(recalled));
+            rulings.push(Ruling::Recall(agent, recalled));
         }
     }
 
@@ -514,8 +521,8 @@ impl Docket {
 }
 
 fn release(answer: Answer, checkers: Vec<Party>) -> Ruling {
-    let Answer { index, party, part, .. } = answer;
-    Ruling::Release { partial: Verified(Partial { index, part }), by: party, checkers }
+    let Answer { index, party, digest, part, .. } = answer;
+    Ruling::Release { partial: Verified(Partial { index, digest, part }), by: party, checkers }
 }
 
 #[cfg(test)]

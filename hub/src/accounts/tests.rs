@@ -1,11 +1,12 @@
 //! Documents of credits, made from a store.
 
 use super::*;
-use tessera_hub_core::{Account, Bill};
+use tessera_hub_core::{Bill, Payment};
 use tessera_planners::Plan;
 use tessera_protocol::api::JobState;
 use tessera_protocol::credits::Microcredits;
 use tessera_protocol::id::AgentId;
+use tessera_protocol::receipt::{self, LineError, ProofError, Service, check};
 use tessera_protocol::spec::{JobSpec, Priority, VerifyClass};
 use tessera_protocol::unit::{ComputeUnits, ShardIndex};
 use tessera_storage::{Commit, Engine, Memory};
@@ -55,14 +56,21 @@ fn charges() -> Charges {
     for index in 0..plan.shards() - 1 {
         let shard = plan.shard(ShardIndex(index)).unwrap();
         let (number, name) = if index % 4 == 0 { (1, "bolt") } else { (2, "acme") };
-        let account = Account::of_provider(ProviderId::of_name(name));
-        bill.shard_final(shard.index, AgentId([number; 16]), account, shard.cost);
+        let (provider, agent, service) = (ProviderId::of_name(name), AgentId([number; 16]), Service::Shard);
+        let (digest, cost) = (digest_of(index), shard.cost);
+        let payment = Payment { provider, agent, service, index: shard.index, digest, cost };
+        bill.owe(payment);
         if index == 0 {
-            let acme = Account::of_provider(ProviderId::of_name("acme"));
-            bill.check_done(shard.index, AgentId([2; 16]), acme, shard.cost);
+            let (provider, agent, service) = (ProviderId::of_name("acme"), AgentId([2; 16]), Service::Check);
+            bill.owe(Payment { provider, agent, service, ..payment });
         }
     }
     bill.close()
+}
+
+/// Of the partial of a shard.
+fn digest_of(index: u64) -> Digest {
+    Digest::of(&index.to_le_bytes())
 }
 
 fn names() -> Names {
@@ -161,9 +169,13 @@ fn a_removal_forfeits_the_hold_and_nothing_of_the_others() {
 }
 
 fn signed(receipt: Receipt, identity: &Identity) -> Vec<u8> {
+    with_lines(receipt, Vec::new(), identity)
+}
+
+fn with_lines(receipt: Receipt, lines: Vec<Line>, identity: &Identity) -> Vec<u8> {
     let signature = signature_text(&identity.sign(&receipt.message().unwrap()));
     let hub_key = Digest(identity.public_key().0);
-    canonical::to_vec(&SignedReceipt { receipt, hub_key, signature }).unwrap()
+    canonical::to_vec(&SignedReceipt { receipt, hub_key, signature, lines, shard: None }).unwrap()
 }
 
 fn verifies(key: &Digest, message: &[u8], signature: &[u8]) -> bool {
@@ -173,16 +185,19 @@ fn verifies(key: &Digest, message: &[u8], signature: &[u8]) -> bool {
 
 #[test]
 fn a_receipt_is_proven_by_the_hubs_key_alone_and_every_flipped_byte_is_refused() {
-    use tessera_protocol::receipt::check;
     let identity = Identity::generate().unwrap();
     let key = Some(Digest(identity.public_key().0));
-    let receipts = [
+    let lines = lines("acme");
+    let [job, acme] = [
         job_receipt(&view(1), &charges(), &names()),
-        provider_receipt(&view(1), &charges(), "acme").unwrap(),
+        provider_receipt(&view(1), &charges(), "acme", &lines).unwrap(),
     ];
-    for receipt in receipts {
-        let bytes = signed(receipt.clone(), &identity);
-        assert_eq!(check(&bytes, key, verifies).unwrap().receipt, receipt);
+    let whole = [signed(job.clone(), &identity), with_lines(acme.clone(), lines, &identity)];
+    let one = receipt::prove(&check(&whole[1], key, verifies).unwrap(), 5, |index| Some(digest_of(index)));
+    let proof = canonical::to_vec(&one.unwrap()).unwrap();
+    let bare = signed(acme.clone(), &identity);
+    for (bytes, receipt) in whole.into_iter().zip([&job, &acme]).chain([(proof, &acme), (bare, &acme)]) {
+        assert_eq!(check(&bytes, key, verifies).unwrap().receipt, *receipt);
         assert!(check(&bytes, Some(Digest([1; 32])), verifies).is_err());
         for at in 0..bytes.len() {
             for bit in [1, 0x20] {
@@ -198,7 +213,7 @@ fn a_receipt_is_proven_by_the_hubs_key_alone_and_every_flipped_byte_is_refused()
 
 #[test]
 fn a_receipt_whose_sums_do_not_add_up_is_refused_although_it_is_signed() {
-    use tessera_protocol::receipt::{ReceiptError, check};
+    use tessera_protocol::receipt::ReceiptError;
     let identity = Identity::generate().unwrap();
     let Receipt::Job(mut receipt) = job_receipt(&view(1), &charges(), &names()) else { panic!() };
     receipt.charged += Microcredits(1);
@@ -209,5 +224,78 @@ fn a_receipt_whose_sums_do_not_add_up_is_refused_although_it_is_signed() {
 
 #[test]
 fn a_provider_that_did_nothing_has_no_receipt() {
-    assert_eq!(provider_receipt(&view(1), &charges(), "nobody"), None);
+    assert_eq!(provider_receipt(&view(1), &charges(), "nobody", &[]), None);
+}
+
+/// What the store says that a provider was paid for.
+fn lines(provider: &str) -> Vec<Line> {
+    let bill = charges();
+    records::lines_of(&*store(1).snapshot().unwrap(), view(1).id, &bill, ProviderId::of_name(provider))
+        .unwrap()
+}
+
+fn acme(lines: Vec<Line>, identity: &Identity) -> Vec<u8> {
+    let receipt = provider_receipt(&view(1), &charges(), "acme", &lines).unwrap();
+    with_lines(receipt, lines, identity)
+}
+
+#[test]
+fn a_provider_proves_each_of_its_shards_and_no_other_and_with_no_other_digest() {
+    let identity = Identity::generate().unwrap();
+    let whole = check(&acme(lines("acme"), &identity), None, verifies).unwrap();
+    let known = |index| Some(digest_of(index));
+    assert_eq!(receipt::match_lines(&whole, known), Ok((3, 0)), "74 shards of one agent, and a check");
+    for index in 0..100 {
+        let one = receipt::prove(&whole, index, known);
+        // Bolt computed every fourth, of which acme checked the first; the last was not computed.
+        if index != 0 && index % 4 == 0 || index == 99 {
+            assert_eq!(one, Err(ProofError::NotPaid { index }));
+            continue;
+        }
+        let mut one = one.unwrap();
+        let proves = |one: &SignedReceipt| check(&canonical::to_vec(one).unwrap(), None, verifies).is_ok();
+        assert!(proves(&one), "shard {index}");
+        let shard = one.shard.as_mut().unwrap();
+        assert_eq!((shard.digest, shard.line.service == Service::Check), (digest_of(index), index == 0));
+        shard.digest.0[7] ^= 1;
+        assert!(!proves(&one), "shard {index} with another digest");
+        let shard = one.shard.as_mut().unwrap();
+        (shard.digest, shard.index) = (digest_of(index), index + 1);
+        assert!(!proves(&one), "shard {index} as the next");
+    }
+}
+
+#[test]
+fn digests_that_the_hub_did_not_accept_or_that_are_missing_are_named() {
+    let identity = Identity::generate().unwrap();
+    let whole = check(&acme(lines("acme"), &identity), None, verifies).unwrap();
+    let other = |index| Some(digest_of(if index == 7 { 8 } else { index }));
+    assert_eq!(receipt::prove(&whole, 5, other), Err(ProofError::OtherDigests { index: 5 }));
+    assert!(receipt::match_lines(&whole, other).is_err());
+    let without = |index| (index != 7).then(|| digest_of(index));
+    assert_eq!(receipt::prove(&whole, 5, without), Err(ProofError::DigestMissing { index: 7 }));
+    assert_eq!(receipt::match_lines(&whole, without), Ok((2, 1)));
+}
+
+#[test]
+fn lines_that_are_not_what_is_signed_or_counted_are_refused() {
+    use tessera_protocol::receipt::ReceiptError;
+    let identity = Identity::generate().unwrap();
+    let refused = |bytes: &[u8]| check(bytes, None, verifies).map(|_| ()).unwrap_err();
+    let (lines, bill) = (lines("acme"), charges());
+    let honest = provider_receipt(&view(1), &bill, "acme", &lines).unwrap();
+    for at in 0..lines.len() {
+        let mut fewer = lines.clone();
+        fewer.remove(at);
+        let bytes = with_lines(honest.clone(), fewer.clone(), &identity);
+        assert_eq!(refused(&bytes), ReceiptError::Lines(LineError::OtherLines), "line {at} removed");
+        assert_eq!(refused(&acme(fewer, &identity)), ReceiptError::Lines(LineError::DoNotAdd));
+    }
+    let mut twice = lines.clone();
+    let (a, b) = (twice.iter().position(|line| line.service == Service::Shard).unwrap(), 1);
+    assert_ne!(a, b, "two lines of shards");
+    twice[b].shards[0] = twice[a].shards[0];
+    assert!(matches!(refused(&acme(twice, &identity)), ReceiptError::Lines(LineError::DoNotAdd)));
+    let job = job_receipt(&view(1), &bill, &names());
+    assert_eq!(refused(&with_lines(job, lines, &identity)), ReceiptError::Lines(LineError::NoLines));
 }

@@ -2,10 +2,11 @@
 
 use super::*;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::channel;
 
 use tessera_protocol::audit::{AuditError, Checked, Seals};
-use tessera_storage::{Commit, Engine, Memory};
+use tessera_storage::{Commit, CommitError, Engine, Memory, ReadError};
 
 use crate::journal::{Journal, Verdict};
 
@@ -140,4 +141,74 @@ fn a_batch_that_comes_to_nothing_leaves_no_gap_in_the_log() {
     }
     let checked = check(&pages(&identity, &store), None).unwrap();
     assert_eq!(checked.entries, 200);
+}
+
+/// A store that fails twice in five commits: once before it has written, once after.
+#[derive(Default)]
+struct Flaky {
+    store: Memory,
+    commits: AtomicU64,
+}
+
+impl Engine for Flaky {
+    fn name(&self) -> &'static str {
+        "flaky"
+    }
+
+    fn snapshot(&self) -> Result<Box<dyn Snapshot>, ReadError> {
+        self.store.snapshot()
+    }
+
+    fn commit_all(&self, batches: Vec<Batch>) -> Vec<Result<Commit, CommitError>> {
+        let count = batches.len();
+        let failed = || (0..count).map(|_| Err(CommitError::Interrupted)).collect();
+        match self.commits.fetch_add(1, Ordering::Relaxed) % 5 {
+            1 => failed(),
+            3 => {
+                self.store.commit_all(batches);
+                failed()
+            }
+            _ => self.store.commit_all(batches),
+        }
+    }
+}
+
+#[test]
+fn after_a_commit_of_unknown_outcome_the_log_goes_on_where_it_is() {
+    let (identity, flaky) = (Identity::generate().unwrap(), Arc::new(Flaky::default()));
+    let auditor = Auditor::resume(identity.clone(), &*flaky.snapshot().unwrap()).unwrap();
+    let (journal, thread) = Journal::start_audited(flaky.clone(), auditor).unwrap();
+    let mut done = 0;
+    for number in 0..40u64 {
+        let mut batch = Batch::new();
+        batch.put(format!("token/{number:032}"), [1]);
+        let deed = Deed { batch, acts: vec![act(number), act(number)] };
+        let (say, heard) = channel();
+        journal.commit(deed, move |verdict| say.send(verdict).unwrap()).unwrap();
+        done += u64::from(matches!(heard.recv().unwrap(), Verdict::Judged(Commit::Done)));
+    }
+    journal.stop();
+    thread.join().unwrap();
+    assert_eq!(done, 32, "what was written before the store failed is known to be");
+    assert_eq!(check(&pages(&identity, &flaky.store), None).unwrap().entries, 2 * done);
+}
+
+#[test]
+fn a_log_that_grows_while_it_is_exported_is_whole_all_the_same() {
+    let (identity, store) = (Identity::generate().unwrap(), Memory::default());
+    let mut auditor = Auditor::resume(identity.clone(), &*store.snapshot().unwrap()).unwrap();
+    let acts: Vec<Act> = (0..PAGE_ENTRIES).map(act).collect();
+    // Whole pages, with and without a part of one behind them, and with nothing more to come.
+    for more in [0, 1, 700, PAGE_ENTRIES] {
+        commit(&store, &mut auditor, &acts);
+        let (mut lines, mut next, mut between) = (Vec::new(), Some(0), vec![more, 1]);
+        while let Some(from) = next {
+            let page = page(&identity, &*store.snapshot().unwrap(), from).unwrap();
+            lines.extend(page.lines);
+            next = page.next;
+            commit(&store, &mut auditor, &acts[..between.pop().unwrap_or(0) as usize]);
+        }
+        let checked = check(&lines, Some(Digest(identity.public_key().0))).unwrap();
+        assert!(checked.entries >= PAGE_ENTRIES && checked.entries <= auditor.head.entries, "{more} more");
+    }
 }

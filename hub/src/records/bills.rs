@@ -1,17 +1,19 @@
 //! How bills, earnings and settlements lie in the store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+use tessera_hub_core::ledger::{Pages, earnings as earnings_in};
 use tessera_hub_core::ranges::Ranges;
-use tessera_hub_core::{Bill, Charges, Earnings};
+use tessera_hub_core::{Bill, Charges, Earnings, Payment};
 use tessera_planners::Plan;
 use tessera_protocol::api::JobView;
 use tessera_protocol::credits::{Earned, Microcredits, OPERATOR, Removal, Settlement, Statement, Stream};
 use tessera_protocol::id::{AgentId, Digest, JobId, ProviderId};
+use tessera_protocol::receipt::{Line, SHARDS_MAX, Service};
 use tessera_protocol::spec::VerifyClass;
 use tessera_protocol::unit::{ShardIndex, UnixMillis};
-use tessera_storage::{Batch, Family, Key, Snapshot, of_provider, tile_pays_of};
+use tessera_storage::{Batch, Family, Key, Snapshot, of_provider, pay_pages_of, tile_pays_of};
 
 use super::{RecordError, StoredProvider, VERSION, entries, json};
 
@@ -29,6 +31,9 @@ struct StoredBill {
     refunded: Microcredits,
     paid: Vec<(ProviderId, AgentId, Earned)>,
     closed: bool,
+    /// Absent in bills that are older than pages.
+    #[serde(default)]
+    pages: u64,
 }
 
 /// Under `tile-pay/`.
@@ -37,6 +42,22 @@ struct StoredPay {
     version: u8,
     paid: Vec<(ProviderId, AgentId, Earned)>,
 }
+
+/// Under `pay-page/`: which shards were paid, and roots over the digests of their partials, which nobody keeps here.
+/// Two bytes a shard where an agent's shards lie apart, and less where they lie in a row.
+#[derive(Serialize, Deserialize)]
+struct StoredPage {
+    version: u8,
+    /// The plan that the bill named. Of pages that are numbered like tiles, only those of the last plan count.
+    plan: Digest,
+    /// Who was paid.
+    who: Vec<(ProviderId, AgentId)>,
+    lines: Vec<StoredLine>,
+}
+
+/// Position in `who`; what was done; units of each shard; root; shards, as how many are left out and how many follow,
+/// in turn.
+type StoredLine = (usize, Service, Microcredits, Digest, Vec<u64>);
 
 /// Under `earning/`.
 #[derive(Serialize, Deserialize)]
@@ -63,8 +84,11 @@ fn earnings(rows: Vec<(ProviderId, AgentId, Earned)>) -> Earnings {
 // --- writing --------------------------------------------------------------------------------------
 
 pub(super) fn put(batch: &mut Batch, job: JobId, bill: &Charges) {
-    let Charges { class, plan, planned, units, held, escrow, hub, refunded, paid, closed } = bill.clone();
-    let paid = rows(&paid);
+    let Charges { class, plan, planned, units, held, escrow, hub, refunded, paid, closed, pages, fresh } =
+        bill;
+    let (plan, planned, units, held, escrow) = (*plan, *planned, *units, *held, *escrow);
+    let (class, hub, refunded, closed, pages) = (*class, *hub, *refunded, *closed, *pages);
+    let paid = rows(paid);
     let stored = StoredBill {
         version: VERSION,
         class,
@@ -77,13 +101,58 @@ pub(super) fn put(batch: &mut Batch, job: JobId, bill: &Charges) {
         refunded,
         paid,
         closed,
+        pages,
     };
     batch.put_chunked(&Key::Bill(job).encode(), &json(&stored));
+    fresh.iter().for_each(|(page, payments)| put_page(batch, (job, plan), *page, payments));
 }
 
-pub(super) fn put_tile(batch: &mut Batch, job: JobId, tile: u64, earned: &Earnings) {
-    let stored = StoredPay { version: VERSION, paid: rows(earned) };
+pub(super) fn put_tile(batch: &mut Batch, (job, plan): (JobId, Digest), tile: u64, earned: &[Payment]) {
+    let stored = StoredPay { version: VERSION, paid: rows(&earnings_in(earned)) };
     batch.put_chunked(&Key::TilePay { job, tile }.encode(), &json(&stored));
+    put_page(batch, (job, plan), tile, earned);
+}
+
+/// Hashes every shard of it: on the journal's thread, where batches are made.
+fn put_page(batch: &mut Batch, (job, plan): (JobId, Digest), page: u64, payments: &[Payment]) {
+    let mut groups: BTreeMap<_, Vec<(u64, Digest)>> = BTreeMap::new();
+    for Payment { provider, agent, service, index, digest, cost } in payments {
+        let alike = ((*provider, *agent), *service, cost.0);
+        groups.entry(alike).or_default().push((index.0, *digest));
+    }
+    let (mut who, mut lines) = (Vec::new(), Vec::new());
+    for ((of, service, cost), mut answers) in groups {
+        if who.last() != Some(&of) {
+            who.push(of);
+        }
+        answers.sort_unstable_by_key(|(index, _)| *index);
+        for answers in answers.chunks(SHARDS_MAX) {
+            let line = Line::of(of.1, service, Microcredits(i128::from(cost)), answers);
+            lines.push((who.len() - 1, service, line.units_each, line.root, in_turn(&line.shards)));
+        }
+    }
+    let stored = StoredPage { version: VERSION, plan, who, lines };
+    batch.put_chunked(&Key::PayPage { job, page }.encode(), &json(&stored));
+}
+
+fn in_turn(ranges: &[(u64, u64)]) -> Vec<u64> {
+    let mut at = 0;
+    let turn = |(start, end): &(u64, u64)| {
+        let both = [start - at, end - start];
+        at = *end;
+        both
+    };
+    ranges.iter().flat_map(turn).collect()
+}
+
+fn ranges_of(in_turn: &[u64]) -> Vec<(u64, u64)> {
+    let mut at = 0_u64;
+    let range = |both: &[u64]| {
+        let start = at.saturating_add(both[0]);
+        at = start.saturating_add(both[1]);
+        (start, at)
+    };
+    in_turn.chunks_exact(2).map(range).collect()
 }
 
 /// Closes a job's bill, and tells each provider what it earned. In the transaction of the job's end, so that it
@@ -136,9 +205,46 @@ fn decode<T: for<'a> Deserialize<'a>>(
 pub fn read_bill(store: &dyn Snapshot, job: JobId) -> Result<Option<Charges>, RecordError> {
     let Some(bytes) = store.get_chunked(&Key::Bill(job).encode())? else { return Ok(None) };
     let stored: StoredBill = decode(&bytes, "bill", job)?;
-    let StoredBill { class, plan, planned, units, held, escrow, hub, refunded, paid, closed, .. } = stored;
-    let paid = earnings(paid);
-    Ok(Some(Charges { class, plan, planned, units, held, escrow, hub, refunded, paid, closed }))
+    let StoredBill { class, plan, planned, units, held, escrow, hub, refunded, paid, closed, pages, .. } =
+        stored;
+    let (paid, fresh) = (earnings(paid), Pages::new());
+    Ok(Some(Charges { class, plan, planned, units, held, escrow, hub, refunded, paid, closed, pages, fresh }))
+}
+
+/// The lines of what a provider was paid for in a job with this bill. *Order*: as they were written.
+pub fn lines_of(
+    store: &dyn Snapshot,
+    job: JobId,
+    bill: &Charges,
+    provider: ProviderId,
+) -> Result<Vec<Line>, RecordError> {
+    let mut pages = BTreeSet::new();
+    store.walk(&pay_pages_of(job), &mut |entry| {
+        if let Ok((Key::PayPage { page, .. }, _)) = Key::decode(&entry.key) {
+            pages.insert(page);
+        }
+    })?;
+    let mut all = Vec::new();
+    for page in pages {
+        let missing = || RecordError::Missing { what: "page of payments", of: job.to_string() };
+        let bytes = store.get_chunked(&Key::PayPage { job, page }.encode())?.ok_or_else(missing)?;
+        let StoredPage { plan, who, lines, .. } = decode(&bytes, "page of payments", job)?;
+        // Another page is of a hub that cut the job otherwise.
+        if page >= bill.pages && plan != bill.plan {
+            continue;
+        }
+        for (at, service, units_each, root, shards) in lines {
+            match who.get(at) {
+                Some((of, agent)) if *of == provider => {
+                    let (agent, shards) = (*agent, ranges_of(&shards));
+                    all.push(Line { agent, service, shards, units_each, root });
+                }
+                Some(_) => {}
+                None => return Err(RecordError::Malformed { what: "page of payments", of: job.to_string() }),
+            }
+        }
+    }
+    Ok(all)
 }
 
 /// The bill of a matrix job that is open: its hold, and what its tiles say was earned.
@@ -150,7 +256,7 @@ pub(super) fn of_tiles(
 ) -> Result<Charges, RecordError> {
     let kept = read_bill(store, job)?;
     let kept = kept.unwrap_or_else(|| Charges::planned(view.verify, plan.digest(), plan.cost()));
-    let mut bill = Bill::resume(kept.unpaid());
+    let mut bill = Bill::resume(kept.unpaid(), plan);
     for tile in (0..plan.shards() / panels.max(1)).filter(|tile| done.contains(ShardIndex(tile * panels))) {
         if let Some(bytes) = store.get_chunked(&Key::TilePay { job, tile }.encode())? {
             let stored: StoredPay = decode(&bytes, "payment for a tile", job)?;

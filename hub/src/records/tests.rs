@@ -5,7 +5,7 @@ use tessera_hub_core::home::{Fleet, Home, Judge};
 use tessera_hub_core::lane::Config;
 use tessera_hub_core::triage::Oddity;
 use tessera_hub_core::verifier::{Evidence, Verifier};
-use tessera_hub_core::{Account, Earnings, Effect, Event, Lane};
+use tessera_hub_core::{Account, Effect, Event, Lane, Payment};
 use tessera_planners::Pass;
 use tessera_protocol::api::JobState;
 use tessera_protocol::product::{FileRef, ProductRef};
@@ -69,7 +69,7 @@ fn accept(engine: &Memory, job: &Arc<NewJob>) -> Box<JobView> {
 
 fn write_tile(engine: &Memory, job: &NewJob, plan: Digest, tile: u64) {
     let bytes = vec![tile as u8; 8 * 16 * 16].into();
-    commit(engine, &Record::TileReduced { job: job.id, plan, tile, bytes, earned: Earnings::new() });
+    commit(engine, &Record::TileReduced { job: job.id, plan, tile, bytes, earned: Vec::new() });
 }
 
 fn tiles_left(engine: &Memory, job: JobId) -> usize {
@@ -195,7 +195,7 @@ fn progress_that_the_former_version_wrote_of_an_extension_still_counts() {
     commit(&engine, &Record::JobEnded { job: parent.id, view, outcome, bill: closed(&parent) });
     let text =
         r#"{"name":"n","workload":"monte_carlo","params":{"model":"pi","paths":3000,"shard_size":100}}"#;
-    let base = Base { job: parent.id, tally: Arc::unwrap_or_clone(tally(1_000, 785)) };
+    let base = Base { job: parent.id, tally: Arc::unwrap_or_clone(tally(1_000, 785)), tainted: 0 };
     let child = new_job(text, 1_000, None);
     let child = Arc::new(NewJob { base: Some(base), ..Arc::unwrap_or_clone(child) });
     accept(&engine, &child);
@@ -283,7 +283,7 @@ fn the_tiles_of_a_job_stay_with_its_result_and_go_with_a_job_that_has_none() {
     let bytes = vec![1; 2_048].into();
     commit(
         &engine,
-        &Record::TileReduced { job: other, plan: Digest([1; 32]), tile: 0, bytes, earned: Earnings::new() },
+        &Record::TileReduced { job: other, plan: Digest([1; 32]), tile: 0, bytes, earned: Vec::new() },
     );
     (0..9).for_each(|tile| write_tile(&engine, &job, job.plan.digest(), tile));
     let task = job.plan.matrix().unwrap().clone();
@@ -326,7 +326,7 @@ fn the_largest_tile_fits_one_transaction_of_the_store() {
         plan: Digest([2; 32]),
         tile: u64::MAX,
         bytes,
-        earned: Earnings::new(),
+        earned: Vec::new(),
     };
     batch_of(&record).check().unwrap();
 }
@@ -350,8 +350,14 @@ fn work(job: &NewJob, shards: u64) -> Bill {
     for index in 0..shards {
         let shard = job.plan.shard(ShardIndex(index)).unwrap();
         let number = (index % 2) as u8;
-        let account = Account::of_provider(tessera_protocol::id::ProviderId([number; 16]));
-        bill.shard_final(shard.index, AgentId([number; 16]), account, shard.cost);
+        bill.owe(Payment {
+            provider: tessera_protocol::id::ProviderId([number; 16]),
+            agent: AgentId([number; 16]),
+            service: tessera_protocol::receipt::Service::Shard,
+            index: shard.index,
+            digest: Digest::of(&index.to_le_bytes()),
+            cost: shard.cost,
+        });
     }
     bill
 }
@@ -374,7 +380,65 @@ fn what_was_paid_comes_back_with_the_progress_it_was_paid_for() {
     };
     commit(&engine, &Record::JobProgressed { job: job.id, progress: Box::new(progress.clone()) });
     let found = recovered_progress(&engine).unwrap();
-    assert_eq!((found.bill.shards(), found), (3, progress));
+    let bill = Charges { fresh: BTreeMap::new(), ..progress.bill.clone() };
+    assert_eq!((found.bill.shards(), found), (3, Progress { bill, ..progress }));
+}
+
+/// Every shard on the pages of a job, as often as it is there.
+fn shards_on_pages(engine: &Memory, job: &NewJob) -> Vec<u64> {
+    let store = engine.snapshot().unwrap();
+    let bill = read_bill(&*store, job.id).unwrap().unwrap();
+    let of =
+        |number| lines_of(&*store, job.id, &bill, tessera_protocol::id::ProviderId([number; 16])).unwrap();
+    let lines: Vec<_> = [0, 1].into_iter().flat_map(of).collect();
+    let mut shards: Vec<u64> =
+        lines.iter().flat_map(|line| line.shards.iter().flat_map(|(start, end)| *start..*end)).collect();
+    shards.sort_unstable();
+    shards
+}
+
+#[test]
+fn each_shard_that_was_paid_is_on_one_page_whenever_the_hub_died() {
+    let (engine, job) = (Memory::default(), job(1_000, None));
+    let view = accept(&engine, &job);
+    let mut bill = work(&job, 6);
+    let write = |bill: &mut Bill, done: Ranges| {
+        let bill = bill.when_done(&done);
+        let progress = Progress { bill, ..progress_of(&job, view.clone(), done, Some(tally(300, 77))) };
+        commit(&engine, &Record::JobProgressed { job: job.id, progress: Box::new(progress) });
+    };
+    write(&mut bill, range(0, 3));
+    assert_eq!(shards_on_pages(&engine, &job), [0, 1, 2]);
+    // It is on disk, and the hub was told that it is not: the page is written once more.
+    bill.written(false);
+    write(&mut bill, range(0, 5));
+    bill.written(true);
+    assert_eq!(shards_on_pages(&engine, &job), [0, 1, 2, 3, 4]);
+    // The hub dies: shard 5 is computed again.
+    let found = recovered_progress(&engine).unwrap();
+    let mut again = Bill::resume(found.bill, &job.plan);
+    for payment in work(&job, 10).owed_in(ShardRange { start: 5, end: 10 }) {
+        again.owe(payment);
+    }
+    let end = again.close();
+    let view = Box::new(JobView { state: JobState::Failed, ended_ms: Some(UnixMillis(9)), ..*view.clone() });
+    let (job_id, outcome, bill) = (job.id, Outcome::Failed, Box::new(end));
+    commit(&engine, &Record::JobEnded { job: job_id, view, outcome, bill });
+    assert_eq!(shards_on_pages(&engine, &job), (0..10).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_tile_on_its_way_when_its_job_is_stopped_is_on_one_page() {
+    let (engine, job) = (Memory::default(), product());
+    let view = accept(&engine, &job);
+    let bill = work(&job, 7);
+    let earned = bill.owed_in(ShardRange { start: 3, end: 6 });
+    let bytes = vec![0; 8 * 16 * 16].into();
+    commit(&engine, &Record::TileReduced { job: job.id, plan: job.plan.digest(), tile: 1, bytes, earned });
+    let view = Box::new(JobView { state: JobState::Cancelled, ended_ms: Some(UnixMillis(9)), ..*view });
+    let (job_id, outcome, bill) = (job.id, Outcome::Cancelled, Box::new(bill.close()));
+    commit(&engine, &Record::JobEnded { job: job_id, view, outcome, bill });
+    assert_eq!(shards_on_pages(&engine, &job), (0..7).collect::<Vec<_>>());
 }
 
 #[test]
@@ -382,13 +446,13 @@ fn what_a_tile_earned_comes_back_with_the_tile_and_not_without_it() {
     let (engine, job) = (Memory::default(), product());
     accept(&engine, &job);
     let bill = work(&job, 6);
-    let earned = bill.earned_in(ShardRange { start: 3, end: 6 });
+    let earned = bill.owed_in(ShardRange { start: 3, end: 6 });
     let bytes = vec![0; 8 * 16 * 16].into();
     commit(&engine, &Record::TileReduced { job: job.id, plan: job.plan.digest(), tile: 1, bytes, earned });
     let found = recovered_progress(&engine).unwrap();
     assert_eq!((found.done.clone(), found.bill.shards()), (range(3, 6), 3));
     // A checkpoint after that says nothing of tiles: theirs are counted once.
-    let bill = Bill::resume(found.bill.clone());
+    let bill = Bill::resume(found.bill.clone(), &job.plan);
     let progress = Progress { bill: bill.charges().clone(), done: Ranges::default(), ..found };
     commit(&engine, &Record::JobProgressed { job: job.id, progress: Box::new(progress) });
     assert_eq!(recovered_progress(&engine).unwrap().bill.shards(), 3);
@@ -408,7 +472,15 @@ fn providers_earn_in_the_transaction_that_ends_the_job_and_once() {
         let stream = earnings_of(&*store, provider).unwrap();
         let [(ended, of, earned)] = stream.as_slice() else { panic!("{stream:?}") };
         assert_eq!((*ended, *of, earned.shards), (UnixMillis(9), job.id, 5));
-        assert_eq!(read_bill(&*store, job.id).unwrap(), Some(*bill.clone()));
+        let fresh = std::collections::BTreeMap::new();
+        assert_eq!(read_bill(&*store, job.id).unwrap(), Some(Charges { fresh, ..*bill.clone() }));
+        let lines = lines_of(&*store, job.id, &bill, provider).unwrap();
+        let [line] = lines.as_slice() else { panic!("{lines:?}") };
+        assert_eq!(
+            line.shards,
+            [1, 3, 5, 7, 9].map(|index| (index, index + 1)),
+            "however often it is written"
+        );
     }
 }
 
@@ -442,4 +514,13 @@ fn a_job_that_is_older_than_bills_goes_on_and_pays_for_what_follows() {
     batch.delete_chunked(&Key::Bill(job.id).encode());
     write(&engine, batch);
     assert_eq!(recovered_progress(&engine).unwrap().bill, bill_of(&job));
+}
+
+#[test]
+fn what_is_recalled_or_tainted_when_an_agent_is_proven_wrong_is_in_the_audit_log_alone() {
+    let (job, agent) = (JobId::new(1, [1; 10]), AgentId([2; 16]));
+    let recalled = tessera_hub_core::record::Recalled { shards: 7, tainted: 2 };
+    let deed = deed_of(&Record::Recalled { job, agent, recalled });
+    assert_eq!(deed.acts, [Act::Recalled { job, agent, shards: 7, tainted: 2 }]);
+    assert!(deed.batch.writes().is_empty());
 }

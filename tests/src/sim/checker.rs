@@ -47,6 +47,10 @@ pub enum Violation {
     Conjured(JobId),
     /// A shard that kills took down that many agents.
     PoisonSpread(u64),
+    /// The books of a job do not add up, or pay for what they should not.
+    Books(JobId, &'static str),
+    /// A job does not say that the one it extends is tainted.
+    TaintForgotten(JobId),
     /// The rest of an agent was over and it got no work.
     RestsTooLong(AgentId),
 }
@@ -192,6 +196,10 @@ pub(super) fn ended(
 ) -> Result<(), Violation> {
     for (id, stored) in &store.jobs {
         let got_through = deceived(store, *id, lies);
+        let inherited = stored.job.base.as_ref().map_or(0, |base| base.tainted);
+        if stored.end.as_ref().is_some_and(|(view, _)| view.tainted < inherited) {
+            return Err(Violation::TaintForgotten(*id));
+        }
         match &stored.end {
             None => return Err(Violation::Unfinished(*id)),
             Some((view, Outcome::Done { result, .. })) => {

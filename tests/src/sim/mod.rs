@@ -1,6 +1,7 @@
 //! One simulated run: a workload on a faulty world, judged by checkers that share no code with the hub.
 
 mod agent;
+mod books;
 pub mod campaign;
 mod checker;
 pub mod fairness;

@@ -3,14 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use tessera_hub_core::ledger::earnings;
 use tessera_hub_core::ranges::Ranges;
 use tessera_hub_core::standing::StandingRecord;
-use tessera_hub_core::{Bill, Earnings, NewJob, Outcome, Progress, Record};
+use tessera_hub_core::{Bill, NewJob, Outcome, Payment, Progress, Record};
 use tessera_planners::Pass;
 use tessera_protocol::api::JobView;
 use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::matrix::Task;
 use tessera_protocol::unit::ShardRange;
+
+use super::books::Books;
 
 /// What survives a crash.
 #[derive(Debug, Default)]
@@ -20,6 +23,8 @@ pub(super) struct Store {
     /// Who was proven wrong about which job.
     pub(super) refuted: BTreeSet<(JobId, AgentId)>,
     pub(super) standings: BTreeMap<AgentId, StandingRecord>,
+    /// Who was paid for what.
+    pub(super) books: Books,
     /// Products by their digests.
     pub(super) products: BTreeMap<Digest, Arc<[u8]>>,
 }
@@ -33,7 +38,7 @@ pub(super) struct Stored {
     /// By the plan they are of and their position in it.
     tiles: BTreeMap<(Digest, u64), Arc<[u8]>>,
     /// Who is paid for them.
-    earned: BTreeMap<(Digest, u64), Earnings>,
+    earned: BTreeMap<(Digest, u64), Vec<Payment>>,
     pub(super) end: Option<(JobView, Outcome)>,
 }
 
@@ -69,7 +74,7 @@ impl Store {
                     assert!(earlier.is_none_or(|earlier| earlier == bytes), "{job} changed tile {tile}");
                 }
             }
-            Record::Disputed(_) => {}
+            Record::Disputed(_) | Record::Recalled { .. } => {}
             Record::StandingsChanged { agents, proofs, .. } => {
                 for (job, evidence) in proofs {
                     let believed = evidence.believed.expect("nobody is proven wrong by nothing");
@@ -82,6 +87,7 @@ impl Store {
                 if let Some(stored) = self.jobs.get_mut(&job) {
                     assert!(stored.end.is_none(), "{job} ended twice");
                     bill.check();
+                    assert_eq!(bill.held, bill.charged() + bill.refunded, "{job}: what the client paid");
                     assert!(bill.closed, "{job} ended with an open bill");
                     if let Outcome::Done { .. } = outcome {
                         assert_eq!(bill.shards(), view.shards, "{job}: shards that were paid");
@@ -114,9 +120,9 @@ impl Stored {
             let start = tile * task.panels();
             progress.done.insert(ShardRange { start, end: start + task.panels() });
         }
-        let mut bill = Bill::resume(progress.bill.unpaid());
+        let mut bill = Bill::resume(progress.bill.unpaid(), &self.job.plan);
         let of_plan = self.earned.iter().filter(|((plan, _), _)| *plan == progress.plan);
-        of_plan.for_each(|(_, earned)| bill.add_earned(earned));
+        of_plan.for_each(|(_, earned)| bill.add_earned(&earnings(earned)));
         progress.bill = bill.charges().clone();
         Some(progress)
     }

@@ -37,6 +37,41 @@ fn with_a_changed_byte(path: &Path, test: impl FnOnce()) {
     std::fs::write(path, bytes).expect("writable");
 }
 
+/// With nothing but its receipt and what its agent logged.
+fn a_provider_proves_a_shard(hub: &Hub, id: &str, receipts: &Path, work_log: &Path, hub_key: &str) {
+    assert!(succeeds(hub, &["provider", "receipts", "acme", "-o", text(receipts)]));
+    let file = receipts.join(format!("{id}.receipt.json"));
+    let verify = ["receipt", "verify", text(&file), "--hub-key", hub_key, "--work-log", text(work_log)];
+    assert!(succeeds(hub, &verify), "the hub accepted what the agent logged");
+    let receipt: Value = serde_json::from_slice(&std::fs::read(&file).expect("readable")).expect("JSON");
+    let lines = receipt["lines"].as_array().expect("lines");
+    let ranges = lines.iter().flat_map(|line| line["shards"].as_array().expect("ranges"));
+    let count: u64 = ranges.map(|of| of[1].as_u64().unwrap() - of[0].as_u64().unwrap()).sum();
+    let agent = &receipt["receipt"]["agents"][0];
+    assert_eq!(Some(count), agent["shards"].as_u64().zip(agent["checks"].as_u64()).map(|(a, b)| a + b));
+    let shard = lines[0]["shards"][0][0].to_string();
+    let proof = receipts.join("proof.json");
+    let prove = [
+        "receipt",
+        "prove",
+        text(&file),
+        "--shard",
+        &shard,
+        "--work-log",
+        text(work_log),
+        "-o",
+        text(&proof),
+    ];
+    assert!(succeeds(hub, &prove));
+    let proven = ["receipt", "verify", text(&proof), "--hub-key", hub_key];
+    assert!(succeeds(hub, &proven));
+    with_a_changed_byte(&proof, || assert!(!succeeds(hub, &proven), "the proof was changed"));
+    let logged = std::fs::read_to_string(work_log).expect("text");
+    let other = logged.replace(&format!("{id} {shard} "), &format!("{id} 99999{shard} "));
+    std::fs::write(work_log, other).expect("writable");
+    assert!(!succeeds(hub, &prove), "its digest is not known");
+}
+
 #[test]
 fn work_is_paid_once_although_the_hub_is_killed_and_what_it_signs_is_proven_without_it() {
     let folder = TempDir::new().expect("a folder");
@@ -46,7 +81,9 @@ fn work_is_paid_once_although_the_hub_is_killed_and_what_it_signs_is_proven_with
     let issued = hub.json(&["agent", "token", "--provider", "acme"]);
     let token = issued["token"].as_str().expect("a token").to_owned();
     let hub_key = token.strip_prefix("tsr1").expect("a token of this version")[..64].to_owned();
-    let _acme = Agent::start(&hub.quic, &at("acme"), &token);
+    let work_log = at("work.log");
+    let logs = Some(("TESSERA_AGENT_WORK_LOG", text(&work_log)));
+    let _acme = Agent::start_as(&hub.quic, &at("acme"), &token, "agent", logs);
     until("both are connected", || (hub.connected().len() == 2).then_some(()));
     let mut owners: Vec<String> = hub.connected().iter().map(|agent| agent["provider"].to_string()).collect();
     owners.sort();
@@ -96,6 +133,7 @@ fn work_is_paid_once_although_the_hub_is_killed_and_what_it_signs_is_proven_with
         let other = "11".repeat(32);
         assert!(!succeeds(&hub, &[what, "verify", text(file), "--hub-key", &other]), "{what} of another hub");
     }
+    a_provider_proves_a_shard(&hub, &id, &receipts, &work_log, &hub_key);
     let acts = std::fs::read_to_string(&log).expect("text");
     for kind in [
         "api_key_made",

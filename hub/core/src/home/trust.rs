@@ -7,14 +7,16 @@ use alloc::vec::Vec;
 
 use tessera_protocol::api::{JobFailure, Standing};
 use tessera_protocol::id::AgentId;
+use tessera_protocol::receipt::Service;
 use tessera_protocol::unit::{LaneIndex, ShardIndex, ShardRange};
 
 use super::{HELD_BYTES_MAX, Home, Judge, Stage};
 use crate::effect::Outbox;
 use crate::message::{Claim, Errand, FailureCause, Judgement, LaneMessage, Who};
 use crate::planted::Planted;
+use crate::record::Recalled;
 use crate::retries::Setback;
-use crate::verifier::{Answer, Court, Party, Ruling};
+use crate::verifier::{Answer, Court, Ruling};
 
 impl Home {
     fn court<'a>(&self, judge: &Judge<'a>) -> Court<'a> {
@@ -92,7 +94,7 @@ impl Home {
                 Ruling::Upheld(party) => judgements.push(Judgement::new(party, None)),
                 Ruling::Refuted { party, evidence } => {
                     judgements.push(Judgement::new(party, Some((self.job.id, evidence))));
-                    self.taint(party.agent);
+                    self.taint(party.agent, out);
                     out.tell_all(&LaneMessage::AgentRefuted { agent: party.agent });
                 }
                 // What an agent proved is told even when the job has just ended.
@@ -102,15 +104,14 @@ impl Home {
                     if checkers.is_empty() {
                         *self.unchecked.entry(by.agent).or_default() += 1;
                     }
-                    let index = partial.index();
-                    for Party { agent, account, .. } in checkers {
-                        self.bill.check_done(index, agent, account, self.cost_of(index));
+                    for checker in checkers {
+                        self.bill.owe(self.payment(checker, Service::Check, &partial));
                     }
                     self.absorb(by, partial, judge, out);
                 }
                 Ruling::Check(errand) => self.place(errand, judge, out),
                 Ruling::Mismatch(_) => self.counters.mismatches += 1,
-                Ruling::Recall(indices) => self.recalled(&indices, out),
+                Ruling::Recall(agent, indices) => self.recalled(agent, &indices, out),
                 Ruling::KernelFault(evidence) => {
                     let shard = evidence.index.0;
                     out.dispute(self.job.id, evidence);
@@ -126,19 +127,20 @@ impl Home {
         if self.is_ending() {
             return;
         }
-        self.taint(agent);
+        self.taint(agent, out);
         let mut rulings = Vec::new();
         self.docket.recall(agent, &self.court(judge), &mut rulings);
         self.carry_out(&mut rulings, judge, out);
     }
 
     /// What it answered alone and is reduced cannot be taken out again: the client is told.
-    fn taint(&mut self, agent: AgentId) {
+    fn taint(&mut self, agent: AgentId, out: &mut Outbox) {
         self.refuted.insert(agent);
         if let Some(shards) = self.unchecked.remove(&agent)
             && !self.planting.is(Planted::ForgetTaint)
         {
             self.counters.tainted += shards;
+            out.recall(self.job.id, agent, Recalled { shards: 0, tainted: shards });
             (self.unsaved, self.unseen) = (true, true);
         }
     }
@@ -150,8 +152,10 @@ impl Home {
         self.counters.tainted = self.counters.tainted.max(theirs);
     }
 
-    fn recalled(&mut self, indices: &[ShardIndex], out: &mut Outbox) {
-        self.counters.recalled += indices.len() as u64;
+    fn recalled(&mut self, agent: AgentId, indices: &[ShardIndex], out: &mut Outbox) {
+        let shards = indices.len() as u64;
+        self.counters.recalled += shards;
+        out.recall(self.job.id, agent, Recalled { shards, tainted: 0 });
         self.unseen = true;
         if self.planting.is(Planted::LoseTheRecalled) {
             return;

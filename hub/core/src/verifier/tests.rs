@@ -93,7 +93,7 @@ fn refuted(rulings: &[Ruling]) -> Vec<AgentId> {
 
 fn recalled(rulings: &[Ruling]) -> usize {
     let count = |ruling: &Ruling| match ruling {
-        Ruling::Recall(indices) => indices.len(),
+        Ruling::Recall(_, indices) => indices.len(),
         _ => 0,
     };
     rulings.iter().map(count).sum()

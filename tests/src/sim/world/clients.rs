@@ -59,8 +59,8 @@ impl World {
         let Some(stored) = self.submitted.get(&number).and_then(|job| self.store.jobs.get(job)) else {
             return;
         };
-        let Some((_, Outcome::Done { kept: Kept::Tally(tally), .. })) = &stored.end else { return };
-        let base = Base { job: stored.job.id, tally: (**tally).clone() };
+        let Some((view, Outcome::Done { kept: Kept::Tally(tally), .. })) = &stored.end else { return };
+        let base = Base { job: stored.job.id, tally: (**tally).clone(), tainted: view.tainted };
         let paths = stored.job.manifest.spec().params.paths() + 500;
         let manifest = stored.job.manifest.with_paths(paths).expect("500 more paths are allowed");
         self.enter(100 + number, manifest, Some(base), format!("extension {number}"));

@@ -81,6 +81,7 @@ impl World {
             Record::JobProgressed { job, .. } => Some(*job),
             _ => None,
         };
+        self.store.books.judge(&record)?;
         let commit = self.store.commit(record);
         if let (Commit::Done, Some(job)) = (&commit, of) {
             checker::products(&self.store, job)?;
