@@ -164,7 +164,11 @@ impl Lane {
             }
             Event::DevicesOffered { session, gpus } => self.scheduler.devices(session, gpus),
             Event::HeartbeatArrived { session, holding } => {
-                self.scheduler.heartbeat(session, &holding, self.now);
+                let changed = self.scheduler.heartbeat(session, &holding, self.now);
+                // Most of what a great fleet says is this, and nothing follows from it.
+                if !changed && self.next_timer().is_none_or(|due| due > self.now) {
+                    return Drain::new(self.out.effects());
+                }
             }
             Event::AgentLeaving { session } => self.scheduler.leaving(session, &mut self.out),
             Event::SessionClosed { session } => self.scheduler.lose(session, Some(Loss::Gone), &mut self.out),
@@ -568,8 +572,9 @@ impl Lane {
 
     fn checkpoint(&mut self) {
         let judge = judge(&self.verifier, &self.fleet, &self.config, self.now);
+        let stopping = self.stopping;
         let write = |id: &JobId| {
-            let progress = self.homes.get_mut(id)?.progress_to_write(&judge)?;
+            let progress = self.homes.get_mut(id)?.progress_to_write(stopping, &judge)?;
             Some((*id, progress))
         };
         let ready: Vec<(JobId, Progress)> = self.attention.iter().filter_map(write).collect();

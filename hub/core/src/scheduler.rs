@@ -21,6 +21,7 @@ use crate::{Account, Effect, SessionId};
 mod agent;
 mod answers;
 mod ejection;
+mod errands;
 mod explain;
 mod fair;
 mod fleet;
@@ -71,6 +72,10 @@ pub struct Scheduler {
     epoch: Epoch,
     /// As last heard.
     now: Tick,
+    /// When errands that nobody is free for were last looked at.
+    looked: Tick,
+    /// No lease runs out before then, and nobody was silent for too long.
+    expires: Tick,
     unreported: BTreeSet<JobId>,
     unseen: BTreeSet<AgentId>,
     stopping: bool,
@@ -102,6 +107,8 @@ impl Scheduler {
             anchors: 0,
             epoch: Epoch(0),
             now: Tick(0),
+            looked: Tick(0),
+            expires: Tick(u64::MAX),
             unreported: BTreeSet::new(),
             unseen: BTreeSet::new(),
             stopping: false,
@@ -162,6 +169,7 @@ impl Scheduler {
             score: Score::default(),
             seat: None,
         };
+        self.expires = self.expires.min(now.after_ms(limits::LEASE_MS));
         self.credit += u64::from(credit);
         self.working += 1;
         self.anchors += u32::from(account.anchor);
@@ -366,7 +374,7 @@ impl Scheduler {
     /// The home wants one shard run by an agent of this lane.
     pub fn errand(&mut self, job: JobId, errand: Errand, out: &mut Outbox) {
         if let Some(lane_job) = self.jobs.get_mut(&job) {
-            lane_job.errands.push_back(errand);
+            lane_job.errands.push(errand);
             self.enqueue(job);
             self.release_if_deserted(job, out);
         }
@@ -415,7 +423,7 @@ impl Scheduler {
             return;
         };
         match errand {
-            Some(errand) => lane_job.errands.push_back(errand),
+            Some(errand) => lane_job.errands.push(errand),
             // Where a second attempt was doubted, a shard can come back that is here already.
             None if lane_job.pending.contains(index) => {}
             None => {

@@ -16,6 +16,7 @@ use tessera_protocol::unit::{ShardIndex, Tick};
 
 use super::Scheduler;
 use super::agent::Agent;
+use super::errands::Asked;
 use super::fair::{Fair, Flow};
 use super::fleet::{Fleet, Memory, Need, operand_bytes_max};
 use super::lane_job::{LaneJob, Supply};
@@ -27,15 +28,6 @@ const PLACEMENTS_MAX: usize = 64;
 const CANDIDATES_MAX: usize = 4;
 /// Projects, agents and jobs that one explanation lists of each.
 const LISTED_MAX: usize = 16;
-
-/// What an errand asks of who runs it.
-#[derive(Clone, Copy, Debug)]
-enum Asked {
-    Anyone,
-    Checker,
-    TrustedChecker,
-    Anchor,
-}
 
 /// One placement as it was decided.
 #[derive(Clone, Copy, Debug)]
@@ -75,7 +67,7 @@ impl Ring {
             *slot = Some(candidate);
         }
         let candidates = fleet.count(need).1 as u32;
-        let placement = Placement { at, job, index, errand: who.map(asked), candidates, ranked };
+        let placement = Placement { at, job, index, errand: who.map(Asked::of), candidates, ranked };
         if self.placements.len() < PLACEMENTS_MAX {
             self.placements.reserve_exact(PLACEMENTS_MAX - self.placements.len());
             self.placements.push(placement);
@@ -113,15 +105,6 @@ fn candidate(id: AgentId, agent: &Agent) -> Candidate {
     }
 }
 
-fn asked(who: &Who) -> Asked {
-    match who {
-        Who::Anyone | Who::Others { .. } => Asked::Anyone,
-        Who::Checker { trusted: false, .. } => Asked::Checker,
-        Who::Checker { trusted: true, .. } => Asked::TrustedChecker,
-        Who::Anchor => Asked::Anchor,
-    }
-}
-
 fn in_words(asked: Asked) -> &'static str {
     match asked {
         Asked::Anyone => "an agent that has not tried it",
@@ -135,7 +118,7 @@ fn in_words(asked: Asked) -> &'static str {
 
 /// Who may run an errand, in words.
 pub(crate) fn who_in_words(who: &Who) -> String {
-    in_words(asked(who)).to_string()
+    in_words(Asked::of(who)).to_string()
 }
 
 impl Scheduler {
@@ -183,7 +166,7 @@ impl Scheduler {
                 Reason::KernelMissing { kernel: job.need.kernel.to_string() }
             });
         }
-        if let Some(errand) = job.errands.front() {
+        if let Some(errand) = job.errands.first() {
             let who = who_in_words(&errand.who);
             reasons.push(Reason::ErrandsWait { errands: job.errands.len() as u64, who });
         }
