@@ -7,9 +7,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use tessera_hub_core::message::Proof;
 use tessera_hub_core::ranges::Ranges;
 use tessera_hub_core::record::{Base, Kept};
-use tessera_hub_core::standing::StandingRecord;
+use tessera_hub_core::standing::{Change, StandingRecord};
 use tessera_hub_core::{Account, Bill, Charges, NewJob, Outcome, Progress, Record};
 use tessera_planners::{Plan, Round};
 use tessera_protocol::api::{AgentState, AgentView, JobView, Standing};
@@ -161,21 +162,11 @@ fn acts_of(record: &Record) -> Vec<Act> {
             held: Bill::open(job.manifest.spec().verify, &job.plan).charges().held,
         }],
         Record::JobProgressed { .. } | Record::TileReduced { .. } => Vec::new(),
-        Record::StandingsChanged { agents: _, changes, at: _ } => changes
-            .iter()
-            .map(|change| Act::StandingChanged { agent: change.agent, standing: change.to })
-            .collect(),
-        Record::Disputed { job, evidence } => {
-            let answers: Vec<serde_json::Value> = evidence
-                .answers
-                .iter()
-                .map(|(agent, account, digest)| {
-                    serde_json::json!({"agent": agent, "provider": account.provider, "digest": digest})
-                })
-                .collect();
-            let evidence_said = serde_json::json!({"answers": answers, "believed": evidence.believed});
-            vec![Act::Disputed { job: *job, shard: evidence.index.0, evidence: evidence_said }]
+        Record::StandingsChanged { agents: _, changes, proofs, at: _ } => {
+            let changed = |change: &Change| Act::StandingChanged { agent: change.agent, standing: change.to };
+            proofs.iter().map(disputed).chain(changes.iter().map(changed)).collect()
         }
+        Record::Disputed(proof) => vec![disputed(proof)],
         Record::JobEnded { job, view, outcome: _, bill } => vec![
             Act::JobEnded { job: *job, state: view.state, digest: view.digest },
             Act::BillClosed {
@@ -187,6 +178,18 @@ fn acts_of(record: &Record) -> Vec<Act> {
             },
         ],
     }
+}
+
+fn disputed((job, evidence): &Proof) -> Act {
+    let answers: Vec<serde_json::Value> = evidence
+        .answers
+        .iter()
+        .map(|(agent, account, digest)| {
+            serde_json::json!({"agent": agent, "provider": account.provider, "digest": digest})
+        })
+        .collect();
+    let evidence_said = serde_json::json!({"answers": answers, "believed": evidence.believed});
+    Act::Disputed { job: *job, shard: evidence.index.0, evidence: evidence_said }
 }
 
 /// The batch that makes a record durable.
@@ -216,8 +219,8 @@ pub fn batch_of(record: &Record) -> Batch {
             bills::put_tile(&mut batch, *job, *tile, earned);
         }
         // What was said is in the audit log alone.
-        Record::Disputed { .. } => {}
-        Record::StandingsChanged { agents, changes, at } => {
+        Record::Disputed(_) => {}
+        Record::StandingsChanged { agents, changes, proofs: _, at } => {
             for record in agents {
                 batch.put(Key::Standing(record.agent), json(record));
             }

@@ -14,7 +14,6 @@ use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tessera_hub_core::lane::Config as MachineConfig;
-use tessera_hub_core::standing::{StandingRecord, registry_lane};
 use tessera_hub_core::{Event, home_lane};
 use tessera_protocol::audit::Act;
 use tessera_protocol::id::Digest;
@@ -238,10 +237,9 @@ fn resume(hub: &Hub, recovered: Recovered) {
         tracing::info!(jobs = recovered.open.len(), "open jobs recovered");
     }
     let lanes = hub.lanes.lanes();
+    let standings: Arc<[_]> = recovered.standings.into();
     for lane in (0..lanes).map(LaneIndex) {
-        let is_here = |record: &&StandingRecord| registry_lane(record.provider, lanes) == lane;
-        let agents = recovered.standings.iter().filter(is_here).copied().collect();
-        push(hub, lane, Event::StandingsRecovered { agents });
+        push(hub, lane, Event::StandingsRecovered { agents: standings.clone() });
     }
     for (job, progress) in recovered.open {
         let lane = home_lane(job.id, lanes);

@@ -50,10 +50,10 @@ pub enum Event {
         /// What of it is done.
         progress: Option<Box<Progress>>,
     },
-    /// Standings were read back after a restart; the registry of their providers is this lane.
+    /// Standings were read back after a restart. *Order*: before the jobs.
     StandingsRecovered {
-        /// All of them.
-        agents: Vec<StandingRecord>,
+        /// Those of all lanes.
+        agents: Arc<[StandingRecord]>,
     },
     /// A batch is on disk.
     Committed {

@@ -41,21 +41,22 @@ pub struct Fleet {
     pub agents: Vec<u32>,
     /// How many of them are the operator's own, by lane index.
     pub anchors: Vec<u32>,
+    /// Agents that were lost so far, by lane index.
+    pub lost: Vec<u64>,
 }
 
 impl Fleet {
     /// Lanes that nothing was heard of.
     pub fn new(lanes: u16) -> Fleet {
         let none = alloc::vec![0; usize::from(lanes)];
-        Fleet { agents: none.clone(), anchors: none }
+        Fleet { agents: none.clone(), anchors: none, lost: alloc::vec![0; usize::from(lanes)] }
     }
 
-    /// A lane says how many agents it has.
-    pub fn set(&mut self, lane: LaneIndex, agents: u32, anchors: u32) {
-        for (counts, count) in [(&mut self.agents, agents), (&mut self.anchors, anchors)] {
-            if let Some(known) = counts.get_mut(lane.as_usize()) {
-                *known = count;
-            }
+    /// A lane says how many agents it has, and lost so far.
+    pub fn set(&mut self, lane: LaneIndex, agents: u32, anchors: u32, lost: u64) {
+        let lane = lane.as_usize();
+        if lane < self.agents.len() {
+            (self.agents[lane], self.anchors[lane], self.lost[lane]) = (agents, anchors, lost);
         }
     }
 
@@ -67,6 +68,11 @@ impl Fleet {
     /// The operator's agents of all lanes.
     pub fn anchors(&self) -> u32 {
         self.anchors.iter().sum()
+    }
+
+    /// Agents that were lost so far. It grows.
+    pub fn lost(&self) -> u64 {
+        self.lost.iter().sum()
     }
 }
 
@@ -143,6 +149,8 @@ pub struct Home {
     reducer: Reducer,
     /// Shards that were released on the word of one agent alone.
     unchecked: BTreeMap<AgentId, u64>,
+    /// Agents proven wrong since it was opened here: claims of theirs were on the way, made when they were trusted.
+    refuted: BTreeSet<AgentId>,
     bill: Bill,
     retries: Retries,
     /// Whether lanes know that nearly all of the round is done.
@@ -232,6 +240,7 @@ impl Home {
             stuck: Vec::new(),
             reducer,
             unchecked,
+            refuted: BTreeSet::new(),
             bill,
             retries,
             tail: false,
@@ -456,7 +465,10 @@ impl Home {
     }
 
     fn place_stuck(&mut self, judge: &Judge<'_>, out: &mut Outbox) {
-        for errand in core::mem::take(&mut self.stuck) {
+        for mut errand in core::mem::take(&mut self.stuck) {
+            if core::mem::take(&mut errand.busy) {
+                errand.tried.clear();
+            }
             self.place(errand, judge, out);
         }
     }

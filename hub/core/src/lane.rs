@@ -12,11 +12,11 @@ use tessera_protocol::unit::{LaneIndex, Tick, UnixMillis};
 use crate::archive::Archive;
 use crate::effect::Outbox;
 use crate::home::{Ending, FinishedTile, Fleet, Home, Judge};
-use crate::message::{FailureCause, Judgement, Loss};
+use crate::message::{FailureCause, Judgement, Loss, Proof};
 use crate::planted::{Planted, Planting};
 use crate::retries::{RetryBudget, Setback};
 use crate::scheduler::{Scheduler, Sharing};
-use crate::standing::{self, Change, Registry, registry_lane};
+use crate::standing::{self, Change, Registry, StandingRecord, registry_lane};
 use crate::verifier::Verifier;
 use crate::{Answer, BatchId, Drain, Effect, Event, LaneMessage, NewJob, Progress, Record, RequestId};
 use crate::{admission, home_lane};
@@ -72,6 +72,10 @@ pub struct Lane {
     registry: Registry,
     /// Of standings, since they were last written.
     changes: Vec<Change>,
+    /// Of those proven wrong, since standings were last written.
+    proofs: Vec<Proof>,
+    /// Agents that were on record as proven wrong when the hub started.
+    distrusted: BTreeSet<AgentId>,
     archive: Archive,
     writing: BTreeMap<BatchId, Writing>,
     batches: u64,
@@ -98,6 +102,8 @@ impl Lane {
             budget: RetryBudget::default(),
             registry: Registry::default(),
             changes: Vec::new(),
+            proofs: Vec::new(),
+            distrusted: BTreeSet::new(),
             archive: Archive::new(),
             writing: BTreeMap::new(),
             batches: 0,
@@ -142,7 +148,7 @@ impl Lane {
                 self.out.push(Effect::Answer { request, answer: Answer::AgentExplained(here) });
             }
             Event::JobRecovered { job, progress } => self.open(job, progress.map(|progress| *progress)),
-            Event::StandingsRecovered { agents } => self.registry = Registry::restore(agents),
+            Event::StandingsRecovered { agents } => self.restore(&agents),
             Event::Committed { batch } => self.committed(batch),
             Event::Conflicted { batch, existing, manifest } => {
                 if let Some(Writing::Acceptance { request, .. }) = self.writing.remove(&batch) {
@@ -202,7 +208,7 @@ impl Lane {
     /// When [`Event::TimePassed`] is wanted next; never while there is nothing to watch.
     pub fn next_timer(&self) -> Option<Tick> {
         let attention = !self.attention.is_empty();
-        let unwritten = self.archive.is_unwritten() || self.registry.is_unsaved();
+        let unwritten = self.has_unwritten_words();
         let due = [
             (attention || self.scheduler.has_unseen()).then(|| self.published.after_ms(PUBLISH_MS)),
             (attention || unwritten).then(|| self.checkpointed.after_ms(CHECKPOINT_MS)),
@@ -216,9 +222,13 @@ impl Lane {
         self.stopping
             && self.scheduler.in_flight() == 0
             && self.writing.is_empty()
-            && !self.archive.is_unwritten()
-            && !self.registry.is_unsaved()
+            && !self.has_unwritten_words()
             && !self.homes.values().any(Home::is_unsaved)
+    }
+
+    /// Whether standings, or what they rest on, are not durable.
+    fn has_unwritten_words(&self) -> bool {
+        self.archive.is_unwritten() || self.registry.is_unsaved() || !self.proofs.is_empty()
     }
 
     /// Whether a batch is on its way to the store.
@@ -369,10 +379,20 @@ impl Lane {
 
     // --- jobs -----------------------------------------------------------------------------------
 
+    /// What was known of agents when the hub stopped.
+    fn restore(&mut self, agents: &[StandingRecord]) {
+        let is_here =
+            |record: &&StandingRecord| registry_lane(record.provider, self.config.lanes) == self.config.lane;
+        self.registry = Registry::restore(agents.iter().filter(is_here).copied());
+        let distrusted = agents.iter().filter(|record| record.proven);
+        self.distrusted = distrusted.map(|record| record.agent).collect();
+    }
+
     fn open(&mut self, job: Arc<NewJob>, progress: Option<Progress>) {
         let id = job.id;
         let mut home = Home::open_planted(job, progress, (self.now, self.config.unix_origin), self.planting);
         home.plant(self.planting);
+        home.distrust(&self.distrusted);
         self.out.tell_all(&LaneMessage::JobOpened { job: id, work: home.work(self.config.lane) });
         self.homes.insert(id, home);
         self.at_home(id, |home, judge, out| home.go_on_if_complete(judge, out));
@@ -438,7 +458,9 @@ impl Lane {
             LaneMessage::SpareSettled { job, index } => self.scheduler.spare_settled(job, index),
             LaneMessage::TailBegan { job } => self.scheduler.tail_began(job),
             LaneMessage::AgentFaulted { agent, at } => self.scheduler.faulted(agent, at, self.now),
-            LaneMessage::LaneStanding { agents, anchors } => self.fleet_changed(from, agents, anchors),
+            LaneMessage::LaneStanding { agents, anchors, lost } => {
+                self.fleet_changed(from, (agents, anchors, lost));
+            }
         }
     }
 
@@ -453,8 +475,13 @@ impl Lane {
     fn judged(&mut self, judgements: Vec<Judgement>) {
         // Each lane's registry may eject its part of the fleet.
         let fleet = self.fleet.total().div_ceil(u32::from(self.config.lanes.max(1)));
-        for Judgement { agent, account, right } in judgements {
-            let said = if right { standing::Judgement::Agreed } else { standing::Judgement::ProvenWrong };
+        for Judgement { agent, account, proof } in judgements {
+            let said = match proof {
+                None => standing::Judgement::Agreed,
+                Some(_) => standing::Judgement::ProvenWrong,
+            };
+            // One dispute can prove several wrong.
+            self.proofs.extend(proof.filter(|proof| !self.proofs.contains(proof)));
             let ruling = self.registry.judge(agent, account, said, fleet, self.now);
             for change in ruling.changes {
                 let (agent, standing) = (change.agent, change.to);
@@ -469,9 +496,9 @@ impl Lane {
     }
 
     /// Jobs that wait for any agent at all show that; those with stuck checks have attention already.
-    fn fleet_changed(&mut self, lane: LaneIndex, agents: u32, anchors: u32) {
+    fn fleet_changed(&mut self, lane: LaneIndex, (agents, anchors, lost): (u32, u32, u64)) {
         let before = self.fleet.total();
-        self.fleet.set(lane, agents, anchors);
+        self.fleet.set(lane, agents, anchors, lost);
         let deserted = (before == 0) != (self.fleet.total() == 0);
         let concerned: Vec<JobId> = match deserted {
             true => self.homes.keys().copied().collect(),
@@ -543,8 +570,8 @@ impl Lane {
     }
 
     fn write_archive(&mut self) {
-        for (job, evidence) in self.out.take_disputes() {
-            self.archive.push(Record::Disputed { job, evidence });
+        for dispute in self.out.take_disputes() {
+            self.archive.push(Record::Disputed(dispute));
         }
         if let Some(record) = self.archive.next(self.now) {
             self.persist(Writing::Archive, record);
@@ -578,11 +605,11 @@ impl Lane {
             Some((*id, progress))
         };
         let ready: Vec<(JobId, Progress)> = self.attention.iter().filter_map(write).collect();
-        let agents = self.registry.take_unsaved();
-        if !agents.is_empty() {
+        let (agents, proofs) = (self.registry.take_unsaved(), core::mem::take(&mut self.proofs));
+        if !agents.is_empty() || !proofs.is_empty() {
             let changes = core::mem::take(&mut self.changes);
             let at = UnixMillis(self.config.unix_origin.0.saturating_add(self.now.0));
-            self.archive.push(Record::StandingsChanged { agents, changes, at });
+            self.archive.push(Record::StandingsChanged { agents, changes, proofs, at });
         }
         for (job, progress) in ready {
             let record = Record::JobProgressed { job, progress: progress.into() };

@@ -11,7 +11,7 @@ use tessera_protocol::unit::{LaneIndex, ShardIndex, ShardRange, Tick};
 use tessera_protocol::wire::ShardFailure;
 
 use crate::Account;
-use crate::verifier::Party;
+use crate::verifier::{Evidence, Party};
 
 /// A message from one lane to another, or to itself.
 #[derive(Clone, Debug, PartialEq)]
@@ -146,6 +146,8 @@ pub enum LaneMessage {
         agents: u32,
         /// How many of them are the operator's own.
         anchors: u32,
+        /// Agents lost here so far: gone or silent without a word.
+        lost: u64,
     },
     /// Lane → all: this agent has a session here now; an older one elsewhere is dead.
     AgentMoved {
@@ -155,20 +157,23 @@ pub enum LaneMessage {
 }
 
 /// What a check said of an agent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Judgement {
     /// The agent.
     pub agent: AgentId,
     /// Whom it belongs to.
     pub account: Account,
-    /// Whether it was right.
-    pub right: bool,
+    /// What proves it wrong; nothing where it was right.
+    pub proof: Option<Proof>,
 }
+
+/// A job, and what agents said about one of its shards.
+pub type Proof = (JobId, Evidence);
 
 impl Judgement {
     /// What a check said of who answered.
-    pub fn new(party: Party, right: bool) -> Judgement {
-        Judgement { agent: party.agent, account: party.account, right }
+    pub fn new(party: Party, proof: Option<Proof>) -> Judgement {
+        Judgement { agent: party.agent, account: party.account, proof }
     }
 }
 
@@ -215,6 +220,8 @@ pub struct Errand {
     pub tried: Vec<LaneIndex>,
     /// Whether another attempt is live, so that nothing is lost when this one is.
     pub spare: bool,
+    /// Whether a lane that had nobody has somebody who is busy: nothing may be given up.
+    pub busy: bool,
 }
 
 /// Who may run an errand.
@@ -265,7 +272,7 @@ impl Who {
 impl Errand {
     /// An errand that no lane was asked for yet.
     pub fn new(index: ShardIndex, avoid: Vec<AgentId>) -> Errand {
-        Errand { index, avoid, who: Who::Anyone, unlike: None, tried: Vec::new(), spare: false }
+        Errand { index, avoid, who: Who::Anyone, unlike: None, tried: Vec::new(), spare: false, busy: false }
     }
 
     /// Whether an agent may run it.

@@ -85,11 +85,13 @@ pub enum Planted {
     IgnoreDeadlines,
     /// A project with as much in flight as it may gets more.
     ForgetQuotas,
+    /// The client is not told that a result rests on the word of an agent proven wrong since.
+    ForgetTaint,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Planted; 41] = [
+    pub const ALL: [Planted; 42] = [
         Planted::SpeakBeforePersist,
         Planted::ForgetLostShards,
         Planted::KeepLapsedLeases,
@@ -131,6 +133,7 @@ impl Planted {
         Planted::StarveBatch,
         Planted::IgnoreDeadlines,
         Planted::ForgetQuotas,
+        Planted::ForgetTaint,
     ];
 }
 

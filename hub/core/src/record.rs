@@ -16,9 +16,9 @@ use tessera_protocol::tally::Tally;
 use tessera_protocol::unit::{ShardIndex, UnixMillis};
 
 use crate::ledger::{Charges, Earnings};
+use crate::message::Proof;
 use crate::ranges::Ranges;
 use crate::standing::{Change, StandingRecord};
-use crate::verifier::Evidence;
 
 /// A job as it enters the machine: parsed, checked, planned and named.
 #[derive(Clone, Debug, PartialEq)]
@@ -135,19 +135,16 @@ pub enum Record {
         /// What it cost, and who was paid.
         bill: Box<Charges>,
     },
-    /// Agents said different things about a shard.
-    Disputed {
-        /// Its job.
-        job: JobId,
-        /// What they said, and what was believed.
-        evidence: Evidence,
-    },
+    /// Agents said different things about a shard, and nothing could be believed.
+    Disputed(Proof),
     /// How far agents are trusted, and why.
     StandingsChanged {
         /// Those that changed.
         agents: Vec<StandingRecord>,
         /// Which of them are trusted more or less than before, and why.
         changes: Vec<Change>,
+        /// What proved some of them wrong.
+        proofs: Vec<Proof>,
         /// When.
         at: UnixMillis,
     },

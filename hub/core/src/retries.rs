@@ -12,6 +12,7 @@ use tessera_protocol::id::{AgentId, ProviderId};
 use tessera_protocol::unit::{ShardIndex, Tick};
 
 use crate::Account;
+use crate::home::Fleet;
 use crate::message::{Errand, FailureCause, Who};
 use crate::planted::{Planted, Planting};
 
@@ -23,6 +24,11 @@ pub const LOSS_PROVIDERS_MIN: usize = 2;
 pub const LOSSES_ALONE_MAX: usize = 32;
 /// Runs by the operator's own agents that must come to nothing: the first one can have been lost by chance.
 pub const ANCHOR_RUNS: u32 = 2;
+/// More of them for each time that an agent of the fleet was lost meanwhile, on average: where agents are lost all
+/// the time, so are those that run a healthy shard.
+const ANCHOR_RUNS_PER_LOSS: u64 = 3;
+/// But never more: a job all of whose shards kill loses the whole fleet again and again.
+pub const ANCHOR_RUNS_MAX: u32 = 8;
 /// How long a suspect shard waits for one of the operator's own agents. *Units*: milliseconds.
 pub const ANCHOR_WAIT_MS: u64 = 600_000;
 /// Setbacks of one shard that are remembered.
@@ -77,6 +83,8 @@ struct Trouble {
     setbacks: Vec<Setback>,
     /// Since when it waits for one of the operator's own agents, or runs there.
     suspect: Option<Tick>,
+    /// Agents that the fleet had lost before this shard's first loss.
+    fleet_lost: Option<u64>,
     /// How many of the operator's own agents were lost to it, or failed, since.
     anchor_runs: u32,
 }
@@ -88,7 +96,13 @@ impl Retries {
     }
 
     /// An attempt came to nothing. `answered` are those who answered the shard before.
-    pub fn set_back(&mut self, mut errand: Errand, setback: Setback, answered: Vec<AgentId>) -> Decision {
+    pub fn set_back(
+        &mut self,
+        mut errand: Errand,
+        setback: Setback,
+        answered: Vec<AgentId>,
+        fleet: &Fleet,
+    ) -> Decision {
         if self.planting.is(Planted::ForgetLosses) && setback.is_loss() {
             self.queue.push_back(errand);
             return Decision::Again;
@@ -97,9 +111,12 @@ impl Retries {
         if trouble.setbacks.len() < SETBACKS_MAX {
             trouble.setbacks.push(setback);
         }
+        if setback.is_loss() {
+            trouble.fleet_lost.get_or_insert(fleet.lost().saturating_sub(1));
+        }
         if trouble.suspect.is_some() && errand.who == Who::Anchor {
             trouble.anchor_runs += 1;
-            if trouble.anchor_runs >= ANCHOR_RUNS {
+            if trouble.anchor_runs >= trouble.anchor_runs_needed(fleet) {
                 return Decision::Poisoned(trouble.setbacks.clone());
             }
         }
@@ -191,6 +208,14 @@ impl Trouble {
         self.setbacks.iter().filter(|setback| setback.is_loss())
     }
 
+    /// Runs of the operator's own agents that must come to nothing.
+    fn anchor_runs_needed(&self, fleet: &Fleet) -> u32 {
+        let meanwhile = fleet.lost().saturating_sub(self.fleet_lost.unwrap_or_default());
+        let others = meanwhile.saturating_sub(self.losses().count() as u64);
+        let more = others * ANCHOR_RUNS_PER_LOSS / u64::from(fleet.total().max(1));
+        ANCHOR_RUNS.saturating_add(more.try_into().unwrap_or(u32::MAX)).min(ANCHOR_RUNS_MAX)
+    }
+
     /// Of all setbacks, each once.
     fn providers(&self) -> Vec<ProviderId> {
         let mut providers: Vec<_> = self.setbacks.iter().map(|setback| setback.account.provider).collect();
@@ -256,6 +281,7 @@ impl RetryBudget {
 mod tests {
     use super::*;
     use crate::message::Loss;
+    use tessera_protocol::unit::LaneIndex;
 
     fn setback(agent: u8, provider: &str, cause: FailureCause) -> Setback {
         let account = Account { provider: ProviderId::of_name(provider), anchor: provider == "operator" };
@@ -266,12 +292,16 @@ mod tests {
         setback(agent, provider, FailureCause::Lost(Loss::Gone))
     }
 
+    fn calm() -> Fleet {
+        Fleet::new(1)
+    }
+
     fn errand() -> Errand {
         Errand::new(ShardIndex(7), Vec::new())
     }
 
     fn again(retries: &mut Retries, setback: Setback) -> Errand {
-        assert_eq!(retries.set_back(errand(), setback, Vec::new()), Decision::Again);
+        assert_eq!(retries.set_back(errand(), setback, Vec::new(), &calm()), Decision::Again);
         retries.next(&mut RetryBudget::default(), Tick(5)).expect("it is tried again")
     }
 
@@ -285,7 +315,7 @@ mod tests {
         assert_eq!(same.who, first.who, "as long as nobody else has tried");
         assert_eq!(again(&mut retries, garbled(3, "b")).who, Who::Anyone);
         again(&mut retries, garbled(1, "a"));
-        let last = retries.set_back(errand(), garbled(4, "b"), Vec::new());
+        let last = retries.set_back(errand(), garbled(4, "b"), Vec::new(), &calm());
         assert_eq!(last, Decision::GivenUp { attempts: 5 });
     }
 
@@ -302,12 +332,42 @@ mod tests {
         assert!(retries.waiting().is_some_and(|text| text.contains("4 agents of 2 providers")));
         let anchors = |agent| (Errand { who: Who::Anchor, ..errand() }, lost(agent, "operator"));
         let (first, loss) = anchors(4);
-        assert_eq!(retries.set_back(first, loss, Vec::new()), Decision::Again, "it can have been chance");
+        assert_eq!(
+            retries.set_back(first, loss, Vec::new(), &calm()),
+            Decision::Again,
+            "it can have been chance"
+        );
         let (second, loss) = anchors(5);
-        let Decision::Poisoned(losses) = retries.set_back(second, loss, Vec::new()) else {
+        let Decision::Poisoned(losses) = retries.set_back(second, loss, Vec::new(), &calm()) else {
             panic!("two anchors were lost too");
         };
         assert_eq!(losses.len(), 6);
+    }
+
+    #[test]
+    fn where_agents_are_lost_all_the_time_a_shard_is_not_blamed_for_two_anchors() {
+        let mut retries = Retries::new(4);
+        for (agent, provider) in [(1, "a"), (2, "b"), (3, "a")] {
+            again(&mut retries, lost(agent, provider));
+        }
+        let runs_lost = |retries: &mut Retries, lost_elsewhere: u64| {
+            let mut fleet = Fleet::new(1);
+            for runs in 1.. {
+                fleet.set(LaneIndex(0), 10, 2, 3 + lost_elsewhere + runs);
+                let errand = Errand { who: Who::Anchor, ..errand() };
+                let decision = retries.set_back(errand, lost(4, "operator"), Vec::new(), &fleet);
+                if decision != Decision::Again {
+                    return runs;
+                }
+            }
+            0
+        };
+        assert_eq!(runs_lost(&mut retries, 10), 5, "each of ten agents was lost once meanwhile");
+        let mut retries = Retries::new(4);
+        for (agent, provider) in [(1, "a"), (2, "b"), (3, "a")] {
+            again(&mut retries, lost(agent, provider));
+        }
+        assert_eq!(runs_lost(&mut retries, 1_000_000), u64::from(ANCHOR_RUNS_MAX), "but not for ever");
     }
 
     #[test]
@@ -325,7 +385,7 @@ mod tests {
     fn a_lost_spare_is_not_repeated_and_a_shard_that_passes_names_who_failed() {
         let mut retries = Retries::new(4);
         let spare = Errand { spare: true, ..errand() };
-        assert_eq!(retries.set_back(spare, lost(1, "a"), Vec::new()), Decision::Again);
+        assert_eq!(retries.set_back(spare, lost(1, "a"), Vec::new(), &calm()), Decision::Again);
         assert!(!retries.is_waiting());
         assert!(retries.passed(ShardIndex(6)).is_empty());
         assert_eq!(retries.passed(ShardIndex(7)).len(), 1);

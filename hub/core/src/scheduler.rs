@@ -69,6 +69,8 @@ pub struct Scheduler {
     /// How many take work, and how many of those are the operator's own.
     working: u32,
     anchors: u32,
+    /// Agents lost so far: gone or silent without a word.
+    lost: u64,
     epoch: Epoch,
     /// As last heard.
     now: Tick,
@@ -105,6 +107,7 @@ impl Scheduler {
             credit: 0,
             working: 0,
             anchors: 0,
+            lost: 0,
             epoch: Epoch(0),
             now: Tick(0),
             looked: Tick(0),
@@ -264,8 +267,8 @@ impl Scheduler {
     }
 
     fn standing(&self, out: &mut Outbox) {
-        let (agents, anchors) = (self.working, self.anchors);
-        out.tell_all(&LaneMessage::LaneStanding { agents, anchors });
+        let (agents, anchors, lost) = (self.working, self.anchors, self.lost);
+        out.tell_all(&LaneMessage::LaneStanding { agents, anchors, lost });
     }
 
     // --- jobs -----------------------------------------------------------------------------------
@@ -375,6 +378,7 @@ impl Scheduler {
     pub fn errand(&mut self, job: JobId, errand: Errand, out: &mut Outbox) {
         if let Some(lane_job) = self.jobs.get_mut(&job) {
             lane_job.errands.push(errand);
+            lane_job.stirred = self.now;
             self.enqueue(job);
             self.release_if_deserted(job, out);
         }

@@ -118,6 +118,9 @@ pub struct StandingRecord {
     pub agreed: u32,
     /// How often it was proven wrong and not forgiven.
     pub wrong: u32,
+    /// Whether it was proven wrong since it was last trusted, though too many were for it to be held against it.
+    #[serde(default)]
+    pub proven: bool,
 }
 
 #[derive(Debug, Default)]
@@ -171,6 +174,7 @@ impl Registry {
             standing: known.map_or(new, |record| record.standing.min(new)),
             agreed: 0,
             wrong: known.map_or(0, |record| record.wrong),
+            proven: known.is_some_and(|record| record.proven),
         };
         self.put(record);
         self.unsaved.insert(agent);
@@ -234,6 +238,7 @@ impl Registry {
         if record.agreed >= needed {
             record.agreed = 0;
             record.standing = next;
+            record.proven &= next != Standing::Trusted;
             record.wrong -= u32::from(from == Standing::Trusted && record.wrong > 0);
         }
         self.put(record);
@@ -253,7 +258,7 @@ impl Registry {
         if from == Standing::Removed {
             return ruling;
         }
-        record.agreed = 0;
+        (record.agreed, record.proven) = (0, true);
         let again = record.wrong + 1 >= WRONG_MAX;
         let (to, reason) = match again {
             true => (Standing::Removed, Reason::ProvenWrongAgain),
@@ -567,6 +572,7 @@ mod tests {
                     standing,
                     agreed: 0,
                     wrong,
+                    proven: wrong > 0,
                 };
                 let mut agreeing = Registry::restore([record(0)]);
                 let mut checks = 0;

@@ -398,7 +398,10 @@ impl Docket {
         }
         let theirs = self.closed.iter().filter(|(_, batch)| batch.agent() == agent);
         let closed: Vec<u64> = theirs.map(|(id, _)| *id).collect();
-        self.doubts.values_mut().for_each(|doubt| doubt.unlink(&closed));
+        for doubt in self.doubts.values_mut() {
+            doubt.unlink(&closed);
+            doubt.distrust(agent);
+        }
         let closed = closed.into_iter().filter_map(|id| self.closed.remove(&id)).collect::<Vec<_>>();
         let batches = self.open.remove(&agent).into_iter().chain(closed);
         let mut recalled = Vec::new();

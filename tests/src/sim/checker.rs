@@ -160,22 +160,15 @@ pub(super) fn shown(store: &Store, view: &JobView) -> Result<(), Violation> {
     }
 }
 
-/// What was lied in a run.
-pub(super) struct Lies<'a> {
-    /// Those who lied about a job and may have been trusted by then.
-    pub(super) liars: &'a dyn Fn(JobId) -> Vec<AgentId>,
-    /// Whether a hub died: taint is written down after the dispute that it comes of, and lost in between.
-    pub(super) forgot: bool,
-}
-
-/// Whether a lie about a job, or about one that it extends, may be in its result.
-fn deceived(store: &Store, id: JobId, lies: &Lies<'_>) -> bool {
+/// Whether a lie about a job, or about one that it extends, may be in its result. `liars`: who lied about a job and
+/// may have been trusted by then.
+fn deceived(store: &Store, id: JobId, liars: &dyn Fn(JobId) -> Vec<AgentId>) -> bool {
     let Some(stored) = store.jobs.get(&id) else { return false };
-    let found = |agent: &AgentId| !lies.forgot && store.refuted.contains(&(id, *agent));
+    let found = |agent: &AgentId| store.refuted.contains(&(id, *agent));
     let sampled = stored.job.manifest.spec().verify != VerifyClass::Exact;
     let tainted = stored.end.as_ref().is_some_and(|(view, _)| view.tainted > 0);
-    let base = stored.job.base.as_ref().is_some_and(|base| deceived(store, base.job, lies));
-    base || sampled && (tainted || !(lies.liars)(id).iter().all(found))
+    let base = stored.job.base.as_ref().is_some_and(|base| deceived(store, base.job, liars));
+    base || sampled && (tainted || !liars(id).iter().all(found))
 }
 
 /// At the end of a run, when the world had time to heal.
@@ -184,11 +177,11 @@ fn deceived(store: &Store, id: JobId, lies: &Lies<'_>) -> bool {
 /// client that the result is tainted. Some jobs cannot but fail, and do it rightly.
 pub(super) fn ended(
     store: &Store,
-    lies: &Lies<'_>,
+    liars: &dyn Fn(JobId) -> Vec<AgentId>,
     failed_rightly: impl Fn(&JobView) -> bool,
 ) -> Result<(), Violation> {
     for (id, stored) in &store.jobs {
-        let got_through = deceived(store, *id, lies);
+        let got_through = deceived(store, *id, liars);
         match &stored.end {
             None => return Err(Violation::Unfinished(*id)),
             Some((view, Outcome::Done { result, .. })) => {

@@ -69,12 +69,13 @@ impl Store {
                     assert!(earlier.is_none_or(|earlier| earlier == bytes), "{job} changed tile {tile}");
                 }
             }
-            Record::Disputed { job, evidence } => {
-                let wrong = |digest: &Digest| evidence.believed.is_some_and(|believed| believed != *digest);
-                let refuted = evidence.answers.iter().filter(|(.., digest)| wrong(digest));
-                self.refuted.extend(refuted.map(|(agent, ..)| (job, *agent)));
-            }
-            Record::StandingsChanged { agents, .. } => {
+            Record::Disputed(_) => {}
+            Record::StandingsChanged { agents, proofs, .. } => {
+                for (job, evidence) in proofs {
+                    let believed = evidence.believed.expect("nobody is proven wrong by nothing");
+                    let wrong = evidence.answers.iter().filter(|(.., digest)| *digest != believed);
+                    self.refuted.extend(wrong.map(|(agent, ..)| (job, *agent)));
+                }
                 self.standings.extend(agents.into_iter().map(|record| (record.agent, record)));
             }
             Record::JobEnded { job, view, outcome, bill } => {

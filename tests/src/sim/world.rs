@@ -19,7 +19,7 @@ use tessera_protocol::matrix::Task;
 use tessera_protocol::unit::ShardIndex;
 
 use super::agent::{Agent, Answers, Kind};
-use super::checker::{self, Lies, Violation};
+use super::checker::{self, Violation};
 use super::model::Model;
 use super::random::Random;
 use super::store::Store;
@@ -179,12 +179,11 @@ pub fn run(seed: u64, settings: Settings) -> Result<Report, Violation> {
     }
     // Who always lies, alone and as a stranger, is never trusted, so that nothing of it may get through.
     let trusted = world.swarm.liar != Some(Kind::Liar) || world.swarm.coalition || world.swarm.flawed;
-    let forgot = world.report.happened.contains_key("hub crashes");
     let liars = |job| {
         let lied = world.agents.iter().filter(|agent| trusted && agent.lied.contains(&job));
         lied.map(|agent| agent.id).collect()
     };
-    checker::ended(&world.store, &Lies { liars: &liars, forgot }, |view| world.failed_rightly(view))?;
+    checker::ended(&world.store, &liars, |view| world.failed_rightly(view))?;
     world.all_are_back()?;
     world.model.ended(&world.store)?;
     let jobs = world.store.jobs.len();

@@ -25,7 +25,7 @@ impl Home {
         }
         let shard = errand.index.0;
         let answered = self.docket.doubt(errand.index).map(Doubt::agents).unwrap_or_default();
-        match self.retries.set_back(errand, setback, answered) {
+        match self.retries.set_back(errand, setback, answered, judge.fleet) {
             Decision::Again => {}
             Decision::GivenUp { attempts } => {
                 let cause = describe(setback.cause);

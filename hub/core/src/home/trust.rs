@@ -2,9 +2,10 @@
 //!
 //! Carries out what the verifier rules; judges nothing itself.
 
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
-use tessera_protocol::api::JobFailure;
+use tessera_protocol::api::{JobFailure, Standing};
 use tessera_protocol::id::AgentId;
 use tessera_protocol::unit::{LaneIndex, ShardIndex, ShardRange};
 
@@ -24,7 +25,10 @@ impl Home {
     /// Agents claim these partials.
     pub fn claimed(&mut self, from: LaneIndex, claims: Vec<Claim>, judge: &Judge<'_>, out: &mut Outbox) {
         let mut rulings = Vec::new();
-        for claim in claims {
+        for mut claim in claims {
+            if self.refuted.contains(&claim.agent) {
+                claim.standing = claim.standing.min(Standing::Sandboxed);
+            }
             if self.is_settled(claim.index) || !matches!(self.stage, Stage::Open) {
                 continue;
             }
@@ -79,13 +83,11 @@ impl Home {
         let mut judgements = Vec::new();
         for ruling in rulings.drain(..) {
             match ruling {
-                Ruling::Upheld(party) => judgements.push(Judgement::new(party, true)),
+                Ruling::Upheld(party) => judgements.push(Judgement::new(party, None)),
                 Ruling::Refuted { party, evidence } => {
-                    judgements.push(Judgement::new(party, false));
-                    let (job, agent) = (self.job.id, party.agent);
-                    self.taint(agent);
-                    out.tell_all(&LaneMessage::AgentRefuted { agent });
-                    out.dispute(job, evidence);
+                    judgements.push(Judgement::new(party, Some((self.job.id, evidence))));
+                    self.taint(party.agent);
+                    out.tell_all(&LaneMessage::AgentRefuted { agent: party.agent });
                 }
                 // What an agent proved is told even when the job has just ended.
                 _ if self.is_ending() => {}
@@ -126,10 +128,20 @@ impl Home {
 
     /// What it answered alone and is reduced cannot be taken out again: the client is told.
     fn taint(&mut self, agent: AgentId) {
-        if let Some(shards) = self.unchecked.remove(&agent) {
+        self.refuted.insert(agent);
+        if let Some(shards) = self.unchecked.remove(&agent)
+            && !self.planting.is(Planted::ForgetTaint)
+        {
             self.counters.tainted += shards;
             (self.unsaved, self.unseen) = (true, true);
         }
+    }
+
+    /// After a restart: which agents are on record as proven wrong. Whether the word of each reached this job's
+    /// record before the hub stopped is not known; all they answered counts as tainted.
+    pub fn distrust(&mut self, agents: &BTreeSet<AgentId>) {
+        let theirs: u64 = agents.iter().filter_map(|agent| self.unchecked.remove(agent)).sum();
+        self.counters.tainted = self.counters.tainted.max(theirs);
     }
 
     fn recalled(&mut self, indices: &[ShardIndex], out: &mut Outbox) {
@@ -145,6 +157,9 @@ impl Home {
     /// No lane has anybody for an errand.
     pub(super) fn unplaceable(&mut self, errand: Errand, judge: &Judge<'_>, out: &mut Outbox) {
         self.unseen = true;
+        if errand.busy {
+            return self.stuck.push(errand);
+        }
         let Some(errand) = self.reconsider(errand, judge, out) else { return };
         let Some(doubt) = self.docket.doubt(errand.index) else {
             // A retry for which there is no other agent: anyone may try again.

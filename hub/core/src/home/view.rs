@@ -65,12 +65,16 @@ impl Home {
         if let Some(waiting) = self.retries.waiting() {
             return Some(waiting);
         }
-        self.stuck.first().map(|errand| {
-            format!(
+        self.stuck.first().map(|errand| match errand.busy {
+            true => format!(
+                "shard {} waits for an agent that may answer it; all of them are busy",
+                errand.index.0
+            ),
+            false => format!(
                 "shard {} needs an answer by an agent that has not answered it yet; {} connected",
                 errand.index.0,
                 fleet.total()
-            )
+            ),
         })
     }
 }

@@ -35,6 +35,7 @@ impl Scheduler {
             self.count_out(agent.credit, agent.account);
         }
         let loss = loss.filter(|_| !agent.leaving);
+        self.lost += u64::from(loss.is_some());
         let mut attempts: Vec<_> = core::mem::take(&mut agent.attempts).into_iter().collect();
         attempts.sort_unstable_by_key(|(_, attempt)| attempt.epoch);
         for (place, ((job, index), attempt)) in attempts.into_iter().enumerate() {

@@ -99,6 +99,7 @@ impl Scheduler {
             return;
         }
         self.share_out(now, out);
+        self.hand_on(now, out);
         let idle = self.agents.values().any(|agent| agent.takes_work() && agent.held() == 0);
         let late = |(id, job): (&JobId, &LaneJob)| Some((*id, job.late_after_ms(idle)?));
         let late: BTreeMap<JobId, u64> = self.jobs.iter().filter_map(late).collect();
@@ -131,6 +132,23 @@ impl Scheduler {
         let is_free = |job: &LaneJob| job.supply == Supply::Unable && self.fleet.best(&job.need).is_some();
         if self.jobs.values().any(is_free) {
             self.revive();
+        }
+    }
+
+    /// Errands do not wait here either behind agents that come to no end.
+    fn hand_on(&mut self, now: Tick, out: &mut Outbox) {
+        if out.all_lanes().len() < 2 {
+            return;
+        }
+        for (job, lane_job) in &mut self.jobs {
+            if lane_job.stirred.after_ms(STANDSTILL_MS) < now {
+                let home = lane_job.work.home;
+                for mut errand in lane_job.errands.drain() {
+                    errand.busy = true;
+                    errand.tried.push(self.lane);
+                    out.tell(home, LaneMessage::ErrandReturned { job: *job, errand });
+                }
+            }
         }
     }
 

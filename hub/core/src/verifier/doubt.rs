@@ -45,6 +45,13 @@ impl Doubt {
         self.answers.iter().any(|answer| answer.party.agent == agent)
     }
 
+    /// An agent was proven wrong elsewhere: its answer cannot stand alone any more.
+    pub(super) fn distrust(&mut self, agent: AgentId) {
+        for answer in self.answers.iter_mut().filter(|answer| answer.party.agent == agent) {
+            answer.party.standing = answer.party.standing.min(Standing::Sandboxed);
+        }
+    }
+
     /// These batches are no more.
     pub(super) fn unlink(&mut self, batches: &[u64]) {
         self.batch = self.batch.filter(|batch| !batches.contains(batch));

@@ -138,6 +138,21 @@ fn an_anchor_settles_a_dispute_and_the_liar_loses_what_is_not_final() {
 }
 
 #[test]
+fn what_a_liar_said_that_waits_for_a_check_does_not_stand_alone_when_nobody_can_check_it() {
+    let mut trial = Trial::new(VerifyClass::Standard, 1);
+    let liar = party(1, "ann", Standing::Trusted);
+    trial.answer(says(0, liar, 1));
+    let rulings = trial.close(true, true);
+    assert_eq!(errands(&rulings).len(), 1);
+    let mut rulings = Vec::new();
+    let court = trial.verifier.court(JOB, trial.class, trial.anchors, trial.now);
+    trial.docket.recall(liar.agent, &court, &mut rulings);
+    assert!(!trial.docket.waive(ShardIndex(0), &court, &mut rulings), "{rulings:?}");
+    let rulings = trial.answer(says(0, party(2, "bob", Standing::Trusted), 9));
+    assert_eq!(errands(&rulings)[0].who, Who::Anchor);
+}
+
+#[test]
 fn among_newcomers_whoever_agrees_with_the_one_anchor_settles_a_dispute() {
     let mut trial = Trial::new(VerifyClass::Standard, 1);
     let (liar, cy) = (party(1, "ann", Standing::Quarantine), party(3, "cy", Standing::Quarantine));

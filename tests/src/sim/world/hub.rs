@@ -1,8 +1,9 @@
 //! The hub's side of the world: its lives, its steps, and what becomes of its effects.
 
+use std::sync::Arc;
+
 use tessera_agent_core::Event as AgentEvent;
 use tessera_hub_core::lane::{Config, Lane};
-use tessera_hub_core::standing::{StandingRecord, registry_lane};
 use tessera_hub_core::{Answer, Effect, Event, LaneMessage, home_lane};
 use tessera_protocol::id::Digest;
 use tessera_protocol::unit::LaneIndex;
@@ -40,12 +41,11 @@ impl World {
                 progress: stored.recovered().map(Box::new),
             })
             .collect();
+        let standings: Arc<[_]> = self.store.standings.values().copied().collect();
         for lane in 0..self.swarm.lanes {
-            let is_here =
-                |record: &&StandingRecord| registry_lane(record.provider, self.swarm.lanes).0 == lane;
-            let agents = self.store.standings.values().filter(is_here).copied().collect();
+            let event = Event::StandingsRecovered { agents: standings.clone() };
             let (life, now) = (self.life, self.now);
-            self.at(now, Due::Hub { life, lane, event: Event::StandingsRecovered { agents }.into() });
+            self.at(now, Due::Hub { life, lane, event: event.into() });
         }
         for event in open {
             let Event::JobRecovered { job, .. } = &event else {

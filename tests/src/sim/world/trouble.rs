@@ -38,8 +38,9 @@ const STEADY: usize = 6;
 const KILLED_MAX: u64 = 10;
 /// How long after its rest an agent is said to work again. *Units*: milliseconds.
 const LATE_MS: u64 = 5_000;
-/// Agents that crash, are stopped or cut off so often can be lost in a row by chance. *Units*: per mille of seconds.
-const OFTEN: u64 = 40;
+/// Agents that crash, are stopped or cut off so often live ten seconds: what they are given is lost with them several
+/// times in a row. *Units*: per mille of seconds.
+const OFTEN: u64 = 90;
 /// Longer than a run. *Units*: milliseconds.
 const FOR_EVER_MS: u64 = 900_000;
 
@@ -133,7 +134,7 @@ impl World {
         match (&view.failure, self.trouble) {
             (Some(JobFailure::ShardPoisoned { losses, .. }), trouble) => {
                 // Another shard on the same agents each time is blamed with it, and so can a healthy one be where
-                // agents crash all the time, the operator's own too: nobody can tell them apart.
+                // agents live for seconds, the operator's own too: nobody can tell them apart.
                 let failing = trouble == Some(Trouble::Failing) && view.name == "trouble";
                 let crashing = trouble.is_none()
                     && self.swarm.agent_crash + self.swarm.freeze + self.swarm.partition > OFTEN;
