@@ -128,6 +128,9 @@ struct Counters {
     checks_skipped: u64,
     recalled: u64,
     tainted: u64,
+    /// Not written down.
+    spares_won: u64,
+    retries: u64,
     lanes: Vec<u64>,
 }
 
@@ -209,6 +212,8 @@ impl Home {
                     checks_skipped: progress.view.checks_skipped,
                     recalled: progress.view.recalled,
                     tainted: progress.view.tainted,
+                    spares_won: 0,
+                    retries: 0,
                     lanes: progress.view.lanes.clone(),
                 };
                 let bill = Bill::resume(progress.bill);

@@ -13,6 +13,7 @@ use tessera_protocol::limits;
 use tessera_protocol::unit::{ComputeUnits, Epoch, LaneIndex, ShardIndex, ShardRange, Tick, UnixMillis};
 use tessera_protocol::wire::{Gpu, Hello, Welcome};
 
+use crate::counts::Counts;
 use crate::effect::{CloseReason, Outbox};
 use crate::message::{Device, Errand, LaneMessage, Loss, Work};
 use crate::planted::{Planted, Planting};
@@ -82,6 +83,7 @@ pub struct Scheduler {
     unseen: BTreeSet<AgentId>,
     stopping: bool,
     ejections: Ejections,
+    counts: Counts,
     /// Agents that rest.
     resting: BTreeSet<AgentId>,
     unix_origin: UnixMillis,
@@ -116,6 +118,7 @@ impl Scheduler {
             unseen: BTreeSet::new(),
             stopping: false,
             ejections: Ejections::default(),
+            counts: Counts::default(),
             resting: BTreeSet::new(),
             unix_origin,
             planting: Planting::default(),
@@ -247,6 +250,11 @@ impl Scheduler {
     /// Agents that take work.
     pub fn working(&self) -> u32 {
         self.working
+    }
+
+    /// What became of its agents' attempts.
+    pub fn counts(&self) -> Counts {
+        self.counts
     }
 
     /// Attempts in flight.

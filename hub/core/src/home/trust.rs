@@ -42,7 +42,10 @@ impl Home {
                 continue;
             }
             match Answer::read(&self.job.manifest, &self.plan, from, &claim) {
-                Some(answer) => self.docket.answer(answer, &self.court(judge), &mut rulings),
+                Some(answer) => {
+                    self.counters.spares_won += u64::from(claim.spare && !self.docket.holds(claim.index));
+                    self.docket.answer(answer, &self.court(judge), &mut rulings);
+                }
                 None => self.not_a_partial(&claim, judge),
             }
             self.carry_out(&mut rulings, judge, out);

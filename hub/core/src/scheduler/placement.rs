@@ -262,6 +262,7 @@ impl Scheduler {
             assigned: now,
             cost: shard.cost,
         };
+        self.counts.spares += u64::from(attempt.is_spare());
         lane_job.in_flight += 1;
         lane_job.held.insert((index, id));
         lane_job.stirred = now;
