@@ -2,7 +2,6 @@
 //! the store.
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
@@ -13,7 +12,7 @@ use bytes::Bytes;
 use tessera_hub_core::record::Base;
 use tessera_hub_core::{Answer, Event, NewJob, RequestId, admission, home_lane};
 use tessera_planners::Plan;
-use tessera_protocol::api::{AgentState, AgentView, JobState, JobView, PlanQuote, TokenIssued};
+use tessera_protocol::api::{AgentView, JobState, JobView, PlanQuote, TokenIssued};
 use tessera_protocol::audit::{Act, AuditPage};
 use tessera_protocol::credits::{
     JobBill, Microcredits, ProviderList, ProviderName, Settlement, SettlementRequest, Statement,
@@ -47,6 +46,8 @@ use crate::quic::Identity;
 use crate::reader::Reader;
 use crate::records::{self, Owner, RecordError};
 use crate::runtime::Mailboxes;
+
+mod metrics;
 
 /// What the HTTP API reaches of the hub.
 pub struct Hub {
@@ -551,69 +552,7 @@ impl Backend for Hub {
     }
 
     fn metrics(&self) -> String {
-        let mut text = String::new();
-        let counters: [(&str, &str, &str, ReadCounter); 5] = [
-            ("tessera_lane_steps_total", "counter", "Steps of the lane's machine", |c| &c.steps),
-            ("tessera_shards_assigned_total", "counter", "Attempts handed to agents", |c| &c.assigned),
-            ("tessera_result_frames_total", "counter", "Work frames received from agents", |c| &c.results),
-            ("tessera_agents_refused_total", "counter", "Sessions turned away", |c| &c.refused),
-            ("tessera_agents_connected", "gauge", "Agents with a live session", |c| &c.agents),
-        ];
-        for (name, kind, help, read) in counters {
-            let _ = writeln!(text, "# HELP {name} {help}.\n# TYPE {name} {kind}");
-            for (lane, of) in self.counters.iter().enumerate() {
-                let _ = writeln!(text, "{name}{{lane=\"{lane}\"}} {}", read(of).load(Ordering::Relaxed));
-            }
-        }
-        let _ = writeln!(text, "# HELP tessera_jobs Open jobs, and those that ended and are kept in memory.");
-        let _ = writeln!(text, "# TYPE tessera_jobs gauge");
-        for (state, jobs) in self.views.counts() {
-            let _ = writeln!(text, "tessera_jobs{{state=\"{state}\"}} {jobs}");
-        }
-        let (commits, groups) = self.journal.counts();
-        let enrolled = self.views.agents();
-        let away = enrolled.iter().filter(|agent| agent.state == AgentState::Away).count();
-        let (pieces_read, results_read) = self.reader.counts();
-        let plain = [
-            ("tessera_uploads", "gauge", "Input files being uploaded", self.uploads.count() as u64),
-            (
-                "tessera_upload_bytes_total",
-                "counter",
-                "Bytes of input files stored",
-                self.uploaded_bytes.load(Ordering::Relaxed),
-            ),
-            (
-                "tessera_input_pieces_read_total",
-                "counter",
-                "Pieces of input files read for agents",
-                pieces_read,
-            ),
-            (
-                "tessera_results_assembled_total",
-                "counter",
-                "Results read whole for their digest",
-                results_read,
-            ),
-            ("tessera_store_commits_total", "counter", "Batches made durable", commits),
-            ("tessera_store_groups_total", "counter", "Waits for the disk", groups),
-            (
-                "tessera_store_failing",
-                "gauge",
-                "1 while the store refuses writes",
-                u64::from(self.journal.is_failing()),
-            ),
-            (
-                "tessera_agent_mismatches",
-                "gauge",
-                "Shards on which a connected agent was contradicted and not believed",
-                enrolled.iter().map(|agent| agent.mismatches).sum(),
-            ),
-            ("tessera_agents_away", "gauge", "Enrolled agents without a session", away as u64),
-        ];
-        for (name, kind, help, value) in plain {
-            let _ = writeln!(text, "# HELP {name} {help}.\n# TYPE {name} {kind}\n{name} {value}");
-        }
-        text
+        metrics::of(self)
     }
 }
 
@@ -664,8 +603,6 @@ struct Outputs {
     #[serde(default)]
     outputs: Vec<Output>,
 }
-
-type ReadCounter = fn(&LaneCounters) -> &AtomicU64;
 
 /// The batch that makes a token usable once, and its provider known.
 pub fn token_deed(secret: &[u8; 32], owner: &Owner) -> Deed {

@@ -8,9 +8,10 @@ use alloc::vec::Vec;
 use core::fmt;
 use serde::{Deserialize, Serialize};
 
-use crate::api::Standing;
+use crate::api::{RestView, Standing};
 use crate::id::{AgentId, JobId};
 use crate::spec::Priority;
+use crate::unit::UnixMillis;
 
 /// What makes an agent's score. *Units*: points, more are better.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -206,6 +207,13 @@ pub enum Lack {
     Removed,
     /// It finishes what it has and takes nothing new.
     Leaving,
+    /// It failed at what passed elsewhere, and gets no work for a while.
+    Resting {
+        /// When it gets work again by itself.
+        until_ms: UnixMillis,
+        /// How long that is still. *Units*: milliseconds.
+        left_ms: u64,
+    },
     /// It holds as much as it may.
     Full,
 }
@@ -263,6 +271,9 @@ pub struct AgentExplained {
     pub units_per_ms: u64,
     /// Shards it holds, and may hold.
     pub held: [u64; 2],
+    /// Until when it rests, and why; nothing for one that gets work.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rest: Option<RestView>,
     /// Jobs here that have shards waiting, and what it lacks for each; at most 16.
     pub jobs: Vec<JobFit>,
     /// Its placements that are remembered, the latest first.
@@ -312,6 +323,7 @@ impl fmt::Display for Lack {
             Lack::Memory { bytes_max } => write!(f, "keeps at most {bytes_max} bytes"),
             Lack::Removed => f.write_str("is removed"),
             Lack::Leaving => f.write_str("is leaving"),
+            Lack::Resting { left_ms, .. } => write!(f, "rests for another {} s", left_ms.div_ceil(1_000)),
             Lack::Full => f.write_str("is full"),
         }
     }

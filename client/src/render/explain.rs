@@ -1,5 +1,6 @@
 //! Explanations as text: the reason first, then what it rests on.
 
+use tessera_protocol::api::RestView;
 use tessera_protocol::explain::{
     AgentExplained, AgentFit, Candidate, HomeExplained, JobExplained, Lack, LaneExplained,
     PlacementExplained, ScoreParts,
@@ -70,7 +71,7 @@ fn of_lane(lane: &LaneExplained) -> String {
 /// What a connected agent is thought of.
 pub fn explained_agent(explained: &AgentExplained) -> String {
     let score = &explained.score;
-    let known = [
+    let mut known = vec![
         ("agent", format!("{} {}", explained.agent, shortened(&explained.name, 40))),
         ("lane", explained.lane.to_string()),
         ("standing", explained.standing.word().to_owned()),
@@ -81,6 +82,7 @@ pub fn explained_agent(explained: &AgentExplained) -> String {
             format!("after {}, {} units/ms", duration(explained.answer_ms), grouped(explained.units_per_ms)),
         ),
     ];
+    known.extend(explained.rest.iter().map(|rest| ("rests", rest_in_words(rest))));
     let mut text = facts(&known);
     if !explained.jobs.is_empty() {
         let rows = explained.jobs.iter().map(|fit| {
@@ -90,6 +92,12 @@ pub fn explained_agent(explained: &AgentExplained) -> String {
         text += &format!("\n{}", lines(&table(&["waiting job", "this agent"], 2, rows.collect())));
     }
     text + &placements(&explained.placements)
+}
+
+fn rest_in_words(rest: &RestView) -> String {
+    let seconds = rest.until_ms.0 / 1_000 % 86_400;
+    let (hours, minutes) = (seconds / 3_600, seconds / 60 % 60);
+    format!("until {hours:02}:{minutes:02}:{:02} UTC: {}", seconds % 60, rest.because)
 }
 
 fn placements(placements: &[PlacementExplained]) -> String {
@@ -163,5 +171,18 @@ mod tests {
         );
         assert!(shown.contains("does not have the kernel, keeps at most 1024 bytes"), "{shown}");
         assert!(shown.lines().all(|line| line.chars().count() <= super::super::WIDTH), "{shown}");
+    }
+
+    #[test]
+    fn an_agent_that_rests_says_until_when_and_a_job_that_it_gets_nothing_meanwhile() {
+        let text = r#"{"agent":"agt_01010101010101010101010101010101","name":"old","lane":0,"standing":"probation",
+            "score":{"speed":300,"completion":270,"failures":100,"standing":150},"bucket":2,"answer_ms":120,
+            "units_per_ms":900,"held":[0,2],"rest":{"until_ms":1763000045000,
+            "because":"its attempts came to nothing at shards that passed elsewhere"},
+            "jobs":[{"job":"job_019a7b8c9d0e0102030405060708090a","lacks":[{"lack":"resting",
+            "until_ms":1763000045000,"left_ms":23100}]}],"placements":[]}"#;
+        let shown = explained_agent(&serde_json::from_str(text).unwrap());
+        assert!(shown.contains("until 02:14:05 UTC: its attempts came to nothing"), "{shown}");
+        assert!(shown.contains("rests for another 24 s"), "{shown}");
     }
 }

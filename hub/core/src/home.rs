@@ -117,6 +117,8 @@ const DOUBTS_MIN: usize = 8;
 const DOUBT_BYTES_MAX: usize = 256 << 20;
 /// Bytes of provisional partials above which nothing new is granted; from half of it on no batch waits for more.
 const HELD_BYTES_MAX: usize = 256 << 20;
+/// Of so many agents that were paid the next record of a job waits a millisecond: a hundred thousand, ten seconds.
+const BILLED_PER_MS: u64 = 10;
 /// Provisional partials above which nothing new is granted.
 const HELD_MAX: usize = 1 << 18;
 
@@ -128,6 +130,9 @@ struct Counters {
     checks_skipped: u64,
     recalled: u64,
     tainted: u64,
+    /// Not written down.
+    spares_won: u64,
+    retries: u64,
     lanes: Vec<u64>,
 }
 
@@ -158,6 +163,8 @@ pub struct Home {
     tail: bool,
     /// Shards with a second attempt beside a slow one, and the lane that asked for it.
     spares: BTreeMap<ShardIndex, LaneIndex>,
+    /// Shards that became final and were not looked back at.
+    fresh: Vec<ShardIndex>,
     starved: BTreeSet<LaneIndex>,
     counters: Counters,
     deadline: Option<Tick>,
@@ -165,6 +172,8 @@ pub struct Home {
     /// What of the progress is not durable yet.
     unsaved: bool,
     saving: Write,
+    /// When its progress was last given to the store.
+    saved: Tick,
     /// Reading the tiles of a matrix in the order of its file.
     assembling: Write,
     /// Whether clients do not see how it looks.
@@ -206,6 +215,8 @@ impl Home {
                     checks_skipped: progress.view.checks_skipped,
                     recalled: progress.view.recalled,
                     tainted: progress.view.tainted,
+                    spares_won: 0,
+                    retries: 0,
                     lanes: progress.view.lanes.clone(),
                 };
                 let bill = Bill::resume(progress.bill, &plan);
@@ -244,12 +255,14 @@ impl Home {
             retries,
             tail: false,
             spares: BTreeMap::new(),
+            fresh: Vec::new(),
             starved: BTreeSet::new(),
             counters,
             deadline,
             cancelling: Vec::new(),
             unsaved: false,
             saving: Write::Idle,
+            saved: now,
             assembling: Write::Idle,
             unseen: true,
             planting: Planting::default(),
@@ -513,12 +526,13 @@ impl Home {
     }
 
     fn absorb(&mut self, by: Party, partial: Verified<Partial>, judge: &Judge<'_>, out: &mut Outbox) {
-        let payment = self.payment(by, Service::Shard, &partial);
+        let (index, payment) = (partial.index(), self.payment(by, Service::Shard, &partial));
         self.triage.released(partial.part());
         if let Err(error) = self.reducer.absorb(partial) {
             return self.fail(JobFailure::NotReducible { cause: error.to_string() }, judge);
         }
         self.bill.owe(payment);
+        self.fresh.push(index);
         let lane = by.lane.as_usize();
         if self.counters.lanes.len() <= lane {
             self.counters.lanes.resize(lane + 1, 0);
@@ -596,12 +610,15 @@ impl Home {
         matches!(self.stage, Stage::Ending { .. })
     }
 
-    /// The progress that is to be written now, if there is any.
-    pub fn progress_to_write(&mut self, judge: &Judge<'_>) -> Option<Progress> {
-        if !self.unsaved || !self.saving.may_start(judge.now) || self.is_ending() {
+    /// The progress that is to be written now, if there is any. A bill with many agents is written less often, but
+    /// for when the hub stops: all of it is written each time.
+    pub fn progress_to_write(&mut self, stopping: bool, judge: &Judge<'_>) -> Option<Progress> {
+        let rest_ms = self.bill.charges().paid.len() as u64 / BILLED_PER_MS;
+        let is_due = stopping || judge.now >= self.saved.after_ms(rest_ms);
+        if !self.unsaved || !is_due || !self.saving.may_start(judge.now) || self.is_ending() {
             return None;
         }
-        (self.unsaved, self.saving) = (false, Write::Under);
+        (self.unsaved, self.saving, self.saved) = (false, Write::Under, judge.now);
         let (earlier, tally) = (self.reducer.earlier().to_vec(), self.reducer.tally().cloned());
         let (mut done, mut products) = (self.reducer.done().clone(), BTreeMap::new());
         if self.plan.matrix().is_some() {

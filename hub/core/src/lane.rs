@@ -10,6 +10,7 @@ use tessera_protocol::id::{AgentId, JobId};
 use tessera_protocol::unit::{LaneIndex, Tick, UnixMillis};
 
 use crate::archive::Archive;
+use crate::counts::Counts;
 use crate::effect::Outbox;
 use crate::home::{Ending, FinishedTile, Fleet, Home, Judge};
 use crate::message::{FailureCause, Judgement, Loss, Proof};
@@ -84,6 +85,8 @@ pub struct Lane {
     watched: Tick,
     stopping: bool,
     planting: Planting,
+    /// Of the jobs whose home this is.
+    counts: Counts,
     out: Outbox,
 }
 
@@ -112,6 +115,7 @@ impl Lane {
             watched: Tick(0),
             stopping: false,
             planting: Planting::default(),
+            counts: Counts::default(),
             out: Outbox::new(config.lane, config.lanes),
             config,
         }
@@ -174,7 +178,11 @@ impl Lane {
             }
             Event::DevicesOffered { session, gpus } => self.scheduler.devices(session, gpus),
             Event::HeartbeatArrived { session, holding } => {
-                self.scheduler.heartbeat(session, &holding, self.now);
+                let changed = self.scheduler.heartbeat(session, &holding, self.now);
+                // Most of what a great fleet says is this, and nothing follows from it.
+                if !changed && self.next_timer().is_none_or(|due| due > self.now) {
+                    return Drain::new(self.out.effects());
+                }
             }
             Event::AgentLeaving { session } => self.scheduler.leaving(session, &mut self.out),
             Event::SessionClosed { session } => self.scheduler.lose(session, Some(Loss::Gone), &mut self.out),
@@ -234,6 +242,13 @@ impl Lane {
     /// Whether a batch is on its way to the store.
     pub fn is_writing(&self) -> bool {
         !self.writing.is_empty()
+    }
+
+    /// What happened to attempts and answers since it started.
+    pub fn counts(&self) -> Counts {
+        let mut counts = self.scheduler.counts();
+        counts += self.counts;
+        counts
     }
 
     /// Jobs that live here and have not ended.
@@ -402,9 +417,11 @@ impl Lane {
     fn at_home(&mut self, job: JobId, act: impl FnOnce(&mut Home, &Judge<'_>, &mut Outbox)) {
         let Some(home) = self.homes.get_mut(&job) else { return };
         let judge = judge(&self.verifier, &self.fleet, &self.config, self.now);
+        let before = home.counts();
         act(home, &judge, &mut self.out);
         home.look_back(&judge, &mut self.out);
         home.retry(&mut self.budget, &judge, &mut self.out);
+        self.counts += home.counts() - before;
         self.attention.insert(job);
         if home.has_unwritten_parts() {
             self.stitching.insert(job);
@@ -602,8 +619,9 @@ impl Lane {
 
     fn checkpoint(&mut self) {
         let judge = judge(&self.verifier, &self.fleet, &self.config, self.now);
+        let stopping = self.stopping;
         let write = |id: &JobId| {
-            let progress = self.homes.get_mut(id)?.progress_to_write(&judge)?;
+            let progress = self.homes.get_mut(id)?.progress_to_write(stopping, &judge)?;
             Some((*id, progress))
         };
         let ready: Vec<(JobId, Progress)> = self.attention.iter().filter_map(write).collect();

@@ -10,6 +10,7 @@ extern crate alloc;
 pub mod account;
 pub mod admission;
 mod archive;
+pub mod counts;
 pub mod effect;
 pub mod event;
 pub mod gatherer;
@@ -31,6 +32,7 @@ pub mod verifier;
 pub mod write;
 
 pub use account::Account;
+pub use counts::Counts;
 pub use effect::{Answer, Drain, Effect};
 pub use event::{Event, ShardAnswer};
 pub use lane::{Config, Lane};

@@ -290,6 +290,8 @@ pub struct Claim {
     pub agent: AgentId,
     /// Whom that agent belongs to.
     pub account: Account,
+    /// Whether it is of a second attempt beside a slow one.
+    pub spare: bool,
     /// How far it was trusted when it answered.
     pub standing: Standing,
     /// What it computes on.

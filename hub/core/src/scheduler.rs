@@ -13,6 +13,7 @@ use tessera_protocol::limits;
 use tessera_protocol::unit::{ComputeUnits, Epoch, LaneIndex, ShardIndex, ShardRange, Tick, UnixMillis};
 use tessera_protocol::wire::{Gpu, Hello, Welcome};
 
+use crate::counts::Counts;
 use crate::effect::{CloseReason, Outbox};
 use crate::message::{Device, Errand, LaneMessage, Loss, Work};
 use crate::planted::{Planted, Planting};
@@ -21,6 +22,7 @@ use crate::{Account, Effect, SessionId};
 mod agent;
 mod answers;
 mod ejection;
+mod errands;
 mod explain;
 mod fair;
 mod fleet;
@@ -73,10 +75,15 @@ pub struct Scheduler {
     epoch: Epoch,
     /// As last heard.
     now: Tick,
+    /// When errands that nobody is free for were last looked at.
+    looked: Tick,
+    /// No lease runs out before then, and nobody was silent for too long.
+    expires: Tick,
     unreported: BTreeSet<JobId>,
     unseen: BTreeSet<AgentId>,
     stopping: bool,
     ejections: Ejections,
+    counts: Counts,
     /// Agents that rest.
     resting: BTreeSet<AgentId>,
     unix_origin: UnixMillis,
@@ -105,10 +112,13 @@ impl Scheduler {
             lost: 0,
             epoch: Epoch(0),
             now: Tick(0),
+            looked: Tick(0),
+            expires: Tick(u64::MAX),
             unreported: BTreeSet::new(),
             unseen: BTreeSet::new(),
             stopping: false,
             ejections: Ejections::default(),
+            counts: Counts::default(),
             resting: BTreeSet::new(),
             unix_origin,
             planting: Planting::default(),
@@ -165,6 +175,7 @@ impl Scheduler {
             score: Score::default(),
             seat: None,
         };
+        self.expires = self.expires.min(now.after_ms(limits::LEASE_MS));
         self.credit += u64::from(credit);
         self.working += 1;
         self.anchors += u32::from(account.anchor);
@@ -239,6 +250,11 @@ impl Scheduler {
     /// Agents that take work.
     pub fn working(&self) -> u32 {
         self.working
+    }
+
+    /// What became of its agents' attempts.
+    pub fn counts(&self) -> Counts {
+        self.counts
     }
 
     /// Attempts in flight.
@@ -369,7 +385,7 @@ impl Scheduler {
     /// The home wants one shard run by an agent of this lane.
     pub fn errand(&mut self, job: JobId, errand: Errand, out: &mut Outbox) {
         if let Some(lane_job) = self.jobs.get_mut(&job) {
-            lane_job.errands.push_back(errand);
+            lane_job.errands.push(errand);
             lane_job.stirred = self.now;
             self.enqueue(job);
             self.release_if_deserted(job, out);
@@ -419,7 +435,7 @@ impl Scheduler {
             return;
         };
         match errand {
-            Some(errand) => lane_job.errands.push_back(errand),
+            Some(errand) => lane_job.errands.push(errand),
             // Where a second attempt was doubted, a shard can come back that is here already.
             None if lane_job.pending.contains(index) => {}
             None => {

@@ -8,7 +8,7 @@
 //!    releases the batch. When they differ, one of the operator's own agents decides, where there is one.
 //! 4. Whoever is proven wrong loses all its answers that are not released.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
 use tessera_planners::{Part, Plan};
@@ -229,6 +229,8 @@ enum Place {
 #[derive(Debug, Default)]
 pub struct Docket {
     open: BTreeMap<AgentId, Batch>,
+    /// When batches were opened, the oldest first; some of them are closed by now.
+    opened: VecDeque<(Tick, AgentId)>,
     closed: BTreeMap<u64, Batch>,
     doubts: BTreeMap<ShardIndex, Doubt>,
     places: BTreeMap<ShardIndex, Place>,
@@ -319,7 +321,11 @@ impl Docket {
         }
         self.bytes += answer.bytes;
         self.places.insert(answer.index, Place::Open(agent));
-        let batch = self.open.entry(agent).or_insert_with(|| Batch::new(answer.party, court.now));
+        let opened = &mut self.opened;
+        let batch = self.open.entry(agent).or_insert_with(|| {
+            opened.push_back((court.now, agent));
+            Batch::new(answer.party, court.now)
+        });
         batch.push(answer);
         let rate = party.rate(court.class);
         if batch.len() >= sampling::BATCH_SHARDS || rate >= EVERY {
@@ -335,12 +341,13 @@ impl Docket {
         court: &Court<'_>,
         rulings: &mut Vec<Ruling>,
     ) {
-        let due = |batch: &Batch| all || batch.is_old(court.now);
-        let agents: Vec<AgentId> =
-            self.open.iter().filter(|(_, batch)| due(batch)).map(|(id, _)| *id).collect();
-        for agent in agents {
-            self.close(agent, at_least_one, court, rulings);
-            at_least_one = false;
+        let is_old = |opened: &Tick| court.now >= opened.after_ms(batch::AGE_MS_MAX);
+        while let Some((opened, agent)) = self.opened.front().copied().filter(|(at, _)| all || is_old(at)) {
+            self.opened.pop_front();
+            if self.open.get(&agent).is_some_and(|batch| batch.opened() == opened) {
+                self.close(agent, at_least_one, court, rulings);
+                at_least_one = false;
+            }
         }
     }
 

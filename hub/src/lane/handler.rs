@@ -1,15 +1,15 @@
 //! What a lane's driver calls: every input becomes one step of the machine, every effect one act.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tessera_hub_core::effect::CloseReason as MachineReason;
 use tessera_hub_core::lane::Config;
 use tessera_hub_core::scheduler::Sharing;
-use tessera_hub_core::{BatchId, Effect, Event, Lane, LaneMessage, Record, SessionId as Session};
+use tessera_hub_core::{BatchId, Counts, Effect, Event, Lane, LaneMessage, Record, SessionId as Session};
 use tessera_protocol::audit::Act;
 use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::matrix::Task;
@@ -96,6 +96,8 @@ pub struct LaneCounters {
     pub refused: AtomicU64,
     /// Agents with a live session.
     pub agents: AtomicU64,
+    /// What happened to attempts and answers.
+    pub counts: Mutex<Counts>,
 }
 
 /// One lane's shell.
@@ -125,6 +127,8 @@ pub struct Handler {
     /// Since when, and how many refusals the audit log was told of.
     refusals_told: (Instant, u32),
     stopping_since: Option<Instant>,
+    /// As last shown to whoever watches the hub.
+    counted: Counts,
 }
 
 impl Handler {
@@ -162,6 +166,7 @@ impl Handler {
             refused: VecDeque::new(),
             refusals_told: (config.origin, 0),
             stopping_since: None,
+            counted: Counts::default(),
         }
     }
 
@@ -174,6 +179,11 @@ impl Handler {
         let tick = self.tick(now);
         let effects: VecDeque<Effect> = self.machine.step(tick, event).collect();
         effects.into_iter().for_each(|effect| self.carry_out(effect, io));
+        let counts = self.machine.counts();
+        if counts != self.counted {
+            self.counted = counts;
+            *self.counters.counts.lock().unwrap_or_else(PoisonError::into_inner) = counts;
+        }
     }
 
     fn carry_out(&mut self, effect: Effect, io: &mut Sessions) {

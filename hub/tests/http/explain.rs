@@ -2,13 +2,14 @@
 
 use serde_json::{Value, json};
 use tessera_hub::ingress::Limits;
-use tessera_protocol::api::Standing;
+use tessera_protocol::api::{RestView, Standing};
 use tessera_protocol::explain::{
     AgentExplained, AgentFit, Candidate, ErrandExplained, HomeExplained, JobExplained, JobFit, Lack,
     LaneExplained, PlacementExplained, ProjectInLine, Reason, ScoreParts,
 };
 use tessera_protocol::id::{AgentId, JobId};
 use tessera_protocol::spec::Priority;
+use tessera_protocol::unit::UnixMillis;
 
 use crate::PI;
 use crate::fake::Hub;
@@ -22,6 +23,9 @@ fn placement(job: JobId, agent: AgentId) -> PlacementExplained {
 }
 
 /// Every reason and every lack there is.
+/// An agent's that failed where others did not.
+const RESTING: Lack = Lack::Resting { until_ms: UnixMillis(9_000), left_ms: 4_000 };
+
 pub(crate) fn job(job: JobId) -> JobExplained {
     let (agent, who) = (AgentId([2; 16]), "one of the operator's own agents".to_owned());
     let reasons = vec![
@@ -37,7 +41,8 @@ pub(crate) fn job(job: JobId) -> JobExplained {
         Reason::NothingGranted,
         Reason::Stopping,
     ];
-    let lacks = vec![Lack::Kernel, Lack::Memory { bytes_max: 8 }, Lack::Removed, Lack::Leaving, Lack::Full];
+    let lacks =
+        vec![Lack::Kernel, Lack::Memory { bytes_max: 8 }, Lack::Removed, Lack::Leaving, RESTING, Lack::Full];
     let lane = LaneExplained {
         lane: 0,
         reasons,
@@ -72,6 +77,7 @@ pub(crate) fn agent(agent: AgentId) -> AgentExplained {
         answer_ms: 120,
         units_per_ms: 900,
         held: [1, 2],
+        rest: Some(RestView { until_ms: UnixMillis(9_000), because: "it failed".to_owned() }),
         jobs: vec![JobFit { job, lacks: vec![Lack::Full] }],
         placements: vec![placement(job, agent)],
     }

@@ -7,7 +7,7 @@ use clap::Parser;
 use tessera_tests::policy;
 use tessera_tests::sim::campaign::{Record, campaign, caught, judge};
 use tessera_tests::sim::minimise::{case, minimise};
-use tessera_tests::sim::scale::{memory_bytes_max, scale};
+use tessera_tests::sim::scale::{computed_s, memory_bytes_max, scale};
 use tessera_tests::sim::{Planted, Settings};
 
 /// Whole hubs, agents, links and disks in one thread, every fault drawn from a seed.
@@ -73,6 +73,9 @@ fn great(agents: u64, shards: u64, anchors: u64) -> ExitCode {
     match scale(agents, shards, anchors) {
         Ok(run) => {
             println!("{run}");
+            if let Some(seconds) = computed_s() {
+                println!("computed    {seconds:>10.1} s   on one core");
+            }
             let memory = memory_bytes_max().map_or(0.0, |bytes| bytes as f64 / f64::from(1 << 20));
             println!("memory      {memory:>8.0} MiB at most");
             ExitCode::SUCCESS

@@ -3,8 +3,7 @@
 //! There are no faults of disks and links here, only agents that come and go; what is measured is what the lanes
 //! cost. The result is checked all the same.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -78,7 +77,7 @@ struct Agent {
     busy: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug)]
 enum Due {
     Arrives(u32),
     Answers(u32, u64),
@@ -96,7 +95,8 @@ struct World {
     agents: Vec<Agent>,
     /// Agents by session.
     sessions: Vec<u32>,
-    due: BinaryHeap<Reverse<(u64, Due)>>,
+    /// What is to happen, moment by moment, and in each in the order it was foreseen.
+    due: BTreeMap<u64, VecDeque<Due>>,
     /// What lanes hear at this moment, in order.
     mail: VecDeque<(u16, Event)>,
     jobs: Vec<(JobId, Manifest)>,
@@ -115,7 +115,7 @@ pub fn scale(agents: u32, shards: u64, anchors: u64) -> Result<Scale, String> {
     world.submit(shards);
     world.deliver()?;
     while world.ended < JOBS {
-        let Some(Reverse((at, due))) = world.due.pop() else {
+        let Some((at, due)) = world.next_due() else {
             return Err("nothing is left to happen, and jobs have not ended".to_owned());
         };
         if at > END_MS {
@@ -154,7 +154,7 @@ impl World {
             armed: vec![u64::MAX; usize::from(LANES)],
             agents: Vec::new(),
             sessions: Vec::new(),
-            due: BinaryHeap::new(),
+            due: BTreeMap::new(),
             mail: VecDeque::new(),
             jobs: Vec::new(),
             ended: 0,
@@ -198,7 +198,16 @@ impl World {
     }
 
     fn at(&mut self, at: u64, due: Due) {
-        self.due.push(Reverse((at, due)));
+        self.due.entry(at).or_default().push_back(due);
+    }
+
+    fn next_due(&mut self) -> Option<(u64, Due)> {
+        let mut moment = self.due.first_entry()?;
+        let (at, due) = (*moment.key(), moment.get_mut().pop_front()?);
+        if moment.get().is_empty() {
+            moment.remove();
+        }
+        Some((at, due))
     }
 
     fn lane_of(agent: u32) -> u16 {
@@ -223,6 +232,8 @@ impl World {
                 self.at(self.now + limits::HEARTBEAT_MS, Due::Heartbeat(agent, session.0));
             }
             Due::Answers(..) | Due::Heartbeat(..) => {}
+            // An alarm that an earlier one took the place of: otherwise each would set another one for ever.
+            Due::Lane(lane) if self.armed[usize::from(lane)] != self.now => {}
             Due::Lane(lane) => {
                 self.armed[usize::from(lane)] = u64::MAX;
                 match self.lanes[usize::from(lane)].next_timer() {
@@ -364,6 +375,13 @@ impl World {
             )),
         }
     }
+}
+
+/// How long this process has computed. *Units*: seconds; nothing where the system does not say.
+pub fn computed_s() -> Option<f64> {
+    let schedstat = std::fs::read_to_string("/proc/self/schedstat").ok()?;
+    let nanoseconds: u64 = schedstat.split_whitespace().next()?.parse().ok()?;
+    Some(nanoseconds as f64 / 1e9)
 }
 
 /// The most memory this process has held. *Units*: bytes; nothing where the system does not say.

@@ -65,6 +65,7 @@ impl Home {
         while !self.is_ending()
             && let Some(errand) = self.retries.next(budget, judge.now)
         {
+            self.counters.retries += 1;
             self.place(errand, judge, out);
         }
     }
@@ -86,17 +87,16 @@ impl Home {
         if self.is_ending() {
             return;
         }
-        let done = self.reducer.done();
-        for setback in self.retries.passed(|index| done.contains(index)) {
-            out.tell_all(&LaneMessage::AgentFaulted { agent: setback.agent, at: setback.at });
-        }
         let job = self.job.id;
-        self.spares.retain(|index, lane| {
-            if done.contains(*index) {
-                out.tell(*lane, LaneMessage::SpareSettled { job, index: *index });
+        for index in core::mem::take(&mut self.fresh) {
+            for setback in self.retries.passed(index) {
+                out.tell_all(&LaneMessage::AgentFaulted { agent: setback.agent, at: setback.at });
             }
-            !done.contains(*index)
-        });
+            if let Some(lane) = self.spares.remove(&index) {
+                out.tell(lane, LaneMessage::SpareSettled { job, index });
+            }
+        }
+        let done = self.reducer.done();
         let (first, end) = (self.plan.indices().start, self.plan.indices().end);
         let round = done.count().saturating_sub(first);
         let nearly = round * 100 >= (end - first) * TAIL_PERCENT;

@@ -46,6 +46,7 @@ impl Home {
             }
             match Answer::read(&self.job.manifest, &self.plan, from, &claim) {
                 Some(answer) => {
+                    self.counters.spares_won += u64::from(claim.spare && !self.docket.holds(claim.index));
                     let (manifest, released) = (&self.job.manifest, self.reducer.tally());
                     let released = released.map(|tally| &**tally);
                     let oddity = self.triage.look(manifest, &self.plan, claim.index, answer.part(), released);

@@ -7,6 +7,7 @@ use tessera_protocol::api::{JobState, JobView};
 use tessera_protocol::unit::UnixMillis;
 
 use super::{Fleet, Home, Judge, Stage};
+use crate::counts::Counts;
 use crate::message::{FailureCause, Loss};
 use crate::write::Write;
 
@@ -14,6 +15,21 @@ impl Home {
     pub(super) fn ended_view(&self, state: JobState, judge: &Judge<'_>) -> JobView {
         let ended_ms = Some(UnixMillis(judge.unix_origin.0.saturating_add(judge.now.0)));
         JobView { state, ended_ms, waiting: None, ..self.view(judge) }
+    }
+
+    /// What became of its answers.
+    pub fn counts(&self) -> Counts {
+        let counters = &self.counters;
+        Counts {
+            retries: counters.retries,
+            spares_won: counters.spares_won,
+            checks: counters.checks,
+            checks_skipped: counters.checks_skipped,
+            mismatches: counters.mismatches,
+            recalled: counters.recalled,
+            tainted: counters.tainted,
+            ..Counts::default()
+        }
     }
 
     /// How it looks.

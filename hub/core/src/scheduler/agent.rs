@@ -84,6 +84,13 @@ pub(super) struct Attempt {
     pub(super) cost: ComputeUnits,
 }
 
+impl Attempt {
+    /// Whether it was made beside a slow one.
+    pub(super) fn is_spare(&self) -> bool {
+        self.errand.as_ref().is_some_and(|errand| errand.spare)
+    }
+}
+
 /// Whether a second attempt was asked for beside this one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Spared {
@@ -102,11 +109,15 @@ pub(super) enum Answered {
     Delivered(Vec<u8>),
 }
 
-pub(super) fn view_of(lane: LaneIndex, id: AgentId, agent: &Agent, origin: UnixMillis) -> AgentView {
-    let rest = |until: Tick| RestView {
+/// Until when an agent rests, and why.
+pub(super) fn rest_of(agent: &Agent, origin: UnixMillis) -> Option<RestView> {
+    agent.resting_until.map(|until| RestView {
         until_ms: UnixMillis(origin.0.saturating_add(until.0)),
         because: "its attempts came to nothing at shards that passed elsewhere".to_string(),
-    };
+    })
+}
+
+pub(super) fn view_of(lane: LaneIndex, id: AgentId, agent: &Agent, origin: UnixMillis) -> AgentView {
     AgentView {
         id,
         name: agent.hello.name.clone(),
@@ -126,7 +137,7 @@ pub(super) fn view_of(lane: LaneIndex, id: AgentId, agent: &Agent, origin: UnixM
         provider: agent.account.provider.to_string(),
         anchor: agent.account.anchor,
         standing: Some(agent.standing),
-        rest: agent.resting_until.map(rest),
+        rest: rest_of(agent, origin),
     }
 }
 

@@ -9,7 +9,7 @@ use tessera_protocol::unit::{Epoch, ShardIndex, Tick};
 use super::agent::{Answered, Attempt};
 use super::{Scheduler, elsewhere};
 use crate::effect::{CloseReason, Outbox};
-use crate::message::{Claim, FailureCause, LaneMessage};
+use crate::message::{Claim, FailureCause, LaneMessage, Loss};
 use crate::{Account, Effect, SessionId, ShardAnswer};
 
 /// Partials an agent may have delivered and not announced. *Units*: bytes.
@@ -123,13 +123,23 @@ impl Scheduler {
         self.ejections.answered(id);
         let Some(agent) = self.agents.get_mut(&id) else { return };
         agent.completed += 1;
+        let spare = attempt.as_ref().is_some_and(Attempt::is_spare);
         if let Some(lane_job) = self.jobs.get_mut(&job) {
             if let Some(attempt) = attempt {
                 lane_job.times.record(now.0.saturating_sub(attempt.assigned.0));
             }
             lane_job.stirred = now;
             let (account, standing, device) = (agent.account, agent.standing, agent.device.clone());
-            lane_job.claims.push(Claim { index, agent: id, account, standing, device, digest, partial });
+            lane_job.claims.push(Claim {
+                index,
+                agent: id,
+                account,
+                spare,
+                standing,
+                device,
+                digest,
+                partial,
+            });
             self.unreported.insert(job);
         }
     }
@@ -161,6 +171,14 @@ impl Scheduler {
         cause: FailureCause,
         out: &mut Outbox,
     ) {
+        match cause {
+            FailureCause::Lost(Loss::Gone) => self.counts.lost_gone += 1,
+            FailureCause::Lost(Loss::Silent) => self.counts.lost_silent += 1,
+            FailureCause::Lost(Loss::Overran) => self.counts.lost_overran += 1,
+            FailureCause::Reported(_) | FailureCause::DigestMismatch | FailureCause::NotAPartial => {
+                self.counts.failed += 1;
+            }
+        }
         let Some(lane_job) = self.jobs.get(&job) else {
             return;
         };

@@ -105,6 +105,7 @@ impl Scheduler {
         let is_up = self.agents.get(&id).is_some_and(Agent::takes_work);
         if must_rest && is_up && self.may_rest(id) {
             let until = self.ejections.rest(id, now);
+            self.counts.rests += 1;
             self.rest(id, until);
         }
     }

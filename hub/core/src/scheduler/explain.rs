@@ -12,10 +12,11 @@ use tessera_protocol::explain::{
     Reason,
 };
 use tessera_protocol::id::{AgentId, JobId};
-use tessera_protocol::unit::{ShardIndex, Tick};
+use tessera_protocol::unit::{ShardIndex, Tick, UnixMillis};
 
 use super::Scheduler;
-use super::agent::Agent;
+use super::agent::{Agent, rest_of};
+use super::errands::Asked;
 use super::fair::{Fair, Flow};
 use super::fleet::{Fleet, Memory, Need, operand_bytes_max};
 use super::lane_job::{LaneJob, Supply};
@@ -28,14 +29,8 @@ const CANDIDATES_MAX: usize = 4;
 /// Projects, agents and jobs that one explanation lists of each.
 const LISTED_MAX: usize = 16;
 
-/// What an errand asks of who runs it.
-#[derive(Clone, Copy, Debug)]
-enum Asked {
-    Anyone,
-    Checker,
-    TrustedChecker,
-    Anchor,
-}
+/// Now, and the Unix time of tick zero.
+type Clock = (Tick, UnixMillis);
 
 /// One placement as it was decided.
 #[derive(Clone, Copy, Debug)]
@@ -75,7 +70,7 @@ impl Ring {
             *slot = Some(candidate);
         }
         let candidates = fleet.count(need).1 as u32;
-        let placement = Placement { at, job, index, errand: who.map(asked), candidates, ranked };
+        let placement = Placement { at, job, index, errand: who.map(Asked::of), candidates, ranked };
         if self.placements.len() < PLACEMENTS_MAX {
             self.placements.reserve_exact(PLACEMENTS_MAX - self.placements.len());
             self.placements.push(placement);
@@ -113,15 +108,6 @@ fn candidate(id: AgentId, agent: &Agent) -> Candidate {
     }
 }
 
-fn asked(who: &Who) -> Asked {
-    match who {
-        Who::Anyone | Who::Others { .. } => Asked::Anyone,
-        Who::Checker { trusted: false, .. } => Asked::Checker,
-        Who::Checker { trusted: true, .. } => Asked::TrustedChecker,
-        Who::Anchor => Asked::Anchor,
-    }
-}
-
 fn in_words(asked: Asked) -> &'static str {
     match asked {
         Asked::Anyone => "an agent that has not tried it",
@@ -135,7 +121,7 @@ fn in_words(asked: Asked) -> &'static str {
 
 /// Who may run an errand, in words.
 pub(crate) fn who_in_words(who: &Who) -> String {
-    in_words(asked(who)).to_string()
+    in_words(Asked::of(who)).to_string()
 }
 
 impl Scheduler {
@@ -159,7 +145,7 @@ impl Scheduler {
             able: able as u64,
             free: free as u64,
             line: line(fair),
-            agents: self.fits(job),
+            agents: self.fits(job, (now, self.unix_origin)),
             placements: self.ring.explained(now, |placement| placement.job == id),
         })
     }
@@ -183,7 +169,7 @@ impl Scheduler {
                 Reason::KernelMissing { kernel: job.need.kernel.to_string() }
             });
         }
-        if let Some(errand) = job.errands.front() {
+        if let Some(errand) = job.errands.first() {
             let who = who_in_words(&errand.who);
             reasons.push(Reason::ErrandsWait { errands: job.errands.len() as u64, who });
         }
@@ -214,10 +200,10 @@ impl Scheduler {
     }
 
     /// Agents against what a job needs: those that lack something that does not pass first.
-    fn fits(&self, job: &LaneJob) -> Vec<AgentFit> {
-        let passing = |lack: &Lack| matches!(lack, Lack::Full);
+    fn fits(&self, job: &LaneJob, clock: Clock) -> Vec<AgentFit> {
+        let passing = |lack: &Lack| matches!(lack, Lack::Full | Lack::Resting { .. });
         let mut fits: Vec<AgentFit> =
-            self.agents.iter().map(|(id, agent)| fit(*id, agent, &job.need)).collect();
+            self.agents.iter().map(|(id, agent)| fit(*id, agent, &job.need, clock)).collect();
         fits.sort_by_key(|fit| (fit.lacks.iter().all(passing), fit.lacks.is_empty(), fit.agent));
         fits.truncate(LISTED_MAX);
         fits
@@ -226,6 +212,7 @@ impl Scheduler {
     /// An agent whose session is here, as this lane sees it.
     pub fn explain_agent(&self, id: AgentId, now: Tick) -> Option<AgentExplained> {
         let agent = self.agents.get(&id)?;
+        let clock = (now, self.unix_origin);
         let waiting = self.jobs.iter().filter(|(_, job)| job.has_work()).take(LISTED_MAX);
         Some(AgentExplained {
             agent: id,
@@ -237,7 +224,10 @@ impl Scheduler {
             answer_ms: agent.score.answer_ms,
             units_per_ms: agent.score.pace.units_per_ms(),
             held: [agent.held(), agent.allowed()],
-            jobs: waiting.map(|(job, of)| JobFit { job: *job, lacks: lacks(agent, &of.need) }).collect(),
+            rest: rest_of(agent, self.unix_origin),
+            jobs: waiting
+                .map(|(job, of)| JobFit { job: *job, lacks: lacks(agent, &of.need, clock) })
+                .collect(),
             placements: self.ring.explained(now, |placement| {
                 placement.ranked.iter().flatten().any(|candidate| candidate.agent == id)
             }),
@@ -256,23 +246,27 @@ fn line(fair: &Fair) -> Vec<ProjectInLine> {
     projects.collect()
 }
 
-fn fit(id: AgentId, agent: &Agent, need: &Need) -> AgentFit {
+fn fit(id: AgentId, agent: &Agent, need: &Need, clock: Clock) -> AgentFit {
     AgentFit {
         agent: id,
         name: agent.hello.name.clone(),
         score: agent.score.parts(agent.standing),
         held: [agent.held(), agent.allowed()],
-        lacks: lacks(agent, need),
+        lacks: lacks(agent, need, clock),
     }
 }
 
-fn lacks(agent: &Agent, need: &Need) -> Vec<Lack> {
+fn lacks(agent: &Agent, need: &Need, (now, origin): Clock) -> Vec<Lack> {
     let bytes_max = operand_bytes_max(agent);
     let lacks = [
         (!agent.hello.kernels.iter().any(|kernel| **kernel == *need.kernel)).then_some(Lack::Kernel),
         (Memory::of(bytes_max) < need.memory).then_some(Lack::Memory { bytes_max }),
         (agent.standing == Standing::Removed).then_some(Lack::Removed),
         agent.leaving.then_some(Lack::Leaving),
+        agent.resting_until.map(|until| Lack::Resting {
+            until_ms: UnixMillis(origin.0.saturating_add(until.0)),
+            left_ms: until.0.saturating_sub(now.0),
+        }),
         (agent.held() >= agent.allowed()).then_some(Lack::Full),
     ];
     lacks.into_iter().flatten().collect()

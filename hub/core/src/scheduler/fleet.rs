@@ -230,22 +230,33 @@ impl Fleet {
         class.1.free.first().map(|(_, id, _)| *id)
     }
 
-    /// A free and able agent that may run an errand: on another device than the claim's if there is one, the best of
+    /// Whether somebody is free of the kind that an errand for `who` asks for.
+    pub(super) fn has_free(&self, need: &Need, who: &Who) -> bool {
+        self.free_classes(need, who).next().is_some()
+    }
+
+    /// A free and able agent that may run an errand and does not compute its shard already: on another device than the claim's if there is one, the best of
     /// those that are looked at.
-    pub(super) fn best_for(&self, need: &Need, errand: &Errand) -> Option<AgentId> {
+    pub(super) fn best_for(
+        &self,
+        need: &Need,
+        errand: &Errand,
+        is_holder: impl Fn(AgentId) -> bool,
+    ) -> Option<AgentId> {
         let unlike = |capability: &Capability| errand.unlike.as_ref().is_none_or(|d| *d != capability.device);
         let find = |other: bool| {
             let mut classes =
                 self.free_classes(need, &errand.who).filter(|(capability, _)| unlike(capability) == other);
-            classes.find_map(|(capability, class)| class.free_for(errand, capability))
+            classes.find_map(|(capability, class)| class.free_for(errand, capability, &is_holder))
         };
         find(true).or_else(|| errand.unlike.as_ref().and_then(|_| find(false)))
     }
 
     /// Whether any agent that takes work could run an errand, now or later.
-    pub(super) fn has_for(&self, need: &Need, errand: &Errand) -> bool {
+    pub(super) fn has_for(&self, need: &Need, errand: &Errand, is_holder: impl Fn(AgentId) -> bool) -> bool {
         self.classes.values().any(|(capability, class)| {
-            capability.meets(need) && capability.suits(&errand.who) && class.has_for(errand, capability)
+            let suits = capability.meets(need) && capability.suits(&errand.who);
+            suits && class.has_for(errand, capability, &is_holder)
         })
     }
 
@@ -312,15 +323,21 @@ impl Fleet {
 
 impl Class {
     /// An agent that is free and may run an errand.
-    fn free_for(&self, errand: &Errand, capability: &Capability) -> Option<AgentId> {
+    fn free_for(
+        &self,
+        errand: &Errand,
+        capability: &Capability,
+        is_holder: &impl Fn(AgentId) -> bool,
+    ) -> Option<AgentId> {
+        let may = |provider, id| may(errand, capability, provider, id) && !is_holder(id);
         let mut first = self.free.iter().take(LOOKED_AT);
-        if let Some((_, id, _)) = first.find(|(_, id, provider)| may(errand, capability, *provider, *id)) {
+        if let Some((_, id, _)) = first.find(|(_, id, provider)| may(*provider, *id)) {
             return Some(*id);
         }
         let mut at = self.free_by_provider.first()?;
         loop {
             let (provider, rank, id) = *at;
-            if may(errand, capability, provider, id) {
+            if may(provider, id) {
                 return Some(id);
             }
             let next = match excludes(errand, capability, provider) {
@@ -332,10 +349,16 @@ impl Class {
     }
 
     /// Whether a member, free or not, may run an errand.
-    fn has_for(&self, errand: &Errand, capability: &Capability) -> bool {
+    fn has_for(
+        &self,
+        errand: &Errand,
+        capability: &Capability,
+        is_holder: &impl Fn(AgentId) -> bool,
+    ) -> bool {
+        let may = |provider, id| may(errand, capability, provider, id) && !is_holder(id);
         let mut at = self.members.first();
         while let Some((provider, id)) = at.copied() {
-            if may(errand, capability, provider, id) {
+            if may(provider, id) {
                 return true;
             }
             let next = match excludes(errand, capability, provider) {

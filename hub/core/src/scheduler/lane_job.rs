@@ -1,18 +1,19 @@
 //! A job as a lane runs it: what was granted and is not assigned, and what was answered.
 
-use alloc::collections::{BTreeSet, VecDeque};
+use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use tessera_protocol::id::{AgentId, JobId};
 use tessera_protocol::unit::{ComputeUnits, LaneIndex, ShardIndex, Tick};
 
+use super::errands::Errands;
 use super::fair::{Deadline, FlowId};
 use super::fleet::{Memory, Need};
 use super::score::Pace;
 use super::speculation::Times;
 use crate::effect::Outbox;
-use crate::message::{Claim, Errand, LaneMessage, Work};
+use crate::message::{Claim, LaneMessage, Work};
 use crate::ranges::Ranges;
 
 /// Whether this lane waits for its job's home.
@@ -38,7 +39,7 @@ pub(super) struct LaneJob {
     pub(super) need: Need,
     pub(super) flow: FlowId,
     pub(super) pending: Ranges,
-    pub(super) errands: VecDeque<Errand>,
+    pub(super) errands: Errands,
     pub(super) supply: Supply,
     /// Whether it stands among the jobs with errands.
     pub(super) in_rota: bool,
@@ -66,7 +67,7 @@ impl LaneJob {
             work,
             flow,
             pending: Ranges::default(),
-            errands: VecDeque::new(),
+            errands: Errands::default(),
             supply: Supply::Unasked,
             in_rota: false,
             in_flight: 0,
@@ -122,7 +123,7 @@ impl LaneJob {
             let ranges = self.pending.take_all();
             out.tell(self.work.home, LaneMessage::ShardsReturned { job, ranges });
         }
-        for mut errand in self.errands.drain(..) {
+        for mut errand in self.errands.drain() {
             errand.tried.push(lane);
             out.tell(self.work.home, LaneMessage::ErrandReturned { job, errand });
         }

@@ -11,7 +11,7 @@ use tessera_protocol::limits;
 use tessera_protocol::unit::{Epoch, ShardIndex, Tick};
 use tessera_protocol::wire::Held;
 
-use super::agent::Attempt;
+use super::agent::{Agent, Attempt};
 use super::{Scheduler, elsewhere};
 use crate::effect::{CloseReason, Outbox};
 use crate::message::{Errand, FailureCause, Loss};
@@ -67,55 +67,64 @@ impl Scheduler {
         }
     }
 
-    /// An agent is alive and holds these attempts.
-    pub fn heartbeat(&mut self, session: SessionId, holding: &[Held], now: Tick) {
-        let Some(id) = self.hear(session, now) else { return };
-        self.change(id, |agent| {
-            let mut still_held = BTreeSet::new();
-            for held in holding {
-                let (job, index, epoch) = (JobId(held.job), ShardIndex(held.index), Epoch(held.epoch));
-                match agent.attempts.get_mut(&(job, index)) {
-                    Some(attempt) if attempt.epoch == epoch => {
-                        // What has run out is not renewed: it ends when leases are looked at next.
-                        if attempt.lease_until >= now {
-                            attempt.lease_until = now.after_ms(limits::LEASE_MS).min(attempt.lease_max);
-                        }
-                    }
-                    _ => {
-                        still_held.insert((job, index, epoch));
+    /// An agent is alive and holds these attempts. Says whether more changed than how long they may take.
+    pub fn heartbeat(&mut self, session: SessionId, holding: &[Held], now: Tick) -> bool {
+        let Some(id) = self.hear(session, now) else { return false };
+        let Some(agent) = self.agents.get_mut(&id) else { return false };
+        let mut still_held = BTreeSet::new();
+        for held in holding {
+            let (job, index, epoch) = (JobId(held.job), ShardIndex(held.index), Epoch(held.epoch));
+            match agent.attempts.get_mut(&(job, index)) {
+                Some(attempt) if attempt.epoch == epoch => {
+                    // What has run out is not renewed: it ends when leases are looked at next.
+                    if attempt.lease_until >= now {
+                        attempt.lease_until = now.after_ms(limits::LEASE_MS).min(attempt.lease_max);
                     }
                 }
+                _ => {
+                    still_held.insert((job, index, epoch));
+                }
             }
-            agent.lapsed.retain(|lapsed| still_held.contains(lapsed));
-        });
+        }
+        let has_lapsed = !agent.lapsed.is_empty();
+        if has_lapsed {
+            self.change(id, |agent| agent.lapsed.retain(|lapsed| still_held.contains(lapsed)));
+        }
+        has_lapsed
     }
 
     /// Ends sessions that fell silent, attempts whose agent no longer names them, and rests.
     pub fn expire(&mut self, now: Tick, out: &mut Outbox) {
-        let silent: Vec<SessionId> = self
-            .agents
-            .values()
-            .filter(|agent| agent.heard.after_ms(limits::LEASE_MS) < now)
-            .map(|agent| agent.session)
-            .collect();
+        if self.expires < now {
+            self.look_at_leases(now, out);
+        }
+        self.end_rests(now);
+    }
+
+    fn look_at_leases(&mut self, now: Tick, out: &mut Outbox) {
+        let is_silent = |agent: &&Agent| agent.heard.after_ms(limits::LEASE_MS) < now;
+        let silent: Vec<SessionId> = self.agents.values().filter(is_silent).map(|a| a.session).collect();
         // A shard is in flight with two agents at most: more at once were not lost to it.
         let loss = (silent.len() <= 2).then_some(Loss::Silent);
         for session in silent {
             out.push(Effect::CloseSession { session, reason: CloseReason::Silent });
             self.lose(session, loss, out);
         }
-        let lapsed: Vec<(AgentId, JobId, ShardIndex)> = self
-            .agents
-            .iter()
-            .flat_map(|(id, agent)| agent.attempts.iter().map(move |(key, attempt)| (*id, *key, attempt)))
-            .filter(|(_, _, attempt)| attempt.lease_until < now)
-            .filter(|_| !self.planting.is(Planted::KeepLapsedLeases))
-            .map(|(id, (job, index), _)| (id, job, index))
-            .collect();
+        self.expires = Tick(u64::MAX);
+        let mut lapsed: Vec<(AgentId, JobId, ShardIndex)> = Vec::new();
+        for (id, agent) in &self.agents {
+            self.expires = self.expires.min(agent.heard.after_ms(limits::LEASE_MS));
+            for ((job, index), attempt) in &agent.attempts {
+                if attempt.lease_until >= now {
+                    self.expires = self.expires.min(attempt.lease_until);
+                } else if !self.planting.is(Planted::KeepLapsedLeases) {
+                    lapsed.push((*id, *job, *index));
+                }
+            }
+        }
         for (id, job, index) in lapsed {
             self.lapse(id, job, index, out);
         }
-        self.end_rests(now);
     }
 
     /// A lease ran out. An agent that computed for too long is a loss to the shard; one that is heard of and

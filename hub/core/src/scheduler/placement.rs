@@ -12,6 +12,7 @@ use tessera_protocol::wire::Assignment;
 
 use super::Scheduler;
 use super::agent::{Answered, Attempt, Spared};
+use super::errands::Asked;
 use super::fair::Pick;
 use super::lane_job::Supply;
 use super::score::Pace;
@@ -26,9 +27,12 @@ const ATTEMPT_MS_MIN: u64 = 600_000;
 /// *Units*: compute units a millisecond.
 const SLOWEST_UNITS_PER_MS: u64 = 100;
 /// Jobs with errands that are looked at in one step, and errands of each: a bound on the work of a step. Those that
-/// find nobody go behind the others, so that each has its turn.
+/// find nobody go behind the others, so that each has its turn. While all who may run errands of a kind are busy, those
+/// are looked at now and then, since they can be such that nobody here will ever run.
 const ERRAND_JOBS_LOOKED_AT_MAX: usize = 32;
 const ERRANDS_LOOKED_AT_MAX: usize = 8;
+/// How often that is. *Units*: milliseconds.
+const LOOK_MS: u64 = 20;
 /// Of so many compute units one is for batch jobs however many interactive ones there are.
 const BATCH_ONE_IN: u64 = 8;
 
@@ -42,6 +46,9 @@ impl Scheduler {
             return;
         }
         self.now = now;
+        if now >= self.looked.after_ms(LOOK_MS) {
+            self.looked = now;
+        }
         for queue in [INTERACTIVE, BATCH] {
             self.place_errands(queue, now, out);
         }
@@ -148,9 +155,11 @@ impl Scheduler {
                 return;
             }
             let Some(job) = self.rota[queue].pop_front() else { return };
-            for _ in 0..ERRANDS_LOOKED_AT_MAX {
-                if !self.place_errand(job, now, out) {
-                    break;
+            for asked in Asked::ALL {
+                for _ in 0..self.looks(job, asked) {
+                    if !self.place_errand(job, asked, now, out) {
+                        break;
+                    }
                 }
             }
             let Some(lane_job) = self.jobs.get_mut(&job) else { continue };
@@ -161,20 +170,30 @@ impl Scheduler {
         }
     }
 
-    /// Looks at the first errand of a job. Says whether another may be looked at.
-    fn place_errand(&mut self, job: JobId, now: Tick, out: &mut Outbox) -> bool {
+    /// How many errands of a kind are worth a look.
+    fn looks(&self, job: JobId, asked: Asked) -> usize {
+        let Some(lane_job) = self.jobs.get(&job) else { return 0 };
+        match lane_job.errands.next_who(asked) {
+            None => 0,
+            Some(who) if self.fleet.has_free(&lane_job.need, who) => ERRANDS_LOOKED_AT_MAX,
+            Some(_) if self.looked == self.now => ERRANDS_LOOKED_AT_MAX,
+            Some(_) => 0,
+        }
+    }
+
+    /// Looks at the first errand of a kind. Says whether another may be looked at.
+    fn place_errand(&mut self, job: JobId, asked: Asked, now: Tick, out: &mut Outbox) -> bool {
         let Some(lane_job) = self.jobs.get_mut(&job) else { return false };
-        let Some(mut errand) = lane_job.errands.pop_front() else { return false };
-        let mut asked = errand.clone();
-        asked.avoid.extend(lane_job.holders(errand.index));
-        match self.fleet.best_for(&lane_job.need, &asked) {
+        let Some(mut errand) = lane_job.errands.pop(asked) else { return false };
+        let is_holder = |id| lane_job.held.contains(&(errand.index, id));
+        match self.fleet.best_for(&lane_job.need, &errand, is_holder) {
             Some(id) => {
                 let (index, flow) = (errand.index, lane_job.flow);
                 let cost = lane_job.work.plan.shard(index).map(|shard| shard.cost).unwrap_or_default();
                 self.fair[lane_job.queue()].charge(flow, cost);
                 self.assign(id, job, index, Some(errand), now, out);
             }
-            None if self.fleet.has_for(&lane_job.need, &asked) => lane_job.errands.push_back(errand),
+            None if self.fleet.has_for(&lane_job.need, &errand, is_holder) => lane_job.errands.push(errand),
             None => {
                 errand.tried.push(self.lane);
                 out.tell(lane_job.work.home, LaneMessage::ErrandReturned { job, errand });
@@ -231,6 +250,7 @@ impl Scheduler {
             Assignment { index: index.0, epoch: self.epoch.0, first: shard.first, count: shard.count };
         out.push(Effect::Assign { session, job, assignment });
         let lease_until = now.after_ms(limits::LEASE_MS);
+        self.expires = self.expires.min(lease_until);
         let lease_max = now.after_ms(ATTEMPT_MS_MIN + shard.cost.0 / SLOWEST_UNITS_PER_MS);
         let attempt = Attempt {
             epoch: self.epoch,
@@ -242,6 +262,7 @@ impl Scheduler {
             assigned: now,
             cost: shard.cost,
         };
+        self.counts.spares += u64::from(attempt.is_spare());
         lane_job.in_flight += 1;
         lane_job.held.insert((index, id));
         lane_job.stirred = now;

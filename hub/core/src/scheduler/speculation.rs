@@ -142,10 +142,11 @@ impl Scheduler {
         }
         for (job, lane_job) in &mut self.jobs {
             if lane_job.stirred.after_ms(STANDSTILL_MS) < now {
-                for mut errand in core::mem::take(&mut lane_job.errands) {
+                let home = lane_job.work.home;
+                for mut errand in lane_job.errands.drain() {
                     errand.busy = true;
                     errand.tried.push(self.lane);
-                    out.tell(lane_job.work.home, LaneMessage::ErrandReturned { job: *job, errand });
+                    out.tell(home, LaneMessage::ErrandReturned { job: *job, errand });
                 }
             }
         }

@@ -11,7 +11,7 @@ use crate::planted::Planted;
 use crate::sampling::{Commitment, EVERY, Rate};
 
 /// How long an answer waits for more of its agent: what is provisional is lost with the hub. *Units*: milliseconds.
-const AGE_MS_MAX: u64 = 2_000;
+pub(super) const AGE_MS_MAX: u64 = 2_000;
 
 /// Answers of one agent.
 #[derive(Debug)]
@@ -53,8 +53,8 @@ impl Batch {
         self.answers.iter().map(|answer| answer.bytes).sum()
     }
 
-    pub(super) fn is_old(&self, now: Tick) -> bool {
-        now >= self.opened.after_ms(AGE_MS_MAX)
+    pub(super) fn opened(&self) -> Tick {
+        self.opened
     }
 
     pub(super) fn indices(&self) -> impl Iterator<Item = ShardIndex> + '_ {

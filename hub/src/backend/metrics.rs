@@ -1,0 +1,125 @@
+//! The hub's own metrics in the Prometheus text format. Reads counters; changes nothing.
+
+use std::fmt::Write as _;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tessera_hub_core::Counts;
+use tessera_protocol::api::{AgentState, Standing};
+
+use super::Hub;
+use crate::lane::LaneCounters;
+
+type ReadCounter = fn(&LaneCounters) -> &AtomicU64;
+type ReadCount = fn(&Counts) -> u64;
+
+/// From the least trusted.
+const STANDINGS: [Standing; 5] =
+    [Standing::Removed, Standing::Sandboxed, Standing::Quarantine, Standing::Probation, Standing::Trusted];
+
+/// Each line ended.
+pub(super) fn of(hub: &Hub) -> String {
+    let mut text = String::new();
+    let counters: [(&str, &str, &str, ReadCounter); 5] = [
+        ("tessera_lane_steps_total", "counter", "Steps of the lane's machine", |c| &c.steps),
+        ("tessera_shards_assigned_total", "counter", "Attempts handed to agents", |c| &c.assigned),
+        ("tessera_result_frames_total", "counter", "Work frames received from agents", |c| &c.results),
+        ("tessera_agents_refused_total", "counter", "Sessions turned away", |c| &c.refused),
+        ("tessera_agents_connected", "gauge", "Agents with a live session", |c| &c.agents),
+    ];
+    for (name, kind, help, read) in counters {
+        let _ = writeln!(text, "# HELP {name} {help}.\n# TYPE {name} {kind}");
+        for (lane, of) in hub.counters.iter().enumerate() {
+            let _ = writeln!(text, "{name}{{lane=\"{lane}\"}} {}", read(of).load(Ordering::Relaxed));
+        }
+    }
+    attempts(&mut text, hub);
+    let _ = writeln!(text, "# HELP tessera_jobs Open jobs, and those that ended and are kept in memory.");
+    let _ = writeln!(text, "# TYPE tessera_jobs gauge");
+    for (state, jobs) in hub.views.counts() {
+        let _ = writeln!(text, "tessera_jobs{{state=\"{state}\"}} {jobs}");
+    }
+    let (commits, groups) = hub.journal.counts();
+    let enrolled = hub.views.agents();
+    let away = enrolled.iter().filter(|agent| agent.state == AgentState::Away).count();
+    let (pieces_read, results_read) = hub.reader.counts();
+    let plain = [
+        ("tessera_uploads", "gauge", "Input files being uploaded", hub.uploads.count() as u64),
+        (
+            "tessera_upload_bytes_total",
+            "counter",
+            "Bytes of input files stored",
+            hub.uploaded_bytes.load(Ordering::Relaxed),
+        ),
+        ("tessera_input_pieces_read_total", "counter", "Pieces of input files read for agents", pieces_read),
+        ("tessera_results_assembled_total", "counter", "Results read whole for their digest", results_read),
+        ("tessera_store_commits_total", "counter", "Batches made durable", commits),
+        ("tessera_store_groups_total", "counter", "Waits for the disk", groups),
+        (
+            "tessera_store_failing",
+            "gauge",
+            "1 while the store refuses writes",
+            u64::from(hub.journal.is_failing()),
+        ),
+        (
+            "tessera_agent_mismatches",
+            "gauge",
+            "Shards on which a connected agent was contradicted and not believed",
+            enrolled.iter().map(|agent| agent.mismatches).sum(),
+        ),
+        ("tessera_agents_away", "gauge", "Enrolled agents without a session", away as u64),
+        (
+            "tessera_agents_resting",
+            "gauge",
+            "Connected agents that get no work for a while",
+            enrolled.iter().filter(|agent| agent.rest.is_some()).count() as u64,
+        ),
+    ];
+    for (name, kind, help, value) in plain {
+        let _ = writeln!(text, "# HELP {name} {help}.\n# TYPE {name} {kind}\n{name} {value}");
+    }
+    let name = "tessera_agents_standing";
+    let _ = writeln!(text, "# HELP {name} Enrolled agents by how far they are trusted.\n# TYPE {name} gauge");
+    for standing in STANDINGS {
+        let count = enrolled.iter().filter(|agent| agent.standing == Some(standing)).count();
+        let _ = writeln!(text, "{name}{{standing=\"{}\"}} {count}", standing.word());
+    }
+    text
+}
+
+/// What became of attempts and answers, by lane.
+fn attempts(text: &mut String, hub: &Hub) {
+    let lanes = hub.counters.iter().map(|of| *of.counts.lock().unwrap_or_else(PoisonError::into_inner));
+    let lanes: Vec<Counts> = lanes.collect();
+    let counts: [(&str, &str, ReadCount); 10] = [
+        ("tessera_retries_total", "Shards handed on to be tried again", |c| c.retries),
+        ("tessera_attempts_failed_total", "Attempts that gave no partial", |c| c.failed),
+        ("tessera_spares_total", "Second attempts beside slow ones", |c| c.spares),
+        ("tessera_spares_won_total", "Second attempts that answered first", |c| c.spares_won),
+        ("tessera_rests_total", "Times that an agent was made to rest", |c| c.rests),
+        ("tessera_checks_total", "Shards on which two agents agreed", |c| c.checks),
+        ("tessera_checks_skipped_total", "Shards accepted unchecked since nobody could check", |c| {
+            c.checks_skipped
+        }),
+        ("tessera_mismatches_total", "Times that answers to a shard differed", |c| c.mismatches),
+        ("tessera_shards_recalled_total", "Answers taken back before they counted", |c| c.recalled),
+        ("tessera_shards_tainted_total", "Shards in results on the word of an agent proven wrong", |c| {
+            c.tainted
+        }),
+    ];
+    for (name, help, read) in counts {
+        let _ = writeln!(text, "# HELP {name} {help}.\n# TYPE {name} counter");
+        for (lane, counts) in lanes.iter().enumerate() {
+            let _ = writeln!(text, "{name}{{lane=\"{lane}\"}} {}", read(counts));
+        }
+    }
+    let name = "tessera_attempts_lost_total";
+    let kinds: [(&str, ReadCount); 3] =
+        [("gone", |c| c.lost_gone), ("silent", |c| c.lost_silent), ("overran", |c| c.lost_overran)];
+    let _ = writeln!(text, "# HELP {name} Attempts lost with their agent.\n# TYPE {name} counter");
+    for (lane, counts) in lanes.iter().enumerate() {
+        for (kind, read) in kinds {
+            let _ = writeln!(text, "{name}{{lane=\"{lane}\",kind=\"{kind}\"}} {}", read(counts));
+        }
+    }
+}
