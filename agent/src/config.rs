@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use tessera_kernels::isa::Isa;
+use tessera_protocol::spec::Region;
 use tessera_protocol::token::EnrolmentToken;
 
 use crate::devices::GpuChoice;
@@ -24,6 +25,8 @@ pub struct Config {
     pub gpus: GpuChoice,
     /// A name for people.
     pub name: String,
+    /// Where it is: jobs may ask for a region.
+    pub region: Option<Region>,
     /// The instruction set its kernels use.
     pub isa: Isa,
     /// Where it adds a line for each shard it computed, to prove later what the hub accepted.

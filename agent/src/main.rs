@@ -10,6 +10,7 @@ use clap::error::ErrorKind;
 use tessera_agent::{Agent, AgentError, Config, GpuChoice, HubAddress, host_name, slots_available};
 use tessera_kernels::isa::Isa;
 use tessera_protocol::limits;
+use tessera_protocol::spec::Region;
 use tessera_protocol::token::EnrolmentToken;
 use tracing_subscriber::EnvFilter;
 
@@ -42,6 +43,9 @@ struct Arguments {
     /// A name for people [default: this machine's]
     #[arg(long)]
     name: Option<String>,
+    /// Where this machine is, as in eu-north: jobs may ask for agents of some regions
+    #[arg(long, env = "TESSERA_AGENT_REGION", value_name = "NAME")]
+    region: Option<Region>,
     /// Instruction set of the kernels: auto, plain, avx2 or avx512; the results do not depend on it
     #[arg(long, default_value = "auto", value_parser = isa)]
     isa: Isa,
@@ -113,6 +117,7 @@ fn config(arguments: Arguments) -> Result<Config, clap::Error> {
         slots: arguments.slots.unwrap_or_else(slots_available),
         gpus: arguments.gpus,
         name: arguments.name.unwrap_or_else(host_name),
+        region: arguments.region,
         isa: arguments.isa,
         work_log: arguments.work_log,
     })

@@ -134,6 +134,7 @@ fn identity(config: &Config, devices: &[DeviceInfo], studio: Option<&Studio>, ag
         arch: std::env::consts::ARCH.to_owned(),
         memory_bytes: host::memory_bytes(),
         kernels: studio.map(|studio| studio.encoder.kernels()).unwrap_or_default(),
+        region: config.region.as_ref().map(ToString::to_string).unwrap_or_default(),
     };
     Identity { agent, hello, gpus: devices.iter().map(devices::offered).collect() }
 }

@@ -31,6 +31,7 @@ fn lane(agents: u32, one_in: u32, projects: u32) -> (Lane, Vec<Event>) {
             arch: "none".to_owned(),
             memory_bytes: 1 << 34,
             kernels: kernels.iter().map(ToString::to_string).collect(),
+            region: String::new(),
         };
         let mut key = [0; 32];
         key[..4].copy_from_slice(&number.to_le_bytes());

@@ -468,6 +468,7 @@ fn job_of(mut book: Vec<ContractSpec>) -> JobSpec {
         verify: VerifyClass::default(),
         priority: Priority::default(),
         limits: JobLimits::default(),
+        requirements: None,
     }
 }
 

@@ -138,6 +138,7 @@ fn away(views: &Views, agent: AgentId, lane: LaneIndex) {
             state: AgentState::Away,
             lane: None,
             in_flight: 0,
+            region: String::new(),
             kernels: Vec::new(),
             rest: None,
             ..(*view).clone()

@@ -590,6 +590,7 @@ fn away(id: AgentId, stored: StoredAgent) -> AgentView {
         isa: stored.isa,
         arch: stored.arch,
         memory_bytes: stored.memory_bytes,
+        region: String::new(),
         gpus: Vec::new(),
         kernels: Vec::new(),
         in_flight: 0,

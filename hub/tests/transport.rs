@@ -373,9 +373,9 @@ fn an_agent_without_a_key_or_with_another_protocol_is_never_a_session() {
     let other_hub = Identity::generate().expect("a key").public_key();
     run(async {
         let cases = [
-            ("no key", client_config(None, hub.key, b"tessera/1")),
+            ("no key", client_config(None, hub.key, b"tessera/2")),
             ("another protocol", client_config(Some(&identity), hub.key, b"tessera/999")),
-            ("another hub expected", client_config(Some(&identity), other_hub, b"tessera/1")),
+            ("another hub expected", client_config(Some(&identity), other_hub, b"tessera/2")),
         ];
         for (what, config) in cases {
             let endpoint =
@@ -505,7 +505,7 @@ fn a_full_hub_turns_further_agents_away() {
         let _only = Agent::welcomed(hub.address, hub.key).await;
         let identity = Identity::generate().expect("a key");
         let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().expect("loopback")).expect("a socket");
-        let config = client_config(Some(&identity), hub.key, b"tessera/1");
+        let config = client_config(Some(&identity), hub.key, b"tessera/2");
         let connecting = endpoint.connect_with(config, hub.address, "hub").expect("a valid address");
         let refused = soon("the refusal", connecting).await.expect_err("there is no room");
         assert!(refused.to_string().contains("refused"), "{refused}");

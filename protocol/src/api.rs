@@ -255,6 +255,9 @@ pub struct AgentView {
     pub arch: String,
     /// Memory it offers. *Units*: bytes.
     pub memory_bytes: u64,
+    /// Where it is, as its owner says while it is connected; empty where nothing was said.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub region: String,
     /// GPUs that compute some of its shards.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gpus: Vec<GpuView>,

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::{RestView, Standing};
 use crate::id::{AgentId, JobId};
-use crate::spec::Priority;
+use crate::spec::{Priority, Requirements};
 use crate::unit::UnixMillis;
 
 /// What makes an agent's score. *Units*: points, more are better.
@@ -126,6 +126,11 @@ pub enum Reason {
         /// The most that one here keeps.
         bytes_max: u64,
     },
+    /// Agents have the kernel and the memory, and none is what the job asks for besides.
+    RequirementsUnmet {
+        /// What it asks for.
+        requirements: Requirements,
+    },
     /// Every agent that could has as much as it may hold.
     AllBusy {
         /// How many could.
@@ -202,6 +207,16 @@ pub enum Lack {
     Memory {
         /// What it keeps at most. *Units*: bytes.
         bytes_max: u64,
+    },
+    /// It has no GPU, or none with the memory.
+    Gpu {
+        /// The memory of its largest; zero where it has none. *Units*: bytes.
+        bytes_max: u64,
+    },
+    /// It is in none of the regions that the job names.
+    Region {
+        /// Where it is; empty where it does not say.
+        region: String,
     },
     /// It was proven wrong again and again.
     Removed,
@@ -298,6 +313,9 @@ impl fmt::Display for Reason {
                 f,
                 "its files and matrices take {bytes} bytes, and no agent that has the kernel keeps more than {bytes_max}"
             ),
+            Reason::RequirementsUnmet { requirements } => {
+                write!(f, "no agent that has the kernel and the memory has {requirements}")
+            }
             Reason::AllBusy { able } => write!(f, "all {able} agents that could run it are full"),
             Reason::QuotaReached { in_flight, max } => {
                 write!(f, "its project has {in_flight} shards at agents and may have {max}")
@@ -321,6 +339,10 @@ impl fmt::Display for Lack {
         match self {
             Lack::Kernel => f.write_str("does not have the kernel"),
             Lack::Memory { bytes_max } => write!(f, "keeps at most {bytes_max} bytes"),
+            Lack::Gpu { bytes_max: 0 } => f.write_str("has no GPU"),
+            Lack::Gpu { bytes_max } => write!(f, "has no GPU of more than {bytes_max} bytes"),
+            Lack::Region { region } if region.is_empty() => f.write_str("does not say its region"),
+            Lack::Region { region } => write!(f, "is in {region}"),
             Lack::Removed => f.write_str("is removed"),
             Lack::Leaving => f.write_str("is leaving"),
             Lack::Resting { left_ms, .. } => write!(f, "rests for another {} s", left_ms.div_ceil(1_000)),
@@ -375,10 +397,11 @@ fn weight(reason: &Reason) -> u8 {
         Reason::InteractiveFirst => 4,
         Reason::OthersAhead { .. } => 5,
         Reason::JobsAhead { .. } => 6,
-        Reason::MemoryMissing { .. } => 7,
-        Reason::KernelMissing { .. } => 8,
-        Reason::NoAgents => 9,
-        Reason::NothingGranted => 10,
+        Reason::RequirementsUnmet { .. } => 7,
+        Reason::MemoryMissing { .. } => 8,
+        Reason::KernelMissing { .. } => 9,
+        Reason::NoAgents => 10,
+        Reason::NothingGranted => 11,
     }
 }
 

@@ -70,15 +70,19 @@ pub const INPUTS_MAX: usize = 64;
 pub const RETRIES_MAX: u32 = 16;
 /// Longest deadline a client may set. *Units*: seconds (30 days).
 pub const DEADLINE_S_MAX: u64 = 30 * 24 * 3600;
+/// Longest name of a region. *Units*: bytes.
+pub const REGION_BYTES_MAX: usize = 32;
+/// Most regions that one job may name.
+pub const REGIONS_MAX: usize = 16;
 /// Most open jobs of one project; the next is refused until one ends.
 pub const OPEN_JOBS_PER_PROJECT_MAX: usize = 1_000;
 /// Longest Idempotency-Key. *Units*: bytes.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 
 /// Version byte that opens every frame.
-pub const FRAME_VERSION: u8 = 1;
+pub const FRAME_VERSION: u8 = 2;
 /// ALPN of the agent protocol; a breaking change takes a new name.
-pub const ALPN: &[u8] = b"tessera/1";
+pub const ALPN: &[u8] = b"tessera/2";
 /// Largest frame on a control stream. *Units*: bytes, version byte included.
 /// Holds a heartbeat that names [`BATCH_ITEMS_MAX`] attempts of 32 bytes.
 pub const CONTROL_FRAME_BYTES_MAX: usize = 256 << 10;

@@ -19,6 +19,7 @@ mod climate;
 mod contract;
 mod matrix;
 mod monte_carlo;
+mod requirements;
 mod staged;
 mod video;
 
@@ -29,6 +30,7 @@ pub use matrix::{Dtype, GemmParams, MatrixSpec, RandomEntries, SyrkParams, Trian
 pub use monte_carlo::{
     CorrelationSpec, HestonSpec, ModelName, MonteCarloParams, Quantiles, SchemeName, StopSpec, UnderlyingSpec,
 };
+pub use requirements::{ParseRegionError, Region, Requirements};
 pub use staged::StagedParams;
 pub use video::*;
 
@@ -62,6 +64,9 @@ pub struct JobSpec<P = Params> {
     /// Where it must stop.
     #[serde(default)]
     pub limits: JobLimits,
+    /// What agents must be to compute it; any that can when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requirements: Option<Requirements>,
 }
 
 /// The kernels a job can name.
@@ -375,9 +380,10 @@ impl JobSpec {
 
 impl<P> JobSpec<P> {
     fn with(self, params: impl FnOnce(P) -> Params) -> JobSpec {
-        let JobSpec { name, project, workload, seed, inputs, verify, priority, limits, .. } = self;
+        let JobSpec { name, project, workload, seed, inputs, verify, priority, limits, requirements, .. } =
+            self;
         let params = params(self.params);
-        JobSpec { name, project, workload, seed, params, inputs, verify, priority, limits }
+        JobSpec { name, project, workload, seed, params, inputs, verify, priority, limits, requirements }
     }
 }
 

@@ -79,6 +79,8 @@ pub struct Hello {
     pub memory_bytes: u64,
     /// Workloads it has kernels for.
     pub kernels: Vec<String>,
+    /// Where it is, as its owner says: a region's name, or empty where nothing was said.
+    pub region: String,
 }
 
 /// Hub → agent on the control stream.
@@ -140,7 +142,7 @@ impl fmt::Display for Refusal {
             Refusal::TokenMissing => "the hub does not know this agent: enrol it once with --token; `tessera agent token` makes one",
             Refusal::TokenUnknown => "the hub did not issue this token: check it for typing errors, or make one with `tessera agent token`",
             Refusal::TokenSpent => "this token has already enrolled an agent: each works once; make another with `tessera agent token`",
-            Refusal::HelloInvalid => "the hub refused what the agent says of itself: it needs the kernel monte_carlo, 1 to 2048 slots and names of at most 128 bytes",
+            Refusal::HelloInvalid => "the hub refused what the agent says of itself: it needs the kernel monte_carlo, 1 to 2048 slots, names of at most 128 bytes and a --region of lower-case letters, digits and `-`, 32 at most",
             Refusal::AlreadyConnected => "an agent with this identity is connected already: give each agent a --data directory of its own",
             Refusal::StoreUnavailable => "the hub cannot reach its store now; the agent tries again by itself",
             Refusal::Draining => "the hub is stopping; the agent tries again by itself",
@@ -431,6 +433,7 @@ mod tests {
             arch: "x86_64".to_string(),
             memory_bytes: 1 << 30,
             kernels: vec!["monte_carlo".to_string()],
+            region: "eu-north".to_string(),
         })
     }
 
@@ -452,8 +455,8 @@ mod tests {
             assert_ne!(AgentWork::read(&body[..cut]), Ok(results()), "cut at {cut}");
         }
         let mut other = body.to_vec();
-        other[0] = 2;
-        assert_eq!(AgentWork::read(&other), Err(FrameError::Version { found: 2 }));
+        other[0] = 1;
+        assert_eq!(AgentWork::read(&other), Err(FrameError::Version { found: 1 }));
     }
 
     #[test]
@@ -472,9 +475,9 @@ mod tests {
         assert_eq!(HubWork::read(&frame[4..]), Err(FrameError::TooManyItems));
     }
 
-    /// The bytes of version 1; a change here breaks agents in the field and needs a new version.
+    /// The bytes of version 2; a change here breaks agents in the field and needs a new version.
     #[test]
-    fn the_wire_bytes_of_version_1_are_what_they_were() {
+    fn the_wire_bytes_of_version_2_are_what_they_were() {
         struct Hex(Vec<u8>);
         impl fmt::Display for Hex {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -507,6 +510,6 @@ mod tests {
             write(&mut frame);
             text += &format!("{name} {}\n", Hex(frame));
         }
-        assert_eq!(text, include_str!("../golden/wire-1.txt"), "\n{text}");
+        assert_eq!(text, include_str!("../golden/wire-2.txt"), "\n{text}");
     }
 }

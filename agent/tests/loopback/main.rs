@@ -40,6 +40,7 @@ impl Running {
             data: data.to_owned(),
             slots,
             name: "test".to_owned(),
+            region: "eu-north".parse().ok(),
             isa: Isa::detect(),
             work_log: None,
         };

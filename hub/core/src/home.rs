@@ -422,6 +422,7 @@ impl Home {
             project: self.job.manifest.spec().project.as_str().into(),
             weight: 1,
             deadline: self.deadline,
+            requirements: self.job.manifest.spec().requirements.clone().unwrap_or_default(),
         })
     }
 

@@ -176,7 +176,7 @@ impl Lane {
                 self.scheduler.admit(session, (agent, account), hello, self.now, &mut self.out);
                 self.scheduler.publish(&mut self.out);
             }
-            Event::DevicesOffered { session, gpus } => self.scheduler.devices(session, gpus),
+            Event::DevicesOffered { session, gpus } => self.scheduler.devices(session, gpus, &mut self.out),
             Event::HeartbeatArrived { session, holding } => {
                 let changed = self.scheduler.heartbeat(session, &holding, self.now);
                 // Most of what a great fleet says is this, and nothing follows from it.

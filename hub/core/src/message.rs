@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use tessera_planners::Plan;
 use tessera_protocol::api::Standing;
 use tessera_protocol::id::{AgentId, Digest, JobId, ProviderId};
-use tessera_protocol::spec::Priority;
+use tessera_protocol::spec::{Priority, Requirements};
 use tessera_protocol::unit::{LaneIndex, ShardIndex, ShardRange, Tick};
 use tessera_protocol::wire::ShardFailure;
 
@@ -194,6 +194,8 @@ pub struct Work {
     pub weight: u32,
     /// When it must be done.
     pub deadline: Option<Tick>,
+    /// What its agents must be besides.
+    pub requirements: Requirements,
 }
 
 /// What an answer was computed on: two answers from different ones share fewer causes of error.

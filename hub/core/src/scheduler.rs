@@ -216,9 +216,13 @@ impl Scheduler {
     }
 
     /// An agent says which GPUs it has.
-    pub fn devices(&mut self, session: SessionId, gpus: Vec<Gpu>) {
+    pub fn devices(&mut self, session: SessionId, gpus: Vec<Gpu>, out: &mut Outbox) {
         if let Some(id) = self.sessions.get(&session).copied() {
             self.change(id, |agent| agent.gpus = gpus);
+            // Jobs may ask for what it has, or for what it has no longer.
+            self.wake_the_needed();
+            self.revive();
+            self.release_deserted(out);
         }
     }
 
@@ -285,7 +289,7 @@ impl Scheduler {
     pub fn open(&mut self, job: JobId, work: Arc<Work>, out: &mut Outbox) {
         if let Some(lane_job) = self.jobs.get_mut(&job) {
             let another_task = lane_job.work.plan.task_digest() != work.plan.task_digest();
-            lane_job.renew(work);
+            lane_job.renew(work, self.planting);
             if lane_job.supply == Supply::Unable {
                 lane_job.supply = Supply::Dry;
             }
@@ -300,7 +304,7 @@ impl Scheduler {
         let fair = &mut self.fair[work.priority as usize];
         let flow = fair.join(&work.project, weight, in_flight_max);
         fair.want(flow, job, self.credit);
-        self.jobs.insert(job, LaneJob::new(work, flow));
+        self.jobs.insert(job, LaneJob::new(work, flow, self.planting));
         self.hurry(job);
     }
 

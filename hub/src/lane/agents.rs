@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tessera_hub_core::{Event, SessionId as Session, ShardAnswer};
 use tessera_protocol::audit::Act;
 use tessera_protocol::id::{AgentId, Digest, JobId};
-use tessera_protocol::spec::Workload;
+use tessera_protocol::spec::{Region, Workload};
 use tessera_protocol::unit::{Epoch, ShardIndex};
 use tessera_protocol::wire::{
     self, AgentControl, AgentWork, BulkHeader, FrameError, Gpu, Hello, Message, Refusal, ShardResult,
@@ -156,6 +156,7 @@ fn is_valid(hello: &Hello) -> bool {
     let texts = [&hello.name, &hello.version, &hello.isa, &hello.arch];
     (1..=limits::SLOTS_MAX).contains(&hello.slots)
         && texts.iter().all(|text| is_short(text))
+        && (hello.region.is_empty() || hello.region.parse::<Region>().is_ok())
         && hello.kernels.len() <= limits::INPUTS_MAX
         && hello.kernels.iter().all(|kernel| is_short(kernel))
         // An agent that can run nothing would only hold shards up.
@@ -252,6 +253,7 @@ mod tests {
             slots: 1,
             memory_bytes: 0,
             kernels: vec!["monte_carlo".into()],
+            region: String::new(),
         }
     }
 

@@ -125,7 +125,7 @@ impl Agent {
         let local: SocketAddr =
             if address.is_ipv6() { "[::1]:0" } else { "127.0.0.1:0" }.parse().expect("loopback");
         let endpoint = quinn::Endpoint::client(local).expect("a UDP socket");
-        let config = client_config(Some(&identity), hub, b"tessera/1");
+        let config = client_config(Some(&identity), hub, b"tessera/2");
         let connecting = endpoint.connect_with(config, address, "hub").expect("a valid address");
         let connection = soon("the handshake", connecting).await.expect("a session");
         let control = connection.open_bi().await.expect("the control stream");

@@ -8,7 +8,7 @@ use tessera_protocol::explain::{
     LaneExplained, PlacementExplained, ProjectInLine, Reason, ScoreParts,
 };
 use tessera_protocol::id::{AgentId, JobId};
-use tessera_protocol::spec::Priority;
+use tessera_protocol::spec::{Priority, Requirements};
 use tessera_protocol::unit::UnixMillis;
 
 use crate::PI;
@@ -26,12 +26,19 @@ fn placement(job: JobId, agent: AgentId) -> PlacementExplained {
 /// An agent's that failed where others did not.
 const RESTING: Lack = Lack::Resting { until_ms: UnixMillis(9_000), left_ms: 4_000 };
 
+/// Every requirement there is.
+fn requirements() -> Requirements {
+    let regions = Some(vec!["eu-north".parse().unwrap()]);
+    Requirements { gpu: true, gpu_memory_bytes: Some(1 << 33), regions }
+}
+
 pub(crate) fn job(job: JobId) -> JobExplained {
     let (agent, who) = (AgentId([2; 16]), "one of the operator's own agents".to_owned());
     let reasons = vec![
         Reason::NoAgents,
         Reason::KernelMissing { kernel: "gemm".to_owned() },
         Reason::MemoryMissing { bytes: 9, bytes_max: 8 },
+        Reason::RequirementsUnmet { requirements: requirements() },
         Reason::AllBusy { able: 3 },
         Reason::QuotaReached { in_flight: 4, max: 4 },
         Reason::OthersAhead { projects: 2 },
@@ -41,8 +48,16 @@ pub(crate) fn job(job: JobId) -> JobExplained {
         Reason::NothingGranted,
         Reason::Stopping,
     ];
-    let lacks =
-        vec![Lack::Kernel, Lack::Memory { bytes_max: 8 }, Lack::Removed, Lack::Leaving, RESTING, Lack::Full];
+    let lacks = vec![
+        Lack::Kernel,
+        Lack::Memory { bytes_max: 8 },
+        Lack::Gpu { bytes_max: 0 },
+        Lack::Region { region: "eu-north".to_owned() },
+        Lack::Removed,
+        Lack::Leaving,
+        RESTING,
+        Lack::Full,
+    ];
     let lane = LaneExplained {
         lane: 0,
         reasons,

@@ -529,6 +529,7 @@ pub(crate) fn agent(number: u8) -> AgentView {
         isa: "avx2".into(),
         arch: "x86_64".into(),
         memory_bytes: 1 << 33,
+        region: "eu-north".into(),
         gpus: vec![GpuView {
             name: "NVIDIA H100".into(),
             memory_bytes: 80 << 30,

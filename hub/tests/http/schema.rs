@@ -102,7 +102,10 @@ fn the_published_schemas_name_the_fields_that_are_served() {
     hub.fake.views.publish_agent(agent(1));
     let agents = hub.get("/v1/agents").json();
     let mut least = agents["agents"][0].clone();
-    least.as_object_mut().unwrap().retain(|field, _| !["gpus", "kernels", "rest"].contains(&field.as_str()));
+    least
+        .as_object_mut()
+        .unwrap()
+        .retain(|field, _| !["region", "gpus", "kernels", "rest"].contains(&field.as_str()));
     compare(&document, "AgentView", &agents["agents"][0], &least);
     let gpu = &agents["agents"][0]["gpus"][0];
     compare(&document, "GpuView", gpu, gpu);
@@ -173,6 +176,7 @@ fn the_published_job_specification_is_the_one_that_is_read() {
     compare(&document, "MonteCarloParams", &full["params"], &least["params"]);
     compare(&document, "Input", &full["inputs"][0], &full["inputs"][0]);
     compare(&document, "JobLimits", &full["limits"], &json!({}));
+    compare(&document, "Requirements", &full["requirements"], &json!({}));
     let contract = &full["params"]["book"][0];
     let mut bare = contract.clone();
     let optional = [
@@ -204,6 +208,7 @@ fn the_published_job_specification_is_the_one_that_is_read() {
         ("HestonSpec", "/params/heston/ACME"),
         ("Input", "/inputs/0"),
         ("JobLimits", "/limits"),
+        ("Requirements", "/requirements"),
     ] {
         let required = schema(&document, name)["required"].as_array().unwrap();
         assert_eq!(schema(&document, name)["additionalProperties"], json!(false), "{name}");

@@ -50,6 +50,7 @@ async fn working_agent(hub: &Hub, job: JobId) -> (Agent, (quinn::SendStream, qui
         arch: "x86_64".into(),
         memory_bytes: 1 << 30,
         kernels: vec!["monte_carlo".into(), "gemm".into()],
+        region: String::new(),
     };
     let welcome = agent.say(&body(&AgentControl::Hello(hello))).await;
     assert!(matches!(HubControl::read(&welcome), Ok(HubControl::Welcome(_))));

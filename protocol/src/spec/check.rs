@@ -5,7 +5,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use super::{FieldError, JobSpec, Params, SpecError, StagedParams};
+use super::{FieldError, JobSpec, Params, Requirements, SpecError, StagedParams};
 use crate::limits;
 
 mod catastrophe;
@@ -57,6 +57,9 @@ pub(super) fn fields(spec: &JobSpec) -> Vec<FieldError> {
         found.integer("limits.deadline_s", deadline, 1, limits::DEADLINE_S_MAX);
     }
     found.integer("limits.retries", u64::from(spec.limits.retries), 0, u64::from(limits::RETRIES_MAX));
+    if let Some(requirements) = &spec.requirements {
+        found.requirements(requirements);
+    }
     found.0
 }
 
@@ -97,6 +100,19 @@ impl Findings {
                 &format!("{value:?}"),
                 &format!("must be 1 to {} bytes without control characters", limits::NAME_BYTES_MAX),
             );
+        }
+    }
+
+    fn requirements(&mut self, requirements: &Requirements) {
+        if let Some(bytes) = requirements.gpu_memory_bytes {
+            self.integer("requirements.gpu_memory_bytes", bytes, 1, limits::SEED_MAX);
+        }
+        if let Some(regions) = &requirements.regions
+            && !(1..=limits::REGIONS_MAX).contains(&regions.len())
+        {
+            let (found, most) = (regions.len(), limits::REGIONS_MAX);
+            let allowed = format!("1 to {most} names; leave it out for any region");
+            self.add("requirements.regions", &format!("{found} entries"), &allowed);
         }
     }
 
@@ -156,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_wrong_field_is_named_with_its_value_and_what_is_allowed() {
-        let cases: [(&str, &dyn Fn(&mut serde_json::Value)); 12] = [
+        let cases: [(&str, &dyn Fn(&mut serde_json::Value)); 17] = [
             ("params.book[0].volatility = -0.2: must be greater than 0 and at most 10", &|job| {
                 job["params"]["book"][0]["volatility"] = json!(-0.2)
             }),
@@ -196,6 +212,19 @@ mod tests {
                 job["params"]["book"][0]["kind"] = json!("swap")
             }),
             ("params.shards: unknown field `shards`", &|job| job["params"]["shards"] = json!(1)),
+            ("requirements.cores: unknown field `cores`", &|job| job["requirements"] = json!({ "cores": 4 })),
+            ("requirements.regions[1]: a region's name is lower-case letters", &|job| {
+                job["requirements"] = json!({ "regions": ["eu", "EU"] })
+            }),
+            ("requirements.regions = 0 entries: 1 to 16 names", &|job| {
+                job["requirements"] = json!({ "regions": [] })
+            }),
+            ("requirements.regions = 17 entries: 1 to 16 names", &|job| {
+                job["requirements"] = json!({ "regions": (["eu"; 17]) })
+            }),
+            ("requirements.gpu_memory_bytes = 0: must be from 1 to", &|job| {
+                job["requirements"] = json!({ "gpu_memory_bytes": 0 })
+            }),
         ];
         for (expected, change) in cases {
             let message = errors(change);

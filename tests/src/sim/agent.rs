@@ -85,6 +85,8 @@ pub(super) struct Agent {
     /// *Units*: milliseconds to a shard.
     pub(super) pace_ms: u64,
     slots: u16,
+    /// Where it says it is; empty where it does not.
+    pub(super) region: &'static str,
     /// What it offers: agents of an earlier version have fewer kernels.
     kernels: &'static [&'static str],
     /// What it holds of each input.
@@ -112,6 +114,7 @@ impl Agent {
             frozen: None,
             pace_ms,
             slots,
+            region: "",
             kernels: if is_old { &["monte_carlo"] } else { &["monte_carlo", "gemm", "syrk", "catastrophe"] },
             inputs: BTreeMap::new(),
         }
@@ -148,7 +151,7 @@ impl Agent {
 
     pub(super) fn hello(&self) -> Hello {
         let kernels = self.kernels.iter().map(|name| (*name).to_owned()).collect();
-        Hello { kernels, ..hello(self.slots) }
+        Hello { kernels, region: self.region.to_owned(), ..hello(self.slots) }
     }
 
     pub(super) fn compute(&mut self, work: &ShardWork, answers: &mut Answers) -> Computed {
@@ -289,5 +292,6 @@ fn hello(slots: u16) -> Hello {
         arch: "none".to_owned(),
         memory_bytes: MEMORY_BYTES_MIN * (2 + u64::from(slots)) / 2,
         kernels: Vec::new(),
+        region: String::new(),
     }
 }

@@ -51,6 +51,8 @@ pub enum Violation {
     Books(JobId, &'static str),
     /// A job does not say that the one it extends is tainted.
     TaintForgotten(JobId),
+    /// An agent got a shard of a job that must not run where it is.
+    OutOfRegion(JobId, AgentId),
     /// The rest of an agent was over and it got no work.
     RestsTooLong(AgentId),
 }

@@ -207,6 +207,7 @@ impl Market {
                 arch: "none".to_owned(),
                 memory_bytes: 1 << 30,
                 kernels: vec!["monte_carlo".to_owned()],
+                region: String::new(),
             };
             let (session, account) = (SessionId(u64::from(number)), Account::operator());
             let agent = self.workers[usize::from(number)].agent;

@@ -265,6 +265,7 @@ impl World {
             arch: "none".to_owned(),
             memory_bytes: 1 << 30,
             kernels: vec!["monte_carlo".to_owned()],
+            region: String::new(),
         };
         let (agent_id, hello) = (AgentId(id), Box::new(hello));
         let event = Event::AgentAdmitted { session: SessionId(session), agent: agent_id, account, hello };

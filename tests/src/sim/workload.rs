@@ -6,6 +6,7 @@ use tessera_protocol::limits::INPUT_PIECE_BYTES;
 use tessera_protocol::spec::{JobSpec, Manifest};
 
 use super::random::Random;
+use super::world::regions::{NORTH, Regions, SOUTH};
 
 /// The number of the job with a shard that gives trouble.
 pub(super) const TROUBLE: u64 = 90;
@@ -20,12 +21,14 @@ pub(super) struct Workload {
     liar: bool,
     /// Whether there is nobody to check anything.
     lone: bool,
+    /// Where jobs may ask to be.
+    pub(super) regions: Regions,
 }
 
 impl Workload {
     pub(super) fn new(random: &mut Random, liar: bool, lone: bool) -> Workload {
         let matrices = [0, 300, 500, 1000][random.below(4) as usize];
-        Workload { seed: random.draw(), matrices, liar, lone }
+        Workload { seed: random.draw(), matrices, liar, lone, regions: Regions::None }
     }
 
     pub(super) fn job(self, number: u64) -> Manifest {
@@ -48,10 +51,25 @@ impl Workload {
         let inputs = inputs.join(",");
         let text = format!(
             r#"{{"name":"job {number}","workload":"{workload}","seed":{number},"verify":"{verify}",
-                "params":{{{params}}},"inputs":[{inputs}],"limits":{{"retries":16}}}}"#
+                "params":{{{params}}},"inputs":[{inputs}],"limits":{{"retries":16}}{}}}"#,
+            self.requirements(number)
         );
         let spec = JobSpec::from_json(text.as_bytes()).and_then(JobSpec::check);
         spec.unwrap_or_else(|error| panic!("the workload writes right specifications: {error}"))
+    }
+}
+
+impl Workload {
+    /// What a job asks of its agents, as the end of its document; drawn with chance of its own.
+    fn requirements(self, number: u64) -> String {
+        let mut random = Random::new(self.seed ^ number ^ 0x706c_6163_6500);
+        let names = match (self.regions, random.below(4)) {
+            (Regions::None, _) | (_, 0) => return String::new(),
+            (Regions::Both, 1) => format!(r#""{SOUTH}""#),
+            (_, 2) => format!(r#""{SOUTH}","{NORTH}""#),
+            _ => format!(r#""{NORTH}""#),
+        };
+        format!(r#","requirements":{{"regions":[{names}]}}"#)
     }
 }
 

@@ -4,6 +4,7 @@ mod agents;
 mod clients;
 mod disk;
 mod hub;
+pub(super) mod regions;
 mod trouble;
 mod weather;
 
@@ -168,6 +169,7 @@ struct World {
 pub fn run(seed: u64, settings: Settings) -> Result<Report, Violation> {
     let mut world = World::new(seed, settings);
     world.populate();
+    world.add_regions(seed);
     while let Some(Reverse((at, number))) = world.due.pop() {
         if at > END_MS || world.quiet >= QUIET_LOOKS {
             break;

@@ -137,6 +137,7 @@ impl Witness {
             arch: "any".to_string(),
             memory_bytes: MEMORY,
             kernels: Vec::new(),
+            region: alloc::string::String::new(),
         };
         let mut witness = Witness {
             machine: Machine::new(Identity { agent: AgentId(ME), hello, gpus: Vec::new() }, Vec::new()),

@@ -29,6 +29,7 @@ fn agent_with(slots: u16, memory_bytes: u64) -> Machine {
         arch: "any".to_string(),
         memory_bytes,
         kernels: Vec::new(),
+        region: alloc::string::String::new(),
     };
     Machine::new(Identity { agent: ME, hello, gpus: Vec::new() }, Vec::new())
 }

@@ -65,6 +65,12 @@ impl Home {
         }
     }
 
+    /// Whether all that is not done is here, and no lane has taken any of it.
+    fn is_idle(&self) -> bool {
+        let todo = self.todo.count();
+        todo > 0 && todo + self.reducer.done().count() == self.plan.indices().end
+    }
+
     fn waiting(&self, fleet: &Fleet) -> Option<String> {
         let ending_refused = matches!(&self.stage, Stage::Ending { write, .. } if write.is_refused());
         let tile_refused = self.reducer.stitcher().is_some_and(|stitcher| stitcher.is_refused())
@@ -81,14 +87,25 @@ impl Home {
         if let Some(waiting) = self.retries.waiting() {
             return Some(waiting);
         }
+        if let Some(requirements) = self.job.manifest.spec().requirements.as_ref().filter(|_| self.is_idle())
+        {
+            return Some(format!(
+                "no agent is free that has what it requires, {requirements}: `tessera job explain` says what each lacks"
+            ));
+        }
         self.stuck.first().map(|errand| match errand.busy {
             true => format!(
                 "shard {} waits for an agent that may answer it; all of them are busy",
                 errand.index.0
             ),
             false => format!(
-                "shard {} needs an answer by an agent that has not answered it yet; {} connected",
+                "shard {} needs an answer by an agent that has not answered it yet{}; {} connected",
                 errand.index.0,
+                if self.job.manifest.spec().requirements.is_some() {
+                    " and has what the job requires"
+                } else {
+                    ""
+                },
                 fleet.total()
             ),
         })

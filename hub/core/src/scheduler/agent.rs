@@ -128,6 +128,7 @@ pub(super) fn view_of(lane: LaneIndex, id: AgentId, agent: &Agent, origin: UnixM
         isa: agent.hello.isa.clone(),
         arch: agent.hello.arch.clone(),
         memory_bytes: agent.hello.memory_bytes,
+        region: agent.hello.region.clone(),
         gpus: agent.gpus.iter().map(gpu_view).collect(),
         kernels: agent.hello.kernels.clone(),
         in_flight: agent.attempts.len() as u32,

@@ -18,7 +18,7 @@ use super::Scheduler;
 use super::agent::{Agent, rest_of};
 use super::errands::Asked;
 use super::fair::{Fair, Flow};
-use super::fleet::{Fleet, Memory, Need, operand_bytes_max};
+use super::fleet::{Fleet, Memory, Need, gpu_bytes_max, operand_bytes_max};
 use super::lane_job::{LaneJob, Supply};
 use crate::message::Who;
 
@@ -163,10 +163,14 @@ impl Scheduler {
         if able == 0 {
             reasons.push(if working().next().is_none() {
                 Reason::NoAgents
-            } else if let Some(bytes_max) = working().filter(|a| has_kernel(a)).map(operand_bytes_max).max() {
-                Reason::MemoryMissing { bytes: job.work.plan.operand_bytes(), bytes_max }
             } else {
-                Reason::KernelMissing { kernel: job.need.kernel.to_string() }
+                match working().filter(|a| has_kernel(a)).map(operand_bytes_max).max() {
+                    None => Reason::KernelMissing { kernel: job.need.kernel.to_string() },
+                    Some(bytes_max) if Memory::of(bytes_max) < job.need.memory => {
+                        Reason::MemoryMissing { bytes: job.work.plan.operand_bytes(), bytes_max }
+                    }
+                    Some(_) => Reason::RequirementsUnmet { requirements: job.work.requirements.clone() },
+                }
             });
         }
         if let Some(errand) = job.errands.first() {
@@ -257,10 +261,13 @@ fn fit(id: AgentId, agent: &Agent, need: &Need, clock: Clock) -> AgentFit {
 }
 
 fn lacks(agent: &Agent, need: &Need, (now, origin): Clock) -> Vec<Lack> {
-    let bytes_max = operand_bytes_max(agent);
+    let (bytes_max, gpu_bytes, region) =
+        (operand_bytes_max(agent), gpu_bytes_max(agent), &agent.hello.region);
     let lacks = [
         (!agent.hello.kernels.iter().any(|kernel| **kernel == *need.kernel)).then_some(Lack::Kernel),
         (Memory::of(bytes_max) < need.memory).then_some(Lack::Memory { bytes_max }),
+        (Memory::of(gpu_bytes) < need.gpu).then_some(Lack::Gpu { bytes_max: gpu_bytes }),
+        (!need.allows(region)).then(|| Lack::Region { region: region.clone() }),
         (agent.standing == Standing::Removed).then_some(Lack::Removed),
         agent.leaving.then_some(Lack::Leaving),
         agent.resting_until.map(|until| Lack::Resting {

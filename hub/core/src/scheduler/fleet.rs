@@ -1,6 +1,6 @@
 //! The agents of a lane by what they can do: who is free and able, the best first.
 //!
-//! Agents alike in kernels, memory, device and standing form a class, of which there are a handful in a fleet of
+//! Agents alike in kernels, memory, device, region and standing form a class, of which there are a handful in a fleet of
 //! thousands. A question looks at classes, best agent first, and within one at a few agents; it walks no list of
 //! agents. Owns no agent and decides nothing about jobs.
 
@@ -12,10 +12,11 @@ use core::ops::Bound::{Excluded, Unbounded};
 
 use tessera_protocol::api::Standing;
 use tessera_protocol::id::{AgentId, ProviderId};
+use tessera_protocol::spec::Region;
 
 use super::agent::Agent;
 use crate::Account;
-use crate::message::{Device, Errand, Who};
+use crate::message::{Device, Errand, Who, Work};
 
 /// What agents that do not say how much memory they have keep of a job. *Units*: bytes.
 const OPERAND_BYTES_UNKNOWN: u64 = 1 << 30;
@@ -42,6 +43,27 @@ impl Memory {
 pub(super) struct Need {
     pub(super) kernel: Arc<str>,
     pub(super) memory: Memory,
+    /// Of one GPU; the least of all where it needs none.
+    pub(super) gpu: Memory,
+    /// Where it may be; empty for anywhere.
+    pub(super) regions: Arc<[Region]>,
+}
+
+impl Need {
+    /// What a job's shards take.
+    pub(super) fn of(work: &Work) -> Need {
+        Need {
+            kernel: work.plan.kernel().clone(),
+            memory: Memory::of(work.plan.operand_bytes()),
+            gpu: work.requirements.gpu_bytes().map(Memory::of).unwrap_or_default(),
+            regions: work.requirements.regions().into(),
+        }
+    }
+
+    /// Whether an agent may be there.
+    pub(super) fn allows(&self, region: &str) -> bool {
+        self.regions.is_empty() || self.regions.iter().any(|allowed| allowed.as_str() == region)
+    }
 }
 
 /// What the agents of a class have in common.
@@ -52,6 +74,9 @@ struct Capability {
     standing: Standing,
     anchor: bool,
     device: Device,
+    /// Of its largest GPU.
+    gpu: Memory,
+    region: String,
 }
 
 impl Capability {
@@ -65,11 +90,15 @@ impl Capability {
             standing: agent.standing,
             anchor: agent.account.anchor,
             device: agent.device.clone(),
+            gpu: gpu_memory(agent),
+            region: agent.hello.region.clone(),
         }
     }
 
     fn meets(&self, need: &Need) -> bool {
         self.memory >= need.memory
+            && self.gpu >= need.gpu
+            && need.allows(&self.region)
             && self.kernels.binary_search_by(|kernel| (**kernel).cmp(&*need.kernel)).is_ok()
     }
 
@@ -85,6 +114,16 @@ pub(super) fn operand_bytes_max(agent: &Agent) -> u64 {
         0 => OPERAND_BYTES_UNKNOWN,
         bytes => bytes / 2,
     }
+}
+
+/// The memory of an agent's largest GPU; zero where it has none. *Units*: bytes.
+pub(super) fn gpu_bytes_max(agent: &Agent) -> u64 {
+    // One whose driver does not say how much memory it has is a GPU all the same.
+    agent.gpus.iter().map(|gpu| gpu.memory_bytes.max(1)).max().unwrap_or(0)
+}
+
+fn gpu_memory(agent: &Agent) -> Memory {
+    Memory::of(gpu_bytes_max(agent))
 }
 
 /// Names a class.
@@ -116,7 +155,7 @@ impl Rank {
 pub(super) struct Seat {
     class: ClassId,
     standing: Standing,
-    gpu: bool,
+    gpu: Memory,
     rank: Option<Rank>,
 }
 
@@ -146,7 +185,7 @@ impl Fleet {
         if !agent.takes_work() {
             return self.leave(id, agent);
         }
-        let (standing, gpu, rank) = (agent.standing, !agent.gpus.is_empty(), Rank::of(agent));
+        let (standing, gpu, rank) = (agent.standing, gpu_memory(agent), Rank::of(agent));
         if let Some(seat) = agent.seat {
             if seat.standing == standing && seat.gpu == gpu {
                 if seat.rank != rank {
@@ -157,7 +196,7 @@ impl Fleet {
             }
             self.leave(id, agent);
         }
-        agent.device.gpu = gpu;
+        agent.device.gpu = !agent.gpus.is_empty();
         let class = self.class_of(agent);
         if let Some((_, class)) = self.classes.get_mut(&class) {
             class.members.insert((agent.account.provider, id));
@@ -303,7 +342,7 @@ impl Fleet {
                 continue;
             };
             assert_eq!(seat.rank, Rank::of(agent), "{id} is ranked as it was");
-            assert_eq!((seat.standing, seat.gpu), (agent.standing, !agent.gpus.is_empty()), "{id}");
+            assert_eq!((seat.standing, seat.gpu), (agent.standing, gpu_memory(agent)), "{id}");
             let (_, class) = &self.classes[&seat.class];
             assert!(class.members.contains(&(agent.account.provider, *id)), "{id}");
             if let Some(rank) = seat.rank {

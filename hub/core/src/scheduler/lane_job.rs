@@ -9,11 +9,12 @@ use tessera_protocol::unit::{ComputeUnits, LaneIndex, ShardIndex, Tick};
 
 use super::errands::Errands;
 use super::fair::{Deadline, FlowId};
-use super::fleet::{Memory, Need};
+use super::fleet::Need;
 use super::score::Pace;
 use super::speculation::Times;
 use crate::effect::Outbox;
 use crate::message::{Claim, LaneMessage, Work};
+use crate::planted::{Planted, Planting};
 use crate::ranges::Ranges;
 
 /// Whether this lane waits for its job's home.
@@ -61,9 +62,9 @@ pub(super) struct LaneJob {
 }
 
 impl LaneJob {
-    pub(super) fn new(work: Arc<Work>, flow: FlowId) -> LaneJob {
+    pub(super) fn new(work: Arc<Work>, flow: FlowId, planting: Planting) -> LaneJob {
         LaneJob {
-            need: need_of(&work),
+            need: need_of(&work, planting),
             work,
             flow,
             pending: Ranges::default(),
@@ -83,8 +84,8 @@ impl LaneJob {
     }
 
     /// Another round, or another stage with needs of its own.
-    pub(super) fn renew(&mut self, work: Arc<Work>) {
-        self.need = need_of(&work);
+    pub(super) fn renew(&mut self, work: Arc<Work>, planting: Planting) {
+        self.need = need_of(&work, planting);
         self.work = work;
         self.served = 0;
         self.tail = false;
@@ -135,6 +136,10 @@ impl LaneJob {
     }
 }
 
-fn need_of(work: &Work) -> Need {
-    Need { kernel: work.plan.kernel().clone(), memory: Memory::of(work.plan.operand_bytes()) }
+fn need_of(work: &Work, planting: Planting) -> Need {
+    let need = Need::of(work);
+    match planting.is(Planted::IgnoreRegions) {
+        true => Need { regions: Arc::default(), ..need },
+        false => need,
+    }
 }

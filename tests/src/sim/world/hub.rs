@@ -156,6 +156,7 @@ impl World {
             }
             Effect::Assign { session, job, assignment } => {
                 self.given(session, job, assignment.first);
+                self.given_there(session, job)?;
                 let items = vec![assignment];
                 if !self.is_sloppy(self.agent_of(session.0)) {
                     self.tell_agent(session, AgentEvent::ShardsAssigned { job, items });
