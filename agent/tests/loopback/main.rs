@@ -131,6 +131,7 @@ async fn a_new_agent_enrols_computes_and_stops_when_asked() {
     assert!(!data.path().join("hub.key").exists(), "nothing is kept before the welcome");
     assert_eq!(session.hello.token, Some([0x5e; 32]));
     assert_eq!(session.hello.slots, 2);
+    assert_eq!(session.hello.region, "eu-north");
     let (always, encoders) = session.hello.kernels.split_at(5);
     assert_eq!(always, ["monte_carlo", "gemm", "syrk", "climate_pca", "catastrophe"]);
     assert!(encoders.iter().all(|kernel| kernel.starts_with("video")), "{encoders:?}");

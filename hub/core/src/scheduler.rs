@@ -29,6 +29,8 @@ mod fleet;
 mod lane_job;
 mod leases;
 mod placement;
+#[cfg(test)]
+mod requirement_tests;
 mod score;
 mod sharing;
 mod speculation;
