@@ -141,7 +141,9 @@ fn the_published_schemas_name_the_fields_that_are_served() {
     let of_acme = serde_json::to_value(TokenRequest { provider: "acme".parse().ok() }).unwrap();
     compare(&document, "TokenRequest", &of_acme, &json!({}));
     for (name, value) in crate::explain::documents() {
-        compare(&document, name, &value, &value);
+        let mut least = value.clone();
+        least.as_object_mut().unwrap().remove("rest");
+        compare(&document, name, &value, &least);
     }
     let field = FieldError { field: "seed".into(), value: "x".into(), allowed: "a number".into() };
     let field = serde_json::to_value(field).unwrap();
