@@ -97,11 +97,13 @@ pub enum Planted {
     KeepTheChange,
     /// What a record was to write on a page is forgotten when the store refuses it.
     LoseUnwrittenPages,
+    /// Who answers a shard again whose answer is known is paid as if it were new.
+    PayProbesAsShards,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Planted; 47] = [
+    pub const ALL: [Planted; 48] = [
         Planted::SpeakBeforePersist,
         Planted::ForgetLostShards,
         Planted::KeepLapsedLeases,
@@ -149,6 +151,7 @@ impl Planted {
         Planted::ForgetThePayOfTiles,
         Planted::KeepTheChange,
         Planted::LoseUnwrittenPages,
+        Planted::PayProbesAsShards,
     ];
 }
 
