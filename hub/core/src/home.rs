@@ -298,6 +298,7 @@ impl Home {
         self.cost.0 = self.cost.0.saturating_add(plan.cost().0);
         self.bill.round(&plan);
         self.plan = plan;
+        self.docket.forget_known();
         self.starved.clear();
         self.tail = false;
         (self.unsaved, self.unseen) = (true, true);
@@ -520,14 +521,14 @@ impl Home {
         self.plan.shard(index).map_or(ComputeUnits(0), |shard| shard.cost)
     }
 
-    fn payment(&self, to: Party, service: Service, partial: &Verified<Partial>) -> Payment {
-        let (index, digest) = (partial.index(), partial.digest());
+    fn payment(&self, to: Party, service: Service, (index, digest): (ShardIndex, Digest)) -> Payment {
         let Party { agent, account, .. } = to;
         Payment { provider: account.provider, agent, service, index, digest, cost: self.cost_of(index) }
     }
 
     fn absorb(&mut self, by: Party, partial: Verified<Partial>, judge: &Judge<'_>, out: &mut Outbox) {
-        let (index, payment) = (partial.index(), self.payment(by, Service::Shard, &partial));
+        let index = partial.index();
+        let payment = self.payment(by, Service::Shard, (index, partial.digest()));
         self.triage.released(partial.part());
         if let Err(error) = self.reducer.absorb(partial) {
             return self.fail(JobFailure::NotReducible { cause: error.to_string() }, judge);

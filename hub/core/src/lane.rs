@@ -472,6 +472,7 @@ impl Lane {
             LaneMessage::SpareWanted { job, errand } => {
                 self.at_home(job, |home, judge, out| home.spare_wanted(from, errand, judge, out));
             }
+            LaneMessage::ProbeWanted { job, index, agent } => self.scheduler.probe(agent, (job, index)),
             LaneMessage::SpareSettled { job, index } => self.scheduler.spare_settled(job, index),
             LaneMessage::TailBegan { job } => self.scheduler.tail_began(job),
             LaneMessage::AgentFaulted { agent, at } => self.scheduler.faulted(agent, at, self.now),

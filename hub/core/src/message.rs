@@ -92,6 +92,15 @@ pub enum LaneMessage {
         /// The second attempt.
         errand: Errand,
     },
+    /// Home → lane: give this agent, when it is free, a shard that is final, to see what it answers.
+    ProbeWanted {
+        /// The job.
+        job: JobId,
+        /// The shard.
+        index: ShardIndex,
+        /// The agent.
+        agent: AgentId,
+    },
     /// Home → lane: the shard for which it wanted a second attempt is done.
     SpareSettled {
         /// The job.

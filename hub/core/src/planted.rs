@@ -97,13 +97,15 @@ pub enum Planted {
     KeepTheChange,
     /// What a record was to write on a page is forgotten when the store refuses it.
     LoseUnwrittenPages,
+    /// Who answers a shard again whose answer is known is paid as if it were new.
+    PayProbesAsShards,
     /// Agents get shards of jobs that must not leave other regions.
     IgnoreRegions,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Planted; 48] = [
+    pub const ALL: [Planted; 49] = [
         Planted::SpeakBeforePersist,
         Planted::ForgetLostShards,
         Planted::KeepLapsedLeases,
@@ -151,6 +153,7 @@ impl Planted {
         Planted::ForgetThePayOfTiles,
         Planted::KeepTheChange,
         Planted::LoseUnwrittenPages,
+        Planted::PayProbesAsShards,
         Planted::IgnoreRegions,
     ];
 }

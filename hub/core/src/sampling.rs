@@ -33,6 +33,14 @@ pub const PROBATION: Rate = Rate(100_000);
 /// and costs an honest agent nothing, but one that sleeps until it is trusted waits for fewer shards.
 pub const PROBATION_STRICT: Rate = Rate(150_000);
 
+/// How often an agent is given a shard again whose answer is known, to so many of its shards.
+pub const PROBED: Rate = Rate(2_500);
+
+/// Whether a batch of so many shards brings its agent such a shard. `chance`: of a [`Sampler::lot`].
+pub fn is_probed(shards: usize, chance: u64) -> bool {
+    chance % MILLION < shards as u64 * u64::from(PROBED.0)
+}
+
 /// How much of an agent's work in a job is computed again.
 pub fn rate(standing: Standing, anchor: bool, class: VerifyClass) -> Rate {
     match (class, standing) {
@@ -75,6 +83,8 @@ impl Commitment {
 
 /// Stands before what a commitment hashes, apart from leaves and nodes of the tree.
 const ROOT: u8 = 2;
+/// Stands before what a lot hashes, apart from what samples are drawn from.
+const LOT: u8 = 3;
 
 fn leaf(index: ShardIndex, digest: Digest) -> Digest {
     merkle::leaf(&[&index.0.to_le_bytes(), &digest.0])
@@ -96,6 +106,19 @@ impl Sampler {
     /// A sampler with the hub's secret. Its key is derived, so that no other use of the secret shares it.
     pub fn new(secret: [u8; 32]) -> Sampler {
         Sampler { key: blake3::derive_key("tessera 2026 hub: which results of a batch are checked", &secret) }
+    }
+
+    /// Two numbers that no agent can foresee, of the hub's `number`th decision about a job.
+    pub fn lot(&self, job: JobId, number: u64) -> (u64, u64) {
+        let mut hasher = blake3::Hasher::new_keyed(&self.key);
+        hasher.update(&[LOT]).update(&job.0).update(&number.to_le_bytes());
+        let mut draws = hasher.finalize_xof();
+        let mut draw = || {
+            let mut number = [0; 8];
+            draws.fill(&mut number);
+            u64::from_le_bytes(number)
+        };
+        (draw(), draw())
     }
 
     /// The positions in a batch that are computed again.

@@ -29,6 +29,7 @@ mod fleet;
 mod lane_job;
 mod leases;
 mod placement;
+mod probes;
 #[cfg(test)]
 mod requirement_tests;
 mod score;
@@ -42,6 +43,7 @@ pub(crate) use explain::who_in_words;
 use fair::Fair;
 use fleet::Fleet;
 use lane_job::{LaneJob, Supply};
+use probes::Probes;
 use score::Score;
 pub use sharing::{Share, Sharing};
 
@@ -74,6 +76,7 @@ pub struct Scheduler {
     anchors: u32,
     /// Agents lost so far: gone or silent without a word.
     lost: u64,
+    probes: Probes,
     epoch: Epoch,
     /// As last heard.
     now: Tick,
@@ -112,6 +115,7 @@ impl Scheduler {
             working: 0,
             anchors: 0,
             lost: 0,
+            probes: Probes::default(),
             epoch: Epoch(0),
             now: Tick(0),
             looked: Tick(0),

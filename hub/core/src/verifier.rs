@@ -25,9 +25,12 @@ use crate::triage::Oddity;
 
 mod batch;
 mod doubt;
+mod known;
 
 use batch::Batch;
 pub use doubt::Doubt;
+use doubt::is_anchors;
+use known::Known;
 
 /// A value that the verifier has accepted. Nothing else makes one, and the reducer takes nothing else.
 #[derive(Debug)]
@@ -136,6 +139,17 @@ pub enum Ruling {
     },
     /// Ask for another answer.
     Check(Errand),
+    /// Give this agent a shard again that is final, without its knowing.
+    Probe(Party, ShardIndex),
+    /// Its answer to such a shard was right, and is paid for as a check.
+    Probed {
+        /// Who gave it.
+        party: Party,
+        /// The shard.
+        index: ShardIndex,
+        /// What it said.
+        digest: Digest,
+    },
     /// Answers differ.
     Mismatch(ShardIndex),
     /// This agent was right in a check.
@@ -187,7 +201,8 @@ impl Verifier {
 
     /// What decisions about a job depend on now.
     pub fn court(&self, job: JobId, class: VerifyClass, anchors: u32, now: Tick) -> Court<'_> {
-        Court { sampler: &self.sampler, job, class, anchors, now, shards: 0, planting: self.planting }
+        let (sampler, planting) = (&self.sampler, self.planting);
+        Court { sampler, job, class, anchors, now, shards: 0, probes: true, planting }
     }
 }
 
@@ -206,6 +221,8 @@ pub struct Court<'a> {
     pub now: Tick,
     /// How many shards the job has so far.
     pub shards: u64,
+    /// Whether final shards may be given again.
+    pub probes: bool,
     pub(crate) planting: Planting,
 }
 
@@ -233,6 +250,7 @@ pub struct Docket {
     opened: VecDeque<(Tick, AgentId)>,
     closed: BTreeMap<u64, Batch>,
     doubts: BTreeMap<ShardIndex, Doubt>,
+    known: Known,
     places: BTreeMap<ShardIndex, Place>,
     batches: u64,
     /// Of all partials held.
@@ -359,6 +377,7 @@ impl Docket {
         self.odd_checks += u64::from(odd.is_some());
         let id = self.batches;
         self.batches += 1;
+        self.probe(&batch, court, rulings);
         let link = (batch.len() > chosen.len()).then_some(id);
         for answer in batch.split_off(&chosen) {
             let index = answer.index;
@@ -376,6 +395,46 @@ impl Docket {
         if link.is_some() {
             self.closed.insert(id, batch);
         }
+    }
+
+    /// Now and then an agent of whose work only samples are checked is given a shard whose answer is known.
+    fn probe(&mut self, batch: &Batch, court: &Court<'_>, rulings: &mut Vec<Ruling>) {
+        let party = batch.party();
+        if !court.probes || self.known.is_empty() || party.rate(court.class) >= EVERY {
+            return;
+        }
+        let (chance, lot) = court.sampler.lot(court.job, self.batches);
+        if sampling::is_probed(batch.len(), chance)
+            && let Some(index) = self.known.draw(party.agent, lot)
+        {
+            rulings.push(Ruling::Probe(party, index));
+        }
+    }
+
+    /// Whether a final shard was given to an agent again, so that its answer counts for something.
+    pub fn is_probed(&self, index: ShardIndex, agent: AgentId) -> bool {
+        self.known.is_asked(index, agent)
+    }
+
+    /// Takes in an answer to a shard that is final.
+    pub fn probed(&mut self, answer: &Answer, court: &Court<'_>, rulings: &mut Vec<Ruling>) {
+        let (index, digest) = (answer.index, answer.digest);
+        match self.known.judge(answer) {
+            None => {}
+            Some(Ok(party)) => {
+                rulings.extend([Ruling::Upheld(party), Ruling::Probed { party, index, digest }]);
+            }
+            Some(Err(evidence)) => {
+                rulings.push(Ruling::Mismatch(index));
+                rulings.push(Ruling::Refuted { party: answer.party, evidence });
+                self.recall(answer.party.agent, court, rulings);
+            }
+        }
+    }
+
+    /// The job goes on to another round: what was known is of the last one.
+    pub fn forget_known(&mut self) {
+        self.known.forget();
     }
 
     /// Looks whether the answers to a shard in doubt settle it.
@@ -400,6 +459,7 @@ impl Docket {
         let (evidence, batch) = (doubt.evidence(Some(believed)), doubt.batch());
         let triaged = doubt.is_triaged();
         let (right, wrong): (Vec<Answer>, Vec<Answer>) = doubt.into_parts(believed);
+        self.known.learn(&right);
         let first_is_right = evidence.answers.first().is_some_and(|(.., digest)| *digest == believed);
         let mut right = right.into_iter();
         let Some(first) = right.next() else { return };

@@ -16,13 +16,14 @@ use crate::message::{Claim, Errand, FailureCause, Judgement, LaneMessage, Who};
 use crate::planted::Planted;
 use crate::record::Recalled;
 use crate::retries::Setback;
-use crate::verifier::{Answer, Court, Ruling};
+use crate::verifier::{Answer, Court, Party, Ruling};
 
 impl Home {
     fn court<'a>(&self, judge: &Judge<'a>) -> Court<'a> {
         let class = self.job.manifest.spec().verify;
         let court = judge.verifier.court(self.job.id, class, judge.fleet.anchors(), judge.now);
-        Court { shards: self.plan.indices().end, ..court }
+        // The pay for a tile is written with the tile, once.
+        Court { shards: self.plan.indices().end, probes: self.plan.matrix().is_none(), ..court }
     }
 
     /// Agents claim these partials.
@@ -32,7 +33,16 @@ impl Home {
             if self.refuted.contains(&claim.agent) {
                 claim.standing = claim.standing.min(Standing::Sandboxed);
             }
-            if self.is_settled(claim.index) || !matches!(self.stage, Stage::Open) {
+            if !matches!(self.stage, Stage::Open) {
+                continue;
+            }
+            if self.is_settled(claim.index) {
+                if self.docket.is_probed(claim.index, claim.agent)
+                    && let Some(answer) = Answer::read(&self.job.manifest, &self.plan, from, &claim)
+                {
+                    self.docket.probed(&answer, &self.court(judge), &mut rulings);
+                    self.carry_out(&mut rulings, judge, out);
+                }
                 continue;
             }
             // Beside a slow attempt whose agent answered after all, a check can fall to that same agent.
@@ -106,11 +116,27 @@ impl Home {
                         *self.unchecked.entry(by.agent).or_default() += 1;
                     }
                     for checker in checkers {
-                        self.bill.owe(self.payment(checker, Service::Check, &partial));
+                        self.bill.owe(self.payment(
+                            checker,
+                            Service::Check,
+                            (partial.index(), partial.digest()),
+                        ));
                     }
                     self.absorb(by, partial, judge, out);
                 }
                 Ruling::Check(errand) => self.place(errand, judge, out),
+                Ruling::Probe(Party { agent, lane, .. }, index) => {
+                    out.tell(lane, LaneMessage::ProbeWanted { job: self.job.id, index, agent });
+                }
+                Ruling::Probed { party, index, digest } => {
+                    self.counters.checks += 1;
+                    let service = match self.planting.is(Planted::PayProbesAsShards) {
+                        true => Service::Shard,
+                        false => Service::Check,
+                    };
+                    self.bill.owe(self.payment(party, service, (index, digest)));
+                    self.unsaved = true;
+                }
                 Ruling::Mismatch(_) => self.counters.mismatches += 1,
                 Ruling::Recall(agent, indices) => self.recalled(agent, &indices, out),
                 Ruling::KernelFault(evidence) => {

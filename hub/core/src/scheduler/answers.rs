@@ -121,6 +121,7 @@ impl Scheduler {
             self.measure(id, job, attempt);
         }
         self.ejections.answered(id);
+        self.probes.ended(id);
         let Some(agent) = self.agents.get_mut(&id) else { return };
         agent.completed += 1;
         let spare = attempt.as_ref().is_some_and(Attempt::is_spare);

@@ -49,6 +49,7 @@ impl Scheduler {
         if now >= self.looked.after_ms(LOOK_MS) {
             self.looked = now;
         }
+        self.place_probes(now, out);
         for queue in [INTERACTIVE, BATCH] {
             self.place_errands(queue, now, out);
         }
@@ -213,7 +214,7 @@ impl Scheduler {
         self.change(id, |agent| agent.score.answered(attempt.cost, ms, typical));
     }
 
-    fn assign(
+    pub(super) fn assign(
         &mut self,
         id: AgentId,
         job: JobId,

@@ -17,6 +17,7 @@ use crate::{Account, Answer, Effect, Event, NewJob, RequestId, SessionId};
 
 struct World {
     lane: Lane,
+    now: u64,
     job: JobId,
     /// Who was given a shard, by session.
     given: Vec<u64>,
@@ -34,7 +35,7 @@ impl World {
             unix_origin: UnixMillis(1_763_000_000_000),
         };
         let (lane, job) = (Lane::new(config), JobId::new(1, [1; 10]));
-        let mut world = World { lane, job, given: Vec::new(), waiting: None, explained: None };
+        let mut world = World { lane, now: 1, job, given: Vec::new(), waiting: None, explained: None };
         for (number, region) in regions.iter().enumerate() {
             let number = number as u64;
             let hello = Hello {
@@ -66,7 +67,7 @@ impl World {
     fn step(&mut self, event: Event) {
         let mut events = Vec::from([event]);
         while let Some(event) = events.pop() {
-            for effect in self.lane.step(Tick(1), event) {
+            for effect in self.lane.step(Tick(self.now), event) {
                 match effect {
                     Effect::Persist { batch, .. } => events.push(Event::Committed { batch }),
                     Effect::Assign { session, .. } => self.given.push(session.0),
@@ -109,15 +110,18 @@ impl World {
 
 #[test]
 fn a_shard_goes_to_the_region_that_its_job_names() {
-    let world = World::new(r#"{"regions":["eu","us"]}"#, &["", "asia", "us"]);
+    let mut world = World::new(r#"{"regions":["eu","us"]}"#, &["", "asia", "us"]);
     assert_eq!(world.given, [2]);
+    // The job is shown again in a moment.
+    world.now = 2_000;
+    world.step(Event::TimePassed);
     assert_eq!(world.waiting, None);
 }
 
 #[test]
 fn a_job_for_a_region_without_agents_waits_and_says_so() {
     let mut world = World::new(r#"{"regions":["eu"]}"#, &["", "us"]);
-    assert_eq!(world.given, []);
+    assert!(world.given.is_empty());
     assert_eq!(
         world.waiting.as_deref(),
         Some(
@@ -132,9 +136,9 @@ fn a_job_for_a_region_without_agents_waits_and_says_so() {
 #[test]
 fn a_job_that_needs_a_gpu_waits_for_one_with_the_memory() {
     let mut world = World::new(r#"{"gpu_memory_bytes":16000000000}"#, &["", ""]);
-    assert_eq!(world.given, []);
+    assert!(world.given.is_empty());
     world.offers(0, 8 << 30);
-    assert_eq!(world.given, [], "it is too small");
+    assert!(world.given.is_empty(), "it is too small");
     let (summary, lacks) = world.said();
     assert_eq!(
         summary,

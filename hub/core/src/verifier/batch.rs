@@ -37,6 +37,10 @@ impl Batch {
         self.party.standing = self.party.standing.min(standing);
     }
 
+    pub(super) fn party(&self) -> Party {
+        self.party
+    }
+
     pub(super) fn agent(&self) -> AgentId {
         self.party.agent
     }

@@ -177,6 +177,6 @@ fn is_newcomer(party: Party) -> bool {
     party.standing <= Standing::Quarantine
 }
 
-fn is_anchors(answer: &Answer) -> bool {
+pub(super) fn is_anchors(answer: &Answer) -> bool {
     answer.party.account.anchor && !is_newcomer(answer.party)
 }

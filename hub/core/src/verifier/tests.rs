@@ -164,6 +164,63 @@ fn what_a_liar_said_that_waits_for_a_check_does_not_stand_alone_when_nobody_can_
     assert_eq!(errands(&rulings)[0].who, Who::Anchor);
 }
 
+/// A docket that knows shard 100, and an agent that is given it again with its next batch.
+fn probed(colluder: Party) -> (Trial, ShardIndex) {
+    for key in 0..=u8::MAX {
+        let mut trial = Trial::new(VerifyClass::Standard, 1);
+        trial.verifier = Verifier::new([key; 32]);
+        trial.answer(says(100, party(1, "ann", Standing::Trusted), 9));
+        trial.answer(says(100, party(4, "operator", Standing::Trusted), 9));
+        let mut rulings = Vec::new();
+        (0..BATCH_SHARDS as u64).for_each(|index| rulings.extend(trial.answer(says(index, colluder, 9))));
+        let probe = rulings.iter().find_map(|ruling| match ruling {
+            Ruling::Probe(party, index) => Some((*party, *index)),
+            _ => None,
+        });
+        if let Some((party, index)) = probe {
+            assert_eq!(party, colluder);
+            return (trial, index);
+        }
+    }
+    panic!("one batch in sixteen brings its agent a shard that is known");
+}
+
+#[test]
+fn a_lie_about_a_shard_whose_answer_is_known_needs_no_second_opinion() {
+    let colluder = party(2, "bob", Standing::Trusted);
+    for (says_now, is_right) in [(9, true), (1, false)] {
+        let (mut trial, index) = probed(colluder);
+        assert_eq!(index, ShardIndex(100));
+        assert!(trial.docket.is_probed(index, colluder.agent));
+        let mut rulings = Vec::new();
+        let court = trial.verifier.court(JOB, trial.class, trial.anchors, trial.now);
+        trial.docket.probed(&says(100, colluder, says_now), &court, &mut rulings);
+        trial.docket.check_invariants();
+        assert_eq!(refuted(&rulings).is_empty(), is_right);
+        assert_eq!(rulings.iter().any(|ruling| matches!(ruling, Ruling::Probed { .. })), is_right);
+        assert_eq!(recalled(&rulings), if is_right { 0 } else { BATCH_SHARDS - 1 });
+        assert!(!trial.docket.is_probed(index, colluder.agent), "once");
+    }
+}
+
+#[test]
+fn nothing_is_known_that_no_anchor_said_and_nobody_is_tried_with_what_it_said_itself() {
+    let ann = party(1, "ann", Standing::Trusted);
+    for (checker, tried) in [("bob", "cy"), ("operator", "ann")] {
+        for key in 0..=u8::MAX {
+            let mut trial = Trial::new(VerifyClass::Standard, 1);
+            trial.verifier = Verifier::new([key; 32]);
+            trial.answer(says(100, ann, 9));
+            trial.answer(says(100, party(4, checker, Standing::Trusted), 9));
+            let agent = if tried == "ann" { ann } else { party(3, tried, Standing::Trusted) };
+            for index in 0..BATCH_SHARDS as u64 {
+                let rulings = trial.answer(says(index, agent, 9));
+                assert!(!rulings.iter().any(|ruling| matches!(ruling, Ruling::Probe(..))), "{rulings:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn among_newcomers_whoever_agrees_with_the_one_anchor_settles_a_dispute() {
     let mut trial = Trial::new(VerifyClass::Standard, 1);

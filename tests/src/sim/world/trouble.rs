@@ -35,7 +35,7 @@ const USELESS: usize = 3;
 /// From this one on no fault of the run concerns them: one of the small provider, one of the operator's own.
 const STEADY: usize = 6;
 /// Agents that a poisoned shard may take down while a hub lives: three, up to eight anchors where others are lost too, what was in flight besides.
-const KILLED_MAX: u64 = 16;
+const KILLED_MAX: u64 = 20;
 /// How long after its rest an agent is said to work again. *Units*: milliseconds.
 const LATE_MS: u64 = 5_000;
 /// Agents that crash, are stopped or cut off so often live for half a minute: what they are given is lost with them several
