@@ -49,7 +49,7 @@ pub struct Line {
     pub shards: Vec<(u64, u64)>,
     /// Compute units of each.
     pub units_each: Microcredits,
-    /// Root of the [tree](merkle) over the shards' [leaves](leaf), by index.
+    /// Root of the [tree](merkle) over the shards' leaves, by index.
     pub root: Digest,
 }
 
