@@ -173,6 +173,8 @@ pub(super) struct Lies<'a> {
     /// Whether every lie about a job is one that anyone sees who looks, of agents who do not agree in it, and their
     /// number is one that a hub looks after in any job.
     pub(super) plain: &'a dyn Fn(JobId) -> bool,
+    /// Whether a hub died: that a check was skipped is written down after the tile that it spared.
+    pub(super) hub_died: bool,
 }
 
 /// Whether a lie about a job, or about one that it extends, may be in its result.
@@ -183,7 +185,8 @@ fn deceived(store: &Store, id: JobId, lies: &Lies<'_>) -> bool {
     let tainted = stored.end.as_ref().is_some_and(|(view, _)| view.tainted > 0);
     let base = stored.job.base.as_ref().is_some_and(|base| deceived(store, base.job, lies));
     let checked = stored.end.as_ref().is_some_and(|(view, _)| view.checks_skipped == 0);
-    let sampled = sampled && !(checked && (lies.plain)(id));
+    let told = !(lies.hub_died && stored.job.plan.matrix().is_some());
+    let sampled = sampled && !(checked && told && (lies.plain)(id));
     base || sampled && (tainted || !(lies.liars)(id).iter().all(found))
 }
 

@@ -191,7 +191,8 @@ pub fn run(seed: u64, settings: Settings) -> Result<Report, Violation> {
             of_job.fold([0, 0], |[plain, hidden], lies| [plain + lies.plain, hidden + lies.hidden]);
         !world.swarm.coalition && hidden == 0 && (1..=PLAIN_LIES_MAX).contains(&plain)
     };
-    let lies = Lies { liars: &liars, plain: &plain };
+    let hub_died = world.report.happened.contains_key("hub crashes");
+    let lies = Lies { liars: &liars, plain: &plain, hub_died };
     let ended = checker::ended(&world.store, &lies, |view| world.failed_rightly(view));
     if let Err(Violation::Unfinished(job)) = ended {
         world.explain(job);

@@ -176,7 +176,8 @@ impl Home {
     /// record before the hub stopped is not known; all they answered counts as tainted.
     pub fn distrust(&mut self, agents: &BTreeSet<AgentId>) {
         let theirs: u64 = agents.iter().filter_map(|agent| self.unchecked.remove(agent)).sum();
-        self.counters.tainted = self.counters.tainted.max(theirs);
+        let inherited = self.job.base.as_ref().map_or(0, |base| base.tainted);
+        self.counters.tainted = self.counters.tainted.max(inherited + theirs);
     }
 
     fn recalled(&mut self, agent: AgentId, indices: &[ShardIndex], out: &mut Outbox) {
