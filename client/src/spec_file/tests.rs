@@ -105,7 +105,7 @@ fn a_wrong_field_is_named_with_its_line_its_value_and_what_is_allowed() {
         (
             PI.replace("seed", "sed"),
             "job.toml line 3, column 1: sed: unknown field `sed`, expected one of `name`, `project`, `workload`, `seed`, \
-             `params`, `inputs`, `verify`, `priority`, `limits`",
+             `params`, `inputs`, `verify`, `priority`, `limits`, `requirements`",
         ),
         (PI.replace("paths = 1_000\n", ""), "job.toml line 5, column 2: params: missing field `paths`"),
         (PI.replace("name = \"pi\"\n", ""), "job.toml: (document): missing field `name`"),
