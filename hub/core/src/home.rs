@@ -17,7 +17,9 @@ use tessera_protocol::tally::Tally;
 use tessera_protocol::unit::{ComputeUnits, LaneIndex, ShardIndex, ShardRange, Tick, UnixMillis};
 
 use crate::Effect;
+use crate::counts::Counts;
 use crate::effect::Outbox;
+use crate::fleet::Fleet;
 use crate::ledger::{Bill, Charges, Payment};
 use crate::message::{Errand, LaneMessage, Work};
 use crate::planted::{Planted, Planting};
@@ -33,50 +35,11 @@ use crate::{NewJob, Outcome, Progress, RequestId};
 mod attempts;
 mod explain;
 mod stages;
+mod tiles;
 mod trust;
 mod view;
 
-/// How many agents take work on each lane, as this lane last heard.
-#[derive(Clone, Debug)]
-pub struct Fleet {
-    /// By lane index.
-    pub agents: Vec<u32>,
-    /// How many of them are the operator's own, by lane index.
-    pub anchors: Vec<u32>,
-    /// Agents that were lost so far, by lane index.
-    pub lost: Vec<u64>,
-}
-
-impl Fleet {
-    /// Lanes that nothing was heard of.
-    pub fn new(lanes: u16) -> Fleet {
-        let none = alloc::vec![0; usize::from(lanes)];
-        Fleet { agents: none.clone(), anchors: none, lost: alloc::vec![0; usize::from(lanes)] }
-    }
-
-    /// A lane says how many agents it has, and lost so far.
-    pub fn set(&mut self, lane: LaneIndex, agents: u32, anchors: u32, lost: u64) {
-        let lane = lane.as_usize();
-        if lane < self.agents.len() {
-            (self.agents[lane], self.anchors[lane], self.lost[lane]) = (agents, anchors, lost);
-        }
-    }
-
-    /// Agents of all lanes.
-    pub fn total(&self) -> u32 {
-        self.agents.iter().sum()
-    }
-
-    /// The operator's agents of all lanes.
-    pub fn anchors(&self) -> u32 {
-        self.anchors.iter().sum()
-    }
-
-    /// Agents that were lost so far. It grows.
-    pub fn lost(&self) -> u64 {
-        self.lost.iter().sum()
-    }
-}
+pub use tiles::FinishedTile;
 
 /// How a job is to end, until it is durable.
 #[derive(Clone, Debug)]
@@ -87,17 +50,6 @@ pub struct Ending {
     pub view: Box<JobView>,
     /// What it cost, and who was paid.
     pub bill: Box<Charges>,
-}
-
-/// A tile of a matrix that is to be written.
-#[derive(Clone, Debug)]
-pub struct FinishedTile {
-    /// Its position.
-    pub tile: u64,
-    /// Its elements.
-    pub bytes: Arc<[u8]>,
-    /// Who is paid for its shards.
-    pub earned: Vec<Payment>,
 }
 
 /// Where a home stands.
@@ -125,14 +77,8 @@ const HELD_MAX: usize = 1 << 18;
 #[derive(Clone, Debug, Default)]
 struct Counters {
     attempts: u64,
-    checks: u64,
-    mismatches: u64,
-    checks_skipped: u64,
-    recalled: u64,
-    tainted: u64,
-    /// Not written down.
-    spares_won: u64,
-    retries: u64,
+    /// What became of its answers. Retries and spares that won are not written down.
+    counts: Counts,
     lanes: Vec<u64>,
 }
 
@@ -208,27 +154,26 @@ impl Home {
             Some((progress, plan)) => {
                 let mut todo = Ranges::of(ShardRange { start: 0, end: plan.indices().end });
                 progress.done.iter().for_each(|range| todo.remove(range));
-                counters = Counters {
-                    attempts: progress.view.attempts,
-                    checks: progress.view.checks,
-                    mismatches: progress.view.mismatches,
-                    checks_skipped: progress.view.checks_skipped,
-                    recalled: progress.view.recalled,
-                    tainted: progress.view.tainted,
-                    spares_won: 0,
-                    retries: 0,
-                    lanes: progress.view.lanes.clone(),
+                let view = progress.view;
+                let counts = Counts {
+                    checks: view.checks,
+                    checks_skipped: view.checks_skipped,
+                    mismatches: view.mismatches,
+                    recalled: view.recalled,
+                    tainted: view.tainted,
+                    ..Counts::default()
                 };
+                counters = Counters { attempts: view.attempts, counts, lanes: view.lanes };
                 let bill = Bill::resume(progress.bill, &plan);
                 let reducer = match plan.stage() {
                     None => Reducer::resume(&plan, progress.done, progress.earlier, progress.tally),
                     Some(_) => Reducer::resume_stage(progress.done, progress.products),
                 };
-                (plan, progress.view.cost, todo, reducer, bill)
+                (plan, view.cost, todo, reducer, bill)
             }
             None => {
                 let base = job.base.as_ref().filter(|_| !planting.is(Planted::ForgetTheBase));
-                counters.tainted = base.map_or(0, |base| base.tainted);
+                counters.counts.tainted = base.map_or(0, |base| base.tainted);
                 let base = base.map(|base| Arc::new(base.tally.clone()));
                 let reducer = Reducer::resume(&job.plan, Ranges::default(), Vec::new(), base);
                 let bill = Bill::open(job.manifest.spec().verify, &job.plan);
@@ -338,58 +283,10 @@ impl Home {
         self.end(Outcome::Done { result: document.into(), kept }, view);
     }
 
-    /// The tiles were read in the order of the result's file, or could not be.
-    pub fn assembled(&mut self, output: Option<(Digest, u64)>, judge: &Judge<'_>) {
-        self.assembling = Write::ended(output.is_some(), judge.now);
-        self.unseen = true;
-        let Some((digest, bytes)) = output.filter(|_| !self.is_ending()) else { return };
-        match tessera_planners::finish_matrix(&self.plan, digest, bytes) {
-            Ok(document) => {
-                let tiles = self.plan.matrix().map(|task| Kept::Tiles(task.clone()));
-                self.finish(document, tiles, judge);
-            }
-            Err(error) => self.fail(JobFailure::NotReducible { cause: error.to_string() }, judge),
-        }
-    }
-
-    /// Finished tiles that are to be written now with who is paid for them, and the plan they are of.
-    pub fn tiles_to_write(&mut self, now: Tick) -> Option<(Digest, Vec<FinishedTile>)> {
-        // Written after the end of a cancelled job, a tile would stay for ever.
-        if self.is_ending() {
-            return None;
-        }
-        let tiles = self.reducer.stitcher_mut()?.to_write(now);
-        let earned = |tile| self.bill.owed_in(self.shards_of(tile));
-        let finished = |(tile, bytes)| FinishedTile { tile, bytes, earned: earned(tile) };
-        let tiles: Vec<FinishedTile> = tiles.into_iter().map(finished).collect();
-        (!tiles.is_empty()).then(|| (self.plan.digest(), tiles))
-    }
-
-    fn shards_of(&self, tile: u64) -> ShardRange {
-        let panels = self.plan.matrix().map_or(0, |task| task.panels());
-        ShardRange { start: tile * panels, end: (tile + 1) * panels }
-    }
-
     /// Whether tiles or products are finished and not durable.
     pub fn has_unwritten_parts(&self) -> bool {
         self.reducer.stitcher().is_some_and(|stitcher| !stitcher.is_written())
             || self.reducer.gatherer().is_some_and(|gatherer| !gatherer.is_stored())
-    }
-
-    /// A write of a tile succeeded or failed.
-    pub fn tile_written(&mut self, tile: u64, succeeded: bool, judge: &Judge<'_>, out: &mut Outbox) {
-        if let Some(stitcher) = self.reducer.stitcher_mut() {
-            let was_full = stitcher.is_full();
-            stitcher.written(tile, succeeded, judge.now);
-            if was_full && !stitcher.is_full() {
-                self.wake(out);
-            }
-        }
-        if succeeded {
-            self.bill.tile_written(self.shards_of(tile));
-        }
-        self.unseen = true;
-        self.go_on_if_complete(judge, out);
     }
 
     pub(crate) fn plant(&mut self, planting: Planting) {
@@ -498,9 +395,11 @@ impl Home {
         }
         let lanes = out.all_lanes();
         let start = (errand.index.0 % lanes.len() as u64) as usize;
-        let willing = lanes[start..].iter().chain(&lanes[..start]).copied().find(|lane| {
-            !errand.tried.contains(lane) && judge.fleet.agents.get(lane.as_usize()).is_some_and(|n| *n > 0)
-        });
+        let willing = lanes[start..]
+            .iter()
+            .chain(&lanes[..start])
+            .copied()
+            .find(|lane| !errand.tried.contains(lane) && judge.fleet.works(*lane));
         let lone = judge.fleet.total() <= 1 && self.docket.doubt(errand.index).is_some();
         match willing {
             Some(lane) if !lone => out.tell(lane, LaneMessage::ErrandGranted { job: self.job.id, errand }),

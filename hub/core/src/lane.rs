@@ -12,7 +12,8 @@ use tessera_protocol::unit::{LaneIndex, Tick, UnixMillis};
 use crate::archive::Archive;
 use crate::counts::Counts;
 use crate::effect::Outbox;
-use crate::home::{Ending, FinishedTile, Fleet, Home, Judge};
+use crate::fleet::{Fleet, Strength};
+use crate::home::{Ending, FinishedTile, Home, Judge};
 use crate::message::{FailureCause, Judgement, Loss, Proof};
 use crate::planted::{Planted, Planting};
 use crate::retries::{RetryBudget, Setback};
@@ -476,9 +477,7 @@ impl Lane {
             LaneMessage::SpareSettled { job, index } => self.scheduler.spare_settled(job, index),
             LaneMessage::TailBegan { job } => self.scheduler.tail_began(job),
             LaneMessage::AgentFaulted { agent, at } => self.scheduler.faulted(agent, at, self.now),
-            LaneMessage::LaneStanding { agents, anchors, lost } => {
-                self.fleet_changed(from, (agents, anchors, lost));
-            }
+            LaneMessage::LaneStanding(strength) => self.fleet_changed(from, strength),
         }
     }
 
@@ -514,9 +513,9 @@ impl Lane {
     }
 
     /// Jobs that wait for any agent at all show that; those with stuck checks have attention already.
-    fn fleet_changed(&mut self, lane: LaneIndex, (agents, anchors, lost): (u32, u32, u64)) {
+    fn fleet_changed(&mut self, lane: LaneIndex, strength: Strength) {
         let before = self.fleet.total();
-        self.fleet.set(lane, agents, anchors, lost);
+        self.fleet.set(lane, strength);
         let deserted = (before == 0) != (self.fleet.total() == 0);
         let concerned: Vec<JobId> = match deserted {
             true => self.homes.keys().copied().collect(),

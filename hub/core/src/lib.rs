@@ -13,6 +13,7 @@ mod archive;
 pub mod counts;
 pub mod effect;
 pub mod event;
+pub mod fleet;
 pub mod gatherer;
 pub mod home;
 pub mod lane;

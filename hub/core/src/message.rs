@@ -11,6 +11,7 @@ use tessera_protocol::unit::{LaneIndex, ShardIndex, ShardRange, Tick};
 use tessera_protocol::wire::ShardFailure;
 
 use crate::Account;
+use crate::fleet::Strength;
 use crate::verifier::{Evidence, Party};
 
 /// A message from one lane to another, or to itself.
@@ -150,14 +151,7 @@ pub enum LaneMessage {
         job: JobId,
     },
     /// Lane → all: how many agents take work here.
-    LaneStanding {
-        /// Agents that take work.
-        agents: u32,
-        /// How many of them are the operator's own.
-        anchors: u32,
-        /// Agents lost here so far: gone or silent without a word.
-        lost: u64,
-    },
+    LaneStanding(Strength),
     /// Lane → all: this agent has a session here now; an older one elsewhere is dead.
     AgentMoved {
         /// The agent.

@@ -12,7 +12,7 @@ use tessera_protocol::id::{AgentId, ProviderId};
 use tessera_protocol::unit::{ShardIndex, Tick};
 
 use crate::Account;
-use crate::home::Fleet;
+use crate::fleet::Fleet;
 use crate::message::{Errand, FailureCause, Who};
 use crate::planted::{Planted, Planting};
 
@@ -299,9 +299,11 @@ impl RetryBudget {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::message::Loss;
     use tessera_protocol::unit::LaneIndex;
+
+    use super::*;
+    use crate::fleet::Strength;
+    use crate::message::Loss;
 
     fn setback(agent: u8, provider: &str, cause: FailureCause) -> Setback {
         let account = Account { provider: ProviderId::of_name(provider), anchor: provider == "operator" };
@@ -323,6 +325,15 @@ mod tests {
     fn again(retries: &mut Retries, setback: Setback) -> Errand {
         assert_eq!(retries.set_back(errand(), setback, Vec::new(), &calm()), Decision::Again);
         retries.next(&mut RetryBudget::default(), Tick(5)).expect("it is tried again")
+    }
+
+    /// Of a shard that was lost with three agents of two providers.
+    fn suspecting() -> Retries {
+        let mut retries = Retries::new(4);
+        for (agent, provider) in [(1, "a"), (2, "b"), (3, "a")] {
+            again(&mut retries, lost(agent, provider));
+        }
+        retries
     }
 
     #[test]
@@ -366,14 +377,12 @@ mod tests {
 
     #[test]
     fn where_agents_are_lost_all_the_time_a_shard_is_not_blamed_for_two_anchors() {
-        let mut retries = Retries::new(4);
-        for (agent, provider) in [(1, "a"), (2, "b"), (3, "a")] {
-            again(&mut retries, lost(agent, provider));
-        }
+        let mut retries = suspecting();
         let runs_lost = |retries: &mut Retries, lost_elsewhere: u64| {
             let mut fleet = Fleet::new(1);
             for runs in 1.. {
-                fleet.set(LaneIndex(0), 10, 2, 3 + lost_elsewhere + runs);
+                let lost_so_far = 3 + lost_elsewhere + runs;
+                fleet.set(LaneIndex(0), Strength { agents: 10, anchors: 2, lost: lost_so_far });
                 let errand = Errand { who: Who::Anchor, ..errand() };
                 let decision = retries.set_back(errand, lost(4, "operator"), Vec::new(), &fleet);
                 if decision != Decision::Again {
@@ -383,19 +392,13 @@ mod tests {
             0
         };
         assert_eq!(runs_lost(&mut retries, 10), 5, "each of ten agents was lost once meanwhile");
-        let mut retries = Retries::new(4);
-        for (agent, provider) in [(1, "a"), (2, "b"), (3, "a")] {
-            again(&mut retries, lost(agent, provider));
-        }
+        let mut retries = suspecting();
         assert_eq!(runs_lost(&mut retries, 1_000_000), u64::from(ANCHOR_RUNS_MAX), "but not for ever");
     }
 
     #[test]
     fn a_suspect_shard_that_no_anchor_runs_is_given_up_after_ten_minutes() {
-        let mut retries = Retries::new(4);
-        for (agent, provider) in [(1, "a"), (2, "b"), (3, "a")] {
-            again(&mut retries, lost(agent, provider));
-        }
+        let retries = suspecting();
         assert!(retries.overdue(&[errand()], Tick(5 + ANCHOR_WAIT_MS - 1)).is_none());
         assert!(retries.overdue(&[], Tick(5 + ANCHOR_WAIT_MS)).is_none(), "an anchor runs it");
         assert!(retries.overdue(&[errand()], Tick(5 + ANCHOR_WAIT_MS)).is_some());

@@ -113,12 +113,7 @@ impl Sampler {
         let mut hasher = blake3::Hasher::new_keyed(&self.key);
         hasher.update(&[LOT]).update(&job.0).update(&number.to_le_bytes());
         let mut draws = hasher.finalize_xof();
-        let mut draw = || {
-            let mut number = [0; 8];
-            draws.fill(&mut number);
-            u64::from_le_bytes(number)
-        };
-        (draw(), draw())
+        (next_number(&mut draws), next_number(&mut draws))
     }
 
     /// The positions in a batch that are computed again.
@@ -130,10 +125,8 @@ impl Sampler {
         let due = shards as u64 * u64::from(rate.0.min(EVERY.0));
         let mut draws = blake3::Hasher::new_keyed(&self.key).update(&commitment.root.0).finalize_xof();
         let mut below = |bound: u64| {
-            let mut draw = [0; 8];
-            draws.fill(&mut draw);
             // The high half of the product: uneven by less than one part in 2^64 / bound.
-            ((u128::from(u64::from_le_bytes(draw)) * u128::from(bound)) >> 64) as u64
+            ((u128::from(next_number(&mut draws)) * u128::from(bound)) >> 64) as u64
         };
         let chosen = (due / MILLION + u64::from(below(MILLION) < due % MILLION)) as usize;
         let mut positions: Vec<usize> = (0..shards).collect();
@@ -145,6 +138,12 @@ impl Sampler {
         positions.sort_unstable();
         positions
     }
+}
+
+fn next_number(draws: &mut blake3::OutputReader) -> u64 {
+    let mut bytes = [0; 8];
+    draws.fill(&mut bytes);
+    u64::from_le_bytes(bytes)
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use tessera_protocol::wire::{Gpu, Hello, Welcome};
 
 use crate::counts::Counts;
 use crate::effect::{CloseReason, Outbox};
+use crate::fleet::Strength;
 use crate::message::{Device, Errand, LaneMessage, Loss, Work};
 use crate::planted::{Planted, Planting};
 use crate::{Account, Effect, SessionId};
@@ -285,8 +286,8 @@ impl Scheduler {
     }
 
     fn standing(&self, out: &mut Outbox) {
-        let (agents, anchors, lost) = (self.working, self.anchors, self.lost);
-        out.tell_all(&LaneMessage::LaneStanding { agents, anchors, lost });
+        let strength = Strength { agents: self.working, anchors: self.anchors, lost: self.lost };
+        out.tell_all(&LaneMessage::LaneStanding(strength));
     }
 
     // --- jobs -----------------------------------------------------------------------------------

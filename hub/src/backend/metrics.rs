@@ -28,14 +28,13 @@ pub(super) fn of(hub: &Hub) -> String {
         ("tessera_agents_connected", "gauge", "Agents with a live session", |c| &c.agents),
     ];
     for (name, kind, help, read) in counters {
-        let _ = writeln!(text, "# HELP {name} {help}.\n# TYPE {name} {kind}");
+        head(&mut text, name, kind, help);
         for (lane, of) in hub.counters.iter().enumerate() {
             let _ = writeln!(text, "{name}{{lane=\"{lane}\"}} {}", read(of).load(Ordering::Relaxed));
         }
     }
     attempts(&mut text, hub);
-    let _ = writeln!(text, "# HELP tessera_jobs Open jobs, and those that ended and are kept in memory.");
-    let _ = writeln!(text, "# TYPE tessera_jobs gauge");
+    head(&mut text, "tessera_jobs", "gauge", "Open jobs, and those that ended and are kept in memory");
     for (state, jobs) in hub.views.counts() {
         let _ = writeln!(text, "tessera_jobs{{state=\"{state}\"}} {jobs}");
     }
@@ -76,15 +75,21 @@ pub(super) fn of(hub: &Hub) -> String {
         ),
     ];
     for (name, kind, help, value) in plain {
-        let _ = writeln!(text, "# HELP {name} {help}.\n# TYPE {name} {kind}\n{name} {value}");
+        head(&mut text, name, kind, help);
+        let _ = writeln!(text, "{name} {value}");
     }
     let name = "tessera_agents_standing";
-    let _ = writeln!(text, "# HELP {name} Enrolled agents by how far they are trusted.\n# TYPE {name} gauge");
+    head(&mut text, name, "gauge", "Enrolled agents by how far they are trusted");
     for standing in STANDINGS {
         let count = enrolled.iter().filter(|agent| agent.standing == Some(standing)).count();
         let _ = writeln!(text, "{name}{{standing=\"{}\"}} {count}", standing.word());
     }
     text
+}
+
+/// What stands before a metric's values.
+fn head(text: &mut String, name: &str, kind: &str, help: &str) {
+    let _ = writeln!(text, "# HELP {name} {help}.\n# TYPE {name} {kind}");
 }
 
 /// What became of attempts and answers, by lane.
@@ -108,7 +113,7 @@ fn attempts(text: &mut String, hub: &Hub) {
         }),
     ];
     for (name, help, read) in counts {
-        let _ = writeln!(text, "# HELP {name} {help}.\n# TYPE {name} counter");
+        head(text, name, "counter", help);
         for (lane, counts) in lanes.iter().enumerate() {
             let _ = writeln!(text, "{name}{{lane=\"{lane}\"}} {}", read(counts));
         }
@@ -116,7 +121,7 @@ fn attempts(text: &mut String, hub: &Hub) {
     let name = "tessera_attempts_lost_total";
     let kinds: [(&str, ReadCount); 3] =
         [("gone", |c| c.lost_gone), ("silent", |c| c.lost_silent), ("overran", |c| c.lost_overran)];
-    let _ = writeln!(text, "# HELP {name} Attempts lost with their agent.\n# TYPE {name} counter");
+    head(text, name, "counter", "Attempts lost with their agent");
     for (lane, counts) in lanes.iter().enumerate() {
         for (kind, read) in kinds {
             let _ = writeln!(text, "{name}{{lane=\"{lane}\",kind=\"{kind}\"}} {}", read(counts));

@@ -1,7 +1,8 @@
 //! Records through a store and back.
 
 use super::*;
-use tessera_hub_core::home::{Fleet, Home, Judge};
+use tessera_hub_core::fleet::Fleet;
+use tessera_hub_core::home::{Home, Judge};
 use tessera_hub_core::lane::Config;
 use tessera_hub_core::triage::Oddity;
 use tessera_hub_core::verifier::{Evidence, Verifier};

@@ -65,7 +65,7 @@ impl Home {
         while !self.is_ending()
             && let Some(errand) = self.retries.next(budget, judge.now)
         {
-            self.counters.retries += 1;
+            self.counters.counts.retries += 1;
             self.place(errand, judge, out);
         }
     }

@@ -56,7 +56,8 @@ impl Home {
             }
             match Answer::read(&self.job.manifest, &self.plan, from, &claim) {
                 Some(answer) => {
-                    self.counters.spares_won += u64::from(claim.spare && !self.docket.holds(claim.index));
+                    self.counters.counts.spares_won +=
+                        u64::from(claim.spare && !self.docket.holds(claim.index));
                     let (manifest, released) = (&self.job.manifest, self.reducer.tally());
                     let released = released.map(|tally| &**tally);
                     let oddity = self.triage.look(manifest, &self.plan, claim.index, answer.part(), released);
@@ -91,7 +92,8 @@ impl Home {
         let (total, done) = (self.plan.indices().end, self.reducer.done().count());
         let all_answered = done + self.docket.len() as u64 == total;
         let short = self.docket.bytes() >= HELD_BYTES_MAX / 2 || self.waits_for_a_panel();
-        let unchecked = self.counters.checks + self.counters.checks_skipped == 0 && self.docket.doubts() == 0;
+        let unchecked = self.counters.counts.checks + self.counters.counts.checks_skipped == 0
+            && self.docket.doubts() == 0;
         let mut rulings = Vec::new();
         let court = self.court(judge);
         self.docket.close_due(all_answered || short, all_answered && unchecked, &court, &mut rulings);
@@ -111,7 +113,7 @@ impl Home {
                 // What an agent proved is told even when the job has just ended.
                 _ if self.is_ending() => {}
                 Ruling::Release { partial, by, checkers } => {
-                    self.counters.checks += u64::from(!checkers.is_empty());
+                    self.counters.counts.checks += u64::from(!checkers.is_empty());
                     if checkers.is_empty() {
                         *self.unchecked.entry(by.agent).or_default() += 1;
                     }
@@ -129,7 +131,7 @@ impl Home {
                     out.tell(lane, LaneMessage::ProbeWanted { job: self.job.id, index, agent });
                 }
                 Ruling::Probed { party, index, digest } => {
-                    self.counters.checks += 1;
+                    self.counters.counts.checks += 1;
                     let service = match self.planting.is(Planted::PayProbesAsShards) {
                         true => Service::Shard,
                         false => Service::Check,
@@ -137,7 +139,7 @@ impl Home {
                     self.bill.owe(self.payment(party, service, (index, digest)));
                     self.unsaved = true;
                 }
-                Ruling::Mismatch(_) => self.counters.mismatches += 1,
+                Ruling::Mismatch(_) => self.counters.counts.mismatches += 1,
                 Ruling::Recall(agent, indices) => self.recalled(agent, &indices, out),
                 Ruling::KernelFault(evidence) => {
                     let shard = evidence.index.0;
@@ -166,7 +168,7 @@ impl Home {
         if let Some(shards) = self.unchecked.remove(&agent)
             && !self.planting.is(Planted::ForgetTaint)
         {
-            self.counters.tainted += shards;
+            self.counters.counts.tainted += shards;
             out.recall(self.job.id, agent, Recalled { shards: 0, tainted: shards });
             (self.unsaved, self.unseen) = (true, true);
         }
@@ -177,12 +179,12 @@ impl Home {
     pub fn distrust(&mut self, agents: &BTreeSet<AgentId>) {
         let theirs: u64 = agents.iter().filter_map(|agent| self.unchecked.remove(agent)).sum();
         let inherited = self.job.base.as_ref().map_or(0, |base| base.tainted);
-        self.counters.tainted = self.counters.tainted.max(inherited + theirs);
+        self.counters.counts.tainted = self.counters.counts.tainted.max(inherited + theirs);
     }
 
     fn recalled(&mut self, agent: AgentId, indices: &[ShardIndex], out: &mut Outbox) {
         let shards = indices.len() as u64;
-        self.counters.recalled += shards;
+        self.counters.counts.recalled += shards;
         out.recall(self.job.id, agent, Recalled { shards, tainted: 0 });
         self.unseen = true;
         if self.planting.is(Planted::LoseTheRecalled) {
@@ -198,10 +200,10 @@ impl Home {
         let busy = errand.busy;
         let Some(errand) = self.reconsider(errand, judge, out) else { return };
         let Some(doubt) = self.docket.doubt(errand.index) else {
-            // A retry for which there is no other agent, or none that comes to an end: anyone may try again.
             if self.retries.is_patient(judge.now) && !errand.avoid.is_empty() {
                 return self.stuck.push(Errand { tried: Vec::new(), ..errand });
             }
+            // A retry for which there is no other agent, or none that comes to an end: anyone may try again.
             self.put_back(ShardRange::one(errand.index));
             return self.wake(out);
         };
@@ -212,7 +214,7 @@ impl Home {
         let court = self.court(judge);
         let mut rulings = Vec::new();
         if !busy && self.docket.waive(index, &court, &mut rulings) {
-            self.counters.checks_skipped += 1;
+            self.counters.counts.checks_skipped += 1;
             return self.carry_out(&mut rulings, judge, out);
         }
         if who == Who::Anchor

@@ -6,8 +6,9 @@ use alloc::string::{String, ToString};
 use tessera_protocol::api::{JobState, JobView};
 use tessera_protocol::unit::UnixMillis;
 
-use super::{Fleet, Home, Judge, Stage};
+use super::{Home, Judge, Stage};
 use crate::counts::Counts;
+use crate::fleet::Fleet;
 use crate::message::{FailureCause, Loss};
 use crate::write::Write;
 
@@ -19,22 +20,13 @@ impl Home {
 
     /// What became of its answers.
     pub fn counts(&self) -> Counts {
-        let counters = &self.counters;
-        Counts {
-            retries: counters.retries,
-            spares_won: counters.spares_won,
-            checks: counters.checks,
-            checks_skipped: counters.checks_skipped,
-            mismatches: counters.mismatches,
-            recalled: counters.recalled,
-            tainted: counters.tainted,
-            ..Counts::default()
-        }
+        self.counters.counts
     }
 
     /// How it looks.
     pub fn view(&self, judge: &Judge<'_>) -> JobView {
         let spec = self.job.manifest.spec();
+        let counts = &self.counters.counts;
         let started = self.counters.attempts > 0 || self.todo.count() < self.plan.indices().end;
         JobView {
             id: self.job.id,
@@ -52,12 +44,12 @@ impl Home {
             shards: self.plan.indices().end,
             shards_done: self.reducer.done().count(),
             attempts: self.counters.attempts,
-            checks: self.counters.checks,
-            mismatches: self.counters.mismatches,
-            checks_skipped: self.counters.checks_skipped,
+            checks: counts.checks,
+            mismatches: counts.mismatches,
+            checks_skipped: counts.checks_skipped,
             provisional: self.docket.len() as u64,
-            recalled: self.counters.recalled,
-            tainted: self.counters.tainted,
+            recalled: counts.recalled,
+            tainted: counts.tainted,
             lanes: self.counters.lanes.clone(),
             digest: None,
             failure: None,

@@ -57,14 +57,13 @@ impl Known {
 
     /// A shard for an agent that has not seen it, if there is one. `lot` is a number that no agent can foresee.
     pub(super) fn draw(&mut self, agent: AgentId, lot: u64) -> Option<ShardIndex> {
-        let start = (lot % self.facts.len().max(1) as u64) as usize;
-        let (before, after) = self.facts.as_mut_slices();
-        let all = before.len() + after.len();
-        let mut facts: Vec<&mut Fact> = before.iter_mut().chain(after).collect();
-        let position = (0..all).map(|at| (start + at) % all).find(|at| !facts[*at].used.contains(&agent))?;
-        facts[position].used.insert(agent);
-        self.asked.insert((facts[position].index, agent));
-        Some(facts[position].index)
+        let all = self.facts.len();
+        let mut from_lot = (0..all).map(|at| ((lot % all as u64) as usize + at) % all);
+        let position = from_lot.find(|at| !self.facts[*at].used.contains(&agent))?;
+        let fact = &mut self.facts[position];
+        fact.used.insert(agent);
+        self.asked.insert((fact.index, agent));
+        Some(fact.index)
     }
 
     /// Whether an agent was given a final shard again.
