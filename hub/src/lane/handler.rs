@@ -181,7 +181,7 @@ impl Handler {
         self.counters.steps.fetch_add(1, Ordering::Relaxed);
         let tick = self.tick(now);
         let effects: VecDeque<Effect> = self.machine.step(tick, event).collect();
-        effects.into_iter().for_each(|effect| self.carry_out(effect, io));
+        effects.into_iter().for_each(|effect| self.carry_out(now, effect, io));
         let counts = self.machine.counts();
         if counts != self.counted {
             self.counted = counts;
@@ -189,7 +189,7 @@ impl Handler {
         }
     }
 
-    fn carry_out(&mut self, effect: Effect, io: &mut Sessions) {
+    fn carry_out(&mut self, now: Instant, effect: Effect, io: &mut Sessions) {
         match effect {
             Effect::Persist { batch, record } => self.persist(batch, record),
             Effect::Answer { request, answer } => self.tell_clients(ToClients::Answer { request, answer }),
@@ -224,10 +224,7 @@ impl Handler {
                     MachineReason::InputUnknown => {
                         (CloseCode::PROTOCOL, "a piece of an input that its job does not have")
                     }
-                    MachineReason::Removed => (
-                        CloseCode::REFUSED,
-                        "removed: other agents proved this agent's answers wrong; its operator can tell why from the audit log",
-                    ),
+                    MachineReason::Removed => return self.farewell(now, session, Refusal::Removed),
                     MachineReason::Silent => (CloseCode::TOO_LATE, "no heartbeat for a lease"),
                 };
                 io.close(SessionId::from_bits(session.0), code, words);
@@ -436,6 +433,11 @@ impl Handler {
                 self.write(move || Deed { batch: Batch::new(), acts: vec![act] }, drop);
             }
         }
+        self.farewell(now, session, reason);
+    }
+
+    /// Tells an agent that and why it may not work here.
+    fn farewell(&mut self, now: Instant, session: Session, reason: Refusal) {
         self.frames.control(session, &HubControl::Refused { reason });
         // A close now would overtake the frame. The agent closes when it has read it.
         self.refused.push_back((now + FAREWELL, session, reason));
