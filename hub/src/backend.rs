@@ -332,11 +332,10 @@ impl Hub {
         let manifest = manifest
             .with_paths(paths)
             .map_err(|error| ExtendError::Submit(SubmitError::NotPlannable(error)))?;
-        let kept = progress.and_then(|progress| Some((progress.tally?, progress.view.tainted)));
-        let Some((tally, tainted)) = kept else {
+        let Some(tally) = progress.and_then(|progress| progress.tally) else {
             return Err(out(Outage::StoreFailing));
         };
-        let base = Base { job, tally: Arc::unwrap_or_clone(tally), tainted };
+        let base = Base { job, tally: Arc::unwrap_or_clone(tally), tainted: view.tainted };
         let key = idempotency_key.map(|key| key.as_str().to_owned());
         self.accept(manifest, Some(base), key).await.map_err(ExtendError::Submit)
     }

@@ -19,3 +19,4 @@ pub mod records;
 pub mod runtime;
 pub mod serve;
 pub mod sweeper;
+pub mod tracer;

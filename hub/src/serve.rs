@@ -35,6 +35,7 @@ use crate::reader::Reader;
 use crate::records::{self, Owner, RecordError, Recovered};
 use crate::runtime::{LaneConfig, LaneError, Lanes, PushError, SpawnError, spawn_lanes};
 use crate::sweeper::Sweeper;
+use crate::tracer;
 
 /// Why a hub did not start or did not end well.
 #[derive(Debug)]
@@ -185,6 +186,8 @@ fn start(
     let uploads = Uploads::default();
     let (sweeper, sweeper_thread) =
         Sweeper::start(store.clone(), journal.clone(), uploads.clone()).map_err(ServeError::Thread)?;
+    let (tracer, tracer_thread) =
+        tracer::start(store.clone(), journal.clone(), views.clone()).map_err(ServeError::Thread)?;
     let counters: Vec<Arc<LaneCounters>> = (0..config.lanes).map(|_| Arc::default()).collect();
     let quic = sockets.address();
     tracing::info!(steering = ?sockets.steering(), lanes = config.lanes, "lanes open");
@@ -199,7 +202,7 @@ fn start(
             let config = HandlerConfig { machine, sharing: sharing.clone(), origin };
             let counters = counters[lane.as_usize()].clone();
             let store = (reader.clone(), uploads.clone());
-            Handler::new(config, journal.clone(), store, clients.clone(), peers, counters)
+            Handler::new(config, (journal.clone(), tracer.clone()), store, clients.clone(), peers, counters)
         }
     };
     let lanes = spawn_lanes(LaneConfig::default(), sockets, &secrets.identity, make_handler)
@@ -223,8 +226,10 @@ fn start(
         draining: AtomicBool::new(false),
     });
     resume(&hub, recovered);
-    let threads =
-        [sweeper_thread, journal_thread, clients_thread].into_iter().chain(reader_threads).collect();
+    let threads = [sweeper_thread, tracer_thread, journal_thread, clients_thread]
+        .into_iter()
+        .chain(reader_threads)
+        .collect();
     let http = ingress::serve(http, hub.clone(), ingress::Limits::default()).map_err(ServeError::Thread)?;
     Ok(Running { hub, lanes, http, sweeper, threads })
 }

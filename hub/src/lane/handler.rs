@@ -30,6 +30,7 @@ use crate::quic::{CloseCode, SessionEvent, SessionId, Sessions};
 use crate::reader::{Length, Read, Reader};
 use crate::records::{self, Owner, RecordError};
 use crate::runtime::{LaneHandler, Mailbox, Mailboxes, PushError};
+use crate::tracer::{News, Tell};
 
 /// How long a stopping lane waits for shards in flight.
 const DRAIN_IN_FLIGHT_MAX: Duration = Duration::from_secs(5);
@@ -110,6 +111,7 @@ pub struct Handler {
     providers: BTreeMap<String, String>,
     frames: Frames,
     journal: Journal,
+    tracer: Tell,
     reader: Reader,
     uploads: Uploads,
     clients: Clients,
@@ -135,7 +137,7 @@ impl Handler {
     /// A lane's shell around a new machine.
     pub fn new(
         config: HandlerConfig,
-        journal: Journal,
+        (journal, tracer): (Journal, Tell),
         (reader, uploads): (Reader, Uploads),
         clients: Clients,
         peers: Mailboxes<Input>,
@@ -152,6 +154,7 @@ impl Handler {
             providers: BTreeMap::new(),
             frames: Frames::default(),
             journal,
+            tracer,
             reader,
             uploads,
             clients,
@@ -270,8 +273,13 @@ impl Handler {
 
     fn persist(&mut self, batch: BatchId, record: Record) {
         let me = self.me.clone();
+        let news = News::of(&record).map(|news| (self.tracer.clone(), news));
         let make = move || records::deed_of(&record);
         self.write(make, move |verdict| {
+            if let (Some((tracer, news)), Verdict::Judged(Commit::Done)) = (news, &verdict) {
+                // It ends after the lanes do; what it does not hear it reads at its next start.
+                let _ = tracer.send(news);
+            }
             deliver(&me, Input::Event(Box::new(event_of(batch, verdict))));
         });
     }
