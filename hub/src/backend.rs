@@ -72,20 +72,14 @@ pub struct Hub {
 }
 
 impl Hub {
-    fn snapshot(&self) -> Result<Box<dyn Snapshot>, Outage> {
-        self.store.snapshot().map_err(|error| {
-            tracing::error!(%error, "the store cannot be read");
-            Outage::StoreFailing
-        })
-    }
-
     /// Runs a question to the store on a thread where waiting for a disk stops nobody.
     pub(crate) async fn read<T: Send + 'static>(
         &self,
         ask: impl FnOnce(&dyn Snapshot) -> Result<T, RecordError> + Send + 'static,
     ) -> Result<T, Outage> {
-        let snapshot = self.snapshot()?;
-        match tokio::task::spawn_blocking(move || ask(&*snapshot)).await {
+        // A cluster is asked already for the moment to read at.
+        let store = self.store.clone();
+        match tokio::task::spawn_blocking(move || ask(&*store.snapshot()?)).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => {
                 tracing::error!(%error, "a record cannot be read");

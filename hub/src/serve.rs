@@ -19,7 +19,9 @@ use tessera_protocol::audit::Act;
 use tessera_protocol::id::Digest;
 use tessera_protocol::token::EnrolmentToken;
 use tessera_protocol::unit::{LaneIndex, UnixMillis};
-use tessera_storage::{Batch, Commit, CommitError, Embedded, Engine, Key, OpenError, ReadError, Snapshot};
+use tessera_storage::{
+    Batch, Commit, CommitError, Embedded, Engine, Key, OpenError, ReadError, Renewed, Snapshot, foundationdb,
+};
 
 use crate::audit::{Auditor, Deed};
 use crate::backend::{Hub, token_deed, unix_ms};
@@ -47,6 +49,10 @@ pub enum ServeError {
     },
     /// The store cannot be opened.
     Open(OpenError),
+    /// The store in a cluster cannot be opened.
+    OpenCluster(foundationdb::OpenError),
+    /// Hubs write to the store's audit log so often that nothing else gets in.
+    AuditBusy,
     /// The store cannot be read.
     Read(RecordError),
     /// The store cannot be written.
@@ -86,6 +92,10 @@ impl fmt::Display for ServeError {
                 data.display()
             ),
             ServeError::Open(error) => write!(f, "{error}"),
+            ServeError::OpenCluster(error) => write!(f, "{error}"),
+            ServeError::AuditBusy => f.write_str(
+                "the audit log of the store changes all the time: stop the hub that uses it, or try again",
+            ),
             ServeError::Read(error) => write!(f, "{error}"),
             ServeError::Write(error) => write!(f, "{error}"),
             ServeError::Identity(error) => write!(f, "the hub's key: {error}"),
@@ -108,8 +118,9 @@ impl fmt::Display for ServeError {
 impl std::error::Error for ServeError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         Some(match self {
-            ServeError::NoStore { .. } => return None,
+            ServeError::NoStore { .. } | ServeError::AuditBusy => return None,
             ServeError::Open(error) => error,
+            ServeError::OpenCluster(error) => error,
             ServeError::Read(error) => error,
             ServeError::Write(error) => error,
             ServeError::Identity(error) => error,
@@ -131,6 +142,8 @@ struct Announcement {
     api_key: Option<String>,
     agent_token: String,
     data: PathBuf,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    store: Option<String>,
     lanes: u16,
 }
 
@@ -155,19 +168,28 @@ struct Running {
 /// Runs a hub until a signal stops it.
 pub fn serve(config: &HubConfig) -> Result<(), ServeError> {
     // The store first: whoever starts a second hub by mistake is told of the first one, not of its port.
-    let store: Arc<dyn Engine> = Arc::new(Embedded::open(&config.data).map_err(ServeError::Open)?);
+    let store = open(config)?;
     let http =
         TcpListener::bind(config.http).map_err(|source| ServeError::Http { address: config.http, source })?;
     let sockets = LaneSockets::open(config.quic, config.lanes, SteeringPreference::default())
         .map_err(|source| ServeError::Quic { address: config.quic, source })?;
     let snapshot = || store.snapshot().map_err(|error| ServeError::Read(error.into()));
     let secrets = secrets(&*store, &*snapshot()?)?;
-    let recovered = records::recover(&*snapshot()?).map_err(ServeError::Read)?;
+    // Nothing else writes yet, so it does no harm that a long recovery is not of one moment.
+    let recovered = records::recover(&Renewed::new(&*store)).map_err(ServeError::Read)?;
     let first_key = secrets.first_api_key.as_ref().map(ApiKey::reveal);
     let token = secrets.token.to_string();
     let running = start(config, http, sockets, store, secrets, recovered)?;
     announce(config, &running, first_key, token);
     wait(running)
+}
+
+/// Opens the store that the settings name, or makes one there.
+fn open(config: &HubConfig) -> Result<Arc<dyn Engine>, ServeError> {
+    match &config.cluster {
+        Some(place) => foundationdb::open(place).map_err(ServeError::OpenCluster),
+        None => Ok(Arc::new(Embedded::open(&config.data).map_err(ServeError::Open)?)),
+    }
 }
 
 fn start(
@@ -347,11 +369,26 @@ fn secrets(store: &dyn Engine, snapshot: &dyn Snapshot) -> Result<Secrets, Serve
 }
 
 /// Adds an API key to the store of a hub that is not running.
-pub fn new_key(data: &std::path::Path) -> Result<String, ServeError> {
-    if !Embedded::exists(data) {
-        return Err(ServeError::NoStore { data: data.to_owned() });
+pub fn new_key(config: &HubConfig) -> Result<String, ServeError> {
+    if config.cluster.is_none() && !Embedded::exists(&config.data) {
+        return Err(ServeError::NoStore { data: config.data.clone() });
     }
-    let store = Embedded::open(data).map_err(ServeError::Open)?;
+    let store = open(config)?;
+    for _ in 0..KEY_ATTEMPTS {
+        let (key, batch) = key_batch(&*store)?;
+        // A hub that runs on the same cluster may have reported something meanwhile.
+        if store.commit(batch).map_err(ServeError::Write)? == Commit::Done {
+            return Ok(key.reveal());
+        }
+    }
+    Err(ServeError::AuditBusy)
+}
+
+/// Times that a key is offered to a store whose audit log changes meanwhile.
+const KEY_ATTEMPTS: u32 = 20;
+
+/// A new API key, and the batch that adds it and reports it.
+fn key_batch(store: &dyn Engine) -> Result<(ApiKey, Batch), ServeError> {
     let mut batch = Batch::new();
     let key = add_key(&mut batch)?;
     let snapshot = store.snapshot().map_err(|error| ServeError::Read(error.into()))?;
@@ -362,9 +399,7 @@ pub fn new_key(data: &std::path::Path) -> Result<String, ServeError> {
         let mut auditor = Auditor::resume(identity, &*snapshot).map_err(ServeError::Read)?;
         auditor.write(&mut batch, &[Act::ApiKeyMade { key: Digest(key.hash().0) }]);
     }
-    match store.commit(batch).map_err(ServeError::Write)? {
-        Commit::Done | Commit::Conflict { .. } => Ok(key.reveal()),
-    }
+    Ok((key, batch))
 }
 
 fn add_key(batch: &mut Batch) -> Result<ApiKey, ServeError> {
@@ -387,6 +422,7 @@ fn announce(config: &HubConfig, running: &Running, api_key: Option<String>, agen
         api_key,
         agent_token,
         data: config.data.clone(),
+        store: config.cluster.as_ref().map(ToString::to_string),
         lanes: config.lanes,
     };
     if config.json {
@@ -396,7 +432,10 @@ fn announce(config: &HubConfig, running: &Running, api_key: Option<String>, agen
     println!("Tessera hub {}", env!("CARGO_PKG_VERSION"));
     println!("  clients   http://{} (API, described at /openapi.json)", said.http);
     println!("  agents    {} (QUIC, {} lanes, key {})", said.quic, said.lanes, said.hub_key);
-    println!("  data      {}", said.data.display());
+    match &said.store {
+        Some(store) => println!("  store     {store}"),
+        None => println!("  data      {}", said.data.display()),
+    }
     if let Some(key) = &said.api_key {
         println!("  API key   {key}");
         println!("            shown this once and kept hashed: export TESSERA_API_KEY with it");
