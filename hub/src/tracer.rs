@@ -103,9 +103,12 @@ impl Tracer {
 
     fn look_again(&self, again: &mut BTreeMap<AgentId, (ProviderId, Instant)>) {
         let now = Instant::now();
-        let is_due = |(_, at): &(ProviderId, Instant)| *at <= now;
-        let due: Vec<_> =
-            again.extract_if(.., |_, when| is_due(when)).map(|(agent, (of, _))| (agent, of)).collect();
+        let mut due = Vec::new();
+        again.retain(|agent, (provider, at)| {
+            let is_due = *at <= now;
+            due.extend(is_due.then_some((*agent, *provider)));
+            !is_due
+        });
         if let Err(error) = self.trace(&due) {
             // The store still names them: the next start looks again.
             return report(Err(error));

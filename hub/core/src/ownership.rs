@@ -24,9 +24,6 @@ pub const RENEW_MS: u64 = 3_000;
 pub const LAPSE_MS: u64 = 10_000;
 /// How often a hub looks at the others. *Units*: milliseconds.
 pub const LOOK_MS: u64 = 1_000;
-/// A hub whose own renewals are further apart than this does not judge others: it is as likely the store that stood
-/// still, or itself. *Units*: milliseconds.
-const STEADY_MS: u64 = 2 * RENEW_MS;
 
 /// One start of a hub.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -114,7 +111,8 @@ pub enum Order {
 #[derive(Clone, Copy, Debug)]
 struct Watched {
     beat: u64,
-    since: Tick,
+    /// When this beat was first seen, by the steady clock.
+    since: u64,
     /// Whether an order about it is under way.
     busy: bool,
 }
@@ -125,8 +123,9 @@ pub struct Steward {
     me: HubId,
     beat: u64,
     renewing: bool,
-    /// When the last renewal succeeded, and when the next is due.
+    /// When the last renewal succeeded, and what the steady clock showed then.
     renewed: Tick,
+    steady: u64,
     renew_at: Tick,
     looking: bool,
     look_at: Tick,
@@ -145,6 +144,7 @@ impl Steward {
             beat: 0,
             renewing: false,
             renewed: now,
+            steady: 0,
             renew_at: now.after_ms(RENEW_MS),
             looking: false,
             look_at: now,
@@ -177,24 +177,15 @@ impl Steward {
         match news {
             News::Time => {}
             News::Renewed => {
-                self.renewing = false;
-                if now >= self.renewed.after_ms(STEADY_MS) {
-                    self.begin_anew(now);
-                }
-                (self.renewed, self.renew_at) = (now, now.after_ms(RENEW_MS));
+                self.steady = self.steady(now);
+                (self.renewing, self.renewed, self.renew_at) = (false, now, now.after_ms(RENEW_MS));
             }
-            News::RenewFailed => {
-                (self.renewing, self.renew_at) = (false, now.after_ms(LOOK_MS));
-                self.begin_anew(now);
-            }
+            News::RenewFailed => (self.renewing, self.renew_at) = (false, now.after_ms(LOOK_MS)),
             News::Looked(hubs) => {
                 (self.looking, self.look_at) = (false, now.after_ms(LOOK_MS));
                 self.look(now, &hubs, &mut orders);
             }
-            News::LookFailed => {
-                (self.looking, self.look_at) = (false, now.after_ms(LOOK_MS));
-                self.begin_anew(now);
-            }
+            News::LookFailed => (self.looking, self.look_at) = (false, now.after_ms(LOOK_MS)),
             News::FenceFound => self.stop(&mut orders),
             News::FenceDown(hub) => {
                 self.free(hub);
@@ -202,6 +193,7 @@ impl Steward {
             }
             News::FenceStands(hub) => {
                 self.free(hub);
+                let now = self.steady(now);
                 if let Some(watched) = self.others.get_mut(&hub) {
                     watched.since = now;
                 }
@@ -231,10 +223,12 @@ impl Steward {
         }
     }
 
-    /// Others are judged from now on only.
-    fn begin_anew(&mut self, now: Tick) {
-        if !self.planting.is(Planted::JudgeThroughOutages) {
-            self.others.values_mut().for_each(|watched| watched.since = now);
+    /// The clock by which others are judged: it stands still once this hub's own last renewal is [`RENEW_MS`] ago.
+    /// Then it is as likely the store that stood still, or this hub. *Units*: milliseconds.
+    fn steady(&self, now: Tick) -> u64 {
+        match self.planting.is(Planted::JudgeThroughOutages) {
+            true => now.0,
+            false => self.steady + now.0.saturating_sub(self.renewed.0).min(RENEW_MS),
         }
     }
 
@@ -261,11 +255,10 @@ impl Steward {
         // It took over jobs and has not heard so.
         if self.unsure && !self.others.get(&me).is_some_and(|own| own.busy) {
             self.unsure = false;
-            let own = Watched { beat: 0, since: now, busy: false };
+            let own = Watched { beat: 0, since: 0, busy: false };
             self.order_about(me, own, |hub| Order::Adopt { hub }, orders);
         }
-        let is_steady =
-            now < self.renewed.after_ms(STEADY_MS) || self.planting.is(Planted::JudgeThroughOutages);
+        let now = self.steady(now);
         for seen in hubs.iter().filter(|seen| seen.hub != me) {
             let fresh = Watched { beat: seen.beat, since: now, busy: false };
             let watched = *self
@@ -277,7 +270,7 @@ impl Steward {
                     }
                 })
                 .or_insert(fresh);
-            let lapsed = seen.former || is_steady && now >= watched.since.after_ms(LAPSE_MS);
+            let lapsed = seen.former || now >= watched.since + LAPSE_MS;
             let down = seen.fenced || lapsed && self.planting.is(Planted::AdoptUnfenced);
             match (down, seen.has_jobs) {
                 (true, true) => self.order_about(seen.hub, watched, |hub| Order::Adopt { hub }, orders),

@@ -118,7 +118,12 @@ impl Unchecked {
     /// Takes out what proves to be tainted: shards that rest on one of the `proven` wrong, and what more of the job
     /// it extends is. *Shape*: agents and their shards, which the audit log is told; then all tainted shards to add.
     pub fn taint(&mut self, base: u64, proven: impl Fn(&AgentId) -> bool) -> (Vec<(AgentId, u64)>, u64) {
-        let theirs: Vec<(AgentId, u64)> = self.alone.extract_if(.., |agent, _| proven(agent)).collect();
+        let mut theirs = Vec::new();
+        self.alone.retain(|agent, shards| {
+            let is_proven = proven(agent);
+            theirs.extend(is_proven.then_some((*agent, *shards)));
+            !is_proven
+        });
         let more = base.saturating_sub(self.inherited);
         self.inherited += more;
         let sum = theirs.iter().map(|(_, shards)| shards).sum::<u64>() + more;

@@ -112,6 +112,8 @@ struct Hub {
     paused_until: u64,
     cut_off_until: u64,
     dead: Option<u64>,
+    /// When its fence was taken down.
+    down_at: Option<u64>,
     stopped: bool,
     troubled: bool,
     /// Renewals in a row that were lost on their way.
@@ -231,6 +233,7 @@ impl World {
             paused_until: 0,
             cut_off_until: 0,
             dead: None,
+            down_at: None,
             stopped: false,
             troubled: false,
             unlucky: 0,
@@ -438,6 +441,10 @@ impl World {
         match self.entries.get_mut(&other) {
             Some(entry) if entry.up && entry.beat == beat => {
                 entry.up = false;
+                self.hubs
+                    .iter_mut()
+                    .filter(|hub| hub.id == other)
+                    .for_each(|hub| hub.down_at = Some(self.now));
                 if !troubled {
                     return Err(Discord::HealthyHubFenced);
                 }
@@ -473,9 +480,11 @@ impl World {
     /// A hub that runs, reaches the store and whose fence has long been down must have heard of it.
     fn is_told(&self, hub: usize) -> Result<(), Discord> {
         let hub = &self.hubs[hub];
-        let quiet = self.now > hub.paused_until.max(hub.cut_off_until) + 10_000;
-        let down = self.entries.get(&hub.id).is_none_or(|entry| !entry.up);
-        if quiet && down && hub.troubled { Err(Discord::ServesOn) } else { Ok(()) }
+        let told_by = |down_at: u64| hub.paused_until.max(hub.cut_off_until).max(down_at) + 10_000;
+        match hub.down_at {
+            Some(down_at) if self.now > told_by(down_at) => Err(Discord::ServesOn),
+            _ => Ok(()),
+        }
     }
 
     /// Jobs of the dead are somebody's in time, where the store answers and somebody is well.
@@ -489,7 +498,7 @@ impl World {
             let orphaned =
                 self.owners.iter().any(|(job, owner)| *owner == dead.id && self.progress[job] < STEPS);
             // A commit in a hundred is lost, and is tried again.
-            if orphaned && after_ms > REPLACED_MS + 5_000 {
+            if orphaned && after_ms > REPLACED_MS + 8_000 {
                 return Err(Discord::NotReplaced { after_ms });
             }
         }
