@@ -67,6 +67,12 @@ impl Head {
     }
 }
 
+/// What lies under [`Key::AuditHead`].
+#[cfg(test)]
+pub(crate) fn head_bytes(entries: u64, hash: Digest) -> Vec<u8> {
+    Head { entries, hash }.bytes()
+}
+
 type Tree = MemoryBackedTree<Sha256, [u8; 32]>;
 
 /// The log's writer, on the journal's thread.

@@ -628,3 +628,7 @@ fn away(id: AgentId, stored: StoredAgent) -> AgentView {
 #[cfg(test)]
 #[path = "records/tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "records/golden.rs"]
+mod golden;

@@ -1,16 +1,18 @@
 //! `hub check`, `hub backup`, `hub restore` and `hub migrate` as an operator calls them.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
+use tessera_protocol::id::{Digest, JobId};
 use tessera_storage::{Batch, Commit, Embedded, Engine, Family, Key};
 
-/// A hub of its own process.
-struct Hub(Child);
+/// A hub of its own process, and where clients reach it.
+struct Hub(Child, String);
 
 impl Hub {
     fn start(data: &Path) -> Hub {
@@ -25,8 +27,24 @@ impl Hub {
             .unwrap();
         let mut said = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut said).unwrap();
-        assert!(said.contains("hub_key"), "{said}");
-        Hub(process)
+        let said: Value = serde_json::from_str(&said).unwrap();
+        Hub(process, said["http"].as_str().unwrap().to_owned())
+    }
+}
+
+impl Hub {
+    /// The body of a successful answer.
+    fn get(&self, path: &str, key: &str) -> Vec<u8> {
+        let mut stream = TcpStream::connect(&self.1).unwrap();
+        let head = format!(
+            "GET {path} HTTP/1.1\r\nhost: hub\r\nauthorization: Bearer {key}\r\nconnection: close\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", answer.escape_ascii());
+        let at = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
+        answer.split_off(at + 4)
     }
 }
 
@@ -105,7 +123,7 @@ fn a_check_of_a_killed_hub_changes_no_byte_and_says_what_is_wrong() {
     let entry = store.snapshot().unwrap().range(&Family::Audit.range(), 1).unwrap().remove(0);
     let mut batch = Batch::new();
     batch.put(entry.key, String::from_utf8(entry.value).unwrap().replace("operator", "somebody"));
-    batch.put(Key::Job(tessera_protocol::id::JobId([1; 16])), "{}");
+    batch.put(Key::Job(JobId([1; 16])), "{}");
     assert_eq!(store.commit(batch).unwrap(), Commit::Done);
     drop(store);
     let (code, text) = said(&hub(&["check"], &data));
@@ -147,4 +165,52 @@ fn a_store_is_moved_to_another_directory_and_both_are_clean() {
     drop(Hub::start(&target));
     let (code, why) = said(&hub(&["migrate", "--to", "fdb:fdb.cluster"], &data));
     assert!(code == Some(1) && why.contains("no engine for fdb:fdb.cluster"), "{why}");
+}
+
+/// A backup that the first hub of format 1 made: a Monte Carlo job that is done and one that extends it, a matrix, a
+/// climate job of several stages with its input files and products, an open job and a cancelled one, two providers
+/// that were paid, and their agents.
+const FORMAT_1: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/format-1.backup");
+/// A key of that hub, which is of no use anywhere else.
+const KEY_1: &str = "tsk_96b0610272ec5862163631263cbd8ff4047777b99e5e21268aaf66d4e16979a6";
+/// Its done jobs, and the digests that their clients were told.
+const DONE_1: [(&str, &str); 4] = [
+    (
+        "job_01a201afeccad19ac652389bcdd2b0b8",
+        "7bcc9631249f7d36ef417b701323b5f6013784522db9c8c899b73f61e79636f8",
+    ),
+    (
+        "job_01a201aff4cf48c0f1e4b8a0bc25bba0",
+        "dca233d83354642d343fba0b45772ceb9b0186965582c6cfcb43783ef8421f20",
+    ),
+    (
+        "job_01a201aff5eadf5e42407fb514294728",
+        "0358169f41929a45464b46ddc5f20fce33ba4b42ef1397a3c31d5e2111c5f642",
+    ),
+    (
+        "job_01a201aff7981f17cb778ccb109bfa79",
+        "8b8bb5ebbf11a76842d9acbe0939ce82934e2437c82f2952e4ee049d89862fbb",
+    ),
+];
+const OPEN_1: &str = "job_01a201aff9c6ea44889a73ca068121c5";
+
+#[test]
+fn a_store_of_format_1_is_restored_checked_started_on_and_gives_the_results_it_promised() {
+    let folder = TempDir::new().unwrap();
+    let data = folder.path().join("hub");
+    succeeds(&hub(&["restore", FORMAT_1], &data));
+    // A format that this build upgrades is checked once a hub has done so.
+    drop(Hub::start(&data));
+    let report = succeeds(&hub(&["check"], &data));
+    assert!(report.contains("\njob          6\n") && report.contains("\nsettlement   1\n"), "{report}");
+    let running = Hub::start(&data);
+    for (job, digest) in DONE_1 {
+        let result = running.get(&format!("/v1/jobs/{job}/result"), KEY_1);
+        assert_eq!(Digest::of(&result).to_string(), digest, "{job}");
+    }
+    let open: Value = serde_json::from_slice(&running.get(&format!("/v1/jobs/{OPEN_1}"), KEY_1)).unwrap();
+    assert!(["queued", "running"].contains(&open["state"].as_str().unwrap()), "{open}");
+    assert!(open["shards_done"].as_u64() > Some(0), "what was done of it is not done again: {open}");
+    drop(running);
+    succeeds(&hub(&["check"], &data));
 }
