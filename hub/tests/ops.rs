@@ -5,22 +5,32 @@ use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
 use tessera_protocol::id::{Digest, JobId};
 use tessera_storage::{Batch, Commit, Embedded, Engine, Family, Key};
 
-/// A hub of its own process, and where clients reach it.
-struct Hub(Child, String);
+/// A hub of its own process.
+struct Hub {
+    process: Child,
+    /// Where clients reach it.
+    http: String,
+    /// What it announced.
+    said: Value,
+}
 
 impl Hub {
     fn start(data: &Path) -> Hub {
+        Hub::start_as(Command::new(env!("CARGO_BIN_EXE_hub")), data, "error")
+    }
+
+    /// Starts it by a command that takes its arguments.
+    fn start_as(mut command: Command, data: &Path, log: &str) -> Hub {
         let any = "127.0.0.1:0";
-        let mut process = Command::new(env!("CARGO_BIN_EXE_hub"))
-            .args([
-                "serve", "--json", "--lanes", "1", "--http", any, "--quic", any, "--log", "error", "--data",
-            ])
+        let mut process = command
+            .args(["serve", "--json", "--lanes", "1", "--http", any, "--quic", any, "--log", log, "--data"])
             .arg(data)
             .stdout(Stdio::piped())
             .spawn()
@@ -28,31 +38,40 @@ impl Hub {
         let mut said = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut said).unwrap();
         let said: Value = serde_json::from_str(&said).unwrap();
-        Hub(process, said["http"].as_str().unwrap().to_owned())
+        Hub { process, http: said["http"].as_str().unwrap().to_owned(), said }
     }
 }
 
 impl Hub {
     /// The body of a successful answer.
     fn get(&self, path: &str, key: &str) -> Vec<u8> {
-        let mut stream = TcpStream::connect(&self.1).unwrap();
+        let (status, body) = self.ask("GET", path, key, "");
+        assert_eq!(status, "200", "{}", body.escape_ascii());
+        body
+    }
+
+    /// Status and body of an answer.
+    fn ask(&self, method: &str, path: &str, key: &str, body: &str) -> (String, Vec<u8>) {
+        let mut stream = TcpStream::connect(&self.http).unwrap();
         let head = format!(
-            "GET {path} HTTP/1.1\r\nhost: hub\r\nauthorization: Bearer {key}\r\nconnection: close\r\n\r\n"
+            "{method} {path} HTTP/1.1\r\nhost: hub\r\nauthorization: Bearer {key}\r\ncontent-length: {}\r\n\
+             content-type: application/json\r\nconnection: close\r\n\r\n{body}",
+            body.len()
         );
         stream.write_all(head.as_bytes()).unwrap();
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).unwrap();
-        assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", answer.escape_ascii());
         let at = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
-        answer.split_off(at + 4)
+        let body = answer.split_off(at + 4);
+        (String::from_utf8_lossy(&answer["HTTP/1.1 ".len()..][..3]).into_owned(), body)
     }
 }
 
 impl Drop for Hub {
     /// As a power cut does.
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 
@@ -96,7 +115,10 @@ fn a_hub_is_backed_up_while_it_runs_and_what_is_restored_is_checked_and_started(
     let in_use = hub(&["check"], &data);
     let (code, why) = said(&in_use);
     assert_eq!(code, Some(2), "{why}");
-    assert!(why.contains(&format!("a hub runs on {} (process {})", data.display(), running.0.id())), "{why}");
+    assert!(
+        why.contains(&format!("a hub runs on {} (process {})", data.display(), running.process.id())),
+        "{why}"
+    );
     let done = succeeds(&hub(&["backup", text(&file)], &data));
     assert!(done.contains("entries") && done.contains("BLAKE3"), "{done}");
     assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
@@ -213,4 +235,81 @@ fn a_store_of_format_1_is_restored_checked_started_on_and_gives_the_results_it_p
     assert!(open["shards_done"].as_u64() > Some(0), "what was done of it is not done again: {open}");
     drop(running);
     succeeds(&hub(&["check"], &data));
+}
+
+/// A disk of its own, gone when this is dropped.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(path: &Path) -> Option<SmallDisk> {
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=6m", "tessera"]).arg(path).stderr(Stdio::null());
+        mount.status().is_ok_and(|status| status.success()).then(|| SmallDisk(path.to_owned()))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// Asks until the answer is so.
+fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(started.elapsed() < Duration::from_secs(60), "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_full_disk_shows_where_operators_look_once_in_the_log_and_passes_though_nobody_writes() {
+    let folder = TempDir::new().unwrap();
+    let (mount, log) = (folder.path().join("disk"), folder.path().join("log"));
+    std::fs::create_dir(&mount).unwrap();
+    let Some(disk) = SmallDisk::mount(&mount) else {
+        return println!("not allowed to mount a small disk: not tested");
+    };
+    let data = mount.join("hub");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hub"));
+    command.stderr(std::fs::File::create(&log).unwrap());
+    let running = Hub::start_as(command, &data, "info");
+    let key = running.said["api_key"].as_str().unwrap().to_owned();
+    let job = r#"{"name":"n","workload":"monte_carlo","params":{"model":"pi","paths":9}}"#;
+    let submit = || running.ask("POST", "/v1/jobs", &key, job).0;
+    let metrics = || String::from_utf8(running.get("/metrics", &key)).unwrap();
+    assert_eq!(submit(), "201");
+    assert!(metrics().contains("\ntessera_store_state{state=\"ok\"} 1\n"));
+    let ballast = mount.join("ballast");
+    let mut file = std::fs::File::create(&ballast).unwrap();
+    while file.write_all(&[0; 4_096]).is_ok() {}
+    until("the disk is full for the store too", || (submit() == "503").then_some(()));
+    // Work that agents would bring is tried again and again: it is the same trouble still.
+    (0..20).for_each(|_| drop(submit()));
+    let (status, body) = running.ask("GET", "/healthz", &key, "");
+    assert_eq!((status.as_str(), String::from_utf8_lossy(&body).contains("store_full")), ("507", true));
+    for line in [
+        "tessera_store_state{state=\"ok\"} 0",
+        "tessera_store_state{state=\"full\"} 1",
+        "tessera_store_failing 1",
+    ] {
+        assert!(metrics().contains(&format!("\n{line}\n")), "{line}");
+    }
+    drop(file);
+    std::fs::remove_file(&ballast).unwrap();
+    until("the hub finds by itself that there is room", || {
+        (running.ask("GET", "/healthz", &key, "").0 == "200").then_some(())
+    });
+    assert_eq!(submit(), "201");
+    let said = std::fs::read_to_string(&log).unwrap();
+    let count = |text: &str| said.matches(text).count();
+    assert_eq!((count("the store refuses writes"), count("the store takes writes again")), (1, 1), "{said}");
+    assert_eq!(count("ERROR"), 1, "{said}");
+    drop(running);
+    succeeds(&hub(&["check"], &data));
+    drop(disk);
 }
