@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::Deserialize;
 use tessera_hub_core::scheduler::{Share, Sharing};
+use tessera_storage::foundationdb::{Place, PlaceError};
 
 /// Where clients connect unless told otherwise.
 pub const HTTP_DEFAULT: &str = "127.0.0.1:7840";
@@ -18,12 +19,15 @@ pub const QUIC_DEFAULT: &str = "127.0.0.1:7843";
 /// Flags of `hub serve`.
 #[derive(Args, Clone, Debug, Default)]
 pub struct ServeArgs {
-    /// Configuration file (TOML): data, http, quic, lanes, log, projects; flags win over it
+    /// Configuration file (TOML): data, store, http, quic, lanes, log, projects; flags win over it
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Directory of the store, made when missing [default: $XDG_DATA_HOME/tessera-hub]
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
+    /// A FoundationDB cluster to keep the state in instead: fdb:CLUSTER_FILE or fdb:CLUSTER_FILE?prefix=NAME
+    #[arg(long, value_name = "URL")]
+    pub store: Option<Place>,
     /// Address of the HTTP API [default: 127.0.0.1:7840]
     #[arg(long, value_name = "HOST:PORT")]
     pub http: Option<SocketAddr>,
@@ -45,6 +49,7 @@ pub struct ServeArgs {
 #[serde(deny_unknown_fields)]
 struct File {
     data: Option<PathBuf>,
+    store: Option<String>,
     http: Option<SocketAddr>,
     quic: Option<SocketAddr>,
     lanes: Option<u16>,
@@ -79,6 +84,8 @@ fn sharing(projects: BTreeMap<String, ProjectShare>) -> Sharing {
 pub struct HubConfig {
     /// Directory of the store.
     pub data: PathBuf,
+    /// The cluster that the store lies in instead.
+    pub cluster: Option<Place>,
     /// Address of the HTTP API.
     pub http: SocketAddr,
     /// Address agents connect to.
@@ -110,6 +117,8 @@ pub enum ConfigError {
         /// Where and why.
         source: Box<toml::de::Error>,
     },
+    /// What the file calls a store is none.
+    Store(PlaceError),
     /// No directory for the store was named, and there is no home directory.
     NoDataDirectory,
     /// Too few or too many lanes.
@@ -124,6 +133,7 @@ impl fmt::Display for ConfigError {
         match self {
             ConfigError::Read { path, source } => write!(f, "cannot read {}: {source}", path.display()),
             ConfigError::Parse { path, source } => write!(f, "{}: {source}", path.display()),
+            ConfigError::Store(error) => write!(f, "store: {error}"),
             ConfigError::NoDataDirectory => {
                 f.write_str("no directory for the hub's data: pass --data DIR, or set HOME or XDG_DATA_HOME")
             }
@@ -139,6 +149,7 @@ impl std::error::Error for ConfigError {
         match self {
             ConfigError::Read { source, .. } => Some(source),
             ConfigError::Parse { source, .. } => Some(source),
+            ConfigError::Store(error) => Some(error),
             ConfigError::NoDataDirectory | ConfigError::Lanes { .. } => None,
         }
     }
@@ -152,9 +163,11 @@ pub fn resolve(args: ServeArgs) -> Result<HubConfig, ConfigError> {
     if !(1..=crate::quic::LANES_MAX).contains(&lanes) {
         return Err(ConfigError::Lanes { asked: lanes });
     }
+    let named = file.store.map(|text| text.parse().map_err(ConfigError::Store)).transpose()?;
     let constant = |text: &str| text.parse().expect("the default addresses are addresses");
     Ok(HubConfig {
         data: data_directory(args.data.or(file.data))?,
+        cluster: args.store.or(named),
         http: args.http.or(file.http).unwrap_or_else(|| constant(HTTP_DEFAULT)),
         quic: args.quic.or(file.quic).unwrap_or_else(|| constant(QUIC_DEFAULT)),
         lanes,
@@ -193,6 +206,23 @@ mod tests {
         let config = resolve(args).unwrap();
         assert_eq!((config.lanes, config.http.port(), config.quic.port()), (2, 1, 7843));
         assert_eq!(config.data, PathBuf::from("/d"));
+    }
+
+    #[test]
+    fn a_store_in_a_cluster_is_named_by_flag_or_file_and_a_wrong_one_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("hub.toml");
+        let with = |text: &str| {
+            std::fs::write(&path, format!("data = \"/d\"\n{text}")).unwrap();
+            ServeArgs { config: Some(path.clone()), ..ServeArgs::default() }
+        };
+        assert_eq!(resolve(with("")).unwrap().cluster, None);
+        let of_file = with("store = \"fdb:/etc/foundationdb/fdb.cluster?prefix=lab\"\n");
+        assert_eq!(resolve(of_file.clone()).unwrap().cluster.unwrap().name(), "lab");
+        let flag = ServeArgs { store: Some("fdb:/f".parse().unwrap()), ..of_file };
+        assert_eq!(resolve(flag).unwrap().cluster.unwrap().to_string(), "fdb:/f");
+        let error = resolve(with("store = \"/var/lib\"\n")).unwrap_err().to_string();
+        assert!(error.contains("store: `/var/lib` is no store: write fdb:"), "{error}");
     }
 
     #[test]

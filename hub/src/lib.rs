@@ -20,3 +20,4 @@ pub mod records;
 pub mod runtime;
 pub mod serve;
 pub mod sweeper;
+pub mod tracer;

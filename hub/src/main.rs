@@ -5,8 +5,10 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use tessera_hub::config::{self, HubConfig, ServeArgs};
+use tessera_hub::ops::source::Location;
 use tessera_hub::ops::{backup, check, migrate};
 use tessera_hub::serve;
+use tessera_storage::foundationdb::Place;
 use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
@@ -25,13 +27,13 @@ enum Command {
     /// Run a hub until SIGTERM or SIGINT
     Serve(ServeArgs),
     /// Make a further API key for a hub that is not running, and print it once
-    NewKey(Place),
+    NewKey(Which),
     /// Check every digest, reference and balance in the store of a hub that is not running, and change nothing
     ///
     /// Exit code 0: nothing is wrong; 1: something is, and is listed; 2: it could not be checked
     Check {
         #[command(flatten)]
-        place: Place,
+        place: Which,
         /// Print the report as one JSON document
         #[arg(long)]
         json: bool,
@@ -44,39 +46,47 @@ enum Command {
         /// The file
         file: PathBuf,
         #[command(flatten)]
-        place: Place,
+        place: Which,
     },
     /// Make a store of a backup, in a directory that is empty or not there
     Restore {
         /// The file
         file: PathBuf,
         #[command(flatten)]
-        place: Place,
+        place: Which,
     },
     /// Copy the store of a hub that is not running into another engine, and leave it as it is
     Migrate {
-        /// An empty directory, or fdb:CLUSTER_FILE in a build with FoundationDB
+        /// An empty directory, or fdb:CLUSTER_FILE or fdb:CLUSTER_FILE?prefix=NAME
         #[arg(long, value_name = "TARGET")]
-        to: String,
+        to: Location,
         #[command(flatten)]
-        place: Place,
+        place: Which,
     },
 }
 
 /// Which store a command is about.
 #[derive(Args)]
-struct Place {
+struct Which {
     /// Directory of the store [default: $XDG_DATA_HOME/tessera-hub]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// A FoundationDB cluster that it lies in instead, as for `hub serve`
+    #[arg(long, value_name = "URL")]
+    store: Option<Place>,
     /// Configuration file that names it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
-impl Place {
+impl Which {
     fn resolve(self) -> Result<HubConfig, config::ConfigError> {
-        config::resolve(ServeArgs { data: self.data, config: self.config, ..ServeArgs::default() })
+        let Which { data, store, config } = self;
+        config::resolve(ServeArgs { data, store, config, ..ServeArgs::default() })
+    }
+
+    fn location(self) -> Result<Location, config::ConfigError> {
+        Ok(Location::of(&self.resolve()?))
     }
 }
 
@@ -109,14 +119,14 @@ fn run(args: ServeArgs) -> Result<(), Box<dyn std::error::Error>> {
     Ok(serve::serve(&config)?)
 }
 
-fn new_key(place: Place) -> Result<(), Box<dyn std::error::Error>> {
-    println!("{}", serve::new_key(&place.resolve()?.data)?);
+fn new_key(place: Which) -> Result<(), Box<dyn std::error::Error>> {
+    println!("{}", serve::new_key(&place.resolve()?)?);
     Ok(())
 }
 
-fn check(place: Place, json: bool) -> ExitCode {
+fn check(place: Which, json: bool) -> ExitCode {
     let checked = || -> Result<check::Report, Box<dyn std::error::Error>> {
-        Ok(check::check_directory(&place.resolve()?.data)?)
+        Ok(check::check_store(&place.location()?)?)
     };
     match checked() {
         Ok(report) => {
@@ -133,21 +143,21 @@ fn check(place: Place, json: bool) -> ExitCode {
     }
 }
 
-fn save(file: &Path, place: Place) -> Result<(), Box<dyn std::error::Error>> {
-    let backup::Summary { entries, bytes, digest } = backup::backup(&place.resolve()?.data, file)?;
+fn save(file: &Path, place: Which) -> Result<(), Box<dyn std::error::Error>> {
+    let backup::Summary { entries, bytes, digest } = backup::backup(&place.location()?, file)?;
     println!("{}: {entries} entries, {bytes} bytes, BLAKE3 {digest}", file.display());
     Ok(())
 }
 
-fn restore(file: &Path, place: Place) -> Result<(), Box<dyn std::error::Error>> {
-    let data = place.resolve()?.data;
-    let entries = backup::restore(file, &data)?.entries;
-    println!("{}: {entries} entries; `hub check` compares them before a hub starts on it", data.display());
+fn restore(file: &Path, place: Which) -> Result<(), Box<dyn std::error::Error>> {
+    let to = place.location()?;
+    let entries = backup::restore(file, &to)?.entries;
+    println!("{to}: {entries} entries; `hub check` compares them before a hub starts on it");
     Ok(())
 }
 
-fn move_store(to: &str, place: Place) -> Result<(), Box<dyn std::error::Error>> {
-    let migrate::Moved { entries, digest } = migrate::migrate(&place.resolve()?.data, to)?;
+fn move_store(to: &Location, place: Which) -> Result<(), Box<dyn std::error::Error>> {
+    let migrate::Moved { entries, digest } = migrate::migrate(&place.location()?, &to)?;
     println!("{to}: {entries} entries, the same on both sides: BLAKE3 {digest}");
     Ok(())
 }

@@ -185,8 +185,9 @@ fn a_store_is_moved_to_another_directory_and_both_are_clean() {
     assert!(files(&data) == before, "the old store is as it was");
     succeeds(&hub(&["check"], &target));
     drop(Hub::start(&target));
-    let (code, why) = said(&hub(&["migrate", "--to", "fdb:fdb.cluster"], &data));
-    assert!(code == Some(1) && why.contains("no engine for fdb:fdb.cluster"), "{why}");
+    // The build of these tests has no engine for clusters.
+    let (code, why) = said(&hub(&["migrate", "--to", "fdb:/fdb.cluster"], &data));
+    assert!(code == Some(1) && why.contains("--features foundationdb"), "{why}");
 }
 
 /// A backup that the first hub of format 1 made: a Monte Carlo job that is done and one that extends it, a matrix, a

@@ -101,11 +101,13 @@ pub enum Planted {
     PayProbesAsShards,
     /// Agents get shards of jobs that must not leave other regions.
     IgnoreRegions,
+    /// Who alone answered shards of a job is not written down with its end.
+    ForgetWhoWasAlone,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Planted; 49] = [
+    pub const ALL: [Planted; 50] = [
         Planted::SpeakBeforePersist,
         Planted::ForgetLostShards,
         Planted::KeepLapsedLeases,
@@ -155,6 +157,7 @@ impl Planted {
         Planted::LoseUnwrittenPages,
         Planted::PayProbesAsShards,
         Planted::IgnoreRegions,
+        Planted::ForgetWhoWasAlone,
     ];
 }
 

@@ -11,14 +11,15 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use tessera_storage::format::{self, FORMAT, FormatError};
-use tessera_storage::{Embedded, KeyRange, OpenError, ReadError, Snapshot};
+use tessera_storage::{KeyRange, ReadError, Snapshot};
 
 pub use super::archive::{ArchiveError, Summary};
 use super::archive::{Head, Reader, Writer};
 use super::control;
 use super::copy::{FillError, Filling};
 use super::pages::after;
-use super::source::{self, SourceError};
+use super::source::{self, Location, SourceError};
+use super::target::{self, TargetError};
 use crate::backend::unix_ms;
 
 /// Only the owner may read it: the hub's key and its clients' money are in it.
@@ -27,9 +28,6 @@ const FILE_MODE: u32 = 0o600;
 const PARTIAL: &str = ".partial";
 /// Entries read at once. *Source*: ours: at most 6.4 MB in memory.
 const PAGE_ENTRIES: usize = 64;
-/// What may lie in a directory into which a backup is restored: what an attempt that was cut off leaves.
-const LEFT_BY_RESTORE: [&str; 3] = ["lock", "store.redb", "store.redb.draft"];
-
 /// Why there is no backup.
 #[derive(Debug)]
 pub enum BackupError {
@@ -116,17 +114,20 @@ impl std::error::Error for BackupError {
     }
 }
 
-/// Backs the store in a directory up to a file, whether a hub runs on it or not.
-pub fn backup(data: &Path, file: &Path) -> Result<Summary, BackupError> {
-    match source::open(data) {
+/// Backs a store up to a file. On a directory a hub may run.
+pub fn backup(location: &Location, file: &Path) -> Result<Summary, BackupError> {
+    match source::open(location) {
         Ok(store) => {
             let snapshot = store.snapshot().map_err(BackupError::Read)?;
             save(file, |to| stream(&*snapshot, to, &|| true))
         }
-        Err(in_use @ SourceError::InUse { .. }) => {
-            let mut asked = match control::ask(data) {
+        Err(SourceError::InUse { data, pid }) => {
+            let mut asked = match control::ask(&data) {
                 Ok(asked) => asked,
-                Err(source) => return Err(BackupError::Running { source, in_use }),
+                Err(source) => {
+                    let in_use = SourceError::InUse { data, pid };
+                    return Err(BackupError::Running { source, in_use });
+                }
             };
             let path = || file.to_owned();
             save(file, |to| {
@@ -237,26 +238,12 @@ pub enum RestoreError {
         /// Which.
         found: u32,
     },
-    /// There is something in the directory.
-    NotEmpty {
-        /// Which.
-        data: PathBuf,
-        /// What.
-        found: PathBuf,
-    },
-    /// The directory cannot be read.
-    Directory {
-        /// Which.
-        data: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// No store can be made there.
-    Open(OpenError),
+    /// There is no place for a store.
+    Target(TargetError),
     /// The store cannot be filled.
     Fill {
         /// Where.
-        data: PathBuf,
+        to: Location,
         /// Why.
         source: FillError,
     },
@@ -270,17 +257,8 @@ impl fmt::Display for RestoreError {
                 f,
                 "the backup is of a store of format {found}, and this build knows up to {FORMAT}: use the build that made it, or a newer one"
             ),
-            RestoreError::NotEmpty { data, found } => write!(
-                f,
-                "{} is not empty (there is {}): restore into a new directory",
-                data.display(),
-                found.display()
-            ),
-            RestoreError::Directory { data, source } => {
-                write!(f, "cannot look into {}: {source}", data.display())
-            }
-            RestoreError::Open(error) => write!(f, "{error}"),
-            RestoreError::Fill { data, source } => write!(f, "cannot fill {}: {source}", data.display()),
+            RestoreError::Target(error) => write!(f, "{error}"),
+            RestoreError::Fill { to, source } => write!(f, "cannot fill {to}: {source}"),
         }
     }
 }
@@ -289,16 +267,15 @@ impl std::error::Error for RestoreError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             RestoreError::Archive { source, .. } => Some(source),
-            RestoreError::Directory { source, .. } => Some(source),
-            RestoreError::Open(error) => Some(error),
+            RestoreError::Target(error) => Some(error),
             RestoreError::Fill { source, .. } => Some(source),
-            RestoreError::Newer { .. } | RestoreError::NotEmpty { .. } => None,
+            RestoreError::Newer { .. } => None,
         }
     }
 }
 
-/// Makes a store of a backup in an empty directory. The whole file is read first: one that was altered makes nothing.
-pub fn restore(file: &Path, data: &Path) -> Result<Summary, RestoreError> {
+/// Makes a store of a backup where none is. The whole file is read first: one that was altered makes nothing.
+pub fn restore(file: &Path, to: &Location) -> Result<Summary, RestoreError> {
     let altered = |source| RestoreError::Archive { path: file.to_owned(), source };
     let open = || {
         let file = File::open(file).map_err(ArchiveError::Io)?;
@@ -310,33 +287,15 @@ pub fn restore(file: &Path, data: &Path) -> Result<Summary, RestoreError> {
         return Err(RestoreError::Newer { found });
     }
     let summary = reader.verify().map_err(altered)?;
-    require_empty(data)?;
-    let store = Embedded::open_unclaimed(data).map_err(RestoreError::Open)?;
-    let fill = |source| RestoreError::Fill { data: data.to_owned(), source };
-    let mut filling = Filling::begin(&store).map_err(fill)?;
+    let store = target::open(to).map_err(RestoreError::Target)?;
+    let fill = |source| RestoreError::Fill { to: to.clone(), source };
+    let mut filling = Filling::begin(&*store).map_err(fill)?;
     let mut reader = open().map_err(altered)?;
     while let Some(entry) = reader.entry().map_err(altered)? {
         filling.put(entry).map_err(fill)?;
     }
     filling.end().map_err(fill)?;
     Ok(summary)
-}
-
-/// Nothing may be there but what an earlier attempt left; whether that is a store is found out when it is filled.
-pub(super) fn require_empty(data: &Path) -> Result<(), RestoreError> {
-    let wrong = |source| RestoreError::Directory { data: data.to_owned(), source };
-    let entries = match fs::read_dir(data) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(wrong(error)),
-    };
-    for entry in entries {
-        let found = entry.map_err(wrong)?.path();
-        if !LEFT_BY_RESTORE.iter().any(|left| found.ends_with(left)) {
-            return Err(RestoreError::NotEmpty { data: data.to_owned(), found });
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -11,14 +11,13 @@ mod money;
 mod values;
 
 use std::fmt;
-use std::path::Path;
 
 use serde::Serialize;
 use tessera_storage::format::{self, FORMAT, FormatError};
 use tessera_storage::{Family, Key, OpenError, ReadError, Snapshot};
 
 use super::label;
-use super::source::{self, SourceError};
+use super::source::{self, Location, SourceError};
 use crate::records::RecordError;
 
 /// Findings that a report holds; of more, only how many there are.
@@ -186,16 +185,16 @@ impl fmt::Display for Report {
     }
 }
 
-/// Checks the store in a directory, page by page and record by record.
+/// Checks the store at a location, page by page and record by record.
 ///
 /// *Errors*: see [`CheckError`]; damage is a finding and no error.
-pub fn check_directory(data: &Path) -> Result<Report, CheckError> {
+pub fn check_store(location: &Location) -> Result<Report, CheckError> {
     let damaged = |source: &dyn fmt::Display| {
         let mut report = Report::default();
         report.find("(the file)", source.to_string(), Advice::Restore);
         report.end()
     };
-    let mut store = match source::open(data) {
+    let mut store = match source::open(location) {
         Ok(store) => store,
         Err(SourceError::Open(error @ OpenError::Corrupt { .. })) => return Ok(damaged(&error)),
         Err(error) => return Err(CheckError::Source(error)),

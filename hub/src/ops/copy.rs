@@ -7,7 +7,9 @@ use std::fmt;
 
 use blake3::{Hash, Hasher};
 use tessera_storage::format::{self, CopyError};
-use tessera_storage::{Batch, Commit, CommitError, Engine, Entry, Key, KeyRange, ReadError, Snapshot};
+use tessera_storage::{
+    Batch, Commit, CommitError, Engine, Entry, Key, KeyRange, ReadError, Renewed, Snapshot,
+};
 
 /// What a batch may weigh before it is committed. *Units*: bytes. *Source*: FoundationDB advises less than 1 MB; the
 /// heaviest entry weighs 0.13 MB.
@@ -106,7 +108,7 @@ impl<'a> Filling<'a> {
         self.flush()?;
         let format = self.format.ok_or(FillError::NoFormat)?;
         let written = self.sum.end();
-        let found = sum(&*self.engine.snapshot()?)?;
+        let found = sum(&Renewed::new(self.engine))?;
         if written != found {
             return Err(FillError::Different { written: written.0, found: found.0 });
         }

@@ -32,7 +32,7 @@ pub(super) fn of(key: Key<'_>) -> String {
         }
         Key::Piece { input, piece } => format!("{input}/{piece}"),
         Key::Idempotency { project, key } => format!("{project}/{}", key.escape_ascii()),
-        Key::Agent(id) | Key::Standing(id) => id.to_string(),
+        Key::Agent(id) | Key::Standing(id) | Key::Trace(id) => id.to_string(),
         Key::Provider(id) => id.to_string(),
         Key::Earning { provider, ended_ms, job } => format!("{provider}/{ended_ms}/{job}"),
         Key::Removal { provider, at_ms } => format!("{provider}/{at_ms}"),

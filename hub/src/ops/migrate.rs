@@ -1,22 +1,19 @@
 //! `hub migrate`: the store of a stopped hub, entry for entry in another engine.
 //!
-//! Knows which engines there are; the copying is [`Filling`]'s.
+//! Knows nothing of engines: the copying is [`Filling`]'s.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
 
 use blake3::Hash;
-use tessera_storage::{Embedded, Engine, KeyRange, OpenError, ReadError};
+use tessera_storage::{KeyRange, ReadError};
 
-use super::backup::{RestoreError, require_empty};
 use super::copy::{self, FillError, Filling};
 use super::pages::after;
-use super::source::{self, SourceError};
+use super::source::{self, Location, SourceError};
+use super::target::{self, TargetError};
 
 /// Entries read at once. *Source*: ours: at most 6.4 MB in memory.
 const PAGE_ENTRIES: usize = 64;
-/// What the name of a FoundationDB cluster begins with.
-const FOUNDATIONDB: &str = "fdb:";
 
 /// Why a store was not moved.
 #[derive(Debug)]
@@ -25,19 +22,12 @@ pub enum MigrateError {
     Source(SourceError),
     /// It cannot be read.
     Read(ReadError),
-    /// The target's engine is not in this build.
-    NoEngine {
-        /// What was asked for.
-        target: String,
-    },
-    /// There is something in the target's directory.
-    Directory(RestoreError),
-    /// No store can be made there.
-    Open(OpenError),
+    /// There is no place for it.
+    Target(TargetError),
     /// The target cannot be filled.
     Fill {
-        /// What was asked for.
-        target: String,
+        /// Where.
+        to: Location,
         /// Why.
         source: FillError,
     },
@@ -55,21 +45,16 @@ impl fmt::Display for MigrateError {
         match self {
             MigrateError::Source(error) => write!(f, "{error}"),
             MigrateError::Read(error) => write!(f, "{error}"),
-            MigrateError::NoEngine { target } => write!(
-                f,
-                "this build has no engine for {target}: name a directory, or use a build with that engine"
-            ),
-            MigrateError::Directory(error) => write!(f, "{error}"),
-            MigrateError::Open(error) => write!(f, "{error}"),
-            MigrateError::Fill { target, source } => {
+            MigrateError::Target(error) => write!(f, "{error}"),
+            MigrateError::Fill { to, source } => {
                 write!(
                     f,
-                    "cannot move the store to {target}: {source}. The store it was to come from is as it was"
+                    "cannot move the store to {to}: {source}. The store it was to come from is as it was"
                 )
             }
             MigrateError::Changed { copied, found } => write!(
                 f,
-                "{copied} entries were copied and the source has {found} or others: its disk fails, or something else writes to it; run `hub check`"
+                "{copied} entries were copied and the source has {found} or others: a hub runs on it, or its disk fails; stop the hub and run `hub check`"
             ),
         }
     }
@@ -80,10 +65,9 @@ impl std::error::Error for MigrateError {
         match self {
             MigrateError::Source(error) => Some(error),
             MigrateError::Read(error) => Some(error),
-            MigrateError::Directory(error) => Some(error),
-            MigrateError::Open(error) => Some(error),
+            MigrateError::Target(error) => Some(error),
             MigrateError::Fill { source, .. } => Some(source),
-            MigrateError::NoEngine { .. } | MigrateError::Changed { .. } => None,
+            MigrateError::Changed { .. } => None,
         }
     }
 }
@@ -97,12 +81,12 @@ pub struct Moved {
     pub digest: Hash,
 }
 
-/// Copies the store in a directory into an empty one, which becomes a store only at the end.
-pub fn migrate(data: &Path, target: &str) -> Result<Moved, MigrateError> {
-    let store = source::open(data).map_err(MigrateError::Source)?;
-    let engine = open_target(target)?;
+/// Copies a store into an empty one, which becomes a store only at the end.
+pub fn migrate(from: &Location, to: &Location) -> Result<Moved, MigrateError> {
+    let store = source::open(from).map_err(MigrateError::Source)?;
+    let engine = target::open(to).map_err(MigrateError::Target)?;
     let snapshot = store.snapshot().map_err(MigrateError::Read)?;
-    let fill = |source| MigrateError::Fill { target: target.to_owned(), source };
+    let fill = |source| MigrateError::Fill { to: to.clone(), source };
     let mut filling = Filling::begin(&*engine).map_err(fill)?;
     let mut rest = KeyRange::prefix([]);
     loop {
@@ -119,13 +103,4 @@ pub fn migrate(data: &Path, target: &str) -> Result<Moved, MigrateError> {
     }
     let (entries, digest) = filling.end().map_err(fill)?;
     Ok(Moved { entries, digest })
-}
-
-fn open_target(target: &str) -> Result<Box<dyn Engine>, MigrateError> {
-    if target.starts_with(FOUNDATIONDB) {
-        return Err(MigrateError::NoEngine { target: target.to_owned() });
-    }
-    let directory = PathBuf::from(target);
-    require_empty(&directory).map_err(MigrateError::Directory)?;
-    Ok(Box::new(Embedded::open_unclaimed(&directory).map_err(MigrateError::Open)?))
 }

@@ -11,3 +11,4 @@ mod label;
 pub mod migrate;
 mod pages;
 pub mod source;
+pub mod target;

@@ -60,7 +60,8 @@ fn jobs(engine: &Memory) {
     let outcome = Outcome::Done { result: (*b"{}").into(), kept: Kept::Tally(tally(500, 393)) };
     let (view, bill) = (Box::new(view), Box::new(work(&ended, 5).close()));
     commit(engine, &Record::JobAccepted { job: ended.clone(), view: view.clone() });
-    commit(engine, &Record::JobEnded { job: ended.id, view, outcome, bill });
+    let unchecked = Unchecked { inherited: 1, alone: BTreeMap::from([(AgentId([2; 16]), 3)]) };
+    commit(engine, &Record::JobEnded { job: ended.id, view, outcome, bill, unchecked });
     let matrix = product();
     let (plan, bytes) = (matrix.plan.digest(), (*b"elements").into());
     let earned = vec![payment(&matrix, 3), payment(&matrix, 4)];
@@ -92,6 +93,7 @@ fn fleet(engine: &Memory) {
         .put(Key::Token(Digest([1; 32])), token_unspent(None))
         .put(Key::Token(Digest([2; 32])), token_unspent(Some(&acme)))
         .put(Key::Token(Digest([3; 32])), token_spent_by(agent))
+        .put(Key::Trace(agent), acme.id().0)
         .put(Key::Provider(acme.id()), provider_bytes(&acme));
     write(engine, batch);
     let (from, to, reason) = (Standing::Trusted, Standing::Removed, Reason::ProvenWrongAgain);

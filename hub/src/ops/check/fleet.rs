@@ -21,6 +21,7 @@ pub(super) fn check(store: &dyn Snapshot, report: &mut Report) -> Result<(), Rea
     tokens(store, report)?;
     providers(store, report)?;
     removals(store, report)?;
+    traces(store, report)?;
     pages::each(store, Family::ApiKeys.range(), |entry| {
         if entry.value.len() != TIME_BYTES {
             report.find(label::of_bytes(&entry.key), "it is no time", Advice::Restore);
@@ -129,6 +130,20 @@ fn removals(store: &dyn Snapshot, report: &mut Report) -> Result<(), ReadError> 
         let Some(agent) = report.take(key, read, Advice::Ledger)? else { return Ok(()) };
         if !has_agent(store, agent)? || !has_provider(store, provider)? {
             report.find(label::of(key), "its agent or provider is not here", Advice::Ledger);
+        }
+        Ok(())
+    })
+}
+
+fn traces(store: &dyn Snapshot, report: &mut Report) -> Result<(), ReadError> {
+    pages::each(store, Family::Traces.range(), |entry| {
+        let Ok((key @ Key::Trace(agent), _)) = Key::decode(&entry.key) else { return Ok(()) };
+        let Ok(provider) = <[u8; 16]>::try_from(entry.value) else {
+            report.find(label::of(key), "it names no provider", Advice::Restore);
+            return Ok(());
+        };
+        if !has_agent(store, agent)? || !has_provider(store, ProviderId(provider))? {
+            report.find(label::of(key), "its agent or provider is not here", Advice::Restore);
         }
         Ok(())
     })

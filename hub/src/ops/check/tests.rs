@@ -190,8 +190,13 @@ impl Whole {
         let digest = Some(Digest::of(&result));
         let view = JobView { state: JobState::Done, digest, ended_ms: Some(UnixMillis(9)), ..*view };
         let outcome = Outcome::Done { result, kept };
-        let record =
-            Record::JobEnded { job: job.id, view: Box::new(view), outcome, bill: Box::new(bill.close()) };
+        let record = Record::JobEnded {
+            job: job.id,
+            view: Box::new(view),
+            outcome,
+            bill: Box::new(bill.close()),
+            unchecked: Default::default(),
+        };
         self.act(&record);
     }
 
