@@ -35,10 +35,11 @@ impl Moment {
         loop {
             match connection.wait(transaction.get_read_version(), READ_LIMIT) {
                 Ok(version) => return Ok(Moment { connection, version }),
-                Err(error) => {
+                Err(error) if connection.is_retryable(error) => {
                     let again = connection.wait(transaction.on_error(error), READ_LIMIT);
                     transaction = again.map_err(|error| failed(&connection, error))?;
                 }
+                Err(error) => return Err(failed(&connection, error)),
             }
         }
     }

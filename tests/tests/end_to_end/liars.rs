@@ -99,8 +99,9 @@ fn an_agent_that_is_removed_is_told_so_and_ends_and_may_not_come_back() {
     let folder = TempDir::new().expect("a folder");
     let mut hub = Hub::start(&folder.path().join("hub"), 1);
     let _own = hub.agent(&folder.path().join("own"));
+    let _honest = start(&hub, folder.path(), LIARS[0] + 1);
     let mut liar = start(&hub, folder.path(), LIARS[0]);
-    until("both are connected", || (hub.connected().len() == 2).then_some(()));
+    until("all are connected", || (hub.connected().len() == 3).then_some(()));
     let job = book(&folder, 400_000, "exact");
     hub.json(&["submit", job.to_str().expect("a plain path"), "--shard-size", "2000"]);
     let code = until("the liar has ended", || liar.exit_code());
