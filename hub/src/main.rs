@@ -157,7 +157,7 @@ fn restore(file: &Path, place: Which) -> Result<(), Box<dyn std::error::Error>> 
 }
 
 fn move_store(to: &Location, place: Which) -> Result<(), Box<dyn std::error::Error>> {
-    let migrate::Moved { entries, digest } = migrate::migrate(&place.location()?, &to)?;
+    let migrate::Moved { entries, digest } = migrate::migrate(&place.location()?, to)?;
     println!("{to}: {entries} entries, the same on both sides: BLAKE3 {digest}");
     Ok(())
 }
