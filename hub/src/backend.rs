@@ -39,7 +39,7 @@ use crate::ingress::backend::{
 };
 use crate::ingress::keys::KeyHash;
 use crate::inputs::{self, Piece, Presence, Upload, UploadRefused, Uploads};
-use crate::journal::{Journal, Verdict};
+use crate::journal::{Journal, StoreState, Verdict};
 use crate::lane::{Input, LaneCounters};
 use crate::output;
 use crate::quic::Identity;
@@ -208,7 +208,9 @@ impl Hub {
         self.journal.retry(request).map_err(|_| Outage::Unavailable)?;
         match verdict.await {
             Ok(Verdict::Judged(Commit::Done)) => Ok(()),
-            Ok(Verdict::Failed(_)) if self.journal.is_full() => Err(Outage::StoreFull),
+            Ok(Verdict::Failed(_)) if self.journal.store_state() == StoreState::Full => {
+                Err(Outage::StoreFull)
+            }
             Ok(Verdict::Judged(Commit::Conflict { .. }) | Verdict::Failed(_)) => Err(Outage::StoreFailing),
             Err(_) => Err(Outage::Unavailable),
         }
@@ -534,13 +536,13 @@ impl Backend for Hub {
 
     fn health(&self) -> Health {
         if self.draining.load(Ordering::Relaxed) {
-            Health::Out(Outage::Draining)
-        } else if self.journal.is_failing() && self.journal.is_full() {
-            Health::Out(Outage::StoreFull)
-        } else if self.journal.is_failing() {
-            Health::Out(Outage::StoreFailing)
-        } else {
-            Health::Ok
+            return Health::Out(Outage::Draining);
+        }
+        match self.journal.store_state() {
+            StoreState::Ok => Health::Ok,
+            StoreState::Full => Health::Out(Outage::StoreFull),
+            StoreState::ReadOnly => Health::Out(Outage::StoreReadOnly),
+            StoreState::Failing => Health::Out(Outage::StoreFailing),
         }
     }
 

@@ -13,6 +13,12 @@ use std::time::{Duration, Instant};
 
 use tessera_storage::{Commit, CommitError, Engine, Key, Snapshot};
 
+mod health;
+
+pub use health::StoreState;
+
+use health::Health;
+
 use crate::audit::{Auditor, Deed};
 use crate::records::{RecordError, proof_of};
 
@@ -26,6 +32,8 @@ const GROUP_BYTES_MAX: usize = 32 << 20;
 const FULL_PAUSE: Duration = Duration::from_millis(5);
 /// Pause between two attempts at finding out what a failed commit did.
 const RESOLVE_PAUSE: Duration = Duration::from_millis(200);
+/// How often a store that refuses writes is tried while nobody writes.
+const PROBE_PAUSE: Duration = Duration::from_secs(2);
 /// After this a group whose fate cannot be read counts as failed. *Source*: the answer time of the
 /// HTTP API, less a margin.
 const RESOLVE_MAX: Duration = Duration::from_secs(10);
@@ -73,8 +81,7 @@ pub struct Journal {
 
 #[derive(Debug, Default)]
 struct State {
-    failing: AtomicBool,
-    full: AtomicBool,
+    health: Health,
     stopped: AtomicBool,
     commits: AtomicU64,
     groups: AtomicU64,
@@ -164,14 +171,9 @@ impl Journal {
         let _ = self.requests.send(Request::Stop);
     }
 
-    /// Whether the last commit failed.
-    pub fn is_failing(&self) -> bool {
-        self.state.failing.load(Ordering::Relaxed)
-    }
-
-    /// Whether the last commit failed because the disk is full.
-    pub fn is_full(&self) -> bool {
-        self.state.full.load(Ordering::Relaxed)
+    /// How the store takes writes.
+    pub fn store_state(&self) -> StoreState {
+        self.state.health.state()
     }
 
     /// Batches committed, and the waits for the disk they took.
@@ -197,9 +199,13 @@ fn run(desk: &Desk<'_>, mut auditor: Option<Auditor>, inbox: &Receiver<Request>)
     while !stopping {
         let mut orders = Vec::new();
         let mut weight_bytes = 0;
-        let first = match inbox.recv_timeout(Duration::from_secs(3600)) {
+        let well = desk.state.health.state() == StoreState::Ok;
+        let first = match inbox.recv_timeout(if well { Duration::from_secs(3600) } else { PROBE_PAUSE }) {
             Ok(request) => request,
-            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Timeout) => {
+                desk.probe();
+                continue;
+            }
             Err(RecvTimeoutError::Disconnected) => return,
         };
         // Whatever has queued up behind the first shares its wait for the disk.
@@ -235,7 +241,7 @@ fn commit_group(desk: &Desk<'_>, orders: Vec<Order>, auditor: &mut Option<Audito
         if let Some(auditor) = auditor {
             auditor.write(&mut batch, &acts);
         }
-        proofs.push(proof_of(&batch));
+        proofs.push((proof_of(&batch), batch.weight_bytes()));
         batches.push(batch);
         waiting.push((kept, acts, then));
     }
@@ -246,12 +252,14 @@ fn commit_group(desk: &Desk<'_>, orders: Vec<Order>, auditor: &mut Option<Audito
         .iter()
         .zip(&waiting)
         .any(|(outcome, (_, acts, _))| !acts.is_empty() && !matches!(outcome, Ok(Commit::Done)));
-    for ((outcome, (kept, acts, then)), proof) in outcomes.into_iter().zip(waiting).zip(proofs) {
+    for ((outcome, (kept, acts, then)), (proof, weight_bytes)) in
+        outcomes.into_iter().zip(waiting).zip(proofs)
+    {
         match (outcome, kept) {
             (Ok(Commit::Conflict { key, .. }), Some(batch)) if is_head(&key) => {
                 again.push(Order { deed: Deed { batch, acts }, then });
             }
-            (outcome, _) => then(desk.verdict(outcome, proof, started)),
+            (outcome, _) => then(desk.verdict((outcome, weight_bytes), proof, started)),
         }
     }
     if astray {
@@ -279,13 +287,40 @@ fn read_head(desk: &Desk<'_>, auditor: &mut Option<Auditor>, started: Instant) {
 }
 
 impl Desk<'_> {
-    fn verdict(&self, outcome: Result<Commit, CommitError>, proof: Proof, started: Instant) -> Verdict {
+    /// Nobody may have anything to write while clients are told that nothing is accepted: so finds out by itself
+    /// whether the store takes writes again.
+    fn probe(&self) {
+        let health = &self.state.health;
+        if health.state() == StoreState::Ok {
+            return;
+        }
+        let (probe, remove) = health.probe();
+        let weight_bytes = probe.weight_bytes();
+        match self.engine.commit(probe) {
+            Ok(_) => {
+                health.took(weight_bytes);
+                if let Err(error) = self.engine.commit(remove) {
+                    health.refused(&error, 0);
+                }
+            }
+            Err(error) => health.refused(&error, 0),
+        }
+    }
+
+    fn verdict(
+        &self,
+        (outcome, weight_bytes): (Result<Commit, CommitError>, usize),
+        proof: Proof,
+        started: Instant,
+    ) -> Verdict {
         let state = self.state;
         match outcome {
             Ok(commit) => {
                 state.commits.fetch_add(1, Ordering::Relaxed);
-                state.failing.store(false, Ordering::Relaxed);
-                state.full.store(false, Ordering::Relaxed);
+                // A batch that conflicts writes nothing, and says nothing of the disk.
+                if commit == Commit::Done {
+                    state.health.took(weight_bytes);
+                }
                 Verdict::Judged(commit)
             }
             Err(CommitError::Limit(limit)) => {
@@ -293,10 +328,7 @@ impl Desk<'_> {
                 Verdict::Failed(Failed::TooLarge)
             }
             Err(error) => {
-                state.full.store(matches!(error, CommitError::DiskFull(_)), Ordering::Relaxed);
-                if !state.failing.swap(true, Ordering::Relaxed) {
-                    tracing::error!(%error, "the store refuses writes");
-                }
+                state.health.refused(&error, weight_bytes);
                 resolve(self.engine, proof, started)
             }
         }

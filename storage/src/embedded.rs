@@ -9,8 +9,10 @@
 mod directory;
 mod fault;
 mod open_error;
+mod readonly;
 
 pub use open_error::OpenError;
+pub use readonly::ReadOnly;
 
 use crate::batch::{Batch, check_key};
 use crate::engine::{Commit, CommitError, Engine, Entry, KeyRange, ReadError, Snapshot};
@@ -44,18 +46,8 @@ impl Embedded {
     ///
     /// *Errors*: see [`OpenError`].
     pub fn open(directory: &Path) -> Result<Embedded, OpenError> {
-        let directory = Directory::lock(directory)?;
-        if !directory.holds_store()? {
-            // A store appears under its name only once it is complete, so that a crash in the
-            // middle of its making leaves nothing that looks like a damaged one.
-            let file = directory.create_draft()?;
-            guarded(|| initialise(&builder().create_file(file)?))
-                .map_err(|fault| directory.explain(fault))?;
-            directory.publish_draft()?;
-        }
-        let file = directory.store_path();
-        let database = open_file(&file).map_err(|fault| directory.explain(fault))?;
-        let embedded = Embedded { database: RwLock::new(Some(database)), directory };
+        let embedded = Embedded::open_unclaimed(directory)?;
+        let file = embedded.directory.store_path();
         match format::claim(&embedded) {
             Ok(()) => Ok(embedded),
             Err(FormatError::Commit(CommitError::DiskFull(source))) => {
@@ -70,6 +62,25 @@ impl Embedded {
             ) => Err(OpenError::Corrupt { file, source }),
             Err(source) => Err(OpenError::Format { file, source }),
         }
+    }
+
+    /// Opens the store in `directory` whatever its format, or makes an empty one of none there: to be filled from
+    /// another.
+    ///
+    /// *Errors*: see [`OpenError`].
+    pub fn open_unclaimed(directory: &Path) -> Result<Embedded, OpenError> {
+        let directory = Directory::lock(directory)?;
+        if !directory.holds_store()? {
+            // A store appears under its name only once it is complete, so that a crash in the
+            // middle of its making leaves nothing that looks like a damaged one.
+            let file = directory.create_draft()?;
+            guarded(|| initialise(&builder().create_file(file)?))
+                .map_err(|fault| directory.explain(fault))?;
+            directory.publish_draft()?;
+        }
+        let file = directory.store_path();
+        let database = open_file(&file).map_err(|fault| directory.explain(fault))?;
+        Ok(Embedded { database: RwLock::new(Some(database)), directory })
     }
 
     /// The directory the store lies in.

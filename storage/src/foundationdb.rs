@@ -48,6 +48,16 @@ pub fn open(place: &Place) -> Result<Arc<dyn Engine>, OpenError> {
     Err(OpenError::NotBuiltIn { place: place.clone() })
 }
 
+/// Opens what is at `place` whatever its format: to be read, or to be filled from another store.
+///
+/// *Errors*: see [`OpenError`]; without the feature always [`OpenError::NotBuiltIn`].
+pub fn open_unclaimed(place: &Place) -> Result<Arc<dyn Engine>, OpenError> {
+    #[cfg(feature = "foundationdb")]
+    return Ok(Arc::new(Cluster::open_unclaimed(place)?));
+    #[cfg(not(feature = "foundationdb"))]
+    Err(OpenError::NotBuiltIn { place: place.clone() })
+}
+
 #[cfg(all(test, not(feature = "foundationdb")))]
 mod tests {
     use super::*;

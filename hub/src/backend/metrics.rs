@@ -8,6 +8,7 @@ use tessera_hub_core::Counts;
 use tessera_protocol::api::{AgentState, Standing};
 
 use super::Hub;
+use crate::journal::StoreState;
 use crate::lane::LaneCounters;
 
 type ReadCounter = fn(&LaneCounters) -> &AtomicU64;
@@ -58,7 +59,7 @@ pub(super) fn of(hub: &Hub) -> String {
             "tessera_store_failing",
             "gauge",
             "1 while the store refuses writes",
-            u64::from(hub.journal.is_failing()),
+            u64::from(hub.journal.store_state() != StoreState::Ok),
         ),
         (
             "tessera_agent_mismatches",
@@ -77,6 +78,12 @@ pub(super) fn of(hub: &Hub) -> String {
     for (name, kind, help, value) in plain {
         head(&mut text, name, kind, help);
         let _ = writeln!(text, "{name} {value}");
+    }
+    let name = "tessera_store_state";
+    head(&mut text, name, "gauge", "1 at how the store takes writes");
+    for state in StoreState::ALL {
+        let is = u64::from(hub.journal.store_state() == state);
+        let _ = writeln!(text, "{name}{{state=\"{}\"}} {is}", state.word());
     }
     let name = "tessera_agents_standing";
     head(&mut text, name, "gauge", "Enrolled agents by how far they are trusted");

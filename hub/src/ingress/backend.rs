@@ -237,6 +237,8 @@ pub enum Outage {
     StoreFailing,
     /// The disk under its store is full.
     StoreFull,
+    /// The disk under its store is read-only, or its files may not be written.
+    StoreReadOnly,
     /// A part of it that the answer needs has stopped or is overloaded.
     Unavailable,
 }
@@ -461,6 +463,7 @@ impl fmt::Display for Outage {
             Outage::Draining => "the hub is stopping and takes nothing new",
             Outage::StoreFailing => "the hub's store does not read or write",
             Outage::StoreFull => "the disk of the hub's store is full",
+            Outage::StoreReadOnly => "the hub's store cannot be written: its disk is read-only or denies it",
             Outage::Unavailable => "a part of the hub does not answer",
         })
     }

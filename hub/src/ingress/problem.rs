@@ -381,7 +381,7 @@ impl From<Outage> for Refusal {
     fn from(outage: Outage) -> Refusal {
         let code = match outage {
             Outage::Draining => Code::Draining,
-            Outage::StoreFailing => Code::StoreFailing,
+            Outage::StoreFailing | Outage::StoreReadOnly => Code::StoreFailing,
             Outage::StoreFull => Code::StoreFull,
             Outage::Unavailable => Code::HubUnavailable,
         };

@@ -21,7 +21,7 @@ fn new_job(text: &str, first: u64, key: Option<&str>) -> Arc<NewJob> {
     Arc::new(NewJob { id, manifest, plan, created: UnixMillis(5), base: None, idempotency_key })
 }
 
-fn job(paths: u64, key: Option<&str>) -> Arc<NewJob> {
+pub(super) fn job(paths: u64, key: Option<&str>) -> Arc<NewJob> {
     let text = format!(
         r#"{{"name":"n","workload":"monte_carlo","params":{{"model":"pi","paths":{paths},"shard_size":100}}}}"#
     );
@@ -29,7 +29,7 @@ fn job(paths: u64, key: Option<&str>) -> Arc<NewJob> {
 }
 
 /// 3 × 3 tiles of 3 panels.
-fn product() -> Arc<NewJob> {
+pub(super) fn product() -> Arc<NewJob> {
     let matrix = r#"{"random":"uniform","rows":40,"cols":40}"#;
     let text = format!(
         r#"{{"name":"p","workload":"gemm","params":{{"dtype":"f64","a":{matrix},"b":{matrix},"tile":[16,16],"k_panel":16}}}}"#
@@ -37,7 +37,7 @@ fn product() -> Arc<NewJob> {
     new_job(&text, 0, None)
 }
 
-fn view_of(job: &Arc<NewJob>) -> JobView {
+pub(super) fn view_of(job: &Arc<NewJob>) -> JobView {
     let (verifier, fleet) = (Verifier::new([0; 32]), Fleet::new(1));
     let (lane, now, unix_origin) = (LaneIndex(0), Tick(0), UnixMillis(0));
     let judge = Judge { verifier: &verifier, fleet: &fleet, lane, now, unix_origin };
@@ -53,12 +53,12 @@ fn closed(job: &NewJob) -> Box<Charges> {
 }
 
 #[track_caller]
-fn write(engine: &Memory, batch: Batch) {
+pub(super) fn write(engine: &Memory, batch: Batch) {
     assert_eq!(engine.commit(batch).unwrap(), Commit::Done);
 }
 
 #[track_caller]
-fn commit(engine: &Memory, record: &Record) {
+pub(super) fn commit(engine: &Memory, record: &Record) {
     write(engine, batch_of(record));
 }
 
@@ -77,13 +77,13 @@ fn tiles_left(engine: &Memory, job: JobId) -> usize {
     engine.snapshot().unwrap().range(&tiles_of(job), usize::MAX).unwrap().len()
 }
 
-fn range(start: u64, end: u64) -> Ranges {
+pub(super) fn range(start: u64, end: u64) -> Ranges {
     let mut done = Ranges::default();
     done.insert(ShardRange { start, end });
     done
 }
 
-fn tally(samples: u64, hits: u64) -> Arc<Tally> {
+pub(super) fn tally(samples: u64, hits: u64) -> Arc<Tally> {
     Arc::new(Tally { samples, counts: vec![hits], ..Tally::default() })
 }
 
@@ -121,7 +121,7 @@ fn an_open_job_comes_back_with_what_of_it_was_done() {
     assert_eq!(recovered(&engine).open, vec![(job, Some(progress))]);
 }
 
-fn products() -> BTreeMap<ShardIndex, ProductRef> {
+pub(super) fn products() -> BTreeMap<ShardIndex, ProductRef> {
     let files = vec![FileRef { name: "a".into(), offset: 40, bytes: 3, blake3: Digest([4; 32]) }];
     let product = ProductRef { blake3: Digest([5; 32]), bytes: 43, head: vec![0, 0xff], files };
     BTreeMap::from([(ShardIndex(8), product)])
@@ -382,7 +382,7 @@ fn a_second_job_under_one_idempotency_key_conflicts_with_the_first() {
 }
 
 /// Shards 0 to `shards` are final, by turns by two agents of two providers.
-fn work(job: &NewJob, shards: u64) -> Bill {
+pub(super) fn work(job: &NewJob, shards: u64) -> Bill {
     let mut bill = Bill::open(job.manifest.spec().verify, &job.plan);
     for index in 0..shards {
         let shard = job.plan.shard(ShardIndex(index)).unwrap();

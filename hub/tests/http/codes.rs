@@ -208,6 +208,7 @@ fn full_and_out(seen: &mut Seen) {
     for (outage, status, code) in [
         (Outage::Draining, 503, "draining"),
         (Outage::StoreFailing, 503, "store_failing"),
+        (Outage::StoreReadOnly, 503, "store_failing"),
         (Outage::StoreFull, 507, "store_full"),
         (Outage::Unavailable, 503, "hub_unavailable"),
     ] {

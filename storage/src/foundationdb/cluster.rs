@@ -40,15 +40,23 @@ impl Cluster {
     ///
     /// *Errors*: see [`OpenError`].
     pub fn open(place: &Place) -> Result<Cluster, OpenError> {
+        let cluster = Cluster::open_unclaimed(place)?;
+        let commit = |source| OpenError::Commit { place: place.clone(), source };
+        format::claim(&cluster).map_err(|source| OpenError::Format { place: place.clone(), source })?;
+        cluster.writer().sweep(&cluster.connection).map_err(commit)?;
+        Ok(cluster)
+    }
+
+    /// Opens what is at `place` whatever its format: to be read, or to be filled from another store.
+    ///
+    /// *Errors*: see [`OpenError`].
+    pub fn open_unclaimed(place: &Place) -> Result<Cluster, OpenError> {
         let connection = Arc::new(Connection::open(place)?);
         let commit = |source| OpenError::Commit { place: place.clone(), source };
         let mut random = [0; 16];
         getrandom::fill(&mut random).map_err(|error| OpenError::Entropy { source: Arc::new(error) })?;
         let writer = Writer::register(&connection, random).map_err(commit)?;
-        let cluster = Cluster { connection, writer: Mutex::new(writer) };
-        format::claim(&cluster).map_err(|source| OpenError::Format { place: place.clone(), source })?;
-        cluster.writer().sweep(&cluster.connection).map_err(commit)?;
-        Ok(cluster)
+        Ok(Cluster { connection, writer: Mutex::new(writer) })
     }
 
     /// Removes all that belongs to the store at `place`, whatever it is, and cannot be undone.
