@@ -7,14 +7,16 @@
 use std::time::Duration;
 
 use ct_merkle::mem_backed_tree::MemoryBackedTree;
+use ring::signature::{ED25519, UnparsedPublicKey};
 use sha2::Sha256;
 use tessera_protocol::audit::{
-    Act, AuditPage, BLOCK_ENTRIES, Checkpoint, Entry, SignedCheckpoint, signature_text,
+    Act, AuditError, AuditPage, BLOCK_ENTRIES, Checked, Checkpoint, Entry, Seals, SignedCheckpoint,
+    signature_text,
 };
 use tessera_protocol::canonical;
 use tessera_protocol::id::Digest;
 use tessera_protocol::unit::UnixMillis;
-use tessera_storage::{Batch, Expect, Key, Snapshot};
+use tessera_storage::{Batch, Expect, Family, Key, KeyRange, ReadError, Snapshot};
 
 use crate::backend::unix_ms;
 use crate::quic::Identity;
@@ -178,6 +180,100 @@ fn blocks(store: &dyn Snapshot, from: u64, head: Head) -> Result<Vec<Digest>, Re
 fn entry(store: &dyn Snapshot, number: u64) -> Result<Vec<u8>, RecordError> {
     let missing = || RecordError::Missing { what: "entry", of: format!("audit log at {number}") };
     store.get(&Key::Audit(number).encode())?.ok_or_else(missing)
+}
+
+/// Why a log in a store is not what its hub wrote.
+#[derive(Debug)]
+pub(crate) enum LogError {
+    /// It cannot be read.
+    Read(RecordError),
+    /// An entry or a checkpoint is another.
+    Broken(AuditError),
+    /// The head names other entries than there are.
+    OtherHead {
+        /// How many there are.
+        found: u64,
+        /// How many the head names.
+        named: u64,
+    },
+    /// A checkpoint is of more entries than there are.
+    Ahead {
+        /// Of how many.
+        entries: u64,
+    },
+}
+
+impl std::fmt::Display for LogError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            LogError::Read(error) => write!(f, "{error}"),
+            LogError::Broken(error) => write!(f, "{error}"),
+            LogError::OtherHead { found, named } => write!(
+                f,
+                "the log has {found} entries, and its head names {named} or another last one: entries were removed, added or changed"
+            ),
+            LogError::Ahead { entries } => {
+                write!(
+                    f,
+                    "a checkpoint is of {entries} entries, and there are not so many: the end was cut off"
+                )
+            }
+        }
+    }
+}
+
+impl From<ReadError> for LogError {
+    fn from(error: ReadError) -> LogError {
+        LogError::Read(error.into())
+    }
+}
+
+/// Checks the chain of the whole log, and every checkpoint by the hub's key. The entries behind the last checkpoint
+/// are signed by nobody yet: the head in the store stands for them.
+pub(crate) fn check(store: &dyn Snapshot, hub_key: Digest) -> Result<Checked, LogError> {
+    let (mut checked, mut seals) = (Checked::new(Some(hub_key)), Ring(Tree::new()));
+    let mut rest = Family::Audit.range();
+    loop {
+        let page = store.range(&rest, PAGE_ENTRIES as usize)?;
+        let Some(last) = page.last() else { break };
+        rest.start = [&last.key[..], &[0]].concat();
+        for entry in page {
+            let number = checked.entries + 1;
+            checked.line(&entry.value, number, &mut seals).map_err(LogError::Broken)?;
+            if let Some(line) = store.get(&Key::Checkpoint(checked.entries).encode())? {
+                checked.line(&line, number, &mut seals).map_err(LogError::Broken)?;
+            }
+        }
+    }
+    let head = Head::read(store).map_err(LogError::Read)?;
+    if (head.entries, head.hash) != (checked.entries, checked.head) {
+        return Err(LogError::OtherHead { found: checked.entries, named: head.entries });
+    }
+    let behind =
+        KeyRange::new(Key::Checkpoint(checked.entries + 1).encode(), Family::Checkpoints.range().end);
+    match store.range(&behind, 1)?.pop().map(|entry| entry.key) {
+        Some(key) => match Key::decode(&key) {
+            Ok((Key::Checkpoint(entries), _)) => Err(LogError::Ahead { entries }),
+            _ => Ok(checked),
+        },
+        None => Ok(checked),
+    }
+}
+
+struct Ring(Tree);
+
+impl Seals for Ring {
+    fn verifies(&self, key: &Digest, message: &[u8], signature: &[u8]) -> bool {
+        UnparsedPublicKey::new(&ED25519, key.0).verify(message, signature).is_ok()
+    }
+
+    fn push(&mut self, leaf: &Digest) {
+        self.0.push(leaf.0);
+    }
+
+    fn root(&self) -> Digest {
+        root_of(&self.0)
+    }
 }
 
 fn root_of(tree: &Tree) -> Digest {

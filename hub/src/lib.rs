@@ -13,6 +13,7 @@ pub mod ingress;
 pub mod inputs;
 pub mod journal;
 pub mod lane;
+pub mod ops;
 pub mod output;
 pub mod products;
 pub mod quic;

@@ -1,10 +1,11 @@
 //! The `hub` binary: parses the command line and says what went wrong.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-use tessera_hub::config::{self, ServeArgs};
+use clap::{Args, Parser, Subcommand};
+use tessera_hub::config::{self, HubConfig, ServeArgs};
+use tessera_hub::ops::{backup, check, migrate};
 use tessera_hub::serve;
 use tracing_subscriber::EnvFilter;
 
@@ -24,20 +25,72 @@ enum Command {
     /// Run a hub until SIGTERM or SIGINT
     Serve(ServeArgs),
     /// Make a further API key for a hub that is not running, and print it once
-    NewKey {
-        /// Directory of the store [default: $XDG_DATA_HOME/tessera-hub]
-        #[arg(long, value_name = "DIR")]
-        data: Option<PathBuf>,
-        /// Configuration file that names it
-        #[arg(long, value_name = "FILE")]
-        config: Option<PathBuf>,
+    NewKey(Place),
+    /// Check every digest, reference and balance in the store of a hub that is not running, and change nothing
+    ///
+    /// Exit code 0: nothing is wrong; 1: something is, and is listed; 2: it could not be checked
+    Check {
+        #[command(flatten)]
+        place: Place,
+        /// Print the report as one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Save one moment of the store in a file, while the hub runs or not
+    ///
+    /// The file holds the hub's key: only its owner may read it. It has its name once it is whole, and takes the place
+    /// of an earlier backup of that name.
+    Backup {
+        /// The file
+        file: PathBuf,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Make a store of a backup, in a directory that is empty or not there
+    Restore {
+        /// The file
+        file: PathBuf,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Copy the store of a hub that is not running into another engine, and leave it as it is
+    Migrate {
+        /// An empty directory, or fdb:CLUSTER_FILE in a build with FoundationDB
+        #[arg(long, value_name = "TARGET")]
+        to: String,
+        #[command(flatten)]
+        place: Place,
     },
 }
+
+/// Which store a command is about.
+#[derive(Args)]
+struct Place {
+    /// Directory of the store [default: $XDG_DATA_HOME/tessera-hub]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Configuration file that names it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl Place {
+    fn resolve(self) -> Result<HubConfig, config::ConfigError> {
+        config::resolve(ServeArgs { data: self.data, config: self.config, ..ServeArgs::default() })
+    }
+}
+
+/// Something could not be done, as another code than "something is wrong".
+const CANNOT: u8 = 2;
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Serve(args) => run(args),
-        Command::NewKey { data, config } => new_key(data, config),
+        Command::NewKey(place) => new_key(place),
+        Command::Check { place, json } => return check(place, json),
+        Command::Backup { file, place } => save(&file, place),
+        Command::Restore { file, place } => restore(&file, place),
+        Command::Migrate { to, place } => move_store(&to, place),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -56,8 +109,45 @@ fn run(args: ServeArgs) -> Result<(), Box<dyn std::error::Error>> {
     Ok(serve::serve(&config)?)
 }
 
-fn new_key(data: Option<PathBuf>, config: Option<PathBuf>) -> Result<(), Box<dyn std::error::Error>> {
-    let config = config::resolve(ServeArgs { data, config, ..ServeArgs::default() })?;
-    println!("{}", serve::new_key(&config.data)?);
+fn new_key(place: Place) -> Result<(), Box<dyn std::error::Error>> {
+    println!("{}", serve::new_key(&place.resolve()?.data)?);
+    Ok(())
+}
+
+fn check(place: Place, json: bool) -> ExitCode {
+    let checked = || -> Result<check::Report, Box<dyn std::error::Error>> {
+        Ok(check::check_directory(&place.resolve()?.data)?)
+    };
+    match checked() {
+        Ok(report) => {
+            match json {
+                true => println!("{}", serde_json::to_string(&report).expect("a report is JSON")),
+                false => println!("{report}"),
+            }
+            if report.clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            eprintln!("hub: {error}");
+            ExitCode::from(CANNOT)
+        }
+    }
+}
+
+fn save(file: &Path, place: Place) -> Result<(), Box<dyn std::error::Error>> {
+    let backup::Summary { entries, bytes, digest } = backup::backup(&place.resolve()?.data, file)?;
+    println!("{}: {entries} entries, {bytes} bytes, BLAKE3 {digest}", file.display());
+    Ok(())
+}
+
+fn restore(file: &Path, place: Place) -> Result<(), Box<dyn std::error::Error>> {
+    let data = place.resolve()?.data;
+    let entries = backup::restore(file, &data)?.entries;
+    println!("{}: {entries} entries; `hub check` compares them before a hub starts on it", data.display());
+    Ok(())
+}
+
+fn move_store(to: &str, place: Place) -> Result<(), Box<dyn std::error::Error>> {
+    let migrate::Moved { entries, digest } = migrate::migrate(&place.resolve()?.data, to)?;
+    println!("{to}: {entries} entries, the same on both sides: BLAKE3 {digest}");
     Ok(())
 }

@@ -30,7 +30,7 @@ use crate::audit::Deed;
 /// Version of every encoding below; a reader refuses others.
 const VERSION: u8 = 1;
 /// Stands where a tile's position does, for the task that says how the tiles of a done job are cut.
-const CUT: u64 = u64::MAX;
+pub(crate) const CUT: u64 = u64::MAX;
 /// Marks a token that no agent has used and that enrols one of the operator's own.
 pub const TOKEN_UNSPENT: &[u8] = &[VERSION, 0];
 /// Before a provider's name: a token that no agent has used and that enrols one of that provider's.
@@ -38,18 +38,18 @@ const TOKEN_UNSPENT_OF: [u8; 2] = [VERSION, 2];
 
 /// Under `job/`: all of a job but what may be large.
 #[derive(Serialize, Deserialize)]
-struct StoredJob {
+pub(crate) struct StoredJob {
     version: u8,
-    view: JobView,
+    pub(crate) view: JobView,
     first: u64,
     idempotency_key: Option<String>,
 }
 
 /// Under `agent/`: what an agent said when it enrolled.
 #[derive(Serialize, Deserialize)]
-struct StoredAgent {
+pub(crate) struct StoredAgent {
     version: u8,
-    public_key: Digest,
+    pub(crate) public_key: Digest,
     name: String,
     slots: u16,
     isa: String,
@@ -58,7 +58,7 @@ struct StoredAgent {
     agent_version: String,
     /// Who owns it; absent, the operator, whose agents were the only ones once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    provider: Option<ProviderName>,
+    pub(crate) provider: Option<ProviderName>,
 }
 
 /// Under `provider/`.
@@ -90,6 +90,7 @@ struct StoredProgress {
 
 mod bills;
 
+pub(crate) use bills::{decode_earning, decode_provider, decode_removal, decode_settled, each_line};
 pub use bills::{
     earnings_of, lines_of, provider_names, put_removal, read_bill, read_settlement, removals_of, settled_of,
     settlement_batch, settlements,
@@ -398,6 +399,12 @@ pub fn token_spent_by(agent: AgentId) -> Vec<u8> {
     [&[VERSION, 1][..], &agent.0].concat()
 }
 
+/// Who spent a token; nothing where it is not spent.
+pub(crate) fn spender_of_token(value: &[u8]) -> Option<AgentId> {
+    let agent = value.strip_prefix(&[VERSION, 1])?;
+    Some(AgentId(agent.try_into().ok()?))
+}
+
 // --- reading --------------------------------------------------------------------------------------
 
 /// All that a hub needs to know at its start.
@@ -431,13 +438,10 @@ pub fn recover(store: &dyn Snapshot) -> Result<Recovered, RecordError> {
     }
     for entry in entries(store, Family::Agents)? {
         let Ok((Key::Agent(id), _)) = Key::decode(&entry.key) else { continue };
-        let malformed = || RecordError::Malformed { what: "record", of: id.to_string() };
-        let stored: StoredAgent = serde_json::from_slice(&entry.value).map_err(|_| malformed())?;
-        recovered.agents.insert(id, away(id, stored));
+        recovered.agents.insert(id, away(id, decode_agent(id, &entry.value)?));
     }
     for entry in entries(store, Family::Standings)? {
-        let malformed = || RecordError::Malformed { what: "standing", of: "an agent".to_owned() };
-        let record: StandingRecord = serde_json::from_slice(&entry.value).map_err(|_| malformed())?;
+        let record = decode_standing(&entry.value)?;
         if let Some(view) = recovered.agents.get_mut(&record.agent) {
             view.standing = Some(record.standing);
         }
@@ -457,14 +461,32 @@ fn entries(store: &dyn Snapshot, family: Family) -> Result<Vec<Entry>, ReadError
     Ok(all)
 }
 
-fn decode_job(id: JobId, value: &[u8]) -> Result<StoredJob, RecordError> {
+/// The record of an agent.
+pub(crate) fn decode_agent(id: AgentId, value: &[u8]) -> Result<StoredAgent, RecordError> {
+    serde_json::from_slice::<StoredAgent>(value)
+        .ok()
+        .filter(|stored| stored.version == VERSION)
+        .ok_or_else(|| RecordError::Malformed { what: "record", of: id.to_string() })
+}
+
+/// How far an agent is trusted.
+pub(crate) fn decode_standing(value: &[u8]) -> Result<StandingRecord, RecordError> {
+    let malformed = |_| RecordError::Malformed { what: "standing", of: "an agent".to_owned() };
+    serde_json::from_slice(value).map_err(malformed)
+}
+
+/// The record of a job.
+pub(crate) fn decode_job(id: JobId, value: &[u8]) -> Result<StoredJob, RecordError> {
     serde_json::from_slice::<StoredJob>(value)
         .ok()
         .filter(|stored| stored.version == VERSION)
         .ok_or_else(|| RecordError::Malformed { what: "record", of: id.to_string() })
 }
 
-fn open_job(
+/// An open job and what of it is done.
+///
+/// *Panics*: if its bill does not balance.
+pub(crate) fn open_job(
     store: &dyn Snapshot,
     stored: &StoredJob,
 ) -> Result<(Arc<NewJob>, Option<Progress>), RecordError> {

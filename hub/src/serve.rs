@@ -30,6 +30,7 @@ use crate::ingress::{self, ServerHandle, Views};
 use crate::inputs::Uploads;
 use crate::journal::Journal;
 use crate::lane::{Handler, HandlerConfig, Input, LaneCounters};
+use crate::ops::control::Control;
 use crate::quic::{Identity, IdentityError, LaneSockets, SteeringError, SteeringPreference};
 use crate::reader::Reader;
 use crate::records::{self, Owner, RecordError, Recovered};
@@ -164,9 +165,22 @@ pub fn serve(config: &HubConfig) -> Result<(), ServeError> {
     let recovered = records::recover(&*snapshot()?).map_err(ServeError::Read)?;
     let first_key = secrets.first_api_key.as_ref().map(ApiKey::reveal);
     let token = secrets.token.to_string();
+    let control = control(&store, config);
     let running = start(config, http, sockets, store, secrets, recovered)?;
     announce(config, &running, first_key, token);
-    wait(running)
+    let outcome = wait(running);
+    drop(control);
+    outcome
+}
+
+/// A hub without its socket still works for everybody else.
+fn control(store: &Arc<dyn Engine>, config: &HubConfig) -> Option<Control> {
+    let started = Control::start(store.clone(), &config.data);
+    started
+        .inspect_err(|error| {
+            tracing::warn!(%error, "no control socket: `hub backup` works only while this hub is stopped");
+        })
+        .ok()
 }
 
 fn start(

@@ -344,7 +344,7 @@ impl fmt::Debug for LimitError {
 impl std::error::Error for LimitError {}
 
 /// A key as a person can read it: printable ASCII as it is, the rest as `\xnn`.
-pub(crate) struct Quoted<'a>(pub(crate) &'a [u8]);
+pub struct Quoted<'a>(pub &'a [u8]);
 
 impl fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

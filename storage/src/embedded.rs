@@ -9,9 +9,11 @@
 mod directory;
 mod fault;
 mod open_error;
+mod readonly;
 pub mod store;
 
 pub use open_error::OpenError;
+pub use readonly::ReadOnly;
 
 use crate::batch::Batch;
 use crate::engine::{Commit, CommitError, Engine, ReadError, Snapshot};
@@ -35,20 +37,10 @@ impl Embedded {
     ///
     /// *Errors*: see [`OpenError`].
     pub fn open(directory: &Path) -> Result<Embedded, OpenError> {
-        let directory = Directory::lock(directory)?;
-        if !directory.holds_store()? {
-            // A store appears under its name only once it is complete, so that a crash in the
-            // middle of its making leaves nothing that looks like a damaged one.
-            let file = directory.create_draft()?;
-            guarded(|| initialise(&builder().create_file(file)?))
-                .map_err(|fault| directory.explain(fault))?;
-            directory.publish_draft()?;
-        }
-        let file = directory.store_path();
-        let database = store::open(&directory).map_err(|fault| directory.explain(fault))?;
-        let store = Store::holding(database, directory);
+        let store = Embedded::open_unclaimed(directory)?;
+        let file = store.0.medium().store_path();
         match format::claim(&store) {
-            Ok(()) => Ok(Embedded(store)),
+            Ok(()) => Ok(store),
             Err(FormatError::Commit(CommitError::DiskFull(source))) => {
                 Err(OpenError::DiskFull { path: file, source })
             }
@@ -61,6 +53,24 @@ impl Embedded {
             ) => Err(OpenError::Corrupt { file, source }),
             Err(source) => Err(OpenError::Format { file, source }),
         }
+    }
+
+    /// Opens the store in `directory` whatever its format, or makes an empty one of none there: to be filled from
+    /// another.
+    ///
+    /// *Errors*: see [`OpenError`].
+    pub fn open_unclaimed(directory: &Path) -> Result<Embedded, OpenError> {
+        let directory = Directory::lock(directory)?;
+        if !directory.holds_store()? {
+            // A store appears under its name only once it is complete, so that a crash in the
+            // middle of its making leaves nothing that looks like a damaged one.
+            let file = directory.create_draft()?;
+            guarded(|| initialise(&builder().create_file(file)?))
+                .map_err(|fault| directory.explain(fault))?;
+            directory.publish_draft()?;
+        }
+        let database = store::open(&directory).map_err(|fault| directory.explain(fault))?;
+        Ok(Embedded(Store::holding(database, directory)))
     }
 
     /// The directory the store lies in.

@@ -7,6 +7,8 @@
 //! | key | under it |
 //! |---|---|
 //! | `meta/format` | version of this page, big-endian `u32` |
+//! | `meta/upgrade` | how far the store is being brought up to a newer version of this page |
+//! | `meta/copying` | marks a store that is being filled from another and is none yet |
 //! | `hub/identity` | the hub's Ed25519 key |
 //! | `hub/start-token` | the digest of the token that the last start printed |
 //! | `hub/sampling` | the key that chooses which results are checked |
@@ -47,6 +49,10 @@ use tessera_protocol::id::{AgentId, Digest, JobId, ProviderId};
 pub enum Key<'a> {
     /// The store's format version.
     Format,
+    /// How far an upgrade of the store is.
+    Upgrade,
+    /// That the store is being filled from another.
+    Copying,
     /// The hub's identity.
     HubIdentity,
     /// The hub's sampling key.
@@ -307,7 +313,7 @@ impl<'a> Key<'a> {
     /// The family the key belongs to.
     pub const fn family(&self) -> Family {
         match self {
-            Key::Format => Family::Meta,
+            Key::Format | Key::Upgrade | Key::Copying => Family::Meta,
             Key::HubIdentity | Key::HubSampling | Key::HubStartToken | Key::AuditHead => Family::Hub,
             Key::Job(_) => Family::Jobs,
             Key::Manifest(_) => Family::Manifests,
@@ -358,6 +364,8 @@ impl<'a> Key<'a> {
         let mut bytes = self.family().prefix().to_vec();
         match self {
             Key::Format => bytes.extend(b"format"),
+            Key::Upgrade => bytes.extend(b"upgrade"),
+            Key::Copying => bytes.extend(b"copying"),
             Key::HubIdentity => bytes.extend(b"identity"),
             Key::HubSampling => bytes.extend(b"sampling"),
             Key::HubStartToken => bytes.extend(b"start-token"),
@@ -413,7 +421,12 @@ impl<'a> Key<'a> {
             .find_map(|family| Some((*family, bytes.strip_prefix(family.prefix())?)))
             .ok_or_else(refused)?;
         let key = match family {
-            Family::Meta => (rest == b"format").then_some(Key::Format),
+            Family::Meta => match rest {
+                b"format" => Some(Key::Format),
+                b"upgrade" => Some(Key::Upgrade),
+                b"copying" => Some(Key::Copying),
+                _ => None,
+            },
             Family::Hub => match rest {
                 b"identity" => Some(Key::HubIdentity),
                 b"sampling" => Some(Key::HubSampling),
@@ -518,13 +531,15 @@ mod tests {
     use super::*;
     use crate::chunked::chunk_key;
 
-    fn keys() -> [(Key<'static>, Vec<u8>); 28] {
+    fn keys() -> [(Key<'static>, Vec<u8>); 30] {
         let sixteen = *b"0123456789abcdef";
         let digest = Digest([7; 32]);
         let with = |prefix: &[u8], rest: &[u8]| [prefix, rest].concat();
         let idempotency = Key::Idempotency { project: "quant", key: b"k/1" };
         [
             (Key::Format, b"meta/format".to_vec()),
+            (Key::Upgrade, b"meta/upgrade".to_vec()),
+            (Key::Copying, b"meta/copying".to_vec()),
             (Key::HubIdentity, b"hub/identity".to_vec()),
             (Key::HubSampling, b"hub/sampling".to_vec()),
             (Key::HubStartToken, b"hub/start-token".to_vec()),

@@ -19,9 +19,10 @@ pub mod keyspace;
 pub mod limits;
 pub mod memory;
 
-pub use batch::{Batch, Condition, Expect, LimitError, Write};
-pub use embedded::{Embedded, OpenError};
+pub use batch::{Batch, Condition, Expect, LimitError, Quoted, Write};
+pub use embedded::{Embedded, OpenError, ReadOnly};
 pub use engine::{Commit, CommitError, Engine, Entry, KeyRange, ReadError, Snapshot};
+pub use format::FormatError;
 pub use keyspace::{
     Family, Key, of_provider, pay_pages_of, pieces_of, pieces_within, tile_pays_of, tiles_of,
 };

@@ -21,11 +21,16 @@ pub struct Memory {
 impl Memory {
     /// A store that holds nothing but its [format version](mod@format).
     pub fn new() -> Memory {
-        let memory = Memory { map: Mutex::default() };
+        let memory = Memory::unclaimed();
         if let Err(error) = format::claim(&memory) {
             unreachable!("an empty map takes the format version: {error}");
         }
         memory
+    }
+
+    /// A store that holds nothing at all, to be filled from another.
+    pub fn unclaimed() -> Memory {
+        Memory { map: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Arc<Map>> {

@@ -8,6 +8,7 @@
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
+use core::fmt;
 
 use tessera_planners::Plan;
 use tessera_protocol::credits::{Earned, Microcredits, price};
@@ -158,17 +159,59 @@ impl Charges {
         }
     }
 
+    /// Where a microcredit is in no account or in two; nothing while the accounts balance.
+    pub fn imbalance(&self) -> Option<Imbalance> {
+        let paid: Microcredits = self.paid.values().map(Earned::amount).sum();
+        let units: Microcredits = self.paid.values().map(|earned| earned.units).sum();
+        if self.held != self.escrow + self.hub + self.refunded + paid {
+            Some(Imbalance::NotConserved)
+        } else if self.held != price(self.planned, self.class) {
+            Some(Imbalance::HoldIsNotPrice)
+        } else if self.units != units {
+            Some(Imbalance::UnpaidUnits)
+        } else if self.escrow < Microcredits(0) {
+            Some(Imbalance::Overpaid)
+        } else if self.closed && self.escrow != Microcredits(0) {
+            Some(Imbalance::EscrowAfterEnd)
+        } else {
+            None
+        }
+    }
+
     /// Every microcredit is in exactly one account.
     ///
     /// *Panics*: when not, or when more shards were paid than were planned.
     pub fn check(&self) {
-        let paid: Microcredits = self.paid.values().map(Earned::amount).sum();
-        let units: Microcredits = self.paid.values().map(|earned| earned.units).sum();
-        assert_eq!(self.held, self.escrow + self.hub + self.refunded + paid, "credits appear or vanish");
-        assert_eq!(self.held, price(self.planned, self.class), "the hold is not the price");
-        assert_eq!(self.units, units, "units are charged that nobody was paid for");
-        assert!(self.escrow >= Microcredits(0), "more was paid than was held");
-        assert!(!self.closed || self.escrow == Microcredits(0), "a closed bill has an escrow");
+        if let Some(imbalance) = self.imbalance() {
+            panic!("{imbalance}");
+        }
+    }
+}
+
+/// How a bill does not balance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Imbalance {
+    /// The hold is not escrow, hub, refund and payments together.
+    NotConserved,
+    /// The hold is not the price of what is planned.
+    HoldIsNotPrice,
+    /// The units charged are not the units paid.
+    UnpaidUnits,
+    /// The escrow is below zero.
+    Overpaid,
+    /// The job ended and something is left in the escrow.
+    EscrowAfterEnd,
+}
+
+impl fmt::Display for Imbalance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Imbalance::NotConserved => "credits appear or vanish",
+            Imbalance::HoldIsNotPrice => "the hold is not the price",
+            Imbalance::UnpaidUnits => "units are charged that nobody was paid for",
+            Imbalance::Overpaid => "more was paid than was held",
+            Imbalance::EscrowAfterEnd => "a closed bill has an escrow",
+        })
     }
 }
 

@@ -37,7 +37,7 @@ pub use counts::Counts;
 pub use effect::{Answer, Drain, Effect};
 pub use event::{Event, ShardAnswer};
 pub use lane::{Config, Lane};
-pub use ledger::{Bill, Charges, Earnings, Payment};
+pub use ledger::{Bill, Charges, Earnings, Imbalance, Payment};
 pub use message::LaneMessage;
 pub use planted::Planted;
 pub use record::{NewJob, Outcome, Progress, Record};

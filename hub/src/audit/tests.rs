@@ -5,29 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::channel;
 
-use tessera_protocol::audit::{AuditError, Checked, Seals};
-use tessera_storage::{Commit, CommitError, Engine, Memory, ReadError};
+use tessera_storage::{Commit, CommitError, Engine, Memory};
 
 use crate::journal::{Journal, Verdict};
 
-struct Ring(Tree);
-
-impl Seals for Ring {
-    fn verifies(&self, key: &Digest, message: &[u8], signature: &[u8]) -> bool {
-        let key = ring::signature::UnparsedPublicKey::new(&ring::signature::ED25519, key.0);
-        key.verify(message, signature).is_ok()
-    }
-
-    fn push(&mut self, leaf: &Digest) {
-        self.0.push(leaf.0);
-    }
-
-    fn root(&self) -> Digest {
-        root_of(&self.0)
-    }
-}
-
-fn check(lines: &[String], key: Option<Digest>) -> Result<Checked, AuditError> {
+fn check_lines(lines: &[String], key: Option<Digest>) -> Result<Checked, AuditError> {
     let (mut checked, mut ring) = (Checked::new(key), Ring(Tree::new()));
     for (number, line) in (1..).zip(lines) {
         checked.line(line.as_bytes(), number, &mut ring)?;
@@ -71,36 +53,36 @@ fn log(entries: u64) -> (Identity, Memory, Vec<String>) {
 fn a_log_is_checked_from_its_first_entry_to_the_signature_of_this_moment() {
     let (identity, _, lines) = log(2 * BLOCK_ENTRIES + 3);
     let key = Digest(identity.public_key().0);
-    let checked = check(&lines, Some(key)).unwrap();
+    let checked = check_lines(&lines, Some(key)).unwrap();
     assert_eq!((checked.entries, checked.checkpoints, checked.hub_key), (515, 3, Some(key)));
-    assert!(matches!(check(&lines, Some(Digest([1; 32]))), Err(AuditError::OtherHub { .. })));
+    assert!(matches!(check_lines(&lines, Some(Digest([1; 32]))), Err(AuditError::OtherHub { .. })));
 }
 
 #[test]
 fn every_entry_that_is_removed_changed_or_swapped_is_found() {
     let (_, _, lines) = log(5);
-    assert!(check(&lines, None).is_ok());
+    assert!(check_lines(&lines, None).is_ok());
     for at in 0..lines.len() {
         let mut removed = lines.clone();
         removed.remove(at);
-        assert!(check(&removed, None).is_err(), "line {at} removed");
+        assert!(check_lines(&removed, None).is_err(), "line {at} removed");
         let mut doubled = lines.clone();
         doubled.insert(at, lines[at].clone());
         let is_seal = at + 1 == lines.len();
-        assert_eq!(check(&doubled, None).is_ok(), is_seal, "line {at} doubled");
+        assert_eq!(check_lines(&doubled, None).is_ok(), is_seal, "line {at} doubled");
         for byte in 0..lines[at].len() {
             let mut changed = lines.clone();
             let mut bytes = changed[at].clone().into_bytes();
             bytes[byte] ^= 1;
             let Ok(text) = String::from_utf8(bytes) else { continue };
             changed[at] = text;
-            assert!(check(&changed, None).is_err(), "byte {byte} of line {at} changed");
+            assert!(check_lines(&changed, None).is_err(), "byte {byte} of line {at} changed");
         }
     }
     for at in 1..lines.len() {
         let mut swapped = lines.clone();
         swapped.swap(at - 1, at);
-        assert!(check(&swapped, None).is_err(), "lines {at} and the one before swapped");
+        assert!(check_lines(&swapped, None).is_err(), "lines {at} and the one before swapped");
     }
 }
 
@@ -108,11 +90,11 @@ fn every_entry_that_is_removed_changed_or_swapped_is_found() {
 fn a_log_that_was_cut_off_or_written_anew_is_found() {
     let (identity, _, lines) = log(BLOCK_ENTRIES + 2);
     let cut = &lines[..lines.len() - 1];
-    assert_eq!(check(cut, None), Err(AuditError::NotSealed { sealed: 256, entries: 258 }));
+    assert_eq!(check_lines(cut, None), Err(AuditError::NotSealed { sealed: 256, entries: 258 }));
     // Whoever has the entries and not the hub's key cannot seal others.
     let (other, _, forged) = log(3);
     assert!(matches!(
-        check(&forged, Some(Digest(identity.public_key().0))),
+        check_lines(&forged, Some(Digest(identity.public_key().0))),
         Err(AuditError::OtherHub { found }) if found.0 == other.public_key().0
     ));
 }
@@ -139,7 +121,7 @@ fn a_batch_that_comes_to_nothing_leaves_no_gap_in_the_log() {
         let done = matches!(verdict, Verdict::Judged(Commit::Done));
         assert_eq!(done, number % 3 != 0, "{number}: {verdict:?}");
     }
-    let checked = check(&pages(&identity, &store), None).unwrap();
+    let checked = check_lines(&pages(&identity, &store), None).unwrap();
     assert_eq!(checked.entries, 200);
 }
 
@@ -190,7 +172,7 @@ fn after_a_commit_of_unknown_outcome_the_log_goes_on_where_it_is() {
     journal.stop();
     thread.join().unwrap();
     assert_eq!(done, 32, "what was written before the store failed is known to be");
-    assert_eq!(check(&pages(&identity, &flaky.store), None).unwrap().entries, 2 * done);
+    assert_eq!(check_lines(&pages(&identity, &flaky.store), None).unwrap().entries, 2 * done);
 }
 
 #[test]
@@ -208,7 +190,7 @@ fn a_log_that_grows_while_it_is_exported_is_whole_all_the_same() {
             next = page.next;
             commit(&store, &mut auditor, &acts[..between.pop().unwrap_or(0) as usize]);
         }
-        let checked = check(&lines, Some(Digest(identity.public_key().0))).unwrap();
+        let checked = check_lines(&lines, Some(Digest(identity.public_key().0))).unwrap();
         assert!(checked.entries >= PAGE_ENTRIES && checked.entries <= auditor.head.entries, "{more} more");
     }
 }

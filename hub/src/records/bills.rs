@@ -8,7 +8,9 @@ use tessera_hub_core::ranges::Ranges;
 use tessera_hub_core::{Bill, Charges, Earnings, Payment};
 use tessera_planners::Plan;
 use tessera_protocol::api::JobView;
-use tessera_protocol::credits::{Earned, Microcredits, OPERATOR, Removal, Settlement, Statement, Stream};
+use tessera_protocol::credits::{
+    Earned, Microcredits, OPERATOR, ProviderName, Removal, Settlement, Statement, Stream,
+};
 use tessera_protocol::id::{AgentId, Digest, JobId, ProviderId};
 use tessera_protocol::receipt::{Line, SHARDS_MAX, Service};
 use tessera_protocol::spec::VerifyClass;
@@ -218,13 +220,28 @@ pub fn lines_of(
     bill: &Charges,
     provider: ProviderId,
 ) -> Result<Vec<Line>, RecordError> {
+    let mut all = Vec::new();
+    each_line(store, job, bill, &mut |of, line| {
+        if of == provider {
+            all.push(line);
+        }
+    })?;
+    Ok(all)
+}
+
+/// Shows each line of what anybody was paid for in a job with this bill. *Order*: as they were written.
+pub(crate) fn each_line(
+    store: &dyn Snapshot,
+    job: JobId,
+    bill: &Charges,
+    show: &mut dyn FnMut(ProviderId, Line),
+) -> Result<(), RecordError> {
     let mut pages = BTreeSet::new();
     store.walk(&pay_pages_of(job), &mut |entry| {
         if let Ok((Key::PayPage { page, .. }, _)) = Key::decode(&entry.key) {
             pages.insert(page);
         }
     })?;
-    let mut all = Vec::new();
     for page in pages {
         let missing = || RecordError::Missing { what: "page of payments", of: job.to_string() };
         let bytes = store.get_chunked(&Key::PayPage { job, page }.encode())?.ok_or_else(missing)?;
@@ -234,17 +251,12 @@ pub fn lines_of(
             continue;
         }
         for (at, service, units_each, root, shards) in lines {
-            match who.get(at) {
-                Some((of, agent)) if *of == provider => {
-                    let (agent, shards) = (*agent, ranges_of(&shards));
-                    all.push(Line { agent, service, shards, units_each, root });
-                }
-                Some(_) => {}
-                None => return Err(RecordError::Malformed { what: "page of payments", of: job.to_string() }),
-            }
+            let nobody = || RecordError::Malformed { what: "page of payments", of: job.to_string() };
+            let (of, agent) = *who.get(at).ok_or_else(nobody)?;
+            show(of, Line { agent, service, shards: ranges_of(&shards), units_each, root });
         }
     }
-    Ok(all)
+    Ok(())
 }
 
 /// The bill of a matrix job that is open: its hold, and what its tiles say was earned.
@@ -271,10 +283,31 @@ pub fn earnings_of(store: &dyn Snapshot, provider: ProviderId) -> Result<Stream,
     let mut stream = Stream::new();
     for entry in store.range(&of_provider(Family::Earnings, provider), usize::MAX)? {
         let Ok((Key::Earning { ended_ms, job, .. }, _)) = Key::decode(&entry.key) else { continue };
-        let stored: StoredEarning = decode(&entry.value, "earning", job)?;
-        stream.push((UnixMillis(ended_ms), job, stored.earned));
+        stream.push((UnixMillis(ended_ms), job, decode_earning(job, &entry.value)?));
     }
     Ok(stream)
+}
+
+/// What a provider earned in a job.
+pub(crate) fn decode_earning(job: JobId, value: &[u8]) -> Result<Earned, RecordError> {
+    Ok(decode::<StoredEarning>(value, "earning", job)?.earned)
+}
+
+/// What a provider was paid by a settlement.
+pub(crate) fn decode_settled(provider: ProviderId, value: &[u8]) -> Result<Microcredits, RecordError> {
+    Ok(decode::<StoredSettled>(value, "settled amount", provider)?.amount)
+}
+
+/// What a provider is called.
+pub(crate) fn decode_provider(id: ProviderId, value: &[u8]) -> Result<ProviderName, RecordError> {
+    Ok(decode::<StoredProvider>(value, "record", id)?.name)
+}
+
+/// Which agent of a provider was removed.
+pub(crate) fn decode_removal(provider: ProviderId, value: &[u8]) -> Result<AgentId, RecordError> {
+    let malformed = || RecordError::Malformed { what: "removal", of: provider.to_string() };
+    let agent = value.strip_prefix(&[VERSION]).ok_or_else(malformed)?;
+    Ok(AgentId(agent.try_into().map_err(|_| malformed())?))
 }
 
 /// When agents of a provider were removed, first to last.
@@ -291,7 +324,7 @@ pub fn removals_of(store: &dyn Snapshot, provider: ProviderId) -> Result<Vec<Rem
 pub fn settled_of(store: &dyn Snapshot, provider: ProviderId) -> Result<Microcredits, RecordError> {
     let mut settled = Microcredits(0);
     for entry in store.range(&of_provider(Family::Settled, provider), usize::MAX)? {
-        settled += decode::<StoredSettled>(&entry.value, "settled amount", provider)?.amount;
+        settled += decode_settled(provider, &entry.value)?;
     }
     Ok(settled)
 }
@@ -320,8 +353,7 @@ pub fn provider_names(store: &dyn Snapshot) -> Result<BTreeMap<ProviderId, Strin
     let mut names = BTreeMap::from([(ProviderId::of_name(OPERATOR), OPERATOR.to_owned())]);
     for entry in entries(store, Family::Providers)? {
         let Ok((Key::Provider(id), _)) = Key::decode(&entry.key) else { continue };
-        let stored: StoredProvider = decode(&entry.value, "record", id)?;
-        names.insert(id, stored.name.as_str().to_owned());
+        names.insert(id, decode_provider(id, &entry.value)?.as_str().to_owned());
     }
     Ok(names)
 }

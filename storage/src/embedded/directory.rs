@@ -32,7 +32,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(10);
 pub(super) struct Directory {
     path: PathBuf,
     /// The lock ends when this is closed, by a drop or by the end of the process, however it comes.
-    _lock: File,
+    _lock: Option<File>,
 }
 
 impl Directory {
@@ -47,21 +47,23 @@ impl Directory {
         }
         let lock_path = path.join(LOCK);
         let mut lock = private(&lock_path, false).map_err(|error| explain_io(&lock_path, error))?;
-        let started = Instant::now();
-        while let Err(refused) = lock.try_lock() {
-            match refused {
-                // A process that was just killed, or a child just forked, holds the lock a moment longer.
-                TryLockError::WouldBlock if started.elapsed() < LOCK_PATIENCE => {
-                    std::thread::sleep(LOCK_PAUSE);
-                }
-                TryLockError::WouldBlock => {
-                    let pid = read_pid(&mut lock);
-                    return Err(OpenError::AlreadyOpen { directory: path.to_owned(), pid });
-                }
-                TryLockError::Error(error) => return Err(explain_io(&lock_path, error)),
-            }
-        }
+        take(path, &mut lock, File::try_lock)?;
         write_pid(&mut lock).map_err(|error| explain_io(&lock_path, error))?;
+        Ok(Directory { path: path.to_owned(), _lock: Some(lock) })
+    }
+
+    /// Takes the lock of a directory that is only looked at, with others who look. Writes nothing.
+    pub(super) fn look(path: &Path) -> Result<Directory, OpenError> {
+        let lock_path = path.join(LOCK);
+        let lock = match File::open(&lock_path) {
+            Ok(mut lock) => {
+                take(path, &mut lock, File::try_lock_shared)?;
+                Some(lock)
+            }
+            // A store that was copied here without it: no hub has been started on it.
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => return Err(explain_io(&lock_path, error)),
+        };
         Ok(Directory { path: path.to_owned(), _lock: lock })
     }
 
@@ -129,6 +131,29 @@ impl Medium for Directory {
     }
 }
 
+/// Takes a lock in one way or the other, or says who has it.
+fn take(
+    path: &Path,
+    lock: &mut File,
+    attempt: impl Fn(&File) -> Result<(), TryLockError>,
+) -> Result<(), OpenError> {
+    let started = Instant::now();
+    while let Err(refused) = attempt(lock) {
+        match refused {
+            // A process that was just killed, or a child just forked, holds the lock a moment longer.
+            TryLockError::WouldBlock if started.elapsed() < LOCK_PATIENCE => {
+                std::thread::sleep(LOCK_PAUSE);
+            }
+            TryLockError::WouldBlock => {
+                let pid = read_pid(lock);
+                return Err(OpenError::AlreadyOpen { directory: path.to_owned(), pid });
+            }
+            TryLockError::Error(error) => return Err(explain_io(&path.join(LOCK), error)),
+        }
+    }
+    Ok(())
+}
+
 fn explain_io(path: &Path, error: io::Error) -> OpenError {
     let path = path.to_owned();
     if is_denied(&error) {
@@ -154,5 +179,6 @@ fn write_pid(lock: &mut File) -> io::Result<()> {
 fn read_pid(lock: &mut File) -> Option<u32> {
     let mut text = String::new();
     lock.take(PID_BYTES_MAX).read_to_string(&mut text).ok()?;
-    text.parse().ok()
+    // Who only looks leaves the id of the last hub there.
+    text.parse().ok().filter(|pid: &u32| Path::new("/proc").join(pid.to_string()).exists())
 }

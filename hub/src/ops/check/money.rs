@@ -1,0 +1,266 @@
+//! The ledger: bills balance, what they paid was earned, what was earned and no more was settled.
+
+use std::collections::BTreeMap;
+
+use tessera_hub_core::Charges;
+use tessera_protocol::api::JobView;
+use tessera_protocol::credits::{Earned, Microcredits, OPERATOR, Settlement};
+use tessera_protocol::id::{AgentId, ProviderId};
+use tessera_protocol::receipt::Service;
+use tessera_storage::{Family, Key, ReadError, Snapshot, of_provider};
+
+use super::{Advice, Report};
+use crate::ops::{label, pages};
+use crate::records;
+
+pub(super) fn check(store: &dyn Snapshot, report: &mut Report) -> Result<(), ReadError> {
+    let mut older = 0_u64;
+    pages::each(store, Family::Jobs.range(), |entry| {
+        let Ok((Key::Job(id), _)) = Key::decode(&entry.key) else { return Ok(()) };
+        // What cannot be read was found with the jobs.
+        let Ok(stored) = records::decode_job(id, &entry.value) else { return Ok(()) };
+        let bill = records::read_bill(store, id);
+        match report.take(Key::Bill(id), bill, Advice::Ledger)? {
+            Some(Some(charges)) => bill_of(store, &stored.view, &charges, report, &mut older),
+            Some(None) => {
+                older += 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    })?;
+    if older > 0 {
+        report.note(format!("{older} jobs are older than bills, or than payments shard by shard"));
+    }
+    earnings(store, report)?;
+    settlements(store, report)?;
+    settled(store, report)?;
+    providers(store, report)
+}
+
+fn bill_of(
+    store: &dyn Snapshot,
+    view: &JobView,
+    charges: &Charges,
+    report: &mut Report,
+    older: &mut u64,
+) -> Result<(), ReadError> {
+    let (id, key) = (view.id, Key::Bill(view.id));
+    let mut find = |says: String| report.find(label::of(key), says, Advice::Ledger);
+    if let Some(imbalance) = charges.imbalance() {
+        find(format!("it does not balance: {imbalance}"));
+    }
+    match (view.state.is_open(), charges.closed) {
+        (true, true) => find("it is closed, and its job is open".to_owned()),
+        (false, false) => find("it is open, and its job ended".to_owned()),
+        (true, false) | (false, true) => {}
+    }
+    let (mut lines, mut seen) = (BTreeMap::<_, Earned>::new(), false);
+    let read = records::each_line(store, id, charges, &mut |provider, line| {
+        seen = true;
+        add(lines.entry((provider, line.agent)).or_default(), line.service, line.units_each, line.count());
+    });
+    if report.take(key, read, Advice::Ledger)?.is_some() && seen {
+        compare(charges, &lines, key, report);
+    }
+    // The payments of an open matrix job lie with its tiles.
+    *older += u64::from(!seen && !charges.paid.is_empty());
+    if !view.state.is_open() {
+        earned(store, view, charges, report)?;
+    }
+    Ok(())
+}
+
+fn add(sum: &mut Earned, service: Service, units_each: Microcredits, count: Option<u64>) {
+    // A line that counts nothing agrees with no bill.
+    let count = count.unwrap_or(u64::MAX >> 1);
+    let units = Microcredits(units_each.0.saturating_mul(i128::from(count)));
+    let more = match service {
+        Service::Shard => Earned { shards: count, units, ..Earned::default() },
+        Service::Check => Earned { checks: count, check_units: units, ..Earned::default() },
+    };
+    sum.shards = sum.shards.saturating_add(more.shards);
+    sum.checks = sum.checks.saturating_add(more.checks);
+    sum.units.0 = sum.units.0.saturating_add(more.units.0);
+    sum.check_units.0 = sum.check_units.0.saturating_add(more.check_units.0);
+}
+
+/// The bill and the payments shard by shard.
+fn compare(
+    charges: &Charges,
+    lines: &BTreeMap<(ProviderId, AgentId), Earned>,
+    key: Key<'_>,
+    report: &mut Report,
+) {
+    if charges.closed || !charges.paid.is_empty() {
+        for (who, earned) in &charges.paid {
+            if lines.get(who) != Some(earned) {
+                let says = format!("what it paid {} is not what its pages of payments add up to", who.1);
+                report.find(label::of(key), says, Advice::Ledger);
+            }
+        }
+        for who in lines.keys().filter(|who| !charges.paid.contains_key(who)) {
+            let says = format!("its pages of payments pay {}, and it does not", who.1);
+            report.find(label::of(key), says, Advice::Ledger);
+        }
+    }
+}
+
+/// A closed bill and the earnings that it made.
+fn earned(
+    store: &dyn Snapshot,
+    view: &JobView,
+    charges: &Charges,
+    report: &mut Report,
+) -> Result<(), ReadError> {
+    let mut sums: BTreeMap<ProviderId, Earned> = BTreeMap::new();
+    for ((provider, _), earned) in &charges.paid {
+        sums.entry(*provider).or_default().add(earned);
+    }
+    let ended_ms = view.ended_ms.map_or(0, |ended| ended.0);
+    for (provider, sum) in sums {
+        let key = Key::Earning { provider, ended_ms, job: view.id };
+        let Some(value) = store.get(&key.encode())? else {
+            report.find(label::of(key), "the bill of its job paid it, and it is not here", Advice::Ledger);
+            continue;
+        };
+        let found = report.take(key, records::decode_earning(view.id, &value), Advice::Ledger)?;
+        if found.is_some_and(|found| found != sum) {
+            report.find(label::of(key), "it is not what the bill of its job paid", Advice::Ledger);
+        }
+    }
+    Ok(())
+}
+
+/// Earnings without a bill that paid them. Their amounts are compared from the side of the bills.
+fn earnings(store: &dyn Snapshot, report: &mut Report) -> Result<(), ReadError> {
+    pages::each(store, Family::Earnings.range(), |entry| {
+        let Ok((key @ Key::Earning { provider, ended_ms, job }, _)) = Key::decode(&entry.key) else {
+            return Ok(());
+        };
+        let view = report.take(key, records::read_view(store, job), Advice::Ledger)?.flatten();
+        let ended = view.is_some_and(|view| {
+            !view.state.is_open() && view.ended_ms.map_or(0, |ended| ended.0) == ended_ms
+        });
+        let bill = report.take(key, records::read_bill(store, job), Advice::Ledger)?.flatten();
+        let paid = bill.is_some_and(|bill| bill.paid.keys().any(|(of, _)| *of == provider));
+        if !ended || !paid {
+            report.find(label::of(key), "no job that ended then paid it", Advice::Ledger);
+        }
+        Ok(())
+    })
+}
+
+fn settlements(store: &dyn Snapshot, report: &mut Report) -> Result<(), ReadError> {
+    let mut expected = 1;
+    let mut rest = Family::Settlements.range();
+    while let Some(entry) = store.range(&rest, 1)?.pop() {
+        rest.start = pages::after(&entry.key);
+        let Ok((key @ Key::Settlement(number), _)) = Key::decode(&entry.key) else { continue };
+        rest.start = tessera_storage::chunked::range_of(&key.encode()).end;
+        if number != expected {
+            let says = format!("settlement {expected} should come before it, and is not here");
+            report.find(label::of(key), says, Advice::Ledger);
+        }
+        expected = number.saturating_add(1);
+        let read = records::read_settlement(store, number);
+        if let Some(Some(settlement)) = report.take(key, read, Advice::Ledger)? {
+            settlement_of(store, key, &settlement, report)?;
+        }
+    }
+    Ok(())
+}
+
+fn settlement_of(
+    store: &dyn Snapshot,
+    key: Key<'_>,
+    settlement: &Settlement,
+    report: &mut Report,
+) -> Result<(), ReadError> {
+    let total: Microcredits = settlement.statements.iter().map(|of| of.totals.payable).sum();
+    if total != settlement.total {
+        report.find(label::of(key), "its statements do not add up to its total", Advice::Ledger);
+    }
+    for statement in &settlement.statements {
+        let payable: Microcredits = statement.lines.iter().map(|line| line.totals.payable).sum();
+        let balanced = statement.lines.iter().all(|line| line.totals.balances());
+        if payable != statement.totals.payable || !balanced {
+            let says = format!("the statement of {} does not add up", statement.provider);
+            report.find(label::of(key), says, Advice::Ledger);
+        }
+        let provider = ProviderId::of_name(&statement.provider);
+        let paid = Key::Settled { provider, settlement: settlement.number };
+        let Some(value) = store.get(&paid.encode())? else {
+            report.find(label::of(paid), "a settlement paid it, and it is not here", Advice::Ledger);
+            continue;
+        };
+        let amount = report.take(paid, records::decode_settled(provider, &value), Advice::Ledger)?;
+        if amount.is_some_and(|amount| amount != statement.totals.payable) {
+            report.find(label::of(paid), "it is not what its settlement paid", Advice::Ledger);
+        }
+    }
+    Ok(())
+}
+
+/// Payments without a settlement.
+fn settled(store: &dyn Snapshot, report: &mut Report) -> Result<(), ReadError> {
+    pages::each(store, Family::Settled.range(), |entry| {
+        let Ok((key @ Key::Settled { provider, settlement }, _)) = Key::decode(&entry.key) else {
+            return Ok(());
+        };
+        let read = records::read_settlement(store, settlement);
+        let Some(made) = report.take(key, read, Advice::Ledger)? else { return Ok(()) };
+        let is_of = |name: &str| ProviderId::of_name(name) == provider;
+        if !made.is_some_and(|made| made.statements.iter().any(|of| is_of(&of.provider))) {
+            report.find(label::of(key), "no settlement paid it", Advice::Ledger);
+        }
+        Ok(())
+    })
+}
+
+/// Nobody was paid more than was earned. Goes from provider to provider, whether a record names it or not.
+fn providers(store: &dyn Snapshot, report: &mut Report) -> Result<(), ReadError> {
+    for family in [Family::Earnings, Family::Settled] {
+        let mut rest = family.range();
+        while let Some(entry) = store.range(&rest, 1)?.pop() {
+            let id = entry.key[family.prefix().len()..].first_chunk().copied().map(ProviderId);
+            let Some(provider) = id else {
+                rest.start = pages::after(&entry.key);
+                continue;
+            };
+            rest.start = of_provider(family, provider).end;
+            let known = provider == ProviderId::of_name(OPERATOR)
+                || store.get(&Key::Provider(provider).encode())?.is_some();
+            if !known {
+                report.find(label::of_bytes(&entry.key), "its provider is not here", Advice::Ledger);
+            }
+            if family == Family::Settled {
+                overpaid(store, provider, report)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn overpaid(store: &dyn Snapshot, provider: ProviderId, report: &mut Report) -> Result<(), ReadError> {
+    let (mut gross, mut paid) = (0_i128, 0_i128);
+    pages::each(store, of_provider(Family::Earnings, provider), |entry| {
+        if let Ok((Key::Earning { job, .. }, _)) = Key::decode(&entry.key)
+            && let Ok(earned) = records::decode_earning(job, &entry.value)
+        {
+            gross = gross.saturating_add(earned.amount().0);
+        }
+        Ok(())
+    })?;
+    pages::each(store, of_provider(Family::Settled, provider), |entry| {
+        if let Ok(amount) = records::decode_settled(provider, &entry.value) {
+            paid = paid.saturating_add(amount.0);
+        }
+        Ok(())
+    })?;
+    if paid > gross {
+        let says = format!("settlements paid it {paid} microcredits, and it earned {gross}");
+        report.find(label::of(Key::Provider(provider)), says, Advice::Ledger);
+    }
+    Ok(())
+}
