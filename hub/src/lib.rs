@@ -7,6 +7,8 @@ pub mod backend;
 pub mod clients;
 pub mod config;
 mod explain;
+#[cfg(feature = "hasty")]
+mod hasty;
 pub mod ingress;
 pub mod inputs;
 pub mod journal;

@@ -219,8 +219,11 @@ fn start(
     recovered: Recovered,
 ) -> Result<Running, ServeError> {
     let views = Arc::new(Views::default());
+    let written = store.clone();
+    #[cfg(feature = "hasty")]
+    let written = crate::hasty::wrapped(written);
     let (journal, journal_thread) =
-        Journal::start_audited(store.clone(), secrets.auditor).map_err(ServeError::Thread)?;
+        Journal::start_audited(written, secrets.auditor).map_err(ServeError::Thread)?;
     let (reader, reader_threads) = Reader::start(store.clone()).map_err(ServeError::Thread)?;
     let (clients, clients_thread) = Clients::start(views.clone()).map_err(ServeError::Thread)?;
     let uploads = Uploads::default();

@@ -1,6 +1,8 @@
-//! The simulator: whole hubs, agents, network and store in one thread, every fault drawn from a seed.
+//! The simulator: whole hubs, agents, network and store in one thread, every fault drawn from a seed; and
+//! [`crash`], which kills the real programs.
 //!
-//! A run is a function of its seed. May see every crate; nothing may see it.
+//! A run of the simulator is a function of its seed. May see every crate; nothing may see it.
 
+pub mod crash;
 pub mod policy;
 pub mod sim;

@@ -5,6 +5,7 @@
 
 use super::fault::{Fault, is_denied, is_full};
 use super::open_error::OpenError;
+use super::store::Medium;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -111,6 +112,22 @@ impl Directory {
             Fault::Io(source) => OpenError::Io { path, source },
             Fault::Interrupted => OpenError::Io { path, source: Arc::new(redb::Error::PreviousIo) },
         }
+    }
+}
+
+impl Medium for Directory {
+    fn open(&self, builder: &redb::Builder) -> Result<redb::Database, redb::Error> {
+        Ok(builder.open(self.store_path())?)
+    }
+
+    fn forget(&self) -> Result<(), redb::Error> {
+        #[cfg(target_os = "linux")]
+        {
+            let file = File::open(self.store_path())?;
+            // Drops the pages that the system takes for written: those of a failed sync are among them.
+            rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).map_err(io::Error::from)?;
+        }
+        Ok(())
     }
 }
 

@@ -7,7 +7,7 @@
 use super::directory::Directory;
 use super::fault::{Fault, guarded};
 use super::open_error::OpenError;
-use super::{ENTRIES, Moment, builder, close};
+use super::store::{ENTRIES, Moment, builder, close};
 use crate::engine::{ReadError, Snapshot};
 use redb::{Database, ReadableDatabase, StorageBackend};
 use std::collections::BTreeMap;
