@@ -30,6 +30,7 @@ use tessera_storage::{Batch, Commit, Engine, Key, Snapshot};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::audit::Deed;
+use crate::blobs::{BlobError, Blobs, Name};
 use crate::clients::Clients;
 use crate::ingress::Views;
 use crate::ingress::backend::{
@@ -38,7 +39,7 @@ use crate::ingress::backend::{
     StatementError, Submission, SubmitError, Submitted, TokenError,
 };
 use crate::ingress::keys::KeyHash;
-use crate::inputs::{self, Piece, Presence, Upload, UploadRefused, Uploads};
+use crate::inputs::{self, InputError, Piece, Presence, Stored, Upload, UploadRefused, Uploads};
 use crate::journal::{Journal, Verdict};
 use crate::lane::{Input, LaneCounters};
 use crate::output;
@@ -54,6 +55,7 @@ pub struct Hub {
     pub(crate) lanes: Mailboxes<Input>,
     pub(crate) journal: Journal,
     pub(crate) reader: Reader,
+    pub(crate) blobs: Blobs,
     pub(crate) uploads: Uploads,
     /// Stored since the start. *Units*: bytes.
     pub(crate) uploaded_bytes: AtomicU64,
@@ -201,22 +203,47 @@ impl Hub {
     /// Waits until a batch is durable.
     pub(crate) async fn store(&self, deed: impl Into<Deed>) -> Result<(), Outage> {
         let deed = deed.into();
-        self.store_made(move || deed).await
-    }
-
-    /// The same for a large batch, which is made on the journal's thread.
-    async fn store_made<D: Into<Deed>>(
-        &self,
-        make: impl FnOnce() -> D + Send + 'static,
-    ) -> Result<(), Outage> {
         let (sender, verdict) = oneshot::channel();
-        let request = Journal::request(make, |verdict| drop(sender.send(verdict)));
+        let request = Journal::request(move || deed, |verdict| drop(sender.send(verdict)));
         self.journal.retry(request).map_err(|_| Outage::Unavailable)?;
         match verdict.await {
             Ok(Verdict::Judged(Commit::Done)) => Ok(()),
             Ok(Verdict::Failed(_)) if self.journal.is_full() => Err(Outage::StoreFull),
             Ok(Verdict::Judged(Commit::Conflict { .. }) | Verdict::Failed(_)) => Err(Outage::StoreFailing),
             Err(_) => Err(Outage::Unavailable),
+        }
+    }
+
+    /// Stores a piece of an upload, and then what tells of it.
+    async fn store_piece(&self, input: Digest, piece: Piece) -> Result<(), Outage> {
+        if self.draining.load(Ordering::Relaxed) {
+            return Err(Outage::Draining);
+        }
+        let Piece { number, bytes, declared } = piece;
+        let length = bytes.len() as u64;
+        let put = self.blobs.begin_put(Name { blob: input, piece: number }, bytes.into()).await;
+        let blake3 = put.map_err(|error| outage_of(&error))?;
+        let stored = Stored { number, bytes: length, blake3 };
+        self.store(inputs::upload_batch(input, &stored, declared, UnixMillis(unix_ms()))).await?;
+        self.uploaded_bytes.fetch_add(length, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Removes what came of an upload.
+    async fn remove_upload(&self, input: Digest) -> Result<(), Outage> {
+        loop {
+            let (snapshot, blobs) = (self.snapshot()?, self.blobs.clone());
+            let step =
+                tokio::task::spawn_blocking(move || inputs::removal_batch(&*snapshot, &blobs, input)).await;
+            match step {
+                Ok(Ok(Some(batch))) => self.store(batch).await?,
+                Ok(Ok(None)) => return Ok(()),
+                Ok(Err(error)) => {
+                    tracing::error!(%error, %input, "what came of an upload cannot be removed now");
+                    return Err(Outage::StoreFailing);
+                }
+                Err(_) => return Err(Outage::Unavailable),
+            }
         }
     }
 
@@ -241,7 +268,7 @@ impl Hub {
         let found = document.outputs.into_iter().find(|output| output.name == name);
         let Some(output) = found else { return Err(ResultError::NoOutput { job, name }) };
         let (sender, pieces) = mpsc::channel(1);
-        tokio::spawn(send_parts(self.store.clone(), output.parts, sender));
+        tokio::spawn(send_parts(self.shelf(), output.parts, sender));
         Ok(OutputFile { bytes: output.bytes, digest: output.blake3, pieces })
     }
 
@@ -250,22 +277,14 @@ impl Hub {
             return Ok(None);
         };
         let (sender, pieces) = mpsc::channel(1);
-        let store = self.store.clone();
-        tokio::spawn(async move {
-            for offset in (0..bytes).step_by(INPUT_PIECE_BYTES as usize) {
-                // The client has gone when there is no place any more.
-                let Ok(place) = sender.reserve().await else { return };
-                let store = store.clone();
-                let read =
-                    tokio::task::spawn_blocking(move || inputs::piece(&*store.snapshot()?, input, offset));
-                match read.await {
-                    Ok(Ok(Some(piece))) => place.send(piece.into()),
-                    Ok(Ok(None)) | Err(_) => return,
-                    Ok(Err(error)) => return tracing::error!(%error, %input, "an input cannot be read"),
-                }
-            }
-        });
+        let whole = OutputPart { product: input, product_bytes: bytes, offset: 0, bytes };
+        tokio::spawn(send_parts(self.shelf(), vec![whole], sender));
         Ok(Some(OutputFile { bytes, digest: input, pieces }))
+    }
+
+    /// What reading pieces takes.
+    fn shelf(&self) -> Pieces {
+        Pieces { store: self.store.clone(), blobs: self.blobs.clone() }
     }
 
     async fn form(&self, job: JobId) -> Result<JobResult, LookupError> {
@@ -463,15 +482,7 @@ impl Backend for Hub {
     }
 
     fn put_piece(&self, input: Digest, piece: Piece) -> Reply<'_, Result<(), Outage>> {
-        Box::pin(async move {
-            if self.draining.load(Ordering::Relaxed) {
-                return Err(Outage::Draining);
-            }
-            let length = piece.bytes.len() as u64;
-            self.store_made(move || inputs::upload_batch(input, &piece, UnixMillis(unix_ms()))).await?;
-            self.uploaded_bytes.fetch_add(length, Ordering::Relaxed);
-            Ok(())
-        })
+        Box::pin(self.store_piece(input, piece))
     }
 
     fn hash_piece(
@@ -480,22 +491,29 @@ impl Backend for Hub {
         piece: u64,
         mut hasher: Hasher,
     ) -> Reply<'_, Result<Option<Hasher>, Outage>> {
-        Box::pin(self.read(move |store| {
-            let Some(bytes) = inputs::uploaded_piece(store, input, piece)? else { return Ok(None) };
-            hasher.update(&bytes);
-            Ok(Some(hasher))
-        }))
+        Box::pin(async move {
+            let named = self.read(move |store| inputs::uploaded_piece(store, input, piece)).await?;
+            let Some((name, blake3)) = named else { return Ok(None) };
+            let bytes = match self.blobs.begin_get(name, blake3).await {
+                Ok(Some(bytes)) => bytes,
+                // The file is found to be another one then, and sent again.
+                Ok(None) | Err(BlobError::Damaged(_)) => return Ok(None),
+                Err(error) => return Err(outage_of(&error)),
+            };
+            let hashed = tokio::task::spawn_blocking(move || {
+                hasher.update(&bytes);
+                hasher
+            });
+            Ok(Some(hashed.await.map_err(|_| Outage::Unavailable)?))
+        })
     }
 
     fn end_upload(&self, input: Digest, whole: Option<u64>) -> Reply<'_, Result<(), Outage>> {
         Box::pin(async move {
-            if let Some(bytes) = whole {
-                return self.store(inputs::whole_batch(input, bytes)).await;
+            match whole {
+                Some(bytes) => self.store(inputs::whole_batch(input, bytes, UnixMillis(unix_ms()))).await,
+                None => self.remove_upload(input).await,
             }
-            while let Some(batch) = self.read(move |store| inputs::removal_batch(store, input)).await? {
-                self.store(batch).await?;
-            }
-            Ok(())
         })
     }
 
@@ -573,27 +591,60 @@ async fn send_file(store: Arc<dyn Engine>, job: JobId, task: Arc<Task>, sender: 
     }
 }
 
-/// Sends the parts of an output, which lie in products, as the client takes them.
-async fn send_parts(store: Arc<dyn Engine>, parts: Vec<OutputPart>, sender: mpsc::Sender<Bytes>) {
+/// Reads pieces of blobs.
+struct Pieces {
+    store: Arc<dyn Engine>,
+    blobs: Blobs,
+}
+
+impl Pieces {
+    /// The piece that starts at an offset; nothing where it cannot be read, which is logged.
+    async fn read(&self, blob: Digest, offset: u64) -> Option<Bytes> {
+        let store = self.store.clone();
+        let named = tokio::task::spawn_blocking(move || {
+            inputs::piece_name(&*store.snapshot()?, blob, offset).map_err(InputError::from)
+        });
+        let read = match named.await.ok()? {
+            Ok(Some((name, blake3))) => self.blobs.begin_get(name, blake3).await.map_err(InputError::from),
+            Ok(None) => Ok(None),
+            Err(error) => Err(error),
+        };
+        match read {
+            Ok(Some(piece)) => return Some(piece),
+            Ok(None) => tracing::error!(%blob, offset, "a piece of a blob is not in the store"),
+            Err(error) => tracing::error!(%error, %blob, offset, "a piece of a blob cannot be read"),
+        }
+        None
+    }
+}
+
+/// Sends parts of blobs as the client takes them, so that slow clients hold no thread and little memory. Ends early
+/// where a piece is missing or damaged.
+async fn send_parts(pieces: Pieces, parts: Vec<OutputPart>, sender: mpsc::Sender<Bytes>) {
     for OutputPart { product, offset, bytes, .. } in parts {
         let (mut at, end) = (offset, offset + bytes);
         while at < end {
+            // The client has gone when there is no place any more.
             let Ok(place) = sender.reserve().await else { return };
-            let (store, start) = (store.clone(), at % INPUT_PIECE_BYTES);
+            let start = at % INPUT_PIECE_BYTES;
             let from = at - start;
-            let read = tokio::task::spawn_blocking(move || inputs::piece(&*store.snapshot()?, product, from));
-            let piece = match read.await {
-                Ok(Ok(Some(piece))) => Bytes::from(piece),
-                Ok(Ok(None)) | Err(_) => return tracing::error!(%product, "a product is not in the store"),
-                Ok(Err(error)) => return tracing::error!(%error, %product, "a product cannot be read"),
-            };
+            let Some(piece) = pieces.read(product, from).await else { return };
             let stop = (end - from).min(piece.len() as u64);
             if stop <= start {
-                return tracing::error!(%product, "a product is shorter than its job's result says");
+                return tracing::error!(%product, "a blob is shorter than was said");
             }
             place.send(piece.slice(start as usize..stop as usize));
             at = from + stop;
         }
+    }
+}
+
+/// What clients are told of a failure of the store of blobs, which is logged.
+fn outage_of(error: &BlobError) -> Outage {
+    tracing::error!(%error, "a piece cannot be stored or read");
+    match error {
+        BlobError::Full(_) => Outage::StoreFull,
+        BlobError::Failing(_) | BlobError::Damaged(_) => Outage::StoreFailing,
     }
 }
 

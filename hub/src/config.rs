@@ -10,6 +10,8 @@ use clap::Args;
 use serde::Deserialize;
 use tessera_hub_core::scheduler::{Share, Sharing};
 
+use crate::blobs::{ParsePlaceError, Place};
+
 /// Where clients connect unless told otherwise.
 pub const HTTP_DEFAULT: &str = "127.0.0.1:7840";
 /// Where agents connect unless told otherwise.
@@ -18,12 +20,16 @@ pub const QUIC_DEFAULT: &str = "127.0.0.1:7843";
 /// Flags of `hub serve`.
 #[derive(Args, Clone, Debug, Default)]
 pub struct ServeArgs {
-    /// Configuration file (TOML): data, http, quic, lanes, log, projects; flags win over it
+    /// Configuration file (TOML): data, blobs, http, quic, lanes, log, projects; flags win over it
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Directory of the store, made when missing [default: $XDG_DATA_HOME/tessera-hub]
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
+    /// Where files and products lie: file:///path, s3://bucket/prefix or memory: [default: blobs in the directory of
+    /// the store]
+    #[arg(long, value_name = "URL")]
+    pub blobs: Option<String>,
     /// Address of the HTTP API [default: 127.0.0.1:7840]
     #[arg(long, value_name = "HOST:PORT")]
     pub http: Option<SocketAddr>,
@@ -45,6 +51,7 @@ pub struct ServeArgs {
 #[serde(deny_unknown_fields)]
 struct File {
     data: Option<PathBuf>,
+    blobs: Option<String>,
     http: Option<SocketAddr>,
     quic: Option<SocketAddr>,
     lanes: Option<u16>,
@@ -79,6 +86,8 @@ fn sharing(projects: BTreeMap<String, ProjectShare>) -> Sharing {
 pub struct HubConfig {
     /// Directory of the store.
     pub data: PathBuf,
+    /// Where blobs lie.
+    pub blobs: Place,
     /// Address of the HTTP API.
     pub http: SocketAddr,
     /// Address agents connect to.
@@ -110,6 +119,10 @@ pub enum ConfigError {
         /// Where and why.
         source: Box<toml::de::Error>,
     },
+    /// The place for blobs is none.
+    Blobs(ParsePlaceError),
+    /// The directory for blobs is a relative one, and there is no working directory.
+    BlobsDirectory(std::io::Error),
     /// No directory for the store was named, and there is no home directory.
     NoDataDirectory,
     /// Too few or too many lanes.
@@ -124,6 +137,8 @@ impl fmt::Display for ConfigError {
         match self {
             ConfigError::Read { path, source } => write!(f, "cannot read {}: {source}", path.display()),
             ConfigError::Parse { path, source } => write!(f, "{}: {source}", path.display()),
+            ConfigError::Blobs(error) => error.fmt(f),
+            ConfigError::BlobsDirectory(error) => write!(f, "no directory for blobs: {error}"),
             ConfigError::NoDataDirectory => {
                 f.write_str("no directory for the hub's data: pass --data DIR, or set HOME or XDG_DATA_HOME")
             }
@@ -139,6 +154,8 @@ impl std::error::Error for ConfigError {
         match self {
             ConfigError::Read { source, .. } => Some(source),
             ConfigError::Parse { source, .. } => Some(source),
+            ConfigError::Blobs(error) => Some(error),
+            ConfigError::BlobsDirectory(error) => Some(error),
             ConfigError::NoDataDirectory | ConfigError::Lanes { .. } => None,
         }
     }
@@ -153,8 +170,16 @@ pub fn resolve(args: ServeArgs) -> Result<HubConfig, ConfigError> {
         return Err(ConfigError::Lanes { asked: lanes });
     }
     let constant = |text: &str| text.parse().expect("the default addresses are addresses");
+    let data = data_directory(args.data.or(file.data))?;
     Ok(HubConfig {
-        data: data_directory(args.data.or(file.data))?,
+        blobs: match args.blobs.or(file.blobs) {
+            Some(text) => text.parse().map_err(ConfigError::Blobs)?,
+            None => {
+                let beside = std::path::absolute(data.join("blobs"));
+                Place::Directory(beside.map_err(ConfigError::BlobsDirectory)?)
+            }
+        },
+        data,
         http: args.http.or(file.http).unwrap_or_else(|| constant(HTTP_DEFAULT)),
         quic: args.quic.or(file.quic).unwrap_or_else(|| constant(QUIC_DEFAULT)),
         lanes,
@@ -193,6 +218,17 @@ mod tests {
         let config = resolve(args).unwrap();
         assert_eq!((config.lanes, config.http.port(), config.quic.port()), (2, 1, 7843));
         assert_eq!(config.data, PathBuf::from("/d"));
+        assert_eq!(config.blobs, Place::Directory("/d/blobs".into()));
+    }
+
+    #[test]
+    fn blobs_lie_where_they_are_said_to_and_nowhere_by_mistake() {
+        let resolve = |blobs: &str| {
+            let blobs = Some(blobs.to_owned());
+            resolve(ServeArgs { data: Some("/d".into()), blobs, ..ServeArgs::default() })
+        };
+        assert_eq!(resolve("memory:").unwrap().blobs, Place::Memory);
+        assert!(resolve("/var/blobs").unwrap_err().to_string().contains("file:///an/absolute/path"));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 pub mod accounts;
 pub mod audit;
 pub mod backend;
+pub mod blobs;
 pub mod clients;
 pub mod config;
 mod explain;

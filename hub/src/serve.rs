@@ -23,13 +23,16 @@ use tessera_storage::{Batch, Commit, CommitError, Embedded, Engine, Key, OpenErr
 
 use crate::audit::{Auditor, Deed};
 use crate::backend::{Hub, token_deed, unix_ms};
+use crate::blobs::{self, Blobs};
 use crate::clients::Clients;
 use crate::config::HubConfig;
 use crate::ingress::keys::{ApiKey, KeyHash};
 use crate::ingress::{self, ServerHandle, Views};
 use crate::inputs::Uploads;
+use crate::inputs::older::{self, MoveError};
 use crate::journal::Journal;
 use crate::lane::{Handler, HandlerConfig, Input, LaneCounters};
+use crate::products::Shelf;
 use crate::quic::{Identity, IdentityError, LaneSockets, SteeringError, SteeringPreference};
 use crate::reader::Reader;
 use crate::records::{self, Owner, RecordError, Recovered};
@@ -46,6 +49,10 @@ pub enum ServeError {
     },
     /// The store cannot be opened.
     Open(OpenError),
+    /// There is no place for blobs.
+    Blobs(blobs::OpenError),
+    /// The pieces of files of an older store cannot be moved.
+    Move(MoveError),
     /// The store cannot be read.
     Read(RecordError),
     /// The store cannot be written.
@@ -85,6 +92,8 @@ impl fmt::Display for ServeError {
                 data.display()
             ),
             ServeError::Open(error) => write!(f, "{error}"),
+            ServeError::Blobs(error) => write!(f, "{error}"),
+            ServeError::Move(error) => write!(f, "{error}"),
             ServeError::Read(error) => write!(f, "{error}"),
             ServeError::Write(error) => write!(f, "{error}"),
             ServeError::Identity(error) => write!(f, "the hub's key: {error}"),
@@ -109,6 +118,8 @@ impl std::error::Error for ServeError {
         Some(match self {
             ServeError::NoStore { .. } => return None,
             ServeError::Open(error) => error,
+            ServeError::Blobs(error) => error,
+            ServeError::Move(error) => error,
             ServeError::Read(error) => error,
             ServeError::Write(error) => error,
             ServeError::Identity(error) => error,
@@ -155,16 +166,21 @@ struct Running {
 pub fn serve(config: &HubConfig) -> Result<(), ServeError> {
     // The store first: whoever starts a second hub by mistake is told of the first one, not of its port.
     let store: Arc<dyn Engine> = Arc::new(Embedded::open(&config.data).map_err(ServeError::Open)?);
+    let blobs = Blobs::open(&config.blobs).map_err(ServeError::Blobs)?;
     let http =
         TcpListener::bind(config.http).map_err(|source| ServeError::Http { address: config.http, source })?;
     let sockets = LaneSockets::open(config.quic, config.lanes, SteeringPreference::default())
         .map_err(|source| ServeError::Quic { address: config.quic, source })?;
+    let moved = older::move_pieces(&*store, &blobs, UnixMillis(unix_ms())).map_err(ServeError::Move)?;
+    if moved > 0 {
+        tracing::info!(pieces = moved, blobs = %config.blobs, "files of an older store were moved to blobs");
+    }
     let snapshot = || store.snapshot().map_err(|error| ServeError::Read(error.into()));
     let secrets = secrets(&*store, &*snapshot()?)?;
     let recovered = records::recover(&*snapshot()?).map_err(ServeError::Read)?;
     let first_key = secrets.first_api_key.as_ref().map(ApiKey::reveal);
     let token = secrets.token.to_string();
-    let running = start(config, http, sockets, store, secrets, recovered)?;
+    let running = start(config, http, sockets, (store, blobs), secrets, recovered)?;
     announce(config, &running, first_key, token);
     wait(running)
 }
@@ -173,7 +189,7 @@ fn start(
     config: &HubConfig,
     http: TcpListener,
     sockets: LaneSockets,
-    store: Arc<dyn Engine>,
+    (store, blobs): (Arc<dyn Engine>, Blobs),
     secrets: Secrets,
     recovered: Recovered,
 ) -> Result<Running, ServeError> {
@@ -182,23 +198,23 @@ fn start(
         Journal::start_audited(store.clone(), secrets.auditor).map_err(ServeError::Thread)?;
     let (reader, reader_threads) = Reader::start(store.clone()).map_err(ServeError::Thread)?;
     let (clients, clients_thread) = Clients::start(views.clone()).map_err(ServeError::Thread)?;
-    let uploads = Uploads::default();
+    let shelf = Shelf { blobs, uploads: Uploads::default() };
     let (sweeper, sweeper_thread) =
-        Sweeper::start(store.clone(), journal.clone(), uploads.clone()).map_err(ServeError::Thread)?;
+        Sweeper::start(store.clone(), journal.clone(), shelf.clone()).map_err(ServeError::Thread)?;
     let counters: Vec<Arc<LaneCounters>> = (0..config.lanes).map(|_| Arc::default()).collect();
     let quic = sockets.address();
     tracing::info!(steering = ?sockets.steering(), lanes = config.lanes, "lanes open");
     let unix_origin = UnixMillis(unix_ms());
     let origin = Instant::now();
     let make_handler = {
-        let (journal, reader, uploads) = (journal.clone(), reader.clone(), uploads.clone());
+        let (journal, reader, shelf) = (journal.clone(), reader.clone(), shelf.clone());
         let (clients, counters) = (clients.clone(), counters.clone());
         let (lanes, sampling_key, sharing) = (config.lanes, secrets.sampling_key, config.sharing.clone());
         move |lane: LaneIndex, peers| {
             let machine = MachineConfig { lane, lanes, sampling_key, unix_origin };
             let config = HandlerConfig { machine, sharing: sharing.clone(), origin };
             let counters = counters[lane.as_usize()].clone();
-            let store = (reader.clone(), uploads.clone());
+            let store = (reader.clone(), shelf.clone());
             Handler::new(config, journal.clone(), store, clients.clone(), peers, counters)
         }
     };
@@ -209,7 +225,8 @@ fn start(
         lanes: lanes.mailboxes(),
         journal,
         reader,
-        uploads,
+        blobs: shelf.blobs,
+        uploads: shelf.uploads,
         uploaded_bytes: AtomicU64::new(0),
         clients,
         views,

@@ -4,21 +4,25 @@
 //! is being uploaded or stored.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tessera_protocol::id::Digest;
 use tessera_protocol::unit::UnixMillis;
 use tessera_storage::Engine;
 
 use crate::backend::unix_ms;
-use crate::inputs::{self, Uploads};
+use crate::inputs::{self, InputError, UNFINISHED_KEPT};
 use crate::journal::Journal;
-use crate::records::RecordError;
+use crate::products::Shelf;
 
 /// How often it looks. An upload is kept for a day, so minutes more are nothing.
 const LOOK_INTERVAL: Duration = Duration::from_secs(600);
+/// How often it looks at every object of the store of blobs, which may be many and far away.
+const LIST_INTERVAL: Duration = Duration::from_secs(24 * 3600);
+/// Objects without a record that one listing finds.
+const ORPHANS_MAX: usize = 1_024;
 
 /// Ends the sweeper when it is dropped.
 #[derive(Debug)]
@@ -31,10 +35,10 @@ impl Sweeper {
     pub fn start(
         store: Arc<dyn Engine>,
         journal: Journal,
-        uploads: Uploads,
+        shelf: Shelf,
     ) -> std::io::Result<(Sweeper, JoinHandle<()>)> {
         let (ending, ended) = sync_channel(0);
-        let sweep = Sweep { store, journal, uploads, ended };
+        let sweep = Sweep { store, journal, shelf, ended };
         let thread = std::thread::Builder::new().name("tessera-sweeper".into()).spawn(move || sweep.run())?;
         Ok((Sweeper { _ending: ending }, thread))
     }
@@ -43,15 +47,21 @@ impl Sweeper {
 struct Sweep {
     store: Arc<dyn Engine>,
     journal: Journal,
-    uploads: Uploads,
+    shelf: Shelf,
     ended: Receiver<()>,
 }
 
 impl Sweep {
     fn run(&self) {
         self.report(self.abandoned());
+        let mut listed: Option<Instant> = None;
         loop {
-            self.report(self.stale(UnixMillis(unix_ms())));
+            let now = UnixMillis(unix_ms());
+            self.report(self.stale(now));
+            if listed.is_none_or(|listed| listed.elapsed() >= LIST_INTERVAL) {
+                self.report(self.orphans(now));
+                listed = Some(Instant::now());
+            }
             match self.ended.recv_timeout(LOOK_INTERVAL) {
                 Err(RecvTimeoutError::Timeout) => {}
                 Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
@@ -59,17 +69,18 @@ impl Sweep {
         }
     }
 
-    fn report(&self, swept: Result<(), RecordError>) {
+    fn report(&self, swept: Result<(), InputError>) {
         if let Err(error) = swept {
-            tracing::error!(%error, "what uploads left over cannot be read; it is looked for again later");
+            tracing::error!(%error, "what uploads left over cannot be removed; it is looked for again later");
         }
     }
 
-    /// Removes pieces that no record tells of. Only a start looks for them: it takes a look at every input.
-    fn abandoned(&self) -> Result<(), RecordError> {
+    /// Removes pieces that no input and no upload tells of. Only a start looks for them: it takes a look at every
+    /// input.
+    fn abandoned(&self) -> Result<(), InputError> {
         for input in inputs::abandoned(&*self.store.snapshot()?)? {
             // It may have been brought since, or is being brought.
-            let Ok(_place) = self.uploads.begin_removal(input) else { continue };
+            let Ok(_place) = self.shelf.uploads.begin_removal(input) else { continue };
             if inputs::is_abandoned(&*self.store.snapshot()?, input)? {
                 self.remove(input)?;
             }
@@ -77,9 +88,9 @@ impl Sweep {
         Ok(())
     }
 
-    fn stale(&self, now: UnixMillis) -> Result<(), RecordError> {
+    fn stale(&self, now: UnixMillis) -> Result<(), InputError> {
         for input in inputs::stale(&*self.store.snapshot()?, now)? {
-            let Ok(_place) = self.uploads.begin_removal(input) else { continue };
+            let Ok(_place) = self.shelf.uploads.begin_removal(input) else { continue };
             if inputs::is_stale(&*self.store.snapshot()?, input, now)? {
                 self.remove(input)?;
             }
@@ -87,9 +98,40 @@ impl Sweep {
         Ok(())
     }
 
-    fn remove(&self, input: Digest) -> Result<(), RecordError> {
+    /// Removes objects that nothing tells of, and files that were begun.
+    fn orphans(&self, now: UnixMillis) -> Result<(), InputError> {
+        match self.shelf.blobs.remove_begun(UNFINISHED_KEPT) {
+            Ok(0) => {}
+            Ok(files) => tracing::info!(files, "removed files that a hub which was killed had begun"),
+            Err(error) => tracing::warn!(%error, "files that were begun cannot be removed"),
+        }
+        loop {
+            let found = inputs::orphans(&*self.store.snapshot()?, &self.shelf.blobs, now, ORPHANS_MAX)?;
+            let mut removed = 0;
+            for name in &found {
+                // Somebody is bringing the file: what is here of it may be told of now.
+                let Ok(_place) = self.shelf.uploads.begin_removal(name.blob) else { continue };
+                let told = inputs::uploaded_piece(&*self.store.snapshot()?, name.blob, name.piece)?;
+                if told.is_none() {
+                    self.shelf.blobs.remove(*name)?;
+                    removed += 1;
+                }
+                if self.is_ending() {
+                    return Ok(());
+                }
+            }
+            if removed > 0 {
+                tracing::info!(removed, "removed pieces that nothing told of");
+            }
+            if found.len() < ORPHANS_MAX || removed == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    fn remove(&self, input: Digest) -> Result<(), InputError> {
         tracing::info!(%input, "removing what came of an upload that nobody has gone on with");
-        while let Some(batch) = inputs::removal_batch(&*self.store.snapshot()?, input)? {
+        while let Some(batch) = inputs::removal_batch(&*self.store.snapshot()?, &self.shelf.blobs, input)? {
             if self.is_ending() || !self.journal.commit_and_wait(move || batch) {
                 // The next look or the next start goes on.
                 return Ok(());
@@ -99,7 +141,7 @@ impl Sweep {
     }
 
     fn is_ending(&self) -> bool {
-        matches!(self.ended.try_recv(), Err(std::sync::mpsc::TryRecvError::Disconnected))
+        matches!(self.ended.try_recv(), Err(TryRecvError::Disconnected))
     }
 }
 
@@ -109,41 +151,58 @@ mod tests {
     use tessera_protocol::limits::INPUT_PIECE_BYTES;
     use tessera_storage::{Batch, Commit, Family, Memory};
 
-    use crate::inputs::{Piece, Presence, UNFINISHED_KEPT, piece_batch, upload_batch, whole_batch};
+    use crate::blobs::{Blobs, Name, Place};
+    use crate::inputs::{Presence, Stored, Uploads, piece_batch, upload_batch, whole_batch};
 
-    fn part(input: Digest, number: u64, last: u64) -> Batch {
-        let bytes = vec![1; INPUT_PIECE_BYTES as usize];
-        upload_batch(input, &Piece { number, bytes, declared: 100 * INPUT_PIECE_BYTES }, UnixMillis(last))
+    fn put(blobs: &Blobs, input: Digest, number: u64) -> Stored {
+        let blake3 = blobs.put(Name { blob: input, piece: number }, vec![1; 10].into()).unwrap();
+        Stored { number, bytes: INPUT_PIECE_BYTES, blake3 }
+    }
+
+    fn part(blobs: &Blobs, input: Digest, number: u64, last: u64) -> Batch {
+        upload_batch(input, &put(blobs, input, number), 100 * INPUT_PIECE_BYTES, UnixMillis(last))
     }
 
     #[test]
     fn what_may_be_gone_on_with_is_kept_and_what_is_old_or_has_no_record_is_removed() {
         let engine: Arc<dyn Engine> = Arc::new(Memory::default());
+        let shelf = Shelf { blobs: Blobs::open(&Place::Memory).unwrap(), uploads: Uploads::default() };
+        let blobs = &shelf.blobs;
         let [whole, orphan, fresh, old, busy] = [1, 2, 3, 4, 5].map(|number| Digest([number; 32]));
         let now = unix_ms();
         let long_ago = now - UNFINISHED_KEPT.as_millis() as u64;
-        let mut batches =
-            vec![piece_batch(whole, 0, b"x"), whole_batch(whole, 1), piece_batch(orphan, 3, b"x")];
-        batches.extend([part(fresh, 0, long_ago + 60_000), part(busy, 0, long_ago)]);
+        let mut batches = vec![
+            piece_batch(whole, &put(blobs, whole, 0)),
+            whole_batch(whole, 1, UnixMillis(0)),
+            piece_batch(orphan, &put(blobs, orphan, 3)),
+        ];
+        batches.extend([part(blobs, fresh, 0, long_ago + 60_000), part(blobs, busy, 0, long_ago)]);
         // More than one batch removes.
-        batches.extend((0..20).map(|number| part(old, number, long_ago)));
+        batches.extend((0..20).map(|number| part(blobs, old, number, long_ago)));
         for batch in batches {
             assert_eq!(engine.commit(batch).unwrap(), Commit::Done);
         }
         let (journal, journal_thread) = Journal::start(engine.clone()).unwrap();
-        let uploads = Uploads::default();
-        let _place = uploads.begin(busy).unwrap();
-        let (sweeper, thread) = Sweeper::start(engine.clone(), journal.clone(), uploads).unwrap();
+        let _place = shelf.uploads.begin(busy).unwrap();
+        let (sweeper, thread) = Sweeper::start(engine.clone(), journal.clone(), shelf.clone()).unwrap();
         let kept = || {
             let snapshot = engine.snapshot().unwrap();
+            let mut objects = Vec::new();
+            blobs
+                .list(|name, _| {
+                    objects.push(name.blob);
+                    true
+                })
+                .unwrap();
             [whole, orphan, fresh, old, busy].map(|input| {
                 let has_pieces = !snapshot.range(&tessera_storage::pieces_of(input), 1).unwrap().is_empty();
-                (has_pieces, inputs::presence(&*snapshot, input).unwrap().received())
+                let received = inputs::presence(&*snapshot, input).unwrap().received();
+                (has_pieces || objects.contains(&input), received)
             })
         };
         let expected =
             [(true, 1), (false, 0), (true, INPUT_PIECE_BYTES), (false, 0), (true, INPUT_PIECE_BYTES)];
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         while kept() != expected {
             assert!(started.elapsed() < Duration::from_secs(10), "{:?}", kept());
             std::thread::sleep(Duration::from_millis(5));

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use client::{Answer, Connection, head};
 use serde_json::{Value, json};
+use tessera_hub::blobs::{Blobs, Name, Place};
 use tessera_hub::{inputs, output, records};
 use tessera_hub_core::record::Kept;
 use tessera_hub_core::{NewJob, Outcome, Record};
@@ -218,12 +219,15 @@ fn a_hub_that_is_killed_in_the_middle_of_an_upload_goes_on_from_its_whole_pieces
 }
 
 #[test]
-fn pieces_that_no_record_tells_of_are_removed_by_the_next_hub() {
+fn pieces_that_no_input_and_no_upload_tells_of_are_removed_by_the_next_hub() {
     let data = tempfile::tempdir().unwrap();
     let bearer = Hub::start(data.path(), None).kill();
-    let orphan = Digest([3; 32]);
+    let name = Name { blob: Digest([3; 32]), piece: 0 };
+    let blobs = Blobs::open(&Place::Directory(data.path().join("blobs"))).unwrap();
+    let blake3 = blobs.put(name, vec![1; 200_000].into()).unwrap();
     let store = Embedded::open(data.path()).unwrap();
-    assert_eq!(store.commit(inputs::piece_batch(orphan, 0, &[1; 200_000])).unwrap(), Commit::Done);
+    let piece = inputs::Stored { number: 0, bytes: 200_000, blake3 };
+    assert_eq!(store.commit(inputs::piece_batch(name.blob, &piece)).unwrap(), Commit::Done);
     drop(store);
     let started = Instant::now();
     let mut bearer = Some(bearer);
@@ -232,7 +236,8 @@ fn pieces_that_no_record_tells_of_are_removed_by_the_next_hub() {
         std::thread::sleep(Duration::from_millis(50));
         bearer = Some(hub.kill());
         let store = Embedded::open(data.path()).unwrap();
-        if store.snapshot().unwrap().range(&Family::Pieces.range(), 1).unwrap().is_empty() {
+        if store.snapshot().unwrap().range(&Family::BlobPieces.range(), 1).unwrap().is_empty() {
+            assert_eq!(blobs.get(name, blake3).unwrap(), None);
             return;
         }
         assert!(started.elapsed() < Duration::from_secs(20), "they are still there");
@@ -242,22 +247,41 @@ fn pieces_that_no_record_tells_of_are_removed_by_the_next_hub() {
 #[test]
 fn a_disk_that_fills_up_is_told_and_the_upload_goes_on_once_there_is_room() {
     let data = tempfile::tempdir().unwrap();
-    let bearer = Hub::start(data.path(), None).kill();
-    // Files of this hub may have 24 MiB, in units of 512 bytes; that is how a full disk looks to it.
+    let hub = Hub::start(data.path(), None);
+    let (bytes, path) = large_file(3 * INPUT_PIECE_BYTES);
+    let mut connection = hub.begin("PUT", &path, &[], Some(bytes.len()));
+    connection.send_bytes(&bytes[..INPUT_PIECE_BYTES as usize + 500]);
+    until_stored(&hub, INPUT_PIECE_BYTES);
+    let bearer = hub.kill();
+    // Files of this hub may have 3 MiB, in units of 512 bytes; that is how a full disk looks to it.
     let mut limited = Command::new("sh");
-    limited.args(["-c", "trap '' XFSZ; ulimit -f 49152; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_hub")]);
+    limited.args(["-c", "trap '' XFSZ; ulimit -f 6144; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_hub")]);
     let hub = Hub::start_as(limited, data.path(), Some(bearer));
-    let (bytes, path) = large_file(12 * INPUT_PIECE_BYTES);
-    let answer = hub.put(&path, &bytes);
+    let answer = put_from(&hub, &path, &bytes, INPUT_PIECE_BYTES);
     assert_eq!((answer.status, answer.code().as_str()), (507, "store_full"), "{answer:?}");
-    let kept = received(&hub, &path);
-    assert!(kept > 0 && kept < bytes.len() as u64, "{kept}");
+    assert_eq!(received(&hub, &path), INPUT_PIECE_BYTES);
     let bearer = hub.kill();
 
     let hub = Hub::start(data.path(), Some(bearer));
-    assert_eq!(received(&hub, &path), kept);
-    assert_eq!(put_from(&hub, &path, &bytes, kept).status, 201);
+    assert_eq!(received(&hub, &path), INPUT_PIECE_BYTES);
+    assert_eq!(put_from(&hub, &path, &bytes, INPUT_PIECE_BYTES).status, 201);
     assert!(hub.get(&path).body == bytes);
+}
+
+#[test]
+fn a_file_that_was_damaged_on_disk_is_not_sent_as_if_it_were_good() {
+    let data = tempfile::tempdir().unwrap();
+    let hub = Hub::start(data.path(), None);
+    let (bytes, path) = large_file(INPUT_PIECE_BYTES + 1_000);
+    assert_eq!(hub.put(&path, &bytes).status, 201);
+    let piece = data.path().join("blobs").join(Name { blob: Digest::of(&bytes), piece: 1 }.to_string());
+    let mut changed = std::fs::read(&piece).unwrap();
+    changed[500] ^= 1;
+    std::fs::write(&piece, changed).unwrap();
+    let answer = hub.begin("GET", &path, &[], None).read_until_cut();
+    assert_eq!(answer.body.len() as u64, INPUT_PIECE_BYTES, "the damaged piece is not sent");
+    let metrics = String::from_utf8(hub.get("/metrics").body).unwrap();
+    assert!(metrics.contains("tessera_blob_pieces_damaged_total 1\n"), "{metrics}");
 }
 
 /// Puts a finished product of 2,048 × 2,048 doubles into a store; gives its file.

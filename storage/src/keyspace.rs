@@ -16,8 +16,9 @@
 //! | `progress/` job id (16), chunk (4) | how far it is, chunked |
 //! | `result/` job id (16), chunk (4) | what came out, chunked |
 //! | `tile/` job id (16), tile (8), chunk (4) | a finished tile of a matrix job's result, chunked |
-//! | `input/` digest (32) | an input file that is here whole: its length, big-endian `u64` |
-//! | `piece/` digest (32), piece (8), chunk (4) | a piece of an input file, chunked |
+//! | `input/` digest (32) | a blob that is here whole, an input file or a product: its length, and when it was last used |
+//! | `piece/` digest (32), piece (8), chunk (4) | a piece of a blob, chunked; only in stores that are older than blobs |
+//! | `blob-piece/` digest (32), piece (8) | the BLAKE3 of a piece of a blob, whose bytes lie in the store of blobs |
 //! | `upload/` digest (32) | how far the upload of an input file is that has not ended yet |
 //! | `idem/` length of project (2), project, client's key | the job an Idempotency-Key made |
 //! | `agent/` agent id (16) | an enrolled agent |
@@ -70,10 +71,17 @@ pub enum Key<'a> {
     },
     /// An input file that is here whole.
     Input(Digest),
-    /// A piece of an input file. Chunked.
+    /// A piece of an input file, as stores have them that are older than blobs. Chunked.
     Piece {
         /// The file.
         input: Digest,
+        /// The piece's position.
+        piece: u64,
+    },
+    /// A piece of a blob.
+    BlobPiece {
+        /// The blob.
+        blob: Digest,
         /// The piece's position.
         piece: u64,
     },
@@ -166,6 +174,8 @@ pub enum Family {
     Inputs,
     /// `piece/`
     Pieces,
+    /// `blob-piece/`
+    BlobPieces,
     /// `upload/`
     Uploads,
     /// `idem/`
@@ -202,7 +212,7 @@ pub enum Family {
 
 impl Family {
     /// Every family.
-    pub const ALL: [Family; 25] = [
+    pub const ALL: [Family; 26] = [
         Family::Meta,
         Family::Hub,
         Family::Jobs,
@@ -212,6 +222,7 @@ impl Family {
         Family::Tiles,
         Family::Inputs,
         Family::Pieces,
+        Family::BlobPieces,
         Family::Uploads,
         Family::Idempotency,
         Family::Agents,
@@ -242,6 +253,7 @@ impl Family {
             Family::Tiles => b"tile/",
             Family::Inputs => b"input/",
             Family::Pieces => b"piece/",
+            Family::BlobPieces => b"blob-piece/",
             Family::Uploads => b"upload/",
             Family::Idempotency => b"idem/",
             Family::Agents => b"agent/",
@@ -287,14 +299,14 @@ pub fn of_provider(family: Family, provider: ProviderId) -> KeyRange {
     KeyRange::prefix([family.prefix(), &provider.0].concat())
 }
 
-/// Where the pieces of one input lie.
-pub fn pieces_of(input: Digest) -> KeyRange {
-    KeyRange::prefix([Family::Pieces.prefix(), &input.0].concat())
+/// Where the pieces of one blob are named.
+pub fn pieces_of(blob: Digest) -> KeyRange {
+    KeyRange::prefix([Family::BlobPieces.prefix(), &blob.0].concat())
 }
 
-/// Where the pieces of one input lie from one position up to but without another.
-pub fn pieces_within(input: Digest, pieces: Range<u64>) -> KeyRange {
-    let key = |piece| Key::Piece { input, piece }.encode();
+/// Where the pieces of one blob are named from one position up to but without another.
+pub fn pieces_within(blob: Digest, pieces: Range<u64>) -> KeyRange {
+    let key = |piece| Key::BlobPiece { blob, piece }.encode();
     KeyRange::new(key(pieces.start), key(pieces.end))
 }
 
@@ -316,6 +328,7 @@ impl<'a> Key<'a> {
             Key::Tile { .. } => Family::Tiles,
             Key::Input(_) => Family::Inputs,
             Key::Piece { .. } => Family::Pieces,
+            Key::BlobPiece { .. } => Family::BlobPieces,
             Key::Upload(_) => Family::Uploads,
             Key::Idempotency { .. } => Family::Idempotency,
             Key::Agent(_) => Family::Agents,
@@ -392,7 +405,7 @@ impl<'a> Key<'a> {
                 bytes.extend(job.0);
                 bytes.extend(tile.to_be_bytes());
             }
-            Key::Piece { input, piece } => {
+            Key::Piece { input, piece } | Key::BlobPiece { blob: input, piece } => {
                 bytes.extend(input.0);
                 bytes.extend(piece.to_be_bytes());
             }
@@ -441,6 +454,7 @@ impl<'a> Key<'a> {
             Family::Tokens => array(rest).map(|digest| Key::Token(Digest(digest))),
             Family::Providers => array(rest).map(|id| Key::Provider(ProviderId(id))),
             Family::ApiKeys => array(rest).map(|digest| Key::ApiKey(Digest(digest))),
+            Family::BlobPieces => blob_piece(rest),
             Family::Inputs => array(rest).map(|digest| Key::Input(Digest(digest))),
             Family::Uploads => array(rest).map(|digest| Key::Upload(Digest(digest))),
             Family::Tiles | Family::TilePays | Family::PayPages | Family::Pieces => {
@@ -481,6 +495,11 @@ fn of_provider_at(rest: &[u8]) -> Option<(ProviderId, u64)> {
     Some((ProviderId(*provider), u64::from_be_bytes(array(number)?)))
 }
 
+fn blob_piece(rest: &[u8]) -> Option<Key<'_>> {
+    let (blob, piece) = rest.split_first_chunk()?;
+    Some(Key::BlobPiece { blob: Digest(*blob), piece: u64::from_be_bytes(array(piece)?) })
+}
+
 fn earning(rest: &[u8]) -> Option<Key<'_>> {
     let (of, job) = rest.split_last_chunk()?;
     let (provider, ended_ms) = of_provider_at(of)?;
@@ -518,7 +537,7 @@ mod tests {
     use super::*;
     use crate::chunked::chunk_key;
 
-    fn keys() -> [(Key<'static>, Vec<u8>); 28] {
+    fn keys() -> [(Key<'static>, Vec<u8>); 29] {
         let sixteen = *b"0123456789abcdef";
         let digest = Digest([7; 32]);
         let with = |prefix: &[u8], rest: &[u8]| [prefix, rest].concat();
@@ -540,6 +559,10 @@ mod tests {
             (
                 Key::Piece { input: digest, piece: 3 },
                 [&b"piece/"[..], &[7; 32], &[0, 0, 0, 0, 0, 0, 0, 3]].concat(),
+            ),
+            (
+                Key::BlobPiece { blob: digest, piece: 3 },
+                [&b"blob-piece/"[..], &[7; 32], &[0, 0, 0, 0, 0, 0, 0, 3]].concat(),
             ),
             (Key::Upload(digest), with(b"upload/", &[7; 32])),
             (idempotency, b"idem/\x00\x05quantk/1".to_vec()),

@@ -115,8 +115,18 @@ fn every_chapter_of_the_book_is_there_and_none_is_left_out() {
 }
 
 /// Crates of which two versions are built, and who wants the older one. `docs/decisions` says why.
-const TWO_VERSIONS: [&str; 8] =
-    ["ahash", "fastrand", "getrandom", "hashbrown", "num-bigint", "object", "socket2", "syn"];
+const TWO_VERSIONS: [&str; 10] = [
+    "ahash",
+    "fastrand",
+    "getrandom",
+    "hashbrown",
+    "itertools",
+    "nix",
+    "num-bigint",
+    "object",
+    "socket2",
+    "syn",
+];
 
 #[test]
 fn no_dependency_has_two_versions_but_those_that_were_decided() {

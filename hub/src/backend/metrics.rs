@@ -51,6 +51,12 @@ pub(super) fn of(hub: &Hub) -> String {
             hub.uploaded_bytes.load(Ordering::Relaxed),
         ),
         ("tessera_input_pieces_read_total", "counter", "Pieces of input files read for agents", pieces_read),
+        (
+            "tessera_blob_pieces_damaged_total",
+            "counter",
+            "Times that a piece of a blob was read with other bytes than were put there",
+            hub.blobs.damaged(),
+        ),
         ("tessera_results_assembled_total", "counter", "Results read whole for their digest", results_read),
         ("tessera_store_commits_total", "counter", "Batches made durable", commits),
         ("tessera_store_groups_total", "counter", "Waits for the disk", groups),
