@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use blake3::Hasher;
 use bytes::Bytes;
@@ -34,12 +34,13 @@ use crate::blobs::{BlobError, Blobs, Name};
 use crate::clients::Clients;
 use crate::ingress::Views;
 use crate::ingress::backend::{
-    AgentLookupError, Backend, CancelError, ExtendError, Extension, Health, JobFilter, JobResult,
-    LookupError, Outage, OutputFile, PlanError, ReceiptError, Reply, ResultError, SettleError,
+    AgentLookupError, Backend, CancelError, Claim, ClaimError, ExtendError, Extension, Health, JobFilter,
+    JobResult, LookupError, Outage, OutputFile, PlanError, ReceiptError, Reply, ResultError, SettleError,
     StatementError, Submission, SubmitError, Submitted, TokenError,
 };
 use crate::ingress::keys::KeyHash;
-use crate::inputs::{self, InputError, Piece, Presence, Stored, Upload, UploadRefused, Uploads};
+use crate::inputs::quota::{Quotas, Reservation};
+use crate::inputs::{self, InputError, Piece, Presence, Stored, Upload, UploadRefused, Uploads, wanted};
 use crate::journal::{Journal, Verdict};
 use crate::lane::{Input, LaneCounters};
 use crate::output;
@@ -57,6 +58,9 @@ pub struct Hub {
     pub(crate) reader: Reader,
     pub(crate) blobs: Blobs,
     pub(crate) uploads: Uploads,
+    pub(crate) quotas: Quotas,
+    /// How long a blob that no job refers to is kept.
+    pub(crate) grace: Duration,
     /// Stored since the start. *Units*: bytes.
     pub(crate) uploaded_bytes: AtomicU64,
     pub(crate) clients: Clients,
@@ -167,7 +171,7 @@ impl Hub {
         }
     }
 
-    /// Every file that the plan reads must be here before the job is.
+    /// Every file that the plan reads must be here before the job is, and counts towards its project.
     async fn check_inputs(&self, manifest: &Manifest, plan: &Plan) -> Result<(), SubmitError> {
         let wanted = plan.inputs();
         if wanted.is_empty() {
@@ -182,34 +186,82 @@ impl Hub {
         for ((input, bytes), found) in wanted.into_iter().zip(found) {
             let declared = manifest.spec().inputs.iter().position(|declared| declared.blake3 == input);
             let field = format!("inputs[{}]", declared.unwrap_or_default());
-            match found {
-                Some(found) if found == bytes => {}
-                Some(found) => fields.push(FieldError {
-                    field: field + ".bytes",
-                    value: bytes.to_string(),
-                    allowed: format!("the file of this digest has {found} bytes"),
-                }),
-                None => fields.push(FieldError {
+            let here = match found {
+                Some(found) if found == bytes => self.claim(input, &manifest.spec().project, bytes).await,
+                Some(found) => {
+                    fields.push(FieldError {
+                        field: field + ".bytes",
+                        value: bytes.to_string(),
+                        allowed: format!("the file of this digest has {found} bytes"),
+                    });
+                    continue;
+                }
+                None => self.claim(input, &manifest.spec().project, 0).await,
+            };
+            match here {
+                Ok(Claim::Here) => {}
+                Ok(Claim::Wanted(_)) => fields.push(FieldError {
                     field: field + ".blake3",
                     value: input.to_string(),
                     allowed: "the file is not here: upload it with `PUT /v1/inputs/{blake3}`, as `tessera submit` does"
                         .to_owned(),
                 }),
+                Err(ClaimError::Full(full)) => return Err(SubmitError::BlobsFull(full)),
+                Err(ClaimError::Outage(outage)) => return Err(SubmitError::Outage(outage)),
             }
         }
         if fields.is_empty() { Ok(()) } else { Err(SubmitError::NotPlannable(SpecError { fields })) }
     }
 
+    /// Says that a project wants a file: from then on it is kept for a grace period at least.
+    async fn claim(&self, input: Digest, project: &str, declared: u64) -> Result<Claim, ClaimError> {
+        loop {
+            let name = project.to_owned();
+            let read = self.read(move |store| {
+                Ok((inputs::whole(store, input)?, wanted::is_owned(store, input, &name)?))
+            });
+            let (found, owned) = read.await.map_err(ClaimError::Outage)?;
+            let now = UnixMillis(unix_ms());
+            let (room, batch) = match found {
+                None => {
+                    let room = self.quotas.reserve(project, declared).map_err(ClaimError::Full)?;
+                    return Ok(Claim::Wanted(room));
+                }
+                Some(found) if owned => match wanted::use_batch(input, found, now, self.grace) {
+                    Some(batch) => (None, batch),
+                    None => return Ok(Claim::Here),
+                },
+                Some(found) => {
+                    let room = self.quotas.reserve(project, found.bytes).map_err(ClaimError::Full)?;
+                    (Some(room), wanted::owner_batch(input, project, found, now))
+                }
+            };
+            if let Commit::Done = self.judge(batch).await.map_err(ClaimError::Outage)? {
+                room.into_iter().for_each(Reservation::keep);
+                return Ok(Claim::Here);
+            }
+            // It has gone, or another request of the project was first: what is it now?
+        }
+    }
+
     /// Waits until a batch is durable.
     pub(crate) async fn store(&self, deed: impl Into<Deed>) -> Result<(), Outage> {
+        match self.judge(deed).await? {
+            Commit::Done => Ok(()),
+            Commit::Conflict { .. } => Err(Outage::StoreFailing),
+        }
+    }
+
+    /// Waits until a batch is durable, or was found to conflict.
+    pub(crate) async fn judge(&self, deed: impl Into<Deed>) -> Result<Commit, Outage> {
         let deed = deed.into();
         let (sender, verdict) = oneshot::channel();
         let request = Journal::request(move || deed, |verdict| drop(sender.send(verdict)));
         self.journal.retry(request).map_err(|_| Outage::Unavailable)?;
         match verdict.await {
-            Ok(Verdict::Judged(Commit::Done)) => Ok(()),
+            Ok(Verdict::Judged(judged)) => Ok(judged),
             Ok(Verdict::Failed(_)) if self.journal.is_full() => Err(Outage::StoreFull),
-            Ok(Verdict::Judged(Commit::Conflict { .. }) | Verdict::Failed(_)) => Err(Outage::StoreFailing),
+            Ok(Verdict::Failed(_)) => Err(Outage::StoreFailing),
             Err(_) => Err(Outage::Unavailable),
         }
     }
@@ -477,6 +529,15 @@ impl Backend for Hub {
         Box::pin(self.read(move |store| inputs::presence(store, input)))
     }
 
+    fn claim_input(
+        &self,
+        input: Digest,
+        project: String,
+        declared: u64,
+    ) -> Reply<'_, Result<Claim, ClaimError>> {
+        Box::pin(async move { self.claim(input, &project, declared).await })
+    }
+
     fn begin_upload(&self, input: Digest) -> Result<Upload, UploadRefused> {
         self.uploads.begin(input)
     }
@@ -508,12 +569,14 @@ impl Backend for Hub {
         })
     }
 
-    fn end_upload(&self, input: Digest, whole: Option<u64>) -> Reply<'_, Result<(), Outage>> {
+    fn end_upload(&self, input: Digest, whole: Option<(u64, Reservation)>) -> Reply<'_, Result<(), Outage>> {
         Box::pin(async move {
-            match whole {
-                Some(bytes) => self.store(inputs::whole_batch(input, bytes, UnixMillis(unix_ms()))).await,
-                None => self.remove_upload(input).await,
-            }
+            let Some((bytes, room)) = whole else { return self.remove_upload(input).await };
+            let mut batch = inputs::whole_batch(input, bytes, UnixMillis(unix_ms()));
+            wanted::put_owner(&mut batch, input, room.project(), bytes);
+            self.store(batch).await?;
+            room.keep();
+            Ok(())
         })
     }
 
@@ -650,9 +713,9 @@ fn outage_of(error: &BlobError) -> Outage {
 
 /// What of a result document says which files there are.
 #[derive(Default, serde::Deserialize)]
-struct Outputs {
+pub(crate) struct Outputs {
     #[serde(default)]
-    outputs: Vec<Output>,
+    pub(crate) outputs: Vec<Output>,
 }
 
 /// The batch that makes a token usable once, and its provider known.

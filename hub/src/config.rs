@@ -5,12 +5,15 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use serde::Deserialize;
 use tessera_hub_core::scheduler::{Share, Sharing};
 
 use crate::blobs::{ParsePlaceError, Place};
+use crate::inputs::quota::Limits;
+use crate::inputs::wanted::GRACE_DEFAULT;
 
 /// Where clients connect unless told otherwise.
 pub const HTTP_DEFAULT: &str = "127.0.0.1:7840";
@@ -20,7 +23,7 @@ pub const QUIC_DEFAULT: &str = "127.0.0.1:7843";
 /// Flags of `hub serve`.
 #[derive(Args, Clone, Debug, Default)]
 pub struct ServeArgs {
-    /// Configuration file (TOML): data, blobs, http, quic, lanes, log, projects; flags win over it
+    /// Configuration file (TOML): data, blobs, http, quic, lanes, log, retention, projects; flags win over it
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Directory of the store, made when missing [default: $XDG_DATA_HOME/tessera-hub]
@@ -57,7 +60,31 @@ struct File {
     lanes: Option<u16>,
     log: Option<String>,
     #[serde(default)]
+    retention: RetentionFile,
+    #[serde(default)]
     projects: BTreeMap<String, ProjectShare>,
+}
+
+/// How long things are kept, as the file says it: `"90d"`, `"36h"`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RetentionFile {
+    blobs: Option<String>,
+}
+
+/// How long things are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// A blob that no job refers to, after its last use.
+    pub blobs: Duration,
+}
+
+fn retention(file: RetentionFile) -> Result<Retention, ConfigError> {
+    let read = |field: &'static str, text: String| {
+        humantime::parse_duration(&text).map_err(|source| ConfigError::Time { field, text, source })
+    };
+    let blobs = file.blobs.map(|text| read("retention.blobs", text)).transpose()?;
+    Ok(Retention { blobs: blobs.unwrap_or(GRACE_DEFAULT) })
 }
 
 /// What a project may have, as the file says it; `[projects.default]` is for those that are not named.
@@ -67,10 +94,18 @@ struct ProjectShare {
     #[serde(default = "one")]
     weight: NonZeroU32,
     in_flight_max: Option<u64>,
+    blob_bytes_max: Option<u64>,
 }
 
 fn one() -> NonZeroU32 {
     NonZeroU32::MIN
+}
+
+fn quotas(projects: &BTreeMap<String, ProjectShare>) -> Limits {
+    let mut projects: BTreeMap<String, Option<u64>> =
+        projects.iter().map(|(name, of)| (name.clone(), of.blob_bytes_max)).collect();
+    let default = projects.remove("default").flatten();
+    Limits { default, projects }
 }
 
 fn sharing(projects: BTreeMap<String, ProjectShare>) -> Sharing {
@@ -96,6 +131,10 @@ pub struct HubConfig {
     pub lanes: u16,
     /// What projects may have of each lane.
     pub sharing: Sharing,
+    /// What projects may keep.
+    pub quotas: Limits,
+    /// How long things are kept.
+    pub retention: Retention,
     /// Log filter.
     pub log: String,
     /// Announce in JSON.
@@ -119,6 +158,15 @@ pub enum ConfigError {
         /// Where and why.
         source: Box<toml::de::Error>,
     },
+    /// A time is none.
+    Time {
+        /// Where it stands.
+        field: &'static str,
+        /// What stands there.
+        text: String,
+        /// What is wrong with it.
+        source: humantime::DurationError,
+    },
     /// The place for blobs is none.
     Blobs(ParsePlaceError),
     /// The directory for blobs is a relative one, and there is no working directory.
@@ -137,6 +185,9 @@ impl fmt::Display for ConfigError {
         match self {
             ConfigError::Read { path, source } => write!(f, "cannot read {}: {source}", path.display()),
             ConfigError::Parse { path, source } => write!(f, "{}: {source}", path.display()),
+            ConfigError::Time { field, text, source } => {
+                write!(f, "{field} = \"{text}\": {source}; expected a time as in \"90d\" or \"36h\"")
+            }
             ConfigError::Blobs(error) => error.fmt(f),
             ConfigError::BlobsDirectory(error) => write!(f, "no directory for blobs: {error}"),
             ConfigError::NoDataDirectory => {
@@ -154,6 +205,7 @@ impl std::error::Error for ConfigError {
         match self {
             ConfigError::Read { source, .. } => Some(source),
             ConfigError::Parse { source, .. } => Some(source),
+            ConfigError::Time { source, .. } => Some(source),
             ConfigError::Blobs(error) => Some(error),
             ConfigError::BlobsDirectory(error) => Some(error),
             ConfigError::NoDataDirectory | ConfigError::Lanes { .. } => None,
@@ -183,7 +235,9 @@ pub fn resolve(args: ServeArgs) -> Result<HubConfig, ConfigError> {
         http: args.http.or(file.http).unwrap_or_else(|| constant(HTTP_DEFAULT)),
         quic: args.quic.or(file.quic).unwrap_or_else(|| constant(QUIC_DEFAULT)),
         lanes,
+        quotas: quotas(&file.projects),
         sharing: sharing(file.projects),
+        retention: retention(file.retention)?,
         log: args.log.or(file.log).unwrap_or_else(|| "info".to_owned()),
         json: args.json,
     })
@@ -235,10 +289,13 @@ mod tests {
     fn projects_get_the_weights_and_quotas_that_the_file_gives_them() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("hub.toml");
-        let text = "data = \"/d\"\n[projects.risk]\nweight = 3\n[projects.default]\nin_flight_max = 40\n";
+        let text = "data = \"/d\"\n[retention]\nblobs = \"36h\"\n[projects.risk]\nweight = 3\n\
+            blob_bytes_max = 5\n[projects.default]\nin_flight_max = 40\n";
         std::fs::write(&path, text).unwrap();
-        let sharing =
-            resolve(ServeArgs { config: Some(path.clone()), ..ServeArgs::default() }).unwrap().sharing;
+        let config = resolve(ServeArgs { config: Some(path.clone()), ..ServeArgs::default() }).unwrap();
+        assert_eq!(config.retention.blobs, Duration::from_secs(36 * 3600));
+        assert_eq!(config.quotas.projects, BTreeMap::from([("risk".to_owned(), Some(5))]));
+        let sharing = config.sharing;
         assert_eq!(sharing.projects["risk"], Share { weight: 3, in_flight_max: None });
         assert_eq!(sharing.default, Share { weight: 1, in_flight_max: Some(40) });
         std::fs::write(&path, "data = \"/d\"\n[projects.risk]\nweight = 0\n").unwrap();

@@ -19,6 +19,8 @@ use crate::blobs::{BlobError, Blobs, Name};
 use crate::records::RecordError;
 
 pub mod older;
+pub mod quota;
+pub mod wanted;
 
 /// Largest input file. *Units*: bytes. A job may allow less: a matrix has at most
 /// [`MATRIX_BYTES_MAX`](tessera_protocol::limits::MATRIX_BYTES_MAX).

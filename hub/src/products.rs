@@ -7,13 +7,15 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tessera_protocol::id::Digest;
+use tessera_protocol::id::{Digest, JobId};
 use tessera_protocol::limits::INPUT_PIECE_BYTES;
 use tessera_protocol::unit::UnixMillis;
 use tessera_storage::{ReadError, Snapshot};
 
 use crate::backend::unix_ms;
 use crate::blobs::{Blobs, Name};
+use crate::inputs::quota::Quotas;
+use crate::inputs::wanted::{self, Role};
 use crate::inputs::{self, Stored, Uploads};
 use crate::journal::Journal;
 use crate::records::RecordError;
@@ -25,6 +27,8 @@ pub struct Shelf {
     pub blobs: Blobs,
     /// Who else is bringing some.
     pub uploads: Uploads,
+    /// What projects may bring.
+    pub quotas: Quotas,
 }
 
 /// The product's bytes, of which pieces are parts without a copy.
@@ -36,17 +40,21 @@ impl AsRef<[u8]> for Whole {
     }
 }
 
-/// Stores a product and says whether it is there.
+/// Stores a product of a job, which refers to it from then on, and says whether it is there.
 pub fn store(
     snapshot: Result<Box<dyn Snapshot>, ReadError>,
     journal: &Journal,
     shelf: &Shelf,
-    product: Digest,
+    (job, product): (JobId, Digest),
     bytes: &Arc<[u8]>,
 ) -> bool {
-    let is_here = snapshot.map_err(RecordError::from).and_then(|store| inputs::length(&*store, product));
+    let now = UnixMillis(unix_ms());
+    let is_here = snapshot.map_err(RecordError::from).and_then(|store| inputs::whole(&*store, product));
     match is_here {
-        Ok(Some(_)) => return true,
+        // Where it goes at this very moment, the machine asks again.
+        Ok(Some(found)) => {
+            return journal.commit_and_wait(move || wanted::product_batch(job, product, found, now));
+        }
         Ok(None) => {}
         Err(error) => {
             tracing::error!(%error, %product, "whether a product is here cannot be read");
@@ -72,7 +80,11 @@ pub fn store(
         }
     }
     let length = bytes.len() as u64;
-    journal.commit_and_wait(move || inputs::whole_batch(product, length, UnixMillis(unix_ms())))
+    journal.commit_and_wait(move || {
+        let mut batch = inputs::whole_batch(product, length, UnixMillis(unix_ms()));
+        wanted::put_reference(&mut batch, job, product, Role::Product);
+        batch
+    })
 }
 
 /// Where the pieces of so many bytes lie in them.
@@ -85,7 +97,9 @@ fn ranges(bytes: usize) -> impl Iterator<Item = Range<usize>> {
 mod tests {
     use super::*;
     use crate::blobs::Place;
-    use tessera_storage::{Engine, Memory};
+    use tessera_storage::{Engine, Key, Memory};
+
+    const JOB: JobId = JobId([7; 16]);
 
     #[test]
     fn a_product_of_several_pieces_is_here_once_it_is_whole() {
@@ -93,19 +107,28 @@ mod tests {
         let (journal, thread) = Journal::start(engine.clone()).unwrap();
         let bytes: Arc<[u8]> =
             (0..INPUT_PIECE_BYTES as usize + 10).map(|position| (position % 251) as u8).collect();
-        let shelf = Shelf { blobs: Blobs::open(&Place::Memory).unwrap(), uploads: Uploads::default() };
+        let blobs = Blobs::open(&Place::Memory).unwrap();
+        let shelf = Shelf { blobs, uploads: Uploads::default(), quotas: Quotas::default() };
         let product = Digest::of(&bytes);
         let place = shelf.uploads.begin(product).unwrap();
-        assert!(!store(engine.snapshot(), &journal, &shelf, product, &bytes), "a client is uploading it");
+        assert!(
+            !store(engine.snapshot(), &journal, &shelf, (JOB, product), &bytes),
+            "a client is uploading it"
+        );
         drop(place);
-        assert!(store(engine.snapshot(), &journal, &shelf, product, &bytes));
+        assert!(store(engine.snapshot(), &journal, &shelf, (JOB, product), &bytes));
         let snapshot = engine.snapshot().unwrap();
         assert_eq!(inputs::length(&*snapshot, product).unwrap(), Some(bytes.len() as u64));
         let read = |offset| inputs::piece(&*snapshot, &shelf.blobs, product, offset).unwrap().unwrap();
         assert_eq!([read(0), read(INPUT_PIECE_BYTES)].concat(), bytes[..]);
         let before = journal.counts().0;
-        assert!(store(engine.snapshot(), &journal, &shelf, product, &bytes));
-        assert_eq!(journal.counts().0, before, "nothing is written twice");
+        let other = JobId([8; 16]);
+        assert!(store(engine.snapshot(), &journal, &shelf, (other, product), &bytes));
+        assert_eq!(journal.counts().0, before + 1, "no piece is written twice");
+        for job in [JOB, other] {
+            let reference = Key::BlobRef { blob: product, job }.encode();
+            assert!(engine.snapshot().unwrap().get(&reference).unwrap().is_some(), "{job} refers to it");
+        }
         journal.stop();
         thread.join().unwrap();
     }

@@ -26,6 +26,7 @@ use tessera_protocol::wire::Hello;
 use tessera_storage::{Batch, Entry, Family, Key, ReadError, Snapshot, tiles_of};
 
 use crate::audit::Deed;
+use crate::inputs::wanted::{self, Role};
 
 /// Version of every encoding below; a reader refuses others.
 const VERSION: u8 = 1;
@@ -215,6 +216,9 @@ pub fn batch_of(record: &Record) -> Batch {
             }
             batch.put(Key::Job(id), stored_job(job.plan.first(), job.idempotency_key.clone(), view));
             batch.put_chunked(&Key::Manifest(id).encode(), &job.manifest.bytes());
+            for (input, _) in job.plan.inputs() {
+                wanted::put_reference(&mut batch, id, input, Role::Input);
+            }
             let bill = Bill::open(job.manifest.spec().verify, &job.plan);
             bills::put(&mut batch, id, bill.charges());
         }
@@ -601,6 +605,12 @@ fn away(id: AgentId, stored: StoredAgent) -> AgentView {
         standing: None,
         rest: None,
     }
+}
+
+/// What lies under `job/`, of a job in this state.
+#[cfg(test)]
+pub(crate) fn test_job(id: JobId, state: tessera_protocol::api::JobState) -> Vec<u8> {
+    tests::stored_as(id, state)
 }
 
 #[cfg(test)]

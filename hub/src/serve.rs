@@ -30,6 +30,7 @@ use crate::ingress::keys::{ApiKey, KeyHash};
 use crate::ingress::{self, ServerHandle, Views};
 use crate::inputs::Uploads;
 use crate::inputs::older::{self, MoveError};
+use crate::inputs::quota::Quotas;
 use crate::journal::Journal;
 use crate::lane::{Handler, HandlerConfig, Input, LaneCounters};
 use crate::products::Shelf;
@@ -180,7 +181,9 @@ pub fn serve(config: &HubConfig) -> Result<(), ServeError> {
     let recovered = records::recover(&*snapshot()?).map_err(ServeError::Read)?;
     let first_key = secrets.first_api_key.as_ref().map(ApiKey::reveal);
     let token = secrets.token.to_string();
-    let running = start(config, http, sockets, (store, blobs), secrets, recovered)?;
+    let quotas = Quotas::recover(&*snapshot()?, config.quotas.clone()).map_err(ServeError::Read)?;
+    let shelf = Shelf { blobs, uploads: Uploads::default(), quotas };
+    let running = start(config, http, sockets, (store, shelf), secrets, recovered)?;
     announce(config, &running, first_key, token);
     wait(running)
 }
@@ -189,7 +192,7 @@ fn start(
     config: &HubConfig,
     http: TcpListener,
     sockets: LaneSockets,
-    (store, blobs): (Arc<dyn Engine>, Blobs),
+    (store, shelf): (Arc<dyn Engine>, Shelf),
     secrets: Secrets,
     recovered: Recovered,
 ) -> Result<Running, ServeError> {
@@ -198,9 +201,9 @@ fn start(
         Journal::start_audited(store.clone(), secrets.auditor).map_err(ServeError::Thread)?;
     let (reader, reader_threads) = Reader::start(store.clone()).map_err(ServeError::Thread)?;
     let (clients, clients_thread) = Clients::start(views.clone()).map_err(ServeError::Thread)?;
-    let shelf = Shelf { blobs, uploads: Uploads::default() };
     let (sweeper, sweeper_thread) =
-        Sweeper::start(store.clone(), journal.clone(), shelf.clone()).map_err(ServeError::Thread)?;
+        Sweeper::start(store.clone(), journal.clone(), shelf.clone(), config.retention.blobs)
+            .map_err(ServeError::Thread)?;
     let counters: Vec<Arc<LaneCounters>> = (0..config.lanes).map(|_| Arc::default()).collect();
     let quic = sockets.address();
     tracing::info!(steering = ?sockets.steering(), lanes = config.lanes, "lanes open");
@@ -227,6 +230,8 @@ fn start(
         reader,
         blobs: shelf.blobs,
         uploads: shelf.uploads,
+        quotas: shelf.quotas,
+        grace: config.retention.blobs,
         uploaded_bytes: AtomicU64::new(0),
         clients,
         views,

@@ -8,7 +8,7 @@ mod client;
 #[path = "whole/pieces.rs"]
 mod pieces;
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -48,13 +48,26 @@ impl Hub {
     }
 
     /// Starts it by a command that takes its arguments.
-    fn start_as(mut command: Command, data: &Path, bearer: Option<String>) -> Hub {
+    fn start_as(command: Command, data: &Path, bearer: Option<String>) -> Hub {
+        Hub::spawn(command, data, bearer, &[])
+    }
+
+    /// Starts it with settings of a configuration file.
+    fn start_with(data: &Path, bearer: Option<String>, settings: &str) -> Hub {
+        let file = data.with_extension("toml");
+        std::fs::write(&file, settings).unwrap();
+        let command = Command::new(env!("CARGO_BIN_EXE_hub"));
+        Hub::spawn(command, data, bearer, &["--config", file.to_str().unwrap()])
+    }
+
+    fn spawn(mut command: Command, data: &Path, bearer: Option<String>, more: &[&str]) -> Hub {
         let any = "127.0.0.1:0";
         let mut process = command
             .args([
                 "serve", "--json", "--lanes", "1", "--http", any, "--quic", any, "--log", "error", "--data",
             ])
             .arg(data)
+            .args(more)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -278,10 +291,72 @@ fn a_file_that_was_damaged_on_disk_is_not_sent_as_if_it_were_good() {
     let mut changed = std::fs::read(&piece).unwrap();
     changed[500] ^= 1;
     std::fs::write(&piece, changed).unwrap();
-    let answer = hub.begin("GET", &path, &[], None).read_until_cut();
-    assert_eq!(answer.body.len() as u64, INPUT_PIECE_BYTES, "the damaged piece is not sent");
+    let mut connection = hub.begin("GET", &path, &[], None);
+    assert_eq!(connection.read_head().status, 200);
+    let mut body = Vec::new();
+    connection.stream.read_to_end(&mut body).unwrap();
+    assert!(body == bytes[..INPUT_PIECE_BYTES as usize], "the damaged piece is not sent");
     let metrics = String::from_utf8(hub.get("/metrics").body).unwrap();
     assert!(metrics.contains("tessera_blob_pieces_damaged_total 1\n"), "{metrics}");
+}
+
+#[test]
+fn a_file_that_no_job_needs_is_removed_after_its_time_and_one_that_a_job_needs_stays() {
+    let data = tempfile::tempdir().unwrap();
+    let data = data.path().join("hub");
+    let settings = "[retention]\nblobs = \"1s\"\n";
+    let hub = Hub::start_with(&data, None, "[retention]\nblobs = \"1day\"\n");
+    let ((bytes_a, a, path_a), (bytes_b, b, path_b)) = (file(1), file(2));
+    let (unwanted, _, path) = file(3);
+    for (path, bytes) in [(&path_a, &bytes_a), (&path_b, &bytes_b), (&path, &unwanted)] {
+        assert_eq!(hub.put(path, bytes).status, 201);
+    }
+    assert_eq!(hub.submit(&product_of_files(a, b, 2_176)).status, 201);
+    std::thread::sleep(Duration::from_millis(1_100));
+    let bearer = hub.kill();
+
+    let hub = Hub::start_with(&data, Some(bearer), settings);
+    let started = Instant::now();
+    while hub.get(&path).status == 200 {
+        assert!(started.elapsed() < Duration::from_secs(20), "it is still there");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    for (path, bytes) in [(&path_a, &bytes_a), (&path_b, &bytes_b)] {
+        assert!(hub.get(path).body == *bytes, "a queued job reads it");
+    }
+    assert_eq!(hub.put(&path, &unwanted).status, 201, "it may come again");
+}
+
+#[test]
+fn a_project_keeps_no_more_than_it_may_and_shares_count_in_full() {
+    let data = tempfile::tempdir().unwrap();
+    let data = data.path().join("hub");
+    let settings = "[projects.risk]\nblob_bytes_max = 3000\n";
+    let hub = Hub::start_with(&data, None, settings);
+    let ((bytes_a, a, path_a), (bytes_b, b, path_b)) = (file(1), file(2));
+    let put = |hub: &Hub, project: &str, path: &str, bytes: &[u8]| {
+        let mut connection = hub.begin("PUT", path, &[("tessera-project", project)], Some(bytes.len()));
+        connection.send_bytes(bytes);
+        connection.read_answer()
+    };
+    assert_eq!(put(&hub, "risk", &path_a, &bytes_a).status, 201);
+    assert_eq!(put(&hub, "risk", &path_a, &bytes_a).status, 200, "it counts once");
+    let answer = put(&hub, "risk", &path_b, &bytes_b);
+    assert_eq!((answer.status, answer.code().as_str()), (413, "blobs_full"), "{answer:?}");
+    assert_eq!(put(&hub, "other", &path_b, &bytes_b).status, 201);
+    let bearer = hub.kill();
+
+    let hub = Hub::start_with(&data, Some(bearer), settings);
+    let mut spec = product_of_files(a, b, 2_176);
+    spec["project"] = json!("risk");
+    let answer = hub.submit(&spec);
+    assert_eq!((answer.status, answer.code().as_str()), (413, "blobs_full"), "{answer:?}");
+    spec["project"] = json!("other");
+    assert_eq!(hub.submit(&spec).status, 201);
+    let metrics = String::from_utf8(hub.get("/metrics").body).unwrap();
+    for line in ["{project=\"risk\"} 2176\n", "{project=\"other\"} 4352\n"] {
+        assert!(metrics.contains(&format!("tessera_project_blob_bytes{line}")), "{line} in {metrics}");
+    }
 }
 
 /// Puts a finished product of 2,048 × 2,048 doubles into a store; gives its file.

@@ -19,6 +19,9 @@
 //! | `input/` digest (32) | a blob that is here whole, an input file or a product: its length, and when it was last used |
 //! | `piece/` digest (32), piece (8), chunk (4) | a piece of a blob, chunked; only in stores that are older than blobs |
 //! | `blob-piece/` digest (32), piece (8) | the BLAKE3 of a piece of a blob, whose bytes lie in the store of blobs |
+//! | `blob-ref/` digest (32), job id (16) | that the job needs the blob, and what it is to it |
+//! | `job-blob/` job id (16), digest (32) | the same, by job |
+//! | `blob-owner/` digest (32), project | that the blob counts towards what the project may keep: its length, big-endian `u64` |
 //! | `upload/` digest (32) | how far the upload of an input file is that has not ended yet |
 //! | `idem/` length of project (2), project, client's key | the job an Idempotency-Key made |
 //! | `agent/` agent id (16) | an enrolled agent |
@@ -84,6 +87,27 @@ pub enum Key<'a> {
         blob: Digest,
         /// The piece's position.
         piece: u64,
+    },
+    /// That a job needs a blob.
+    BlobRef {
+        /// The blob.
+        blob: Digest,
+        /// The job.
+        job: JobId,
+    },
+    /// The same, by job.
+    JobBlob {
+        /// The job.
+        job: JobId,
+        /// The blob.
+        blob: Digest,
+    },
+    /// That a blob counts towards what a project may keep.
+    BlobOwner {
+        /// The blob.
+        blob: Digest,
+        /// The project.
+        project: &'a str,
     },
     /// How far an upload is that has not ended yet.
     Upload(Digest),
@@ -176,6 +200,12 @@ pub enum Family {
     Pieces,
     /// `blob-piece/`
     BlobPieces,
+    /// `blob-ref/`
+    BlobRefs,
+    /// `job-blob/`
+    JobBlobs,
+    /// `blob-owner/`
+    BlobOwners,
     /// `upload/`
     Uploads,
     /// `idem/`
@@ -212,7 +242,7 @@ pub enum Family {
 
 impl Family {
     /// Every family.
-    pub const ALL: [Family; 26] = [
+    pub const ALL: [Family; 29] = [
         Family::Meta,
         Family::Hub,
         Family::Jobs,
@@ -223,6 +253,9 @@ impl Family {
         Family::Inputs,
         Family::Pieces,
         Family::BlobPieces,
+        Family::BlobRefs,
+        Family::JobBlobs,
+        Family::BlobOwners,
         Family::Uploads,
         Family::Idempotency,
         Family::Agents,
@@ -254,6 +287,9 @@ impl Family {
             Family::Inputs => b"input/",
             Family::Pieces => b"piece/",
             Family::BlobPieces => b"blob-piece/",
+            Family::BlobRefs => b"blob-ref/",
+            Family::JobBlobs => b"job-blob/",
+            Family::BlobOwners => b"blob-owner/",
             Family::Uploads => b"upload/",
             Family::Idempotency => b"idem/",
             Family::Agents => b"agent/",
@@ -310,6 +346,21 @@ pub fn pieces_within(blob: Digest, pieces: Range<u64>) -> KeyRange {
     KeyRange::new(key(pieces.start), key(pieces.end))
 }
 
+/// Where it lies which jobs need one blob.
+pub fn refs_of(blob: Digest) -> KeyRange {
+    KeyRange::prefix([Family::BlobRefs.prefix(), &blob.0].concat())
+}
+
+/// Where it lies which blobs one job needs.
+pub fn blobs_of(job: JobId) -> KeyRange {
+    KeyRange::prefix([Family::JobBlobs.prefix(), &job.0].concat())
+}
+
+/// Where it lies towards which projects one blob counts.
+pub fn owners_of(blob: Digest) -> KeyRange {
+    KeyRange::prefix([Family::BlobOwners.prefix(), &blob.0].concat())
+}
+
 /// Where the Idempotency-Keys of one project lie.
 pub fn idempotency_of(project: &str) -> KeyRange {
     KeyRange::prefix(Key::Idempotency { project, key: &[] }.encode())
@@ -329,6 +380,9 @@ impl<'a> Key<'a> {
             Key::Input(_) => Family::Inputs,
             Key::Piece { .. } => Family::Pieces,
             Key::BlobPiece { .. } => Family::BlobPieces,
+            Key::BlobRef { .. } => Family::BlobRefs,
+            Key::JobBlob { .. } => Family::JobBlobs,
+            Key::BlobOwner { .. } => Family::BlobOwners,
             Key::Upload(_) => Family::Uploads,
             Key::Idempotency { .. } => Family::Idempotency,
             Key::Agent(_) => Family::Agents,
@@ -409,6 +463,18 @@ impl<'a> Key<'a> {
                 bytes.extend(input.0);
                 bytes.extend(piece.to_be_bytes());
             }
+            Key::BlobRef { blob, job } => {
+                bytes.extend(blob.0);
+                bytes.extend(job.0);
+            }
+            Key::JobBlob { job, blob } => {
+                bytes.extend(job.0);
+                bytes.extend(blob.0);
+            }
+            Key::BlobOwner { blob, project } => {
+                bytes.extend(blob.0);
+                bytes.extend(project.as_bytes());
+            }
             Key::Token(digest) | Key::ApiKey(digest) | Key::Input(digest) | Key::Upload(digest) => {
                 bytes.extend(digest.0);
             }
@@ -454,7 +520,10 @@ impl<'a> Key<'a> {
             Family::Tokens => array(rest).map(|digest| Key::Token(Digest(digest))),
             Family::Providers => array(rest).map(|id| Key::Provider(ProviderId(id))),
             Family::ApiKeys => array(rest).map(|digest| Key::ApiKey(Digest(digest))),
-            Family::BlobPieces => blob_piece(rest),
+            Family::BlobPieces | Family::BlobRefs | Family::BlobOwners => of_blob(family, rest),
+            Family::JobBlobs => rest
+                .split_first_chunk()
+                .and_then(|(job, blob)| Some(Key::JobBlob { job: JobId(*job), blob: Digest(array(blob)?) })),
             Family::Inputs => array(rest).map(|digest| Key::Input(Digest(digest))),
             Family::Uploads => array(rest).map(|digest| Key::Upload(Digest(digest))),
             Family::Tiles | Family::TilePays | Family::PayPages | Family::Pieces => {
@@ -495,9 +564,14 @@ fn of_provider_at(rest: &[u8]) -> Option<(ProviderId, u64)> {
     Some((ProviderId(*provider), u64::from_be_bytes(array(number)?)))
 }
 
-fn blob_piece(rest: &[u8]) -> Option<Key<'_>> {
-    let (blob, piece) = rest.split_first_chunk()?;
-    Some(Key::BlobPiece { blob: Digest(*blob), piece: u64::from_be_bytes(array(piece)?) })
+fn of_blob(family: Family, rest: &[u8]) -> Option<Key<'_>> {
+    let (blob, rest) = rest.split_first_chunk()?;
+    let blob = Digest(*blob);
+    match family {
+        Family::BlobPieces => Some(Key::BlobPiece { blob, piece: u64::from_be_bytes(array(rest)?) }),
+        Family::BlobRefs => Some(Key::BlobRef { blob, job: JobId(array(rest)?) }),
+        _ => Some(Key::BlobOwner { blob, project: std::str::from_utf8(rest).ok()? }),
+    }
 }
 
 fn earning(rest: &[u8]) -> Option<Key<'_>> {
@@ -537,7 +611,7 @@ mod tests {
     use super::*;
     use crate::chunked::chunk_key;
 
-    fn keys() -> [(Key<'static>, Vec<u8>); 29] {
+    fn keys() -> [(Key<'static>, Vec<u8>); 32] {
         let sixteen = *b"0123456789abcdef";
         let digest = Digest([7; 32]);
         let with = |prefix: &[u8], rest: &[u8]| [prefix, rest].concat();
@@ -563,6 +637,18 @@ mod tests {
             (
                 Key::BlobPiece { blob: digest, piece: 3 },
                 [&b"blob-piece/"[..], &[7; 32], &[0, 0, 0, 0, 0, 0, 0, 3]].concat(),
+            ),
+            (
+                Key::BlobRef { blob: digest, job: JobId(sixteen) },
+                [&b"blob-ref/"[..], &[7; 32], &sixteen].concat(),
+            ),
+            (
+                Key::JobBlob { job: JobId(sixteen), blob: digest },
+                [&b"job-blob/"[..], &sixteen, &[7; 32]].concat(),
+            ),
+            (
+                Key::BlobOwner { blob: digest, project: "quant" },
+                [&b"blob-owner/"[..], &[7; 32], b"quant"].concat(),
             ),
             (Key::Upload(digest), with(b"upload/", &[7; 32])),
             (idempotency, b"idem/\x00\x05quantk/1".to_vec()),

@@ -84,6 +84,11 @@ pub(super) fn of(hub: &Hub) -> String {
         head(&mut text, name, kind, help);
         let _ = writeln!(text, "{name} {value}");
     }
+    let name = "tessera_project_blob_bytes";
+    head(&mut text, name, "gauge", "Bytes of input files that count towards a project");
+    for (project, bytes) in hub.quotas.used() {
+        let _ = writeln!(text, "{name}{{project=\"{project}\"}} {bytes}");
+    }
     let name = "tessera_agents_standing";
     head(&mut text, name, "gauge", "Enrolled agents by how far they are trusted");
     for standing in STANDINGS {

@@ -22,6 +22,7 @@ use tessera_protocol::unit::ComputeUnits;
 use tokio::sync::{mpsc, watch};
 
 use super::keys::KeyHash;
+use crate::inputs::quota::{Full, Reservation};
 use crate::inputs::{Piece, Presence, Upload, UploadRefused};
 
 /// An answer that comes later.
@@ -79,6 +80,14 @@ pub trait Backend: Send + Sync + 'static {
     /// What of an input file is here.
     fn input(&self, input: Digest) -> Reply<'_, Result<Presence, Outage>>;
 
+    /// Says that a project wants an input file of this length, which counts towards what the project may keep.
+    fn claim_input(
+        &self,
+        input: Digest,
+        project: String,
+        declared: u64,
+    ) -> Reply<'_, Result<Claim, ClaimError>>;
+
     /// Begins to take an input file in.
     fn begin_upload(&self, input: Digest) -> Result<Upload, UploadRefused>;
 
@@ -94,8 +103,9 @@ pub trait Backend: Send + Sync + 'static {
         hasher: Hasher,
     ) -> Reply<'_, Result<Option<Hasher>, Outage>>;
 
-    /// Makes the file usable, or removes what came of it; its answer means that it is durable.
-    fn end_upload(&self, input: Digest, whole: Option<u64>) -> Reply<'_, Result<(), Outage>>;
+    /// Makes a file of this length usable, which counts towards its project from then on, or removes what came of it;
+    /// its answer means that it is durable.
+    fn end_upload(&self, input: Digest, whole: Option<(u64, Reservation)>) -> Reply<'_, Result<(), Outage>>;
 
     /// Every enrolled agent. *Order*: by id.
     fn agents(&self) -> Vec<Arc<AgentView>>;
@@ -219,6 +229,35 @@ pub struct OutputFile {
     pub pieces: mpsc::Receiver<Bytes>,
 }
 
+/// What a project that wants an input file gets.
+#[derive(Debug)]
+pub enum Claim {
+    /// The file is here, and counts towards the project.
+    Here,
+    /// The file must be uploaded; there is room for it.
+    Wanted(Reservation),
+}
+
+/// Why a project cannot have an input file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClaimError {
+    /// It may not keep so much.
+    Full(Full),
+    /// The hub as a whole cannot do it.
+    Outage(Outage),
+}
+
+impl fmt::Display for ClaimError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ClaimError::Full(full) => full.fmt(f),
+            ClaimError::Outage(outage) => outage.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for ClaimError {}
+
 /// How the hub does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Health {
@@ -256,6 +295,8 @@ pub enum SubmitError {
         /// The quota.
         max: usize,
     },
+    /// The files that it reads do not fit into what its project may keep.
+    BlobsFull(Full),
     /// The plan costs more than the client allowed.
     CostCapExceeded {
         /// What it costs.
@@ -475,6 +516,7 @@ impl fmt::Display for SubmitError {
             SubmitError::OpenJobsFull { project, max } => {
                 write!(f, "project `{project}` has {max} open jobs, which is all it may have")
             }
+            SubmitError::BlobsFull(full) => write!(f, "{full}"),
             SubmitError::CostCapExceeded { cost, cap } => {
                 write!(f, "the job costs {} compute units, its cap is {}", cost.0, cap.0)
             }

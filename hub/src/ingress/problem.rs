@@ -10,8 +10,8 @@ use tessera_protocol::api::Problem;
 use tessera_protocol::spec::{FieldError, SpecError};
 
 use super::backend::{
-    AgentLookupError, CancelError, ExtendError, LookupError, Outage, PlanError, ReceiptError, ResultError,
-    SettleError, StatementError, SubmitError, TokenError,
+    AgentLookupError, CancelError, ClaimError, ExtendError, LookupError, Outage, PlanError, ReceiptError,
+    ResultError, SettleError, StatementError, SubmitError, TokenError,
 };
 
 /// A kind of problem.
@@ -61,6 +61,10 @@ pub enum Code {
     InputLength,
     /// An upload of a file larger than any input may be.
     InputTooLarge,
+    /// The files of a project would be more than it may keep.
+    BlobsFull,
+    /// The header that names a project does not.
+    ProjectInvalid,
     /// The Content-Range of an upload is not the end of a file.
     RangeInvalid,
     /// An upload goes on from where the file does not.
@@ -117,7 +121,7 @@ pub(super) struct Row {
 
 impl Code {
     /// Every code, by status.
-    pub const ALL: [Code; 43] = [
+    pub const ALL: [Code; 45] = [
         Code::JsonMalformed,
         Code::BodyMalformed,
         Code::QueryInvalid,
@@ -126,6 +130,7 @@ impl Code {
         Code::IdempotencyKeyInvalid,
         Code::InputLength,
         Code::RangeInvalid,
+        Code::ProjectInvalid,
         Code::KeyMissing,
         Code::KeyWrong,
         Code::RouteUnknown,
@@ -147,6 +152,7 @@ impl Code {
         Code::JobCancelled,
         Code::BodyTooLarge,
         Code::InputTooLarge,
+        Code::BlobsFull,
         Code::ContentTypeUnsupported,
         Code::SpecInvalid,
         Code::InputDiffers,
@@ -252,6 +258,12 @@ impl Code {
             Code::InputTooLarge => ("input_too_large", S::PAYLOAD_TOO_LARGE, None,
                 "The file is too large",
                 "An input file may have 16 GiB, and a matrix 1 GiB: split it over several files."),
+            Code::BlobsFull => ("blobs_full", S::PAYLOAD_TOO_LARGE, None,
+                "The project's files would be more than it may keep",
+                "A file is removed some days after the last job that reads it; ask the hub's operator for more under `[projects.NAME] blob_bytes_max`."),
+            Code::ProjectInvalid => ("project_invalid", S::BAD_REQUEST, None,
+                "The Tessera-Project header is no project",
+                "Name the project of the jobs that read the file, in lower-case letters, digits, `-` and `_`, or leave the header out for `default`."),
             Code::RangeInvalid => ("range_invalid", S::BAD_REQUEST, None,
                 "The Content-Range is not the end of a file",
                 "Send `Content-Range: bytes N-M/T` with N bytes here before, M the file's last byte and T its length, and a Content-Length of T - N."),
@@ -389,6 +401,15 @@ impl From<Outage> for Refusal {
     }
 }
 
+impl From<ClaimError> for Refusal {
+    fn from(error: ClaimError) -> Refusal {
+        match error {
+            ClaimError::Full(full) => Refusal::new(Code::BlobsFull, full.to_string()),
+            ClaimError::Outage(outage) => outage.into(),
+        }
+    }
+}
+
 impl From<SubmitError> for Refusal {
     fn from(error: SubmitError) -> Refusal {
         let code = match error {
@@ -396,6 +417,7 @@ impl From<SubmitError> for Refusal {
             SubmitError::Outage(outage) => return outage.into(),
             SubmitError::KeyReused { .. } => Code::IdempotencyKeyReused,
             SubmitError::OpenJobsFull { .. } => Code::OpenJobsFull,
+            SubmitError::BlobsFull(_) => Code::BlobsFull,
             SubmitError::CostCapExceeded { .. } => Code::CostCapExceeded,
         };
         Refusal::new(code, error.to_string())

@@ -15,16 +15,19 @@ use blake3::Hasher;
 use bytes::Bytes;
 use tessera_protocol::id::Digest;
 use tessera_protocol::limits::INPUT_PIECE_BYTES;
+use tessera_protocol::spec::{DEFAULT_PROJECT, is_project};
 use tokio::time::{Instant, timeout_at};
 use tracing::Instrument;
 
-use super::backend::Outage;
+use super::backend::{Claim, Outage};
 use super::door::Door;
 use super::problem::{Code, Refusal};
 use crate::inputs::{INPUT_BYTES_MAX, Piece, Presence, UPLOADS_MAX, UploadRefused};
 
 /// The header that says how much of a file is here. *Units*: bytes.
 pub(super) const RECEIVED: &str = "tessera-input-received";
+/// The header that says towards which project's quota a file counts.
+const PROJECT: &str = "tessera-project";
 
 /// The part of a file that a request brings: from a byte to the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,10 +86,18 @@ async fn take_rest(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<StatusCode, Refused> {
-    if let Presence::Whole(_) = door.answer(door.backend.input(input)).await? {
+    let project = project(headers)?;
+    let claim = |bytes| door.answer(door.backend.claim_input(input, project.clone(), bytes));
+    if let Presence::Whole(bytes) = door.answer(door.backend.input(input)).await?
+        && let Claim::Here = claim(bytes).await?
+    {
         return Ok(StatusCode::OK);
     }
     let rest = rest(headers, body.size_hint().exact())?;
+    let room = match claim(rest.declared).await? {
+        Claim::Here => return Ok(StatusCode::OK),
+        Claim::Wanted(room) => room,
+    };
     let _place = door.backend.begin_upload(input).map_err(|refused| match refused {
         UploadRefused::Busy => Refusal::new(Code::InputBusy, format!("{input} is on its way already")),
         UploadRefused::Full => {
@@ -95,13 +106,17 @@ async fn take_rest(
     })?;
     // It may have come between the look and the place; from here on nobody else brings it.
     let presence = door.answer(door.backend.input(input)).await?;
-    if let Presence::Whole(_) = presence {
-        return Ok(StatusCode::OK);
+    if let Presence::Whole(bytes) = presence {
+        drop(room);
+        if let Claim::Here = claim(bytes).await? {
+            return Ok(StatusCode::OK);
+        }
+        return Err(Refusal::new(Code::InputBusy, format!("{input} was here a moment ago")).into());
     }
     check_offset(presence, rest)?;
     let found = receive(door, input, rest, body).await?;
     if found == (input, rest.declared) {
-        door.answer(door.backend.end_upload(input, Some(rest.declared))).await?;
+        door.answer(door.backend.end_upload(input, Some((rest.declared, room)))).await?;
         return Ok(StatusCode::CREATED);
     }
     // What cannot be removed now is overwritten by the next upload of the same file, or removed at the next
@@ -109,6 +124,16 @@ async fn take_rest(
     let _ = door.backend.end_upload(input, None).await;
     Err(Refusal::new(Code::InputDiffers, format!("the BLAKE3 of the {} bytes is {}", found.1, found.0))
         .into())
+}
+
+/// The project that a request is for.
+fn project(headers: &HeaderMap) -> Result<String, Refusal> {
+    let Some(value) = headers.get(PROJECT) else { return Ok(DEFAULT_PROJECT.to_owned()) };
+    let named = value.to_str().ok().filter(|name| is_project(name));
+    named.map(str::to_owned).ok_or_else(|| {
+        let said = String::from_utf8_lossy(value.as_bytes());
+        Refusal::new(Code::ProjectInvalid, format!("`{PROJECT}: {said}` names no project"))
+    })
 }
 
 /// What a request says that it brings.

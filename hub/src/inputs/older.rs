@@ -1,15 +1,21 @@
-//! Stores that are older than blobs: their pieces are moved out of the key-value store before a hub works with them.
+//! Stores that are older than blobs: their pieces are moved out of the key-value store before a hub works with them,
+//! and their jobs refer to what they need.
 //!
 //! Owns that one step. It may be cut off anywhere and done again: a piece is removed where it was in the transaction
-//! that tells of its object.
+//! that tells of its object, and the records of inputs, by which such a store is known, are written last.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
+use tessera_protocol::id::{Digest, JobId};
 use tessera_protocol::unit::UnixMillis;
 use tessera_storage::{Batch, Commit, CommitError, Engine, Family, Key, ReadError, Snapshot};
 
+use super::wanted::{self, Role};
 use super::{Stored, Whole, piece_batch};
+use crate::backend::Outputs;
 use crate::blobs::{BlobError, Blobs, Name};
+use crate::records::{self, RecordError};
 
 /// Why pieces could not be moved.
 #[derive(Debug)]
@@ -18,6 +24,8 @@ pub enum MoveError {
     Read(ReadError),
     /// The store cannot be written.
     Write(CommitError),
+    /// A job's records cannot be read.
+    Job(RecordError),
     /// The store of blobs does not take them.
     Blob(BlobError),
 }
@@ -28,6 +36,7 @@ impl fmt::Display for MoveError {
         match self {
             MoveError::Read(error) => error.fmt(f),
             MoveError::Write(error) => error.fmt(f),
+            MoveError::Job(error) => error.fmt(f),
             MoveError::Blob(error) => error.fmt(f),
         }
     }
@@ -38,6 +47,7 @@ impl std::error::Error for MoveError {
         match self {
             MoveError::Read(error) => Some(error),
             MoveError::Write(error) => Some(error),
+            MoveError::Job(error) => Some(error),
             MoveError::Blob(error) => Some(error),
         }
     }
@@ -68,12 +78,52 @@ pub fn move_pieces(engine: &dyn Engine, blobs: &Blobs, now: UnixMillis) -> Resul
             short.push((entry.key, u64::from_be_bytes(bytes)));
         }
     })?;
+    if !short.is_empty() {
+        refer(engine, &commit)?;
+    }
     for (key, bytes) in short {
         let mut batch = Batch::new();
         batch.put(key, Whole { bytes, used: now }.encode());
         commit(batch)?;
     }
     Ok(moved)
+}
+
+/// Lets every job refer to the blobs that it reads and made.
+fn refer(engine: &dyn Engine, commit: &dyn Fn(Batch) -> Result<(), MoveError>) -> Result<(), MoveError> {
+    let snapshot = engine.snapshot()?;
+    let mut jobs = Vec::new();
+    snapshot.walk(&Family::Jobs.range(), &mut |entry| {
+        if let Ok((Key::Job(job), _)) = Key::decode(&entry.key) {
+            jobs.push(job);
+        }
+    })?;
+    for job in jobs {
+        let mut batch = Batch::new();
+        for (blob, role) in needs(&*snapshot, job).map_err(MoveError::Job)? {
+            wanted::put_reference(&mut batch, job, blob, role);
+        }
+        if !batch.is_empty() {
+            commit(batch)?;
+        }
+    }
+    Ok(())
+}
+
+/// The blobs that a job reads, and those that its shards made.
+fn needs(store: &dyn Snapshot, job: JobId) -> Result<BTreeMap<Digest, Role>, RecordError> {
+    let manifest = records::read_manifest(store, job)?;
+    let mut needs: BTreeMap<_, _> =
+        manifest.spec().inputs.iter().map(|input| (input.blake3, Role::Input)).collect();
+    let progress = records::read_progress(store, job)?;
+    let made = progress.iter().flat_map(|progress| progress.products.values()).map(|product| product.blake3);
+    let result = records::read_result(store, job)?.unwrap_or_default();
+    let result: Outputs = serde_json::from_slice(&result).unwrap_or_default();
+    let parts = result.outputs.iter().flat_map(|output| &output.parts).map(|part| part.product);
+    for product in made.chain(parts) {
+        needs.entry(product).or_insert(Role::Product);
+    }
+    Ok(needs)
 }
 
 /// Copies the first piece that lies in the store, and gives the batch that removes it there.
@@ -94,7 +144,6 @@ mod tests {
     use super::*;
     use crate::blobs::Place;
     use crate::inputs;
-    use tessera_protocol::id::Digest;
     use tessera_protocol::limits::INPUT_PIECE_BYTES;
     use tessera_storage::Memory;
 

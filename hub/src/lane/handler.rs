@@ -332,7 +332,7 @@ impl Handler {
     fn store_product(&mut self, job: JobId, index: ShardIndex, blake3: Digest, bytes: Arc<[u8]>) {
         let (me, journal, shelf) = (self.me.clone(), self.journal.clone(), self.shelf.clone());
         self.read(Read::new(Length::Product, move |store| {
-            let stored = products::store(store, &journal, &shelf, blake3, &bytes);
+            let stored = products::store(store, &journal, &shelf, (job, blake3), &bytes);
             deliver(&me, Input::Event(Box::new(Event::ProductStored { job, index, stored })));
         }));
     }

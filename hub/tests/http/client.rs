@@ -86,13 +86,6 @@ impl Connection {
         answer
     }
 
-    /// An answer of which less comes than its head says.
-    pub(crate) fn read_until_cut(&mut self) -> Answer {
-        let mut answer = self.read_head();
-        self.stream.read_to_end(&mut answer.body).unwrap();
-        answer
-    }
-
     /// One chunk of a chunked body; `None` after the last.
     pub(crate) fn read_chunk(&mut self) -> Option<Vec<u8>> {
         let size = usize::from_str_radix(&self.read_line(), 16).ok()?;

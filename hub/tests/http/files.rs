@@ -13,7 +13,7 @@ use tessera_protocol::limits::INPUT_PIECE_BYTES;
 use crate::PI;
 use crate::client::{Answer, Connection, head};
 use crate::codes::Seen;
-use crate::fake::{Hub, PART_BYTES};
+use crate::fake::{Hub, PART_BYTES, SMALL_PROJECT, SMALL_PROJECT_BYTES};
 
 const PIECE: usize = INPUT_PIECE_BYTES as usize;
 
@@ -110,6 +110,18 @@ pub(crate) fn wrong_files(seen: &mut Seen) {
         put_range(&hub, &path, &format!("bytes {}-{}/{}", largest - 1_000, largest - 1, largest), &bytes);
     assert_eq!(answer.header("tessera-input-received"), Some("0"));
     seen.expect(answer, 409, "input_offset");
+    let put_for = |project: &str| {
+        let mut connection = hub.connect();
+        connection.send(&hub.head("PUT", &path, &[("tessera-project", project)], Some(bytes.len())));
+        connection.read_answer()
+    };
+    for wrong in ["", "No Spaces", "é", &"p".repeat(129)] {
+        seen.expect(put_for(wrong), 400, "project_invalid");
+    }
+    let full = seen.expect(put_for(SMALL_PROJECT), 413, "blobs_full");
+    for said in [SMALL_PROJECT, "1000", &SMALL_PROJECT_BYTES.to_string()] {
+        assert!(full.detail.contains(said), "{said} in {}", full.detail);
+    }
     let mut connection = hub.connect();
     connection.send(&hub.head("PUT", &path, &[("transfer-encoding", "chunked")], None));
     connection.send("4\r\nbody\r\n0\r\n\r\n");
