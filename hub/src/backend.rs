@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -324,12 +325,18 @@ impl Hub {
         Ok(OutputFile { bytes: output.bytes, digest: output.blake3, pieces })
     }
 
-    async fn input_pieces(&self, input: Digest) -> Result<Option<OutputFile>, Outage> {
-        let Some(bytes) = self.read(move |store| inputs::length(store, input)).await? else {
+    async fn input_pieces(
+        &self,
+        input: Digest,
+        part: Option<Range<u64>>,
+    ) -> Result<Option<OutputFile>, Outage> {
+        let Some(length) = self.read(move |store| inputs::length(store, input)).await? else {
             return Ok(None);
         };
+        let part = part.unwrap_or(0..length);
+        let (offset, bytes) = (part.start, part.end.min(length).saturating_sub(part.start));
         let (sender, pieces) = mpsc::channel(1);
-        let whole = OutputPart { product: input, product_bytes: bytes, offset: 0, bytes };
+        let whole = OutputPart { product: input, product_bytes: length, offset, bytes };
         tokio::spawn(send_parts(self.shelf(), vec![whole], sender));
         Ok(Some(OutputFile { bytes, digest: input, pieces }))
     }
@@ -521,8 +528,17 @@ impl Backend for Hub {
         Box::pin(self.form(job))
     }
 
-    fn input_file(&self, input: Digest) -> Reply<'_, Result<Option<OutputFile>, Outage>> {
-        Box::pin(self.input_pieces(input))
+    fn input_file(
+        &self,
+        input: Digest,
+        part: Option<Range<u64>>,
+    ) -> Reply<'_, Result<Option<OutputFile>, Outage>> {
+        Box::pin(self.input_pieces(input, part))
+    }
+
+    fn url_secret(&self) -> [u8; 32] {
+        // The document holds the private key, and nobody else has it.
+        *blake3::hash(self.identity.pkcs8()).as_bytes()
     }
 
     fn input(&self, input: Digest) -> Reply<'_, Result<Presence, Outage>> {

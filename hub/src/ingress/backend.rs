@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -74,8 +75,15 @@ pub trait Backend: Send + Sync + 'static {
     /// What a job computes, in canonical form.
     fn manifest(&self, job: JobId) -> Reply<'_, Result<JobResult, LookupError>>;
 
-    /// An input file, if it is here whole, read as it is asked for.
-    fn input_file(&self, input: Digest) -> Reply<'_, Result<Option<OutputFile>, Outage>>;
+    /// An input file or a part of it that lies within, if it is here whole, read as it is asked for.
+    fn input_file(
+        &self,
+        input: Digest,
+        part: Option<Range<u64>>,
+    ) -> Reply<'_, Result<Option<OutputFile>, Outage>>;
+
+    /// The secret from which the key is derived that signs URLs. It tells nobody but this hub.
+    fn url_secret(&self) -> [u8; 32];
 
     /// What of an input file is here.
     fn input(&self, input: Digest) -> Reply<'_, Result<Presence, Outage>>;
@@ -221,9 +229,9 @@ pub struct JobResult {
 /// A file that is sent.
 #[derive(Debug)]
 pub struct OutputFile {
-    /// Its length. *Units*: bytes.
+    /// The length of what is sent. *Units*: bytes.
     pub bytes: u64,
-    /// BLAKE3 of it.
+    /// BLAKE3 of the whole.
     pub digest: Digest,
     /// Its bytes in order; ends early when the store cannot be read.
     pub pieces: mpsc::Receiver<Bytes>,

@@ -63,6 +63,12 @@ pub enum Code {
     InputTooLarge,
     /// The files of a project would be more than it may keep.
     BlobsFull,
+    /// A signed URL is not signed by this hub, or for something else.
+    UrlInvalid,
+    /// A signed URL is too old.
+    UrlExpired,
+    /// A Range lies behind the end of a file.
+    RangeUnsatisfiable,
     /// The header that names a project does not.
     ProjectInvalid,
     /// The Content-Range of an upload is not the end of a file.
@@ -121,7 +127,7 @@ pub(super) struct Row {
 
 impl Code {
     /// Every code, by status.
-    pub const ALL: [Code; 45] = [
+    pub const ALL: [Code; 48] = [
         Code::JsonMalformed,
         Code::BodyMalformed,
         Code::QueryInvalid,
@@ -133,6 +139,8 @@ impl Code {
         Code::ProjectInvalid,
         Code::KeyMissing,
         Code::KeyWrong,
+        Code::UrlInvalid,
+        Code::UrlExpired,
         Code::RouteUnknown,
         Code::JobUnknown,
         Code::AgentUnknown,
@@ -154,6 +162,7 @@ impl Code {
         Code::InputTooLarge,
         Code::BlobsFull,
         Code::ContentTypeUnsupported,
+        Code::RangeUnsatisfiable,
         Code::SpecInvalid,
         Code::InputDiffers,
         Code::CostCapExceeded,
@@ -258,6 +267,15 @@ impl Code {
             Code::InputTooLarge => ("input_too_large", S::PAYLOAD_TOO_LARGE, None,
                 "The file is too large",
                 "An input file may have 16 GiB, and a matrix 1 GiB: split it over several files."),
+            Code::UrlInvalid => ("url_invalid", S::FORBIDDEN, None,
+                "The signed URL is not good for this",
+                "Use it as it was made, or have another one made with `POST /v1/blobs/{blake3}/sign`."),
+            Code::UrlExpired => ("url_expired", S::FORBIDDEN, None,
+                "The signed URL has expired",
+                "Have another one made with `POST /v1/blobs/{blake3}/sign`."),
+            Code::RangeUnsatisfiable => ("range_unsatisfiable", S::RANGE_NOT_SATISFIABLE, None,
+                "The Range lies behind the end of the file",
+                "`Content-Range` says how long the file is."),
             Code::BlobsFull => ("blobs_full", S::PAYLOAD_TOO_LARGE, None,
                 "The project's files would be more than it may keep",
                 "A file is removed some days after the last job that reads it; ask the hub's operator for more under `[projects.NAME] blob_bytes_max`."),

@@ -40,6 +40,15 @@ struct Rest {
     goes_on: bool,
 }
 
+/// What a request may upload.
+#[derive(Debug)]
+pub(super) struct Permit {
+    /// Towards whose quota it counts.
+    pub(super) project: String,
+    /// How long the file must be, where that was signed. *Units*: bytes.
+    pub(super) bytes: Option<u64>,
+}
+
 /// An upload that was refused, and how much of the file is here where that helps.
 struct Refused {
     refusal: Refusal,
@@ -65,9 +74,15 @@ impl IntoResponse for Refused {
 /// Takes an input in: 200 when it was here, 201 when it is now.
 ///
 /// It goes on when its client has gone, until it has stored what came of the file, or removed what is wrong.
-pub(super) async fn take(door: Arc<Door>, input: Digest, headers: HeaderMap, body: Body) -> Response {
+pub(super) async fn take(
+    door: Arc<Door>,
+    input: Digest,
+    permit: Permit,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
     let mut rest_is_unread = !body.is_end_stream();
-    let taking = async move { take_rest(&door, input, &headers, body).await };
+    let taking = async move { take_rest(&door, input, permit, &headers, body).await };
     let taken = match tokio::spawn(taking.in_current_span()).await {
         Ok(taken) => taken,
         Err(_) => Err(Refusal::from(Outage::Unavailable).into()),
@@ -83,10 +98,10 @@ pub(super) async fn take(door: Arc<Door>, input: Digest, headers: HeaderMap, bod
 async fn take_rest(
     door: &Door,
     input: Digest,
+    Permit { project, bytes }: Permit,
     headers: &HeaderMap,
     body: Body,
 ) -> Result<StatusCode, Refused> {
-    let project = project(headers)?;
     let claim = |bytes| door.answer(door.backend.claim_input(input, project.clone(), bytes));
     if let Presence::Whole(bytes) = door.answer(door.backend.input(input)).await?
         && let Claim::Here = claim(bytes).await?
@@ -94,6 +109,11 @@ async fn take_rest(
         return Ok(StatusCode::OK);
     }
     let rest = rest(headers, body.size_hint().exact())?;
+    if let Some(bytes) = bytes.filter(|bytes| *bytes != rest.declared) {
+        let detail =
+            format!("the URL was signed for a file of {bytes} bytes, and this has {}", rest.declared);
+        return Err(Refusal::new(Code::UrlInvalid, detail).into());
+    }
     let room = match claim(rest.declared).await? {
         Claim::Here => return Ok(StatusCode::OK),
         Claim::Wanted(room) => room,
@@ -127,7 +147,7 @@ async fn take_rest(
 }
 
 /// The project that a request is for.
-fn project(headers: &HeaderMap) -> Result<String, Refusal> {
+pub(super) fn project(headers: &HeaderMap) -> Result<String, Refusal> {
     let Some(value) = headers.get(PROJECT) else { return Ok(DEFAULT_PROJECT.to_owned()) };
     let named = value.to_str().ok().filter(|name| is_project(name));
     named.map(str::to_owned).ok_or_else(|| {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -348,10 +349,21 @@ impl Backend for Fake {
         })
     }
 
-    fn input_file(&self, input: Digest) -> Reply<'_, Result<Option<OutputFile>, Outage>> {
+    fn url_secret(&self) -> [u8; 32] {
+        [9; 32]
+    }
+
+    fn input_file(
+        &self,
+        input: Digest,
+        part: Option<Range<u64>>,
+    ) -> Reply<'_, Result<Option<OutputFile>, Outage>> {
         Box::pin(async move {
             self.up()?;
-            let Some(file) = self.input_bytes(input) else { return Ok(None) };
+            let Some(mut file) = self.input_bytes(input) else { return Ok(None) };
+            if let Some(part) = part {
+                file = file[part.start as usize..part.end as usize].to_vec();
+            }
             let bytes = file.len() as u64;
             let (sender, pieces) = mpsc::channel(1);
             tokio::spawn(async move { sender.send(file.into()).await });
