@@ -48,6 +48,7 @@ use crate::output;
 use crate::quic::Identity;
 use crate::reader::Reader;
 use crate::records::{self, Owner, RecordError};
+use crate::retention;
 use crate::runtime::Mailboxes;
 
 mod metrics;
@@ -155,7 +156,9 @@ impl Hub {
             Answer::Replayed { job, manifest } if manifest == digest => match self.view(job).await {
                 Ok(view) => Ok(Submitted { view, replayed: true }),
                 Err(LookupError::Outage(outage)) => Err(SubmitError::Outage(outage)),
-                Err(LookupError::Unknown(_)) => Err(SubmitError::Outage(Outage::StoreFailing)),
+                Err(LookupError::Unknown(_) | LookupError::Pruned(..)) => {
+                    Err(SubmitError::Outage(Outage::StoreFailing))
+                }
             },
             Answer::Replayed { job, .. } => Err(SubmitError::KeyReused { first: job }),
             Answer::Refused(admission::AdmissionError::CostCap { cost, cap }) => {
@@ -357,16 +360,19 @@ impl Hub {
         if let Some(view) = self.views.job(job) {
             return Ok(view);
         }
-        let stored = self.read(move |store| records::read_view(store, job)).await;
-        match stored.map_err(LookupError::Outage)? {
-            Some(view) => Ok(Arc::new(view)),
-            None => Err(LookupError::Unknown(job)),
+        let stored =
+            self.read(move |store| Ok((records::read_view(store, job)?, retention::pruned_at(store, job)?)));
+        match stored.await.map_err(LookupError::Outage)? {
+            (Some(view), _) => Ok(Arc::new(view)),
+            (None, Some(at)) => Err(LookupError::Pruned(job, at)),
+            (None, None) => Err(LookupError::Unknown(job)),
         }
     }
 
     async fn stop_job(&self, job: JobId) -> Result<Arc<JobView>, CancelError> {
         let view = self.view(job).await.map_err(|error| match error {
             LookupError::Unknown(job) => CancelError::Unknown(job),
+            LookupError::Pruned(job, at) => CancelError::Pruned(job, at),
             LookupError::Outage(outage) => CancelError::Outage(outage),
         })?;
         if !view.state.is_open() {
@@ -395,6 +401,7 @@ impl Hub {
         let out = |outage| ExtendError::Submit(SubmitError::Outage(outage));
         let view = self.view(job).await.map_err(|error| match error {
             LookupError::Unknown(job) => ExtendError::Unknown(job),
+            LookupError::Pruned(job, at) => ExtendError::Pruned(job, at),
             LookupError::Outage(outage) => out(outage),
         })?;
         if view.state != JobState::Done {
@@ -422,6 +429,7 @@ impl Hub {
     async fn document(&self, job: JobId) -> Result<JobResult, ResultError> {
         let view = self.view(job).await.map_err(|error| match error {
             LookupError::Unknown(job) => ResultError::Unknown(job),
+            LookupError::Pruned(job, at) => ResultError::Pruned(job, at),
             LookupError::Outage(outage) => ResultError::Outage(outage),
         })?;
         match view.state {

@@ -14,6 +14,7 @@ use tessera_hub_core::scheduler::{Share, Sharing};
 use crate::blobs::{ParsePlaceError, Place};
 use crate::inputs::quota::Limits;
 use crate::inputs::wanted::GRACE_DEFAULT;
+use crate::retention::Policy;
 
 /// Where clients connect unless told otherwise.
 pub const HTTP_DEFAULT: &str = "127.0.0.1:7840";
@@ -70,6 +71,7 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct RetentionFile {
     blobs: Option<String>,
+    finished: Option<String>,
 }
 
 /// How long things are kept.
@@ -77,24 +79,45 @@ struct RetentionFile {
 pub struct Retention {
     /// A blob that no job refers to, after its last use.
     pub blobs: Duration,
+    /// Finished jobs.
+    pub finished: Policy,
 }
 
-fn retention(file: RetentionFile) -> Result<Retention, ConfigError> {
-    let read = |field: &'static str, text: String| {
-        humantime::parse_duration(&text).map_err(|source| ConfigError::Time { field, text, source })
+fn retention(
+    file: RetentionFile,
+    projects: &BTreeMap<String, ProjectShare>,
+) -> Result<Retention, ConfigError> {
+    let read = |field: String, text: &Option<String>| {
+        let time = text.as_ref().map(|text| {
+            humantime::parse_duration(text).map_err(|source| ConfigError::Time {
+                field,
+                text: text.clone(),
+                source,
+            })
+        });
+        time.transpose()
     };
-    let blobs = file.blobs.map(|text| read("retention.blobs", text)).transpose()?;
-    Ok(Retention { blobs: blobs.unwrap_or(GRACE_DEFAULT) })
+    let blobs = read("retention.blobs".to_owned(), &file.blobs)?.unwrap_or(GRACE_DEFAULT);
+    let default = read("retention.finished".to_owned(), &file.finished)?;
+    let mut named = BTreeMap::new();
+    for (name, of) in projects {
+        if let Some(kept) = read(format!("projects.{name}.finished"), &of.finished)? {
+            named.insert(name.clone(), Some(kept));
+        }
+    }
+    let default = named.remove("default").flatten().or(default);
+    Ok(Retention { blobs, finished: Policy { default, projects: named } })
 }
 
 /// What a project may have, as the file says it; `[projects.default]` is for those that are not named.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ProjectShare {
     #[serde(default = "one")]
     weight: NonZeroU32,
     in_flight_max: Option<u64>,
     blob_bytes_max: Option<u64>,
+    finished: Option<String>,
 }
 
 fn one() -> NonZeroU32 {
@@ -161,7 +184,7 @@ pub enum ConfigError {
     /// A time is none.
     Time {
         /// Where it stands.
-        field: &'static str,
+        field: String,
         /// What stands there.
         text: String,
         /// What is wrong with it.
@@ -236,8 +259,8 @@ pub fn resolve(args: ServeArgs) -> Result<HubConfig, ConfigError> {
         quic: args.quic.or(file.quic).unwrap_or_else(|| constant(QUIC_DEFAULT)),
         lanes,
         quotas: quotas(&file.projects),
+        retention: retention(file.retention, &file.projects)?,
         sharing: sharing(file.projects),
-        retention: retention(file.retention)?,
         log: args.log.or(file.log).unwrap_or_else(|| "info".to_owned()),
         json: args.json,
     })
@@ -289,11 +312,14 @@ mod tests {
     fn projects_get_the_weights_and_quotas_that_the_file_gives_them() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("hub.toml");
-        let text = "data = \"/d\"\n[retention]\nblobs = \"36h\"\n[projects.risk]\nweight = 3\n\
-            blob_bytes_max = 5\n[projects.default]\nin_flight_max = 40\n";
+        let text = "data = \"/d\"\n[retention]\nblobs = \"36h\"\nfinished = \"90d\"\n\
+            [projects.risk]\nweight = 3\nblob_bytes_max = 5\nfinished = \"1day\"\n[projects.default]\nin_flight_max = 40\n";
         std::fs::write(&path, text).unwrap();
         let config = resolve(ServeArgs { config: Some(path.clone()), ..ServeArgs::default() }).unwrap();
-        assert_eq!(config.retention.blobs, Duration::from_secs(36 * 3600));
+        let day = Duration::from_secs(24 * 3600);
+        assert_eq!(config.retention.blobs, day * 3 / 2);
+        let projects = BTreeMap::from([("risk".to_owned(), Some(day))]);
+        assert_eq!(config.retention.finished, Policy { default: Some(day * 90), projects });
         assert_eq!(config.quotas.projects, BTreeMap::from([("risk".to_owned(), Some(5))]));
         let sharing = config.sharing;
         assert_eq!(sharing.projects["risk"], Share { weight: 3, in_flight_max: None });

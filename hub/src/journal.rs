@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tessera_storage::{Batch, Commit, CommitError, Engine, Key, Snapshot};
+use tessera_storage::{Commit, CommitError, Engine, Key, Snapshot};
 
 use crate::audit::{Auditor, Deed};
 use crate::records::{RecordError, proof_of};
@@ -136,7 +136,7 @@ impl Journal {
     }
 
     /// Waits until a batch is durable, or is not, on a thread that may wait.
-    pub fn commit_and_wait(&self, make: impl FnOnce() -> Batch + Send + 'static) -> bool {
+    pub fn commit_and_wait<D: Into<Deed>>(&self, make: impl FnOnce() -> D + Send + 'static) -> bool {
         let (say, heard) = sync_channel(1);
         let mut request = Journal::request(make, move |verdict| drop(say.send(verdict)));
         while let Err(refused) = self.retry(request) {

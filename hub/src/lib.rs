@@ -17,6 +17,7 @@ pub mod products;
 pub mod quic;
 pub mod reader;
 pub mod records;
+pub mod retention;
 pub mod runtime;
 pub mod serve;
 pub mod sweeper;

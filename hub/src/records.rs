@@ -27,6 +27,7 @@ use tessera_storage::{Batch, Entry, Family, Key, ReadError, Snapshot, tiles_of};
 
 use crate::audit::Deed;
 use crate::inputs::wanted::{self, Role};
+use crate::retention;
 
 /// Version of every encoding below; a reader refuses others.
 const VERSION: u8 = 1;
@@ -216,6 +217,9 @@ pub fn batch_of(record: &Record) -> Batch {
             }
             batch.put(Key::Job(id), stored_job(job.plan.first(), job.idempotency_key.clone(), view));
             batch.put_chunked(&Key::Manifest(id).encode(), &job.manifest.bytes());
+            if let Some(base) = &job.base {
+                retention::put_extension(&mut batch, base.job, id);
+            }
             for (input, _) in job.plan.inputs() {
                 wanted::put_reference(&mut batch, id, input, Role::Input);
             }
@@ -246,6 +250,9 @@ pub fn batch_of(record: &Record) -> Batch {
         }
         Record::JobEnded { job, view, outcome, bill } => {
             bills::end(&mut batch, *job, view, bill);
+            if let Some(parent) = view.extends {
+                batch.delete(Key::Extension { parent, child: *job });
+            }
             // A view's first sample and key were written at acceptance and are not needed again.
             batch.put(Key::Job(*job), stored_job(0, None, view));
             match outcome {
@@ -528,6 +535,13 @@ pub fn read_view(store: &dyn Snapshot, id: JobId) -> Result<Option<JobView>, Rec
         Some(value) => decode_job(id, &value).map(|stored| Some(stored.view)),
         None => Ok(None),
     }
+}
+
+/// The record of a job as it lies in the store, and its view.
+pub fn read_record(store: &dyn Snapshot, id: JobId) -> Result<Option<(Vec<u8>, JobView)>, RecordError> {
+    let Some(value) = store.get(&Key::Job(id).encode())? else { return Ok(None) };
+    let view = decode_job(id, &value)?.view;
+    Ok(Some((value, view)))
 }
 
 /// What a job computes.

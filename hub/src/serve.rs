@@ -201,9 +201,6 @@ fn start(
         Journal::start_audited(store.clone(), secrets.auditor).map_err(ServeError::Thread)?;
     let (reader, reader_threads) = Reader::start(store.clone()).map_err(ServeError::Thread)?;
     let (clients, clients_thread) = Clients::start(views.clone()).map_err(ServeError::Thread)?;
-    let (sweeper, sweeper_thread) =
-        Sweeper::start(store.clone(), journal.clone(), shelf.clone(), config.retention.blobs)
-            .map_err(ServeError::Thread)?;
     let counters: Vec<Arc<LaneCounters>> = (0..config.lanes).map(|_| Arc::default()).collect();
     let quic = sockets.address();
     tracing::info!(steering = ?sockets.steering(), lanes = config.lanes, "lanes open");
@@ -228,9 +225,9 @@ fn start(
         lanes: lanes.mailboxes(),
         journal,
         reader,
-        blobs: shelf.blobs,
-        uploads: shelf.uploads,
-        quotas: shelf.quotas,
+        blobs: shelf.blobs.clone(),
+        uploads: shelf.uploads.clone(),
+        quotas: shelf.quotas.clone(),
         grace: config.retention.blobs,
         uploaded_bytes: AtomicU64::new(0),
         clients,
@@ -245,6 +242,14 @@ fn start(
         draining: AtomicBool::new(false),
     });
     resume(&hub, recovered);
+    // After the views are there from which it takes what it prunes.
+    let (sweeper, sweeper_thread) = Sweeper::start(
+        hub.store.clone(),
+        hub.journal.clone(),
+        (shelf, hub.views.clone()),
+        config.retention.clone(),
+    )
+    .map_err(ServeError::Thread)?;
     let threads =
         [sweeper_thread, journal_thread, clients_thread].into_iter().chain(reader_threads).collect();
     let http = ingress::serve(http, hub.clone(), ingress::Limits::default()).map_err(ServeError::Thread)?;

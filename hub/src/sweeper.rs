@@ -14,10 +14,14 @@ use tessera_protocol::unit::UnixMillis;
 use tessera_storage::Engine;
 
 use crate::backend::unix_ms;
+use crate::config::Retention;
+use crate::ingress::Views;
 use crate::inputs::wanted::{self, Step};
 use crate::inputs::{self, InputError, UNFINISHED_KEPT};
 use crate::journal::Journal;
 use crate::products::Shelf;
+use crate::records::RecordError;
+use crate::retention::{self, Policy};
 
 /// How often it looks. An upload is kept for a day, so minutes more are nothing.
 const LOOK_INTERVAL: Duration = Duration::from_secs(600);
@@ -37,11 +41,12 @@ impl Sweeper {
     pub fn start(
         store: Arc<dyn Engine>,
         journal: Journal,
-        shelf: Shelf,
-        grace: Duration,
+        (shelf, views): (Shelf, Arc<Views>),
+        retention: Retention,
     ) -> std::io::Result<(Sweeper, JoinHandle<()>)> {
         let (ending, ended) = sync_channel(0);
-        let sweep = Sweep { store, journal, shelf, grace, ended };
+        let Retention { blobs: grace, finished } = retention;
+        let sweep = Sweep { store, journal, shelf, views, grace, finished, ended };
         let thread = std::thread::Builder::new().name("tessera-sweeper".into()).spawn(move || sweep.run())?;
         Ok((Sweeper { _ending: ending }, thread))
     }
@@ -51,8 +56,11 @@ struct Sweep {
     store: Arc<dyn Engine>,
     journal: Journal,
     shelf: Shelf,
+    views: Arc<Views>,
     /// How long a blob that no job refers to is kept.
     grace: Duration,
+    /// How long finished jobs are.
+    finished: Policy,
     ended: Receiver<()>,
 }
 
@@ -63,6 +71,7 @@ impl Sweep {
         loop {
             let now = UnixMillis(unix_ms());
             self.report(self.stale(now));
+            self.report(self.finished(now).map_err(InputError::from));
             self.report(self.unwanted(now));
             if listed.is_none_or(|listed| listed.elapsed() >= LIST_INTERVAL) {
                 self.report(self.orphans(now));
@@ -104,6 +113,60 @@ impl Sweep {
             }
         }
         Ok(())
+    }
+
+    /// Prunes finished jobs that are due, and goes on with what is left of others.
+    fn finished(&self, now: UnixMillis) -> Result<(), RecordError> {
+        let (mut from, mut pruned) = (None, 0_u64);
+        loop {
+            let page = retention::page(&*self.store.snapshot()?, &self.finished, from, now)?;
+            for job in page.due {
+                let Some(deed) = retention::prune(&*self.store.snapshot()?, &self.finished, job, now)? else {
+                    continue;
+                };
+                if self.is_ending() {
+                    return Ok(());
+                }
+                // It conflicts where another job came to go on from it.
+                if self.journal.commit_and_wait(move || deed) {
+                    self.views.forget_job(job);
+                    pruned += 1;
+                }
+            }
+            from = page.next;
+            if from.is_none() {
+                break;
+            }
+        }
+        let unfinished = retention::unfinished(&*self.store.snapshot()?)?;
+        if unfinished.is_empty() {
+            return Ok(());
+        }
+        tracing::info!(pruned, "finished jobs were pruned");
+        self.keys_of_pruned()?;
+        for job in unfinished {
+            while let Some(batch) = retention::rest_batch(&*self.store.snapshot()?, job)? {
+                if self.is_ending() || !self.journal.commit_and_wait(move || batch) {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the Idempotency-Keys of pruned jobs.
+    fn keys_of_pruned(&self) -> Result<(), RecordError> {
+        let mut from = None;
+        loop {
+            let (batch, next) = retention::keys_batch(&*self.store.snapshot()?, from)?;
+            if !batch.is_empty() && (self.is_ending() || !self.journal.commit_and_wait(move || batch)) {
+                return Ok(());
+            }
+            from = next;
+            if from.is_none() {
+                return Ok(());
+            }
+        }
     }
 
     /// Removes blobs that no job refers to and nobody used for the grace period.
@@ -248,7 +311,13 @@ mod tests {
         }
         let (journal, journal_thread) = Journal::start(engine.clone()).unwrap();
         let _place = shelf.uploads.begin(busy).unwrap();
-        let (sweeper, thread) = Sweeper::start(engine.clone(), journal.clone(), shelf.clone(), DAY).unwrap();
+        let (sweeper, thread) = Sweeper::start(
+            engine.clone(),
+            journal.clone(),
+            (shelf.clone(), Arc::default()),
+            Retention { blobs: DAY, finished: Policy::default() },
+        )
+        .unwrap();
         let kept = || {
             let snapshot = engine.snapshot().unwrap();
             let mut objects = Vec::new();
@@ -313,7 +382,15 @@ mod tests {
         let (journal, journal_thread) = Journal::start(engine.clone()).unwrap();
         let (ending, ended) = sync_channel(0);
         let store: Arc<dyn Engine> = engine.clone();
-        let sweep = Sweep { store, journal: journal.clone(), shelf: shelf.clone(), grace: DAY, ended };
+        let sweep = Sweep {
+            store,
+            journal: journal.clone(),
+            shelf: shelf.clone(),
+            views: Arc::default(),
+            grace: DAY,
+            finished: Policy::default(),
+            ended,
+        };
         let kept = (!is_ending).then_some(ending);
         sweep.abandoned().unwrap();
         sweep.unwanted(now).unwrap();

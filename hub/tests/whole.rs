@@ -417,11 +417,19 @@ fn finished_product(data: &Path) -> (JobId, Vec<u8>) {
         waiting: None,
     };
     let created = UnixMillis(5);
+    let ended_ms = Some(UnixMillis(6));
     let job_task = plan.matrix().unwrap().clone();
     let bill = tessera_hub_core::Bill::open(view.verify, &plan).close();
-    let job = Arc::new(NewJob { id, manifest, plan, created, base: None, idempotency_key: None });
+    let job = Arc::new(NewJob {
+        id,
+        manifest,
+        plan,
+        created,
+        base: None,
+        idempotency_key: Some("once".to_owned()),
+    });
     commit(&Record::JobAccepted { job, view: Box::new(view.clone()) });
-    let view = JobView { state: JobState::Done, digest: Some(Digest::of(&document)), ..view };
+    let view = JobView { state: JobState::Done, ended_ms, digest: Some(Digest::of(&document)), ..view };
     let outcome = Outcome::Done { result: document.into(), kept: Kept::Tiles(job_task) };
     commit(&Record::JobEnded { job: id, view: Box::new(view), outcome, bill: Box::new(bill) });
     (id, file)
@@ -451,4 +459,52 @@ fn a_result_file_is_streamed_and_clients_that_do_not_read_theirs_hold_up_nobody(
     let output = &document.json()["output"];
     assert_eq!((&output["blake3"], &output["bytes"]), (&json!(digest), &json!(file.len())));
     drop(idle);
+}
+
+#[test]
+fn a_job_that_ended_long_ago_is_pruned_by_policy_and_says_so() {
+    let data = tempfile::tempdir().unwrap();
+    let data = data.path().join("hub");
+    let bearer = Hub::start(&data, None).kill();
+    let (id, _) = finished_product(&data);
+    let hub = Hub::start_with(
+        &data,
+        Some(bearer),
+        "[retention]\nfinished = \"40000days\"\n[projects.default]\nweight = 1\n",
+    );
+    assert_eq!(hub.get(&format!("/v1/jobs/{id}")).status, 200);
+    let bearer = hub.kill();
+
+    let hub = Hub::start_with(&data, Some(bearer), "[retention]\nfinished = \"90d\"\n");
+    let started = Instant::now();
+    while hub.get(&format!("/v1/jobs/{id}")).status == 200 {
+        assert!(started.elapsed() < Duration::from_secs(20), "it is still there");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    for path in ["", "/result", "/output", "/manifest", "/bill", "/receipt", "/explain"] {
+        let answer = hub.get(&format!("/v1/jobs/{id}{path}"));
+        assert_eq!((answer.status, answer.code().as_str()), (410, "job_pruned"), "{path}: {answer:?}");
+        assert!(answer.json()["detail"].as_str().unwrap().contains("was pruned at 20"), "{answer:?}");
+    }
+    let log = String::from_utf8(hub.get("/v1/audit").body).unwrap();
+    assert!(log.contains("job_pruned") && log.contains(&id.to_string()), "{log}");
+    let is_gone = |hub: Hub| {
+        let bearer = hub.kill();
+        let store = Embedded::open(&data).unwrap();
+        let snapshot = store.snapshot().unwrap();
+        let left = |family: Family| !snapshot.range(&family.range(), 1).unwrap().is_empty();
+        let gone = [Family::Tiles, Family::Results, Family::Manifests, Family::Jobs, Family::Idempotency];
+        assert!(left(Family::Bills), "the sums of its bill stay");
+        (bearer, !gone.into_iter().any(left))
+    };
+    let mut hub = hub;
+    loop {
+        std::thread::sleep(Duration::from_millis(100));
+        let (bearer, gone) = is_gone(hub);
+        if gone {
+            return;
+        }
+        assert!(started.elapsed() < Duration::from_secs(60), "its tiles are still there");
+        hub = Hub::start_with(&data, Some(bearer), "[retention]\nfinished = \"90d\"\n");
+    }
 }

@@ -19,6 +19,8 @@
 //! | `input/` digest (32) | a blob that is here whole, an input file or a product: its length, and when it was last used |
 //! | `piece/` digest (32), piece (8), chunk (4) | a piece of a blob, chunked; only in stores that are older than blobs |
 //! | `blob-piece/` digest (32), piece (8) | the BLAKE3 of a piece of a blob, whose bytes lie in the store of blobs |
+//! | `pruned/` job id (16) | a job that is known no more: when it was pruned, and whether anything of it is left |
+//! | `extension/` job id (16), job id (16) | that the second job, which is open, goes on from the first; of no job (zeros): how many ever did |
 //! | `blob-ref/` digest (32), job id (16) | that the job needs the blob, and what it is to it |
 //! | `job-blob/` job id (16), digest (32) | the same, by job |
 //! | `blob-owner/` digest (32), project | that the blob counts towards what the project may keep: its length, big-endian `u64` |
@@ -87,6 +89,15 @@ pub enum Key<'a> {
         blob: Digest,
         /// The piece's position.
         piece: u64,
+    },
+    /// A job that is known no more.
+    Pruned(JobId),
+    /// That an open job goes on from another, or, of no job, how many ever did.
+    Extension {
+        /// The job that ended.
+        parent: JobId,
+        /// The open one; zeros for the count.
+        child: JobId,
     },
     /// That a job needs a blob.
     BlobRef {
@@ -200,6 +211,10 @@ pub enum Family {
     Pieces,
     /// `blob-piece/`
     BlobPieces,
+    /// `pruned/`
+    Pruned,
+    /// `extension/`
+    Extensions,
     /// `blob-ref/`
     BlobRefs,
     /// `job-blob/`
@@ -242,7 +257,7 @@ pub enum Family {
 
 impl Family {
     /// Every family.
-    pub const ALL: [Family; 29] = [
+    pub const ALL: [Family; 31] = [
         Family::Meta,
         Family::Hub,
         Family::Jobs,
@@ -253,6 +268,8 @@ impl Family {
         Family::Inputs,
         Family::Pieces,
         Family::BlobPieces,
+        Family::Pruned,
+        Family::Extensions,
         Family::BlobRefs,
         Family::JobBlobs,
         Family::BlobOwners,
@@ -287,6 +304,8 @@ impl Family {
             Family::Inputs => b"input/",
             Family::Pieces => b"piece/",
             Family::BlobPieces => b"blob-piece/",
+            Family::Pruned => b"pruned/",
+            Family::Extensions => b"extension/",
             Family::BlobRefs => b"blob-ref/",
             Family::JobBlobs => b"job-blob/",
             Family::BlobOwners => b"blob-owner/",
@@ -346,6 +365,11 @@ pub fn pieces_within(blob: Digest, pieces: Range<u64>) -> KeyRange {
     KeyRange::new(key(pieces.start), key(pieces.end))
 }
 
+/// Where it lies which jobs go on from one, and how many ever did.
+pub fn extensions_of(parent: JobId) -> KeyRange {
+    KeyRange::prefix([Family::Extensions.prefix(), &parent.0].concat())
+}
+
 /// Where it lies which jobs need one blob.
 pub fn refs_of(blob: Digest) -> KeyRange {
     KeyRange::prefix([Family::BlobRefs.prefix(), &blob.0].concat())
@@ -380,6 +404,8 @@ impl<'a> Key<'a> {
             Key::Input(_) => Family::Inputs,
             Key::Piece { .. } => Family::Pieces,
             Key::BlobPiece { .. } => Family::BlobPieces,
+            Key::Pruned(_) => Family::Pruned,
+            Key::Extension { .. } => Family::Extensions,
             Key::BlobRef { .. } => Family::BlobRefs,
             Key::JobBlob { .. } => Family::JobBlobs,
             Key::BlobOwner { .. } => Family::BlobOwners,
@@ -463,6 +489,11 @@ impl<'a> Key<'a> {
                 bytes.extend(input.0);
                 bytes.extend(piece.to_be_bytes());
             }
+            Key::Pruned(job) => bytes.extend(job.0),
+            Key::Extension { parent, child } => {
+                bytes.extend(parent.0);
+                bytes.extend(child.0);
+            }
             Key::BlobRef { blob, job } => {
                 bytes.extend(blob.0);
                 bytes.extend(job.0);
@@ -521,6 +552,10 @@ impl<'a> Key<'a> {
             Family::Providers => array(rest).map(|id| Key::Provider(ProviderId(id))),
             Family::ApiKeys => array(rest).map(|digest| Key::ApiKey(Digest(digest))),
             Family::BlobPieces | Family::BlobRefs | Family::BlobOwners => of_blob(family, rest),
+            Family::Pruned => array(rest).map(|id| Key::Pruned(JobId(id))),
+            Family::Extensions => rest.split_first_chunk().and_then(|(parent, child)| {
+                Some(Key::Extension { parent: JobId(*parent), child: JobId(array(child)?) })
+            }),
             Family::JobBlobs => rest
                 .split_first_chunk()
                 .and_then(|(job, blob)| Some(Key::JobBlob { job: JobId(*job), blob: Digest(array(blob)?) })),
@@ -611,7 +646,7 @@ mod tests {
     use super::*;
     use crate::chunked::chunk_key;
 
-    fn keys() -> [(Key<'static>, Vec<u8>); 32] {
+    fn keys() -> [(Key<'static>, Vec<u8>); 34] {
         let sixteen = *b"0123456789abcdef";
         let digest = Digest([7; 32]);
         let with = |prefix: &[u8], rest: &[u8]| [prefix, rest].concat();
@@ -637,6 +672,11 @@ mod tests {
             (
                 Key::BlobPiece { blob: digest, piece: 3 },
                 [&b"blob-piece/"[..], &[7; 32], &[0, 0, 0, 0, 0, 0, 0, 3]].concat(),
+            ),
+            (Key::Pruned(JobId(sixteen)), b"pruned/0123456789abcdef".to_vec()),
+            (
+                Key::Extension { parent: JobId(sixteen), child: JobId([1; 16]) },
+                [&b"extension/"[..], &sixteen, &[1; 16]].concat(),
             ),
             (
                 Key::BlobRef { blob: digest, job: JobId(sixteen) },

@@ -23,7 +23,7 @@ pub use batch::{Batch, Condition, Expect, LimitError, Write};
 pub use embedded::{Embedded, OpenError};
 pub use engine::{Commit, CommitError, Engine, Entry, KeyRange, ReadError, Snapshot};
 pub use keyspace::{
-    Family, Key, blobs_of, of_provider, owners_of, pay_pages_of, pieces_of, pieces_within, refs_of,
-    tile_pays_of, tiles_of,
+    Family, Key, blobs_of, extensions_of, of_provider, owners_of, pay_pages_of, pieces_of, pieces_within,
+    refs_of, tile_pays_of, tiles_of,
 };
 pub use memory::Memory;

@@ -19,7 +19,7 @@ use tessera_protocol::credits::{
 use tessera_protocol::explain::{AgentExplained, JobExplained};
 use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::spec::{Manifest, SpecError};
-use tessera_protocol::unit::ComputeUnits;
+use tessera_protocol::unit::{ComputeUnits, UnixMillis};
 use tokio::sync::{mpsc, watch};
 
 use super::keys::KeyHash;
@@ -323,6 +323,8 @@ pub enum SubmitError {
 pub enum CancelError {
     /// There is no such job.
     Unknown(JobId),
+    /// It was pruned then.
+    Pruned(JobId, UnixMillis),
     /// It ended before.
     Ended {
         /// The job.
@@ -339,6 +341,8 @@ pub enum CancelError {
 pub enum ExtendError {
     /// There is no such job.
     Unknown(JobId),
+    /// It was pruned then.
+    Pruned(JobId, UnixMillis),
     /// Only a done job has paths to continue.
     NotDone {
         /// The job.
@@ -373,6 +377,8 @@ pub enum PlanError {
 pub enum LookupError {
     /// There is no such job.
     Unknown(JobId),
+    /// It was pruned then.
+    Pruned(JobId, UnixMillis),
     /// The hub cannot.
     Outage(Outage),
 }
@@ -391,6 +397,8 @@ pub enum AgentLookupError {
 pub enum ResultError {
     /// There is no such job.
     Unknown(JobId),
+    /// It was pruned then.
+    Pruned(JobId, UnixMillis),
     /// Not yet.
     NotDone {
         /// The job.
@@ -537,6 +545,7 @@ impl fmt::Display for SubmitError {
 impl fmt::Display for CancelError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            CancelError::Pruned(job, at) => pruned(f, *job, *at),
             CancelError::Unknown(job) => write!(f, "there is no job {job}"),
             CancelError::Ended { job, state } => write!(f, "{job} is {}", state.word()),
             CancelError::Outage(outage) => write!(f, "{outage}"),
@@ -547,6 +556,7 @@ impl fmt::Display for CancelError {
 impl fmt::Display for ExtendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            ExtendError::Pruned(job, at) => pruned(f, *job, *at),
             ExtendError::Unknown(job) => write!(f, "there is no job {job}"),
             ExtendError::NotDone { job, state } => write!(f, "{job} is {}", state.word()),
             ExtendError::NotMorePaths { job, has, asked } => {
@@ -566,9 +576,15 @@ impl fmt::Display for PlanError {
     }
 }
 
+fn pruned(f: &mut fmt::Formatter<'_>, job: JobId, at: UnixMillis) -> fmt::Result {
+    let time = std::time::UNIX_EPOCH + std::time::Duration::from_millis(at.0);
+    write!(f, "job {job} was pruned at {}", humantime::format_rfc3339_seconds(time))
+}
+
 impl fmt::Display for LookupError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            LookupError::Pruned(job, at) => pruned(f, *job, *at),
             LookupError::Unknown(job) => write!(f, "there is no job {job}"),
             LookupError::Outage(outage) => write!(f, "{outage}"),
         }
@@ -587,6 +603,7 @@ impl fmt::Display for AgentLookupError {
 impl fmt::Display for ResultError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            ResultError::Pruned(job, at) => pruned(f, *job, *at),
             ResultError::Unknown(job) => write!(f, "there is no job {job}"),
             ResultError::NotDone { job, state } => write!(f, "{job} is {}", state.word()),
             ResultError::Failed { job, failure: None } => write!(f, "{job} failed"),

@@ -77,6 +77,8 @@ pub enum Code {
     InputOffset,
     /// Too many uploads are under way.
     UploadsFull,
+    /// The job ended long ago and was pruned.
+    JobPruned,
     /// The job failed and has no result.
     JobFailed,
     /// The job was cancelled and has no result.
@@ -127,7 +129,7 @@ pub(super) struct Row {
 
 impl Code {
     /// Every code, by status.
-    pub const ALL: [Code; 48] = [
+    pub const ALL: [Code; 49] = [
         Code::JsonMalformed,
         Code::BodyMalformed,
         Code::QueryInvalid,
@@ -156,6 +158,7 @@ impl Code {
         Code::InputBusy,
         Code::InputOffset,
         Code::NothingDue,
+        Code::JobPruned,
         Code::JobFailed,
         Code::JobCancelled,
         Code::BodyTooLarge,
@@ -291,6 +294,9 @@ impl Code {
             Code::UploadsFull => ("uploads_full", S::SERVICE_UNAVAILABLE, Some(5),
                 "Too many files are being uploaded",
                 "Send it again in a few seconds; 16 are taken at once."),
+            Code::JobPruned => ("job_pruned", S::GONE, None,
+                "The job ended long ago and was pruned",
+                "What was earned and settled stays; submit the job again to have its result, which has the same bytes."),
             Code::JobFailed => ("job_failed", S::GONE, None,
                 "The job failed and has no result",
                 "`GET /v1/jobs/{id}` says why under `failure`; submit it again once that is mended."),
@@ -447,6 +453,7 @@ impl From<CancelError> for Refusal {
         let code = match error {
             CancelError::Outage(outage) => return outage.into(),
             CancelError::Unknown(_) => Code::JobUnknown,
+            CancelError::Pruned(..) => Code::JobPruned,
             CancelError::Ended { .. } => Code::JobEnded,
         };
         Refusal::new(code, error.to_string())
@@ -458,6 +465,7 @@ impl From<ExtendError> for Refusal {
         let code = match error {
             ExtendError::Submit(error) => return error.into(),
             ExtendError::Unknown(_) => Code::JobUnknown,
+            ExtendError::Pruned(..) => Code::JobPruned,
             ExtendError::NotDone { .. } => Code::JobNotDone,
             ExtendError::NotMorePaths { .. } => Code::PathsNotMore,
         };
@@ -478,6 +486,7 @@ impl From<LookupError> for Refusal {
     fn from(error: LookupError) -> Refusal {
         match error {
             LookupError::Unknown(_) => Refusal::new(Code::JobUnknown, error.to_string()),
+            LookupError::Pruned(..) => Refusal::new(Code::JobPruned, error.to_string()),
             LookupError::Outage(outage) => outage.into(),
         }
     }
@@ -497,6 +506,7 @@ impl From<ResultError> for Refusal {
         let code = match error {
             ResultError::Outage(outage) => return outage.into(),
             ResultError::Unknown(_) => Code::JobUnknown,
+            ResultError::Pruned(..) => Code::JobPruned,
             ResultError::NotDone { .. } => Code::JobNotDone,
             ResultError::Failed { .. } => Code::JobFailed,
             ResultError::Cancelled(_) => Code::JobCancelled,

@@ -16,6 +16,7 @@ use super::{Stored, Whole, piece_batch};
 use crate::backend::Outputs;
 use crate::blobs::{BlobError, Blobs, Name};
 use crate::records::{self, RecordError};
+use crate::retention;
 
 /// Why pieces could not be moved.
 #[derive(Debug)]
@@ -100,6 +101,11 @@ fn refer(engine: &dyn Engine, commit: &dyn Fn(Batch) -> Result<(), MoveError>) -
     })?;
     for job in jobs {
         let mut batch = Batch::new();
+        if let Some(view) = records::read_view(&*snapshot, job).map_err(MoveError::Job)?
+            && let (Some(parent), true) = (view.extends, view.state.is_open())
+        {
+            retention::put_extension(&mut batch, parent, job);
+        }
         for (blob, role) in needs(&*snapshot, job).map_err(MoveError::Job)? {
             wanted::put_reference(&mut batch, job, blob, role);
         }

@@ -46,7 +46,8 @@ fn view_of(job: &Arc<NewJob>) -> JobView {
 
 /// What lies under `job/`, of a job in this state.
 pub(super) fn stored_as(id: JobId, state: JobState) -> Vec<u8> {
-    stored_job(0, None, &JobView { id, state, ..view_of(&job(100, None)) })
+    let ended_ms = (!state.is_open()).then_some(UnixMillis(6));
+    stored_job(0, None, &JobView { id, state, ended_ms, ..view_of(&job(100, None)) })
 }
 
 fn bill_of(job: &NewJob) -> Charges {

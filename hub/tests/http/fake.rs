@@ -64,6 +64,8 @@ pub(crate) struct Fake {
     pub(crate) pieces_hashed: AtomicU64,
     inputs: Mutex<BTreeMap<Digest, u64>>,
     idempotent: Mutex<BTreeMap<IdempotencyKey, (Digest, JobId)>>,
+    /// A job that it has forgotten by policy.
+    pub(crate) pruned: Mutex<Option<JobId>>,
     jobs: AtomicU64,
     tokens: AtomicU64,
 }
@@ -95,6 +97,7 @@ impl Fake {
             pieces_hashed: AtomicU64::new(0),
             inputs: Mutex::default(),
             idempotent: Mutex::default(),
+            pruned: Mutex::default(),
             jobs: AtomicU64::new(0),
             tokens: AtomicU64::new(0),
         }
@@ -149,7 +152,10 @@ impl Fake {
 
     fn find(&self, job: JobId) -> Result<Arc<JobView>, LookupError> {
         self.up().map_err(LookupError::Outage)?;
-        self.views.job(job).ok_or(LookupError::Unknown(job))
+        match *self.pruned.lock().unwrap() {
+            Some(pruned) if pruned == job => Err(LookupError::Pruned(job, UnixMillis(1_000))),
+            _ => self.views.job(job).ok_or(LookupError::Unknown(job)),
+        }
     }
 
     fn accept(&self, submission: &Submission) -> Result<Submitted, SubmitError> {
@@ -233,6 +239,7 @@ impl Backend for Fake {
         Box::pin(async move {
             let view = self.find(job).map_err(|error| match error {
                 LookupError::Unknown(job) => CancelError::Unknown(job),
+                LookupError::Pruned(job, at) => CancelError::Pruned(job, at),
                 LookupError::Outage(outage) => CancelError::Outage(outage),
             })?;
             match view.state {
