@@ -312,5 +312,7 @@ impl Hub {
 }
 
 #[cfg(test)]
+pub(crate) mod fixture;
+#[cfg(test)]
 #[path = "accounts/tests.rs"]
 mod tests;

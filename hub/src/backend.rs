@@ -80,20 +80,14 @@ pub struct Hub {
 }
 
 impl Hub {
-    fn snapshot(&self) -> Result<Box<dyn Snapshot>, Outage> {
-        self.store.snapshot().map_err(|error| {
-            tracing::error!(%error, "the store cannot be read");
-            Outage::StoreFailing
-        })
-    }
-
     /// Runs a question to the store on a thread where waiting for a disk stops nobody.
     pub(crate) async fn read<T: Send + 'static>(
         &self,
         ask: impl FnOnce(&dyn Snapshot) -> Result<T, RecordError> + Send + 'static,
     ) -> Result<T, Outage> {
-        let snapshot = self.snapshot()?;
-        match tokio::task::spawn_blocking(move || ask(&*snapshot)).await {
+        // A cluster is asked already for the moment to read at.
+        let store = self.store.clone();
+        match tokio::task::spawn_blocking(move || ask(&*store.snapshot()?)).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => {
                 tracing::error!(%error, "a record cannot be read");
@@ -417,11 +411,10 @@ impl Hub {
         let manifest = manifest
             .with_paths(paths)
             .map_err(|error| ExtendError::Submit(SubmitError::NotPlannable(error)))?;
-        let kept = progress.and_then(|progress| Some((progress.tally?, progress.view.tainted)));
-        let Some((tally, tainted)) = kept else {
+        let Some(tally) = progress.and_then(|progress| progress.tally) else {
             return Err(out(Outage::StoreFailing));
         };
-        let base = Base { job, tally: Arc::unwrap_or_clone(tally), tainted };
+        let base = Base { job, tally: Arc::unwrap_or_clone(tally), tainted: view.tainted };
         let key = idempotency_key.map(|key| key.as_str().to_owned());
         self.accept(manifest, Some(base), key).await.map_err(ExtendError::Submit)
     }

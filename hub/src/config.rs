@@ -10,8 +10,9 @@ use std::time::Duration;
 use clap::Args;
 use serde::Deserialize;
 use tessera_hub_core::scheduler::{Share, Sharing};
+use tessera_storage::foundationdb::{Place, PlaceError};
 
-use crate::blobs::{ParsePlaceError, Place};
+use crate::blobs::{self, ParsePlaceError};
 use crate::inputs::quota::Limits;
 use crate::inputs::wanted::GRACE_DEFAULT;
 use crate::retention::Policy;
@@ -24,7 +25,7 @@ pub const QUIC_DEFAULT: &str = "127.0.0.1:7843";
 /// Flags of `hub serve`.
 #[derive(Args, Clone, Debug, Default)]
 pub struct ServeArgs {
-    /// Configuration file (TOML): data, blobs, http, quic, lanes, log, retention, projects; flags win over it
+    /// Configuration file (TOML): data, store, blobs, http, quic, lanes, log, retention, projects; flags win over it
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Directory of the store, made when missing [default: $XDG_DATA_HOME/tessera-hub]
@@ -34,6 +35,9 @@ pub struct ServeArgs {
     /// the store]
     #[arg(long, value_name = "URL")]
     pub blobs: Option<String>,
+    /// A FoundationDB cluster to keep the state in instead: fdb:CLUSTER_FILE or fdb:CLUSTER_FILE?prefix=NAME
+    #[arg(long, value_name = "URL")]
+    pub store: Option<Place>,
     /// Address of the HTTP API [default: 127.0.0.1:7840]
     #[arg(long, value_name = "HOST:PORT")]
     pub http: Option<SocketAddr>,
@@ -56,6 +60,7 @@ pub struct ServeArgs {
 struct File {
     data: Option<PathBuf>,
     blobs: Option<String>,
+    store: Option<String>,
     http: Option<SocketAddr>,
     quic: Option<SocketAddr>,
     lanes: Option<u16>,
@@ -145,7 +150,9 @@ pub struct HubConfig {
     /// Directory of the store.
     pub data: PathBuf,
     /// Where blobs lie.
-    pub blobs: Place,
+    pub blobs: blobs::Place,
+    /// The cluster that the store lies in instead.
+    pub cluster: Option<Place>,
     /// Address of the HTTP API.
     pub http: SocketAddr,
     /// Address agents connect to.
@@ -194,6 +201,8 @@ pub enum ConfigError {
     Blobs(ParsePlaceError),
     /// The directory for blobs is a relative one, and there is no working directory.
     BlobsDirectory(std::io::Error),
+    /// What the file calls a store is none.
+    Store(PlaceError),
     /// No directory for the store was named, and there is no home directory.
     NoDataDirectory,
     /// Too few or too many lanes.
@@ -213,6 +222,7 @@ impl fmt::Display for ConfigError {
             }
             ConfigError::Blobs(error) => error.fmt(f),
             ConfigError::BlobsDirectory(error) => write!(f, "no directory for blobs: {error}"),
+            ConfigError::Store(error) => write!(f, "store: {error}"),
             ConfigError::NoDataDirectory => {
                 f.write_str("no directory for the hub's data: pass --data DIR, or set HOME or XDG_DATA_HOME")
             }
@@ -231,6 +241,7 @@ impl std::error::Error for ConfigError {
             ConfigError::Time { source, .. } => Some(source),
             ConfigError::Blobs(error) => Some(error),
             ConfigError::BlobsDirectory(error) => Some(error),
+            ConfigError::Store(error) => Some(error),
             ConfigError::NoDataDirectory | ConfigError::Lanes { .. } => None,
         }
     }
@@ -244,6 +255,7 @@ pub fn resolve(args: ServeArgs) -> Result<HubConfig, ConfigError> {
     if !(1..=crate::quic::LANES_MAX).contains(&lanes) {
         return Err(ConfigError::Lanes { asked: lanes });
     }
+    let named = file.store.map(|text| text.parse().map_err(ConfigError::Store)).transpose()?;
     let constant = |text: &str| text.parse().expect("the default addresses are addresses");
     let data = data_directory(args.data.or(file.data))?;
     Ok(HubConfig {
@@ -251,10 +263,11 @@ pub fn resolve(args: ServeArgs) -> Result<HubConfig, ConfigError> {
             Some(text) => text.parse().map_err(ConfigError::Blobs)?,
             None => {
                 let beside = std::path::absolute(data.join("blobs"));
-                Place::Directory(beside.map_err(ConfigError::BlobsDirectory)?)
+                blobs::Place::Directory(beside.map_err(ConfigError::BlobsDirectory)?)
             }
         },
         data,
+        cluster: args.store.or(named),
         http: args.http.or(file.http).unwrap_or_else(|| constant(HTTP_DEFAULT)),
         quic: args.quic.or(file.quic).unwrap_or_else(|| constant(QUIC_DEFAULT)),
         lanes,
@@ -295,7 +308,7 @@ mod tests {
         let config = resolve(args).unwrap();
         assert_eq!((config.lanes, config.http.port(), config.quic.port()), (2, 1, 7843));
         assert_eq!(config.data, PathBuf::from("/d"));
-        assert_eq!(config.blobs, Place::Directory("/d/blobs".into()));
+        assert_eq!(config.blobs, blobs::Place::Directory("/d/blobs".into()));
     }
 
     #[test]
@@ -304,8 +317,25 @@ mod tests {
             let blobs = Some(blobs.to_owned());
             resolve(ServeArgs { data: Some("/d".into()), blobs, ..ServeArgs::default() })
         };
-        assert_eq!(resolve("memory:").unwrap().blobs, Place::Memory);
+        assert_eq!(resolve("memory:").unwrap().blobs, blobs::Place::Memory);
         assert!(resolve("/var/blobs").unwrap_err().to_string().contains("file:///an/absolute/path"));
+    }
+
+    #[test]
+    fn a_store_in_a_cluster_is_named_by_flag_or_file_and_a_wrong_one_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("hub.toml");
+        let with = |text: &str| {
+            std::fs::write(&path, format!("data = \"/d\"\n{text}")).unwrap();
+            ServeArgs { config: Some(path.clone()), ..ServeArgs::default() }
+        };
+        assert_eq!(resolve(with("")).unwrap().cluster, None);
+        let of_file = with("store = \"fdb:/etc/foundationdb/fdb.cluster?prefix=lab\"\n");
+        assert_eq!(resolve(of_file.clone()).unwrap().cluster.unwrap().name(), "lab");
+        let flag = ServeArgs { store: Some("fdb:/f".parse().unwrap()), ..of_file };
+        assert_eq!(resolve(flag).unwrap().cluster.unwrap().to_string(), "fdb:/f");
+        let error = resolve(with("store = \"/var/lib\"\n")).unwrap_err().to_string();
+        assert!(error.contains("store: `/var/lib` is no store: write fdb:"), "{error}");
     }
 
     #[test]

@@ -21,3 +21,4 @@ pub mod retention;
 pub mod runtime;
 pub mod serve;
 pub mod sweeper;
+pub mod tracer;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tessera_hub::config::{self, ServeArgs};
 use tessera_hub::serve;
+use tessera_storage::foundationdb::Place;
 use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
@@ -28,6 +29,9 @@ enum Command {
         /// Directory of the store [default: $XDG_DATA_HOME/tessera-hub]
         #[arg(long, value_name = "DIR")]
         data: Option<PathBuf>,
+        /// A FoundationDB cluster that the store lies in instead, as for `hub serve`
+        #[arg(long, value_name = "URL")]
+        store: Option<Place>,
         /// Configuration file that names it
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
@@ -37,7 +41,7 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Serve(args) => run(args),
-        Command::NewKey { data, config } => new_key(data, config),
+        Command::NewKey { data, store, config } => new_key(data, store, config),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -56,8 +60,12 @@ fn run(args: ServeArgs) -> Result<(), Box<dyn std::error::Error>> {
     Ok(serve::serve(&config)?)
 }
 
-fn new_key(data: Option<PathBuf>, config: Option<PathBuf>) -> Result<(), Box<dyn std::error::Error>> {
-    let config = config::resolve(ServeArgs { data, config, ..ServeArgs::default() })?;
-    println!("{}", serve::new_key(&config.data)?);
+fn new_key(
+    data: Option<PathBuf>,
+    store: Option<Place>,
+    config: Option<PathBuf>,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let config = config::resolve(ServeArgs { data, store, config, ..ServeArgs::default() })?;
+    println!("{}", serve::new_key(&config)?);
     Ok(())
 }

@@ -9,14 +9,14 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tessera_hub_core::message::Proof;
 use tessera_hub_core::ranges::Ranges;
-use tessera_hub_core::record::{Base, Kept};
+use tessera_hub_core::record::{Base, Kept, Unchecked, refuted_by};
 use tessera_hub_core::standing::{Change, StandingRecord};
 use tessera_hub_core::{Account, Bill, Charges, NewJob, Outcome, Progress, Record};
 use tessera_planners::{Plan, Round};
-use tessera_protocol::api::{AgentState, AgentView, JobView, Standing};
+use tessera_protocol::api::{AgentState, AgentView, JobState, JobView, Standing};
 use tessera_protocol::audit::Act;
 use tessera_protocol::credits::{Earned, OPERATOR, ProviderName};
-use tessera_protocol::id::{AgentId, Digest, JobId};
+use tessera_protocol::id::{AgentId, Digest, JobId, ProviderId};
 use tessera_protocol::matrix::Task;
 use tessera_protocol::product::ProductRef;
 use tessera_protocol::spec::{JobSpec, Manifest};
@@ -93,8 +93,8 @@ struct StoredProgress {
 mod bills;
 
 pub use bills::{
-    earnings_of, lines_of, provider_names, put_removal, read_bill, read_settlement, removals_of, settled_of,
-    settlement_batch, settlements,
+    earnings_of, lines_of, provider_names, put_removal, read_bill, read_settlement, read_unchecked,
+    removals_of, settled_of, settlement_batch, settlements,
 };
 
 /// Why the store's bytes are not the records they should be.
@@ -173,7 +173,7 @@ fn acts_of(record: &Record) -> Vec<Act> {
             let (shards, tainted) = (recalled.shards, recalled.tainted);
             vec![Act::Recalled { job: *job, agent: *agent, shards, tainted }]
         }
-        Record::JobEnded { job, view, outcome: _, bill } => vec![
+        Record::JobEnded { job, view, outcome: _, bill, unchecked: _ } => vec![
             Act::JobEnded { job: *job, state: view.state, digest: view.digest },
             Act::BillClosed {
                 job: *job,
@@ -224,11 +224,11 @@ pub fn batch_of(record: &Record) -> Batch {
                 wanted::put_reference(&mut batch, id, input, Role::Input);
             }
             let bill = Bill::open(job.manifest.spec().verify, &job.plan);
-            bills::put(&mut batch, id, bill.charges());
+            bills::put(&mut batch, id, bill.charges(), None);
         }
         Record::JobProgressed { job, progress } => {
             batch.put_chunked(&Key::Progress(*job).encode(), &progress_bytes(progress));
-            bills::put(&mut batch, *job, &progress.bill);
+            bills::put(&mut batch, *job, &progress.bill, None);
         }
         Record::TileReduced { job, plan, tile, bytes, earned } => {
             let value = [&plan.0, &bytes[..]].concat();
@@ -237,7 +237,10 @@ pub fn batch_of(record: &Record) -> Batch {
         }
         // What was said, and what came of it, is in the audit log alone.
         Record::Disputed(_) | Record::Recalled { .. } => {}
-        Record::StandingsChanged { agents, changes, proofs: _, at } => {
+        Record::StandingsChanged { agents, changes, proofs, at } => {
+            for (agent, provider) in proofs.iter().flat_map(refuted_by) {
+                batch.put(Key::Trace(agent), provider.0);
+            }
             for record in agents {
                 batch.put(Key::Standing(record.agent), json(record));
             }
@@ -248,8 +251,8 @@ pub fn batch_of(record: &Record) -> Batch {
                 }
             }
         }
-        Record::JobEnded { job, view, outcome, bill } => {
-            bills::end(&mut batch, *job, view, bill);
+        Record::JobEnded { job, view, outcome, bill, unchecked } => {
+            bills::end(&mut batch, *job, view, (bill, unchecked));
             if let Some(parent) = view.extends {
                 batch.delete(Key::Extension { parent, child: *job });
             }
@@ -276,6 +279,31 @@ pub fn batch_of(record: &Record) -> Batch {
         }
     }
     batch
+}
+
+/// The batch that tells of a job that ended that more of its result is tainted than was known.
+pub fn taint_batch(view: &JobView, bill: &Charges, unchecked: &Unchecked) -> Batch {
+    let mut batch = Batch::new();
+    batch.expect_exists(Key::Job(view.id)).put(Key::Job(view.id), stored_job(0, None, view));
+    bills::put(&mut batch, view.id, bill, Some(unchecked));
+    batch
+}
+
+/// The batch that says that all jobs tell of an agent that was proven wrong.
+pub fn traced_batch(agent: AgentId) -> Batch {
+    let mut batch = Batch::new();
+    batch.delete(Key::Trace(agent));
+    batch
+}
+
+/// Agents that were proven wrong while jobs that ended before may not tell of it.
+pub fn traces(store: &dyn Snapshot) -> Result<Vec<(AgentId, ProviderId)>, RecordError> {
+    let trace = |entry: Entry| {
+        let malformed = || RecordError::Malformed { what: "trace", of: "an agent".to_owned() };
+        let Ok((Key::Trace(agent), _)) = Key::decode(&entry.key) else { return Err(malformed()) };
+        Ok((agent, ProviderId(entry.value.try_into().map_err(|_| malformed())?)))
+    };
+    entries(store, Family::Traces)?.into_iter().map(trace).collect()
 }
 
 /// The key that shows whether a record's batch happened, and the bytes it then holds.
@@ -496,9 +524,11 @@ fn open_job(
     let base = match stored.view.extends {
         Some(parent) => {
             let missing = || RecordError::Missing { what: "tally", of: parent.to_string() };
-            let Progress { view, tally, .. } = read_progress(store, parent)?.ok_or_else(missing)?;
-            let tally = Arc::unwrap_or_clone(tally.ok_or_else(missing)?);
-            Some(Base { job: parent, tally, tainted: view.tainted })
+            let tally =
+                read_progress(store, parent)?.and_then(|progress| progress.tally).ok_or_else(missing)?;
+            // The copy of the view beside the tally is as old as the job's end.
+            let tainted = read_view(store, parent)?.ok_or_else(missing)?.tainted;
+            Some(Base { job: parent, tally: Arc::unwrap_or_clone(tally), tainted })
         }
         None => None,
     };
@@ -542,6 +572,22 @@ pub fn read_record(store: &dyn Snapshot, id: JobId) -> Result<Option<(Vec<u8>, J
     let Some(value) = store.get(&Key::Job(id).encode())? else { return Ok(None) };
     let view = decode_job(id, &value)?.view;
     Ok(Some((value, view)))
+}
+
+/// Done jobs that extend another. *Order*: oldest first.
+pub fn extensions(store: &dyn Snapshot) -> Result<Vec<JobId>, RecordError> {
+    let (mut found, mut damaged) = (Vec::new(), None);
+    store.walk(&Family::Jobs.range(), &mut |entry| {
+        let Ok((Key::Job(id), _)) = Key::decode(&entry.key) else { return };
+        match decode_job(id, &entry.value) {
+            Ok(StoredJob { view, .. }) if view.state == JobState::Done && view.extends.is_some() => {
+                found.push(id)
+            }
+            Ok(_) => {}
+            Err(error) => damaged = Some(error),
+        }
+    })?;
+    damaged.map_or(Ok(found), Err)
 }
 
 /// What a job computes.

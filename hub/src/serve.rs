@@ -19,7 +19,9 @@ use tessera_protocol::audit::Act;
 use tessera_protocol::id::Digest;
 use tessera_protocol::token::EnrolmentToken;
 use tessera_protocol::unit::{LaneIndex, UnixMillis};
-use tessera_storage::{Batch, Commit, CommitError, Embedded, Engine, Key, OpenError, ReadError, Snapshot};
+use tessera_storage::{
+    Batch, Commit, CommitError, Embedded, Engine, Key, OpenError, ReadError, Renewed, Snapshot, foundationdb,
+};
 
 use crate::audit::{Auditor, Deed};
 use crate::backend::{Hub, token_deed, unix_ms};
@@ -39,6 +41,7 @@ use crate::reader::Reader;
 use crate::records::{self, Owner, RecordError, Recovered};
 use crate::runtime::{LaneConfig, LaneError, Lanes, PushError, SpawnError, spawn_lanes};
 use crate::sweeper::Sweeper;
+use crate::tracer;
 
 /// Why a hub did not start or did not end well.
 #[derive(Debug)]
@@ -54,6 +57,10 @@ pub enum ServeError {
     Blobs(blobs::OpenError),
     /// The pieces of files of an older store cannot be moved.
     Move(MoveError),
+    /// The store in a cluster cannot be opened.
+    OpenCluster(foundationdb::OpenError),
+    /// Hubs write to the store's audit log so often that nothing else gets in.
+    AuditBusy,
     /// The store cannot be read.
     Read(RecordError),
     /// The store cannot be written.
@@ -95,6 +102,10 @@ impl fmt::Display for ServeError {
             ServeError::Open(error) => write!(f, "{error}"),
             ServeError::Blobs(error) => write!(f, "{error}"),
             ServeError::Move(error) => write!(f, "{error}"),
+            ServeError::OpenCluster(error) => write!(f, "{error}"),
+            ServeError::AuditBusy => f.write_str(
+                "the audit log of the store changes all the time: stop the hub that uses it, or try again",
+            ),
             ServeError::Read(error) => write!(f, "{error}"),
             ServeError::Write(error) => write!(f, "{error}"),
             ServeError::Identity(error) => write!(f, "the hub's key: {error}"),
@@ -117,10 +128,11 @@ impl fmt::Display for ServeError {
 impl std::error::Error for ServeError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         Some(match self {
-            ServeError::NoStore { .. } => return None,
+            ServeError::NoStore { .. } | ServeError::AuditBusy => return None,
             ServeError::Open(error) => error,
             ServeError::Blobs(error) => error,
             ServeError::Move(error) => error,
+            ServeError::OpenCluster(error) => error,
             ServeError::Read(error) => error,
             ServeError::Write(error) => error,
             ServeError::Identity(error) => error,
@@ -142,6 +154,8 @@ struct Announcement {
     api_key: Option<String>,
     agent_token: String,
     data: PathBuf,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    store: Option<String>,
     lanes: u16,
 }
 
@@ -166,7 +180,7 @@ struct Running {
 /// Runs a hub until a signal stops it.
 pub fn serve(config: &HubConfig) -> Result<(), ServeError> {
     // The store first: whoever starts a second hub by mistake is told of the first one, not of its port.
-    let store: Arc<dyn Engine> = Arc::new(Embedded::open(&config.data).map_err(ServeError::Open)?);
+    let store = open(config)?;
     let blobs = Blobs::open(&config.blobs).map_err(ServeError::Blobs)?;
     let http =
         TcpListener::bind(config.http).map_err(|source| ServeError::Http { address: config.http, source })?;
@@ -178,14 +192,23 @@ pub fn serve(config: &HubConfig) -> Result<(), ServeError> {
     }
     let snapshot = || store.snapshot().map_err(|error| ServeError::Read(error.into()));
     let secrets = secrets(&*store, &*snapshot()?)?;
-    let recovered = records::recover(&*snapshot()?).map_err(ServeError::Read)?;
+    // Nothing else writes yet, so it does no harm that a long recovery is not of one moment.
+    let recovered = records::recover(&Renewed::new(&*store)).map_err(ServeError::Read)?;
     let first_key = secrets.first_api_key.as_ref().map(ApiKey::reveal);
     let token = secrets.token.to_string();
-    let quotas = Quotas::recover(&*snapshot()?, config.quotas.clone()).map_err(ServeError::Read)?;
+    let quotas = Quotas::recover(&Renewed::new(&*store), config.quotas.clone()).map_err(ServeError::Read)?;
     let shelf = Shelf { blobs, uploads: Uploads::default(), quotas };
     let running = start(config, http, sockets, (store, shelf), secrets, recovered)?;
     announce(config, &running, first_key, token);
     wait(running)
+}
+
+/// Opens the store that the settings name, or makes one there.
+fn open(config: &HubConfig) -> Result<Arc<dyn Engine>, ServeError> {
+    match &config.cluster {
+        Some(place) => foundationdb::open(place).map_err(ServeError::OpenCluster),
+        None => Ok(Arc::new(Embedded::open(&config.data).map_err(ServeError::Open)?)),
+    }
 }
 
 fn start(
@@ -201,6 +224,8 @@ fn start(
         Journal::start_audited(store.clone(), secrets.auditor).map_err(ServeError::Thread)?;
     let (reader, reader_threads) = Reader::start(store.clone()).map_err(ServeError::Thread)?;
     let (clients, clients_thread) = Clients::start(views.clone()).map_err(ServeError::Thread)?;
+    let (tracer, tracer_thread) =
+        tracer::start(store.clone(), journal.clone(), views.clone()).map_err(ServeError::Thread)?;
     let counters: Vec<Arc<LaneCounters>> = (0..config.lanes).map(|_| Arc::default()).collect();
     let quic = sockets.address();
     tracing::info!(steering = ?sockets.steering(), lanes = config.lanes, "lanes open");
@@ -215,7 +240,7 @@ fn start(
             let config = HandlerConfig { machine, sharing: sharing.clone(), origin };
             let counters = counters[lane.as_usize()].clone();
             let store = (reader.clone(), shelf.clone());
-            Handler::new(config, journal.clone(), store, clients.clone(), peers, counters)
+            Handler::new(config, (journal.clone(), tracer.clone()), store, clients.clone(), peers, counters)
         }
     };
     let lanes = spawn_lanes(LaneConfig::default(), sockets, &secrets.identity, make_handler)
@@ -250,8 +275,10 @@ fn start(
         config.retention.clone(),
     )
     .map_err(ServeError::Thread)?;
-    let threads =
-        [sweeper_thread, journal_thread, clients_thread].into_iter().chain(reader_threads).collect();
+    let threads = [sweeper_thread, tracer_thread, journal_thread, clients_thread]
+        .into_iter()
+        .chain(reader_threads)
+        .collect();
     let http = ingress::serve(http, hub.clone(), ingress::Limits::default()).map_err(ServeError::Thread)?;
     Ok(Running { hub, lanes, http, sweeper, threads })
 }
@@ -369,11 +396,26 @@ fn secrets(store: &dyn Engine, snapshot: &dyn Snapshot) -> Result<Secrets, Serve
 }
 
 /// Adds an API key to the store of a hub that is not running.
-pub fn new_key(data: &std::path::Path) -> Result<String, ServeError> {
-    if !Embedded::exists(data) {
-        return Err(ServeError::NoStore { data: data.to_owned() });
+pub fn new_key(config: &HubConfig) -> Result<String, ServeError> {
+    if config.cluster.is_none() && !Embedded::exists(&config.data) {
+        return Err(ServeError::NoStore { data: config.data.clone() });
     }
-    let store = Embedded::open(data).map_err(ServeError::Open)?;
+    let store = open(config)?;
+    for _ in 0..KEY_ATTEMPTS {
+        let (key, batch) = key_batch(&*store)?;
+        // A hub that runs on the same cluster may have reported something meanwhile.
+        if store.commit(batch).map_err(ServeError::Write)? == Commit::Done {
+            return Ok(key.reveal());
+        }
+    }
+    Err(ServeError::AuditBusy)
+}
+
+/// Times that a key is offered to a store whose audit log changes meanwhile.
+const KEY_ATTEMPTS: u32 = 20;
+
+/// A new API key, and the batch that adds it and reports it.
+fn key_batch(store: &dyn Engine) -> Result<(ApiKey, Batch), ServeError> {
     let mut batch = Batch::new();
     let key = add_key(&mut batch)?;
     let snapshot = store.snapshot().map_err(|error| ServeError::Read(error.into()))?;
@@ -384,9 +426,7 @@ pub fn new_key(data: &std::path::Path) -> Result<String, ServeError> {
         let mut auditor = Auditor::resume(identity, &*snapshot).map_err(ServeError::Read)?;
         auditor.write(&mut batch, &[Act::ApiKeyMade { key: Digest(key.hash().0) }]);
     }
-    match store.commit(batch).map_err(ServeError::Write)? {
-        Commit::Done | Commit::Conflict { .. } => Ok(key.reveal()),
-    }
+    Ok((key, batch))
 }
 
 fn add_key(batch: &mut Batch) -> Result<ApiKey, ServeError> {
@@ -409,6 +449,7 @@ fn announce(config: &HubConfig, running: &Running, api_key: Option<String>, agen
         api_key,
         agent_token,
         data: config.data.clone(),
+        store: config.cluster.as_ref().map(ToString::to_string),
         lanes: config.lanes,
     };
     if config.json {
@@ -418,7 +459,10 @@ fn announce(config: &HubConfig, running: &Running, api_key: Option<String>, agen
     println!("Tessera hub {}", env!("CARGO_PKG_VERSION"));
     println!("  clients   http://{} (API, described at /openapi.json)", said.http);
     println!("  agents    {} (QUIC, {} lanes, key {})", said.quic, said.lanes, said.hub_key);
-    println!("  data      {}", said.data.display());
+    match &said.store {
+        Some(store) => println!("  store     {store}"),
+        None => println!("  data      {}", said.data.display()),
+    }
     if let Some(key) = &said.api_key {
         println!("  API key   {key}");
         println!("            shown this once and kept hashed: export TESSERA_API_KEY with it");

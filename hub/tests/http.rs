@@ -55,7 +55,7 @@ fn full_spec() -> String {
         "inputs": [{"name": "book.csv", "blake3": "00".repeat(32), "bytes": 10}],
         "verify": "strict", "priority": "interactive",
         "limits": {"cost_cap": 100000, "deadline_s": 60, "retries": 2},
-        "requirements": {"gpu": true, "gpu_memory_bytes": 8_589_934_592_u64, "regions": ["eu-north"]},
+        "requirements": {"gpu": true, "gpu_memory_bytes": 8_589_934_592_u64, "gpu_models": ["H100"], "regions": ["eu-north"]},
     })
     .to_string()
 }

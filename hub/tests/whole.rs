@@ -431,7 +431,8 @@ fn finished_product(data: &Path) -> (JobId, Vec<u8>) {
     commit(&Record::JobAccepted { job, view: Box::new(view.clone()) });
     let view = JobView { state: JobState::Done, ended_ms, digest: Some(Digest::of(&document)), ..view };
     let outcome = Outcome::Done { result: document.into(), kept: Kept::Tiles(job_task) };
-    commit(&Record::JobEnded { job: id, view: Box::new(view), outcome, bill: Box::new(bill) });
+    let (view, bill, unchecked) = (Box::new(view), Box::new(bill), Default::default());
+    commit(&Record::JobEnded { job: id, view, outcome, bill, unchecked });
     (id, file)
 }
 

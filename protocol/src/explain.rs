@@ -213,6 +213,11 @@ pub enum Lack {
         /// The memory of its largest; zero where it has none. *Units*: bytes.
         bytes_max: u64,
     },
+    /// It has GPUs, and none that the job names.
+    GpuModel {
+        /// What its GPUs are called.
+        names: Vec<String>,
+    },
     /// It is in none of the regions that the job names.
     Region {
         /// Where it is; empty where it does not say.
@@ -340,6 +345,7 @@ impl fmt::Display for Lack {
             Lack::Kernel => f.write_str("does not have the kernel"),
             Lack::Memory { bytes_max } => write!(f, "keeps at most {bytes_max} bytes"),
             Lack::Gpu { bytes_max: 0 } => f.write_str("has no GPU"),
+            Lack::GpuModel { names } => write!(f, "has no such GPU but {}", names.join(", ")),
             Lack::Gpu { bytes_max } => write!(f, "has no GPU of more than {bytes_max} bytes"),
             Lack::Region { region } if region.is_empty() => f.write_str("does not say its region"),
             Lack::Region { region } => write!(f, "is in {region}"),

@@ -70,6 +70,8 @@ pub const INPUTS_MAX: usize = 64;
 pub const RETRIES_MAX: u32 = 16;
 /// Longest deadline a client may set. *Units*: seconds (30 days).
 pub const DEADLINE_S_MAX: u64 = 30 * 24 * 3600;
+/// Most models of GPU that one job may name.
+pub const GPU_MODELS_MAX: usize = 16;
 /// Longest name of a region. *Units*: bytes.
 pub const REGION_BYTES_MAX: usize = 32;
 /// Most regions that one job may name.

@@ -127,6 +127,8 @@ pub enum Refusal {
     StoreUnavailable,
     /// The hub is stopping.
     Draining,
+    /// Others proved its answers wrong.
+    Removed,
 }
 
 impl Refusal {
@@ -146,6 +148,7 @@ impl fmt::Display for Refusal {
             Refusal::AlreadyConnected => "an agent with this identity is connected already: give each agent a --data directory of its own",
             Refusal::StoreUnavailable => "the hub cannot reach its store now; the agent tries again by itself",
             Refusal::Draining => "the hub is stopping; the agent tries again by itself",
+            Refusal::Removed => "other agents proved its answers wrong, more than once: look after this machine's memory and clock; the hub's operator can tell why from the audit log, and may enrol it anew in another --data directory",
         })
     }
 }

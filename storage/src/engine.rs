@@ -27,7 +27,8 @@ pub trait Engine: Send + Sync {
     ///
     /// *Shape*: one outcome for each batch. *Order*: that of `batches`.
     ///
-    /// *Errors*: see [`CommitError`]; one that is not about a limit befalls every batch.
+    /// *Errors*: see [`CommitError`]; one that is not about a limit befalls every batch that is not
+    /// durable yet.
     fn commit_all(&self, batches: Vec<Batch>) -> Vec<Result<Commit, CommitError>>;
 
     /// Judges and applies one batch; when it returns `Ok`, the outcome is durable.
@@ -203,6 +204,10 @@ pub enum ReadError {
     Limit(LimitError),
     /// An earlier failure closed the store under this snapshot. It reopens by itself.
     Interrupted,
+    /// The snapshot is older than the store keeps what was: FoundationDB forgets after 5 s.
+    Expired,
+    /// The cluster under the store does not answer as it should.
+    Cluster(Cause),
     /// The chunks under `key` do not make up the length they state.
     TornValue {
         /// The key of the chunked value.
@@ -225,6 +230,10 @@ impl fmt::Display for ReadError {
             ReadError::Interrupted => {
                 f.write_str("cannot read: an earlier failure closed the store; take a new snapshot")
             }
+            ReadError::Expired => f.write_str(
+                "cannot read: the snapshot is older than the store remembers; take a new snapshot",
+            ),
+            ReadError::Cluster(cause) => write!(f, "cannot read: {cause}"),
             ReadError::TornValue { key, stated_bytes, found_bytes } => write!(
                 f,
                 "cannot read {}: its chunks hold {found_bytes} bytes where {stated_bytes} were stored; \
@@ -245,8 +254,8 @@ impl Error for ReadError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             ReadError::Limit(limit) => Some(limit),
-            ReadError::Corrupt(cause) | ReadError::Io(cause) => Some(&**cause),
-            ReadError::Interrupted | ReadError::TornValue { .. } => None,
+            ReadError::Cluster(cause) | ReadError::Corrupt(cause) | ReadError::Io(cause) => Some(&**cause),
+            ReadError::Interrupted | ReadError::Expired | ReadError::TornValue { .. } => None,
         }
     }
 }
@@ -268,6 +277,8 @@ pub enum CommitError {
     Denied(Cause),
     /// An earlier failure closed the store under this commit. It reopens by itself.
     Interrupted,
+    /// The cluster under the store does not answer as it should.
+    Cluster(Cause),
     /// The store's file is damaged.
     Corrupt(Cause),
     /// The disk did not do what was asked.
@@ -291,6 +302,7 @@ impl fmt::Display for CommitError {
             CommitError::Interrupted => {
                 f.write_str("cannot commit: an earlier failure closed the store; read back and try again")
             }
+            CommitError::Cluster(cause) => write!(f, "cannot commit: {cause}"),
             CommitError::Corrupt(cause) => {
                 write!(f, "cannot commit: the store is damaged ({cause}); restore it from a backup")
             }
@@ -307,6 +319,7 @@ impl Error for CommitError {
             CommitError::Limit(limit) => Some(limit),
             CommitError::DiskFull(cause)
             | CommitError::Denied(cause)
+            | CommitError::Cluster(cause)
             | CommitError::Corrupt(cause)
             | CommitError::Io(cause) => Some(&**cause),
             CommitError::Interrupted => None,

@@ -37,6 +37,7 @@
 //! | `settled/` provider id (16), settlement (8) | what a provider was paid by a settlement |
 //! | `settlement/` number (8), chunk (4) | a settlement, chunked |
 //! | `standing/` agent id (16) | how far an agent is trusted, and why |
+//! | `trace/` agent id (16) | whose it is: an agent proven wrong, while jobs that ended before may not tell of it |
 //! | `audit/` number (8) | an entry of the audit log |
 //! | `checkpoint/` entries (8) | a signed checkpoint of that many entries of the audit log |
 //! | `key/` digest (32) | an API key |
@@ -180,6 +181,8 @@ pub enum Key<'a> {
     Settlement(u64),
     /// How far an agent is trusted, and why.
     Standing(AgentId),
+    /// An agent proven wrong, while jobs that ended before may not tell of it.
+    Trace(AgentId),
     /// An entry of the audit log.
     Audit(u64),
     /// A signed checkpoint of so many entries of the audit log.
@@ -247,6 +250,8 @@ pub enum Family {
     Settlements,
     /// `standing/`
     Standings,
+    /// `trace/`
+    Traces,
     /// `audit/`
     Audit,
     /// `checkpoint/`
@@ -257,7 +262,7 @@ pub enum Family {
 
 impl Family {
     /// Every family.
-    pub const ALL: [Family; 31] = [
+    pub const ALL: [Family; 32] = [
         Family::Meta,
         Family::Hub,
         Family::Jobs,
@@ -286,6 +291,7 @@ impl Family {
         Family::Settled,
         Family::Settlements,
         Family::Standings,
+        Family::Traces,
         Family::Audit,
         Family::Checkpoints,
         Family::ApiKeys,
@@ -322,6 +328,7 @@ impl Family {
             Family::Settled => b"settled/",
             Family::Settlements => b"settlement/",
             Family::Standings => b"standing/",
+            Family::Traces => b"trace/",
             Family::Audit => b"audit/",
             Family::Checkpoints => b"checkpoint/",
             Family::ApiKeys => b"key/",
@@ -422,6 +429,7 @@ impl<'a> Key<'a> {
             Key::Settled { .. } => Family::Settled,
             Key::Settlement(_) => Family::Settlements,
             Key::Standing(_) => Family::Standings,
+            Key::Trace(_) => Family::Traces,
             Key::Audit(_) => Family::Audit,
             Key::Checkpoint(_) => Family::Checkpoints,
             Key::ApiKey(_) => Family::ApiKeys,
@@ -479,7 +487,7 @@ impl<'a> Key<'a> {
                 bytes.extend(project.as_bytes());
                 bytes.extend(*key);
             }
-            Key::Agent(id) | Key::Standing(id) => bytes.extend(id.0),
+            Key::Agent(id) | Key::Standing(id) | Key::Trace(id) => bytes.extend(id.0),
             Key::Provider(id) => bytes.extend(id.0),
             Key::Tile { job, tile } | Key::TilePay { job, tile } | Key::PayPage { job, page: tile } => {
                 bytes.extend(job.0);
@@ -534,6 +542,7 @@ impl<'a> Key<'a> {
             Family::Jobs => array(rest).map(|id| Key::Job(JobId(id))),
             Family::Agents => array(rest).map(|id| Key::Agent(AgentId(id))),
             Family::Standings => array(rest).map(|id| Key::Standing(AgentId(id))),
+            Family::Traces => array(rest).map(|id| Key::Trace(AgentId(id))),
             Family::Audit => array(rest).map(|number| Key::Audit(u64::from_be_bytes(number))),
             Family::Checkpoints => array(rest).map(|number| Key::Checkpoint(u64::from_be_bytes(number))),
             Family::Earnings => earning(rest),

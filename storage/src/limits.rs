@@ -3,8 +3,9 @@
 //! Owns the numbers. They are FoundationDB's, so that a hub which outgrows one machine can move
 //! without meeting a new limit: <https://apple.github.io/foundationdb/known-limitations.html>.
 
-/// Longest key. *Units*: bytes. *Source*: FoundationDB, key size. It advises less than 32.
-pub const KEY_BYTES_MAX: usize = 10_000;
+/// Longest key. *Units*: bytes. *Source*: FoundationDB's 10,000 less what its engine puts before each
+/// key. It advises less than 32.
+pub const KEY_BYTES_MAX: usize = 9_900;
 
 /// Longest value under one key; larger ones are [chunked](crate::chunked). *Units*: bytes.
 /// *Source*: FoundationDB, value size.
@@ -35,3 +36,16 @@ pub const WALK_PAGE_ENTRIES: usize = 64;
 
 const _: () = assert!(CHUNK_BYTES + 8 <= VALUE_BYTES_MAX);
 const _: () = assert!(VALUE_BYTES_MAX + 3 * KEY_BYTES_MAX + OPERATION_OVERHEAD_BYTES <= BATCH_BYTES_MAX);
+
+/// Longest key a FoundationDB cluster takes. *Units*: bytes. *Source*: FoundationDB, key size.
+pub const CLUSTER_KEY_BYTES_MAX: usize = 10_000;
+
+/// Longest name under which a store lies in a FoundationDB cluster. *Units*: bytes. *Source*: ours.
+pub const PREFIX_BYTES_MAX: usize = 64;
+
+/// What batches that share one FoundationDB transaction weigh together. *Units*: bytes. *Source*:
+/// FoundationDB, which advises to stay below 1 MB; a heavier batch has a transaction of its own.
+pub const SHARED_TRANSACTION_BYTES_MAX: usize = 1_000_000;
+
+const _: () = assert!(PREFIX_BYTES_MAX + 2 + KEY_BYTES_MAX <= CLUSTER_KEY_BYTES_MAX);
+const _: () = assert!(SHARED_TRANSACTION_BYTES_MAX <= BATCH_BYTES_MAX);

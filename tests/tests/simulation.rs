@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tessera_tests::sim::campaign::{Record, campaign, caught, judge};
 use tessera_tests::sim::minimise::{case, cases, minimise};
-use tessera_tests::sim::{Fault, Planted, Settings, fairness, run};
+use tessera_tests::sim::{Fault, Planted, Settings, fairness, hubs, run};
 
 /// Seeds that once failed. They stay.
 const FAILED_ONCE: &str = include_str!("../seeds/failed-once.toml");
@@ -88,6 +88,24 @@ fn projects_that_want_more_than_there_is_get_what_their_weights_say_and_none_wai
     println!("deadlines met, runs with both priorities, projects at their quota: {happened:?}");
     for count in happened {
         assert!(count > seeds() / 200, "each must happen to mean something: {happened:?}");
+    }
+}
+
+#[test]
+fn of_many_hubs_on_one_store_each_job_has_one_and_those_of_the_dead_find_another() {
+    let mut happened = [0; 4];
+    for seed in 0..seeds() {
+        match hubs::run(seed, None) {
+            Ok(together) => {
+                let counts = [together.fenced_off, together.adopted, together.died, together.came_back];
+                happened.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+            }
+            Err(discord) => panic!("seed {seed}: {discord:?}"),
+        }
+    }
+    println!("commits fenced off, jobs adopted, hubs that died, that came back to a fence: {happened:?}");
+    for count in happened {
+        assert!(count > seeds() / 20, "each must happen to mean something: {happened:?}");
     }
 }
 

@@ -24,7 +24,7 @@ use crate::ledger::{Bill, Charges, Payment};
 use crate::message::{Errand, LaneMessage, Work};
 use crate::planted::{Planted, Planting};
 use crate::ranges::Ranges;
-use crate::record::Kept;
+use crate::record::{Kept, Unchecked};
 use crate::reducer::Reducer;
 use crate::retries::Retries;
 use crate::triage::Triage;
@@ -50,6 +50,8 @@ pub struct Ending {
     pub view: Box<JobView>,
     /// What it cost, and who was paid.
     pub bill: Box<Charges>,
+    /// What of its result nobody checked.
+    pub unchecked: Unchecked,
 }
 
 /// Where a home stands.
@@ -482,7 +484,14 @@ impl Home {
 
     fn end(&mut self, outcome: Outcome, view: JobView) {
         let bill = Box::new(self.bill.close());
-        let ending = Ending { outcome, view: Box::new(view), bill };
+        let mut unchecked = Unchecked::default();
+        if let Outcome::Done { .. } = outcome
+            && !self.planting.is(Planted::ForgetWhoWasAlone)
+        {
+            let inherited = self.job.base.as_ref().map_or(0, |base| base.tainted);
+            unchecked = Unchecked { inherited, alone: core::mem::take(&mut self.unchecked) };
+        }
+        let ending = Ending { outcome, view: Box::new(view), bill, unchecked };
         self.stage = Stage::Ending { ending, write: Write::Idle };
         self.unseen = true;
     }

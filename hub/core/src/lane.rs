@@ -580,8 +580,8 @@ impl Lane {
         let ready: Vec<(JobId, Ending)> = self.ending.iter().filter_map(write).collect();
         for (job, ending) in ready {
             self.out.tell_all(&LaneMessage::JobClosed { job });
-            let Ending { view, outcome, bill } = ending;
-            let record = Record::JobEnded { job, view, outcome, bill };
+            let Ending { view, outcome, bill, unchecked } = ending;
+            let record = Record::JobEnded { job, view, outcome, bill, unchecked };
             self.persist(Writing::Ending { job }, record);
         }
     }

@@ -19,6 +19,7 @@ pub mod home;
 pub mod lane;
 pub mod ledger;
 pub mod message;
+pub mod ownership;
 pub mod planted;
 pub mod ranges;
 pub mod record;

@@ -101,11 +101,21 @@ pub enum Planted {
     PayProbesAsShards,
     /// Agents get shards of jobs that must not leave other regions.
     IgnoreRegions,
+    /// Who alone answered shards of a job is not written down with its end.
+    ForgetWhoWasAlone,
+    /// A hub takes over jobs of one whose beat stands still, without taking its fence down first.
+    AdoptUnfenced,
+    /// A hub that could not renew its own lease counts the time against others.
+    JudgeThroughOutages,
+    /// A takeover whose outcome nobody knows is not looked at again.
+    ForgetFailedAdoptions,
+    /// A hub whose fence is down goes on.
+    ServeBehindTheFence,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Planted; 49] = [
+    pub const ALL: [Planted; 54] = [
         Planted::SpeakBeforePersist,
         Planted::ForgetLostShards,
         Planted::KeepLapsedLeases,
@@ -155,6 +165,11 @@ impl Planted {
         Planted::LoseUnwrittenPages,
         Planted::PayProbesAsShards,
         Planted::IgnoreRegions,
+        Planted::ForgetWhoWasAlone,
+        Planted::AdoptUnfenced,
+        Planted::JudgeThroughOutages,
+        Planted::ForgetFailedAdoptions,
+        Planted::ServeBehindTheFence,
     ];
 }
 

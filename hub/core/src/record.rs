@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 
 use tessera_planners::{Plan, Round};
 use tessera_protocol::api::JobView;
-use tessera_protocol::id::{AgentId, Digest, JobId};
+use tessera_protocol::id::{AgentId, Digest, JobId, ProviderId};
 use tessera_protocol::matrix;
 use tessera_protocol::product::ProductRef;
 use tessera_protocol::spec::Manifest;
@@ -105,6 +105,33 @@ pub struct Recalled {
     pub tainted: u64,
 }
 
+/// What of a job's result nobody checked: kept, as whoever answered it may be proven wrong long after.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unchecked {
+    /// Tainted shards of the job it extends that are counted in its own.
+    pub inherited: u64,
+    /// Shards that rest on the word of one agent alone, by that agent.
+    pub alone: BTreeMap<AgentId, u64>,
+}
+
+impl Unchecked {
+    /// Takes out what proves to be tainted: shards that rest on one of the `proven` wrong, and what more of the job
+    /// it extends is. *Shape*: agents and their shards, which the audit log is told; then all tainted shards to add.
+    pub fn taint(&mut self, base: u64, proven: impl Fn(&AgentId) -> bool) -> (Vec<(AgentId, u64)>, u64) {
+        let theirs: Vec<(AgentId, u64)> = self.alone.extract_if(.., |agent, _| proven(agent)).collect();
+        let more = base.saturating_sub(self.inherited);
+        self.inherited += more;
+        let sum = theirs.iter().map(|(_, shards)| shards).sum::<u64>() + more;
+        (theirs, sum)
+    }
+}
+
+/// Who said something else than what is believed.
+pub fn refuted_by((_, evidence): &Proof) -> impl Iterator<Item = (AgentId, ProviderId)> {
+    let wrong = evidence.answers.iter().filter(|(.., digest)| Some(*digest) != evidence.believed);
+    wrong.map(|(agent, account, _)| (*agent, account.provider))
+}
+
 /// One durable fact.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Record {
@@ -145,6 +172,8 @@ pub enum Record {
         outcome: Outcome,
         /// What it cost, and who was paid.
         bill: Box<Charges>,
+        /// What of its result nobody checked.
+        unchecked: Unchecked,
     },
     /// Agents said different things about a shard, and nothing could be believed.
     Disputed(Proof),

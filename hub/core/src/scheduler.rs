@@ -170,6 +170,7 @@ impl Scheduler {
             hello,
             credit,
             gpus: Vec::new(),
+            offer: 0,
             leaving: false,
             heard: now,
             attempts: BTreeMap::new(),
@@ -225,7 +226,10 @@ impl Scheduler {
     /// An agent says which GPUs it has.
     pub fn devices(&mut self, session: SessionId, gpus: Vec<Gpu>, out: &mut Outbox) {
         if let Some(id) = self.sessions.get(&session).copied() {
-            self.change(id, |agent| agent.gpus = gpus);
+            self.change(id, |agent| {
+                agent.gpus = gpus;
+                agent.offer = agent.offer.wrapping_add(1);
+            });
             // Jobs may ask for what it has, or for what it has no longer.
             self.wake_the_needed();
             self.revive();

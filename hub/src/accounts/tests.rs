@@ -7,46 +7,17 @@ use tessera_protocol::api::JobState;
 use tessera_protocol::credits::Microcredits;
 use tessera_protocol::id::AgentId;
 use tessera_protocol::receipt::{self, LineError, ProofError, Service, check};
-use tessera_protocol::spec::{JobSpec, Priority, VerifyClass};
-use tessera_protocol::unit::{ComputeUnits, ShardIndex};
+use tessera_protocol::spec::{JobSpec, VerifyClass};
+use tessera_protocol::unit::ShardIndex;
 use tessera_storage::{Commit, Engine, Memory};
 
+use super::fixture::view;
 use crate::quic::Identity;
 
 fn plan() -> Plan {
     let text =
         r#"{"name":"n","workload":"monte_carlo","params":{"model":"pi","paths":10000,"shard_size":100}}"#;
     Plan::new(&JobSpec::from_json(text.as_bytes()).unwrap().check().unwrap(), 0).unwrap()
-}
-
-fn view(number: u64) -> JobView {
-    JobView {
-        id: JobId::new(number, [0; 10]),
-        name: "n".into(),
-        project: "quant".into(),
-        state: JobState::Done,
-        manifest_digest: Digest::of(b"manifest"),
-        verify: VerifyClass::Strict,
-        priority: Priority::Batch,
-        created_ms: UnixMillis(number),
-        ended_ms: Some(UnixMillis(number + 5)),
-        paths: 10_000,
-        extends: None,
-        cost: ComputeUnits(0),
-        shards: 100,
-        shards_done: 100,
-        attempts: 0,
-        checks: 1,
-        mismatches: 0,
-        recalled: 0,
-        tainted: 0,
-        provisional: 0,
-        checks_skipped: 0,
-        lanes: vec![100],
-        digest: Some(Digest::of(b"result")),
-        failure: None,
-        waiting: None,
-    }
 }
 
 /// All shards but the last are final; acme did three of four and checked one.
@@ -95,6 +66,7 @@ fn store(jobs: u64) -> Memory {
             view,
             outcome: tessera_hub_core::Outcome::Failed,
             bill,
+            unchecked: tessera_hub_core::record::Unchecked::default(),
         };
         assert_eq!(store.commit(records::batch_of(&record)).unwrap(), Commit::Done);
     }

@@ -30,6 +30,7 @@ use crate::quic::{CloseCode, SessionEvent, SessionId, Sessions};
 use crate::reader::{Length, Read, Reader};
 use crate::records::{self, Owner, RecordError};
 use crate::runtime::{LaneHandler, Mailbox, Mailboxes, PushError};
+use crate::tracer::{News, Tell};
 
 /// How long a stopping lane waits for shards in flight.
 const DRAIN_IN_FLIGHT_MAX: Duration = Duration::from_secs(5);
@@ -110,6 +111,7 @@ pub struct Handler {
     providers: BTreeMap<String, String>,
     frames: Frames,
     journal: Journal,
+    tracer: Tell,
     reader: Reader,
     shelf: Shelf,
     clients: Clients,
@@ -135,7 +137,7 @@ impl Handler {
     /// A lane's shell around a new machine.
     pub fn new(
         config: HandlerConfig,
-        journal: Journal,
+        (journal, tracer): (Journal, Tell),
         (reader, shelf): (Reader, Shelf),
         clients: Clients,
         peers: Mailboxes<Input>,
@@ -152,6 +154,7 @@ impl Handler {
             providers: BTreeMap::new(),
             frames: Frames::default(),
             journal,
+            tracer,
             reader,
             shelf,
             clients,
@@ -178,7 +181,7 @@ impl Handler {
         self.counters.steps.fetch_add(1, Ordering::Relaxed);
         let tick = self.tick(now);
         let effects: VecDeque<Effect> = self.machine.step(tick, event).collect();
-        effects.into_iter().for_each(|effect| self.carry_out(effect, io));
+        effects.into_iter().for_each(|effect| self.carry_out(now, effect, io));
         let counts = self.machine.counts();
         if counts != self.counted {
             self.counted = counts;
@@ -186,7 +189,7 @@ impl Handler {
         }
     }
 
-    fn carry_out(&mut self, effect: Effect, io: &mut Sessions) {
+    fn carry_out(&mut self, now: Instant, effect: Effect, io: &mut Sessions) {
         match effect {
             Effect::Persist { batch, record } => self.persist(batch, record),
             Effect::Answer { request, answer } => self.tell_clients(ToClients::Answer { request, answer }),
@@ -221,10 +224,7 @@ impl Handler {
                     MachineReason::InputUnknown => {
                         (CloseCode::PROTOCOL, "a piece of an input that its job does not have")
                     }
-                    MachineReason::Removed => (
-                        CloseCode::REFUSED,
-                        "removed: other agents proved this agent's answers wrong; its operator can tell why from the audit log",
-                    ),
+                    MachineReason::Removed => return self.farewell(now, session, Refusal::Removed),
                     MachineReason::Silent => (CloseCode::TOO_LATE, "no heartbeat for a lease"),
                 };
                 io.close(SessionId::from_bits(session.0), code, words);
@@ -270,8 +270,13 @@ impl Handler {
 
     fn persist(&mut self, batch: BatchId, record: Record) {
         let me = self.me.clone();
+        let news = News::of(&record).map(|news| (self.tracer.clone(), news));
         let make = move || records::deed_of(&record);
         self.write(make, move |verdict| {
+            if let (Some((tracer, news)), Verdict::Judged(Commit::Done)) = (news, &verdict) {
+                // It ends after the lanes do; what it does not hear it reads at its next start.
+                let _ = tracer.send(news);
+            }
             deliver(&me, Input::Event(Box::new(event_of(batch, verdict))));
         });
     }
@@ -429,6 +434,11 @@ impl Handler {
                 self.write(move || Deed { batch: Batch::new(), acts: vec![act] }, drop);
             }
         }
+        self.farewell(now, session, reason);
+    }
+
+    /// Tells an agent that and why it may not work here.
+    fn farewell(&mut self, now: Instant, session: Session, reason: Refusal) {
         self.frames.control(session, &HubControl::Refused { reason });
         // A close now would overtake the frame. The agent closes when it has read it.
         self.refused.push_back((now + FAREWELL, session, reason));

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use tessera_hub_core::ledger::{Pages, earnings as earnings_in};
 use tessera_hub_core::ranges::Ranges;
+use tessera_hub_core::record::Unchecked;
 use tessera_hub_core::{Bill, Charges, Earnings, Payment};
 use tessera_planners::Plan;
 use tessera_protocol::api::JobView;
@@ -34,6 +35,12 @@ struct StoredBill {
     /// Absent in bills that are older than pages.
     #[serde(default)]
     pages: u64,
+    /// Once the job is done: tainted shards of the job it extends that are counted in its own.
+    #[serde(default)]
+    inherited: u64,
+    /// Once the job is done: shards that rest on the word of one agent alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    alone: Vec<(AgentId, u64)>,
 }
 
 /// Under `tile-pay/`.
@@ -83,12 +90,15 @@ fn earnings(rows: Vec<(ProviderId, AgentId, Earned)>) -> Earnings {
 
 // --- writing --------------------------------------------------------------------------------------
 
-pub(super) fn put(batch: &mut Batch, job: JobId, bill: &Charges) {
+pub(super) fn put(batch: &mut Batch, job: JobId, bill: &Charges, unchecked: Option<&Unchecked>) {
     let Charges { class, plan, planned, units, held, escrow, hub, refunded, paid, closed, pages, fresh } =
         bill;
     let (plan, planned, units, held, escrow) = (*plan, *planned, *units, *held, *escrow);
     let (class, hub, refunded, closed, pages) = (*class, *hub, *refunded, *closed, *pages);
     let paid = rows(paid);
+    let of =
+        |of: &Unchecked| (of.inherited, of.alone.iter().map(|(agent, shards)| (*agent, *shards)).collect());
+    let (inherited, alone) = unchecked.map(of).unwrap_or_default();
     let stored = StoredBill {
         version: VERSION,
         class,
@@ -102,6 +112,8 @@ pub(super) fn put(batch: &mut Batch, job: JobId, bill: &Charges) {
         paid,
         closed,
         pages,
+        inherited,
+        alone,
     };
     batch.put_chunked(&Key::Bill(job).encode(), &json(&stored));
     fresh.iter().for_each(|(page, payments)| put_page(batch, (job, plan), *page, payments));
@@ -157,8 +169,8 @@ fn ranges_of(in_turn: &[u64]) -> Vec<(u64, u64)> {
 
 /// Closes a job's bill, and tells each provider what it earned. In the transaction of the job's end, so that it
 /// happens once.
-pub(super) fn end(batch: &mut Batch, job: JobId, view: &JobView, bill: &Charges) {
-    put(batch, job, bill);
+pub(super) fn end(batch: &mut Batch, job: JobId, view: &JobView, (bill, unchecked): (&Charges, &Unchecked)) {
+    put(batch, job, bill, Some(unchecked));
     batch.delete_range(tile_pays_of(job));
     let mut by_provider: BTreeMap<ProviderId, Earned> = BTreeMap::new();
     for ((provider, _), earned) in &bill.paid {
@@ -209,6 +221,13 @@ pub fn read_bill(store: &dyn Snapshot, job: JobId) -> Result<Option<Charges>, Re
         stored;
     let (paid, fresh) = (earnings(paid), Pages::new());
     Ok(Some(Charges { class, plan, planned, units, held, escrow, hub, refunded, paid, closed, pages, fresh }))
+}
+
+/// What of the result of a done job nobody checked; nothing of a job that ended before that was written down.
+pub fn read_unchecked(store: &dyn Snapshot, job: JobId) -> Result<Unchecked, RecordError> {
+    let Some(bytes) = store.get_chunked(&Key::Bill(job).encode())? else { return Ok(Unchecked::default()) };
+    let StoredBill { inherited, alone, .. } = decode(&bytes, "bill", job)?;
+    Ok(Unchecked { inherited, alone: alone.into_iter().collect() })
 }
 
 /// The lines of what a provider was paid for in a job with this bill. *Order*: as they were written.

@@ -199,7 +199,16 @@ fn progress_that_the_former_version_wrote_of_an_extension_still_counts() {
     let view = accept(&engine, &parent);
     let outcome = Outcome::Done { result: (*b"{}").into(), kept: Kept::Tally(tally(1_000, 785)) };
     let view = Box::new(JobView { state: JobState::Done, ..*view });
-    commit(&engine, &Record::JobEnded { job: parent.id, view, outcome, bill: closed(&parent) });
+    commit(
+        &engine,
+        &Record::JobEnded {
+            job: parent.id,
+            view,
+            outcome,
+            bill: closed(&parent),
+            unchecked: Unchecked::default(),
+        },
+    );
     let text =
         r#"{"name":"n","workload":"monte_carlo","params":{"model":"pi","paths":3000,"shard_size":100}}"#;
     let base = Base { job: parent.id, tally: Arc::unwrap_or_clone(tally(1_000, 785)), tainted: 0 };
@@ -224,7 +233,16 @@ fn an_ended_job_keeps_its_result_and_its_tally_and_is_open_no_more() {
     let tally = tally(1_000, 785);
     let view = Box::new(JobView { state: JobState::Done, ..*view });
     let outcome = Outcome::Done { result: (*b"{}").into(), kept: Kept::Tally(tally.clone()) };
-    commit(&engine, &Record::JobEnded { job: job.id, view: view.clone(), outcome, bill: closed(&job) });
+    commit(
+        &engine,
+        &Record::JobEnded {
+            job: job.id,
+            view: view.clone(),
+            outcome,
+            bill: closed(&job),
+            unchecked: Unchecked::default(),
+        },
+    );
     let snapshot = engine.snapshot().unwrap();
     let recovered = recover(&*snapshot).unwrap();
     assert!(recovered.open.is_empty());
@@ -296,13 +314,31 @@ fn the_tiles_of_a_job_stay_with_its_result_and_go_with_a_job_that_has_none() {
     let task = job.plan.matrix().unwrap().clone();
     let outcome = Outcome::Done { result: (*b"{}").into(), kept: Kept::Tiles(task.clone()) };
     let done = Box::new(JobView { state: JobState::Done, ..*view });
-    commit(&engine, &Record::JobEnded { job: job.id, view: done.clone(), outcome, bill: closed(&job) });
+    commit(
+        &engine,
+        &Record::JobEnded {
+            job: job.id,
+            view: done.clone(),
+            outcome,
+            bill: closed(&job),
+            unchecked: Unchecked::default(),
+        },
+    );
     assert_eq!(tiles_left(&engine, job.id), 10, "nine tiles and how they are cut");
     assert_eq!(read_cut(&*engine.snapshot().unwrap(), job.id).unwrap().as_ref(), Some(&*task));
     assert_eq!(read_progress(&*engine.snapshot().unwrap(), job.id).unwrap(), None);
     for outcome in [Outcome::Cancelled, Outcome::Failed] {
         write_tile(&engine, &job, job.plan.digest(), 0);
-        commit(&engine, &Record::JobEnded { job: job.id, view: done.clone(), outcome, bill: closed(&job) });
+        commit(
+            &engine,
+            &Record::JobEnded {
+                job: job.id,
+                view: done.clone(),
+                outcome,
+                bill: closed(&job),
+                unchecked: Unchecked::default(),
+            },
+        );
         assert_eq!((tiles_left(&engine, job.id), tiles_left(&engine, other)), (0, 1));
     }
 }
@@ -430,7 +466,7 @@ fn each_shard_that_was_paid_is_on_one_page_whenever_the_hub_died() {
     let end = again.close();
     let view = Box::new(JobView { state: JobState::Failed, ended_ms: Some(UnixMillis(9)), ..*view.clone() });
     let (job_id, outcome, bill) = (job.id, Outcome::Failed, Box::new(end));
-    commit(&engine, &Record::JobEnded { job: job_id, view, outcome, bill });
+    commit(&engine, &Record::JobEnded { job: job_id, view, outcome, bill, unchecked: Unchecked::default() });
     assert_eq!(shards_on_pages(&engine, &job), (0..10).collect::<Vec<_>>());
 }
 
@@ -444,7 +480,7 @@ fn a_tile_on_its_way_when_its_job_is_stopped_is_on_one_page() {
     commit(&engine, &Record::TileReduced { job: job.id, plan: job.plan.digest(), tile: 1, bytes, earned });
     let view = Box::new(JobView { state: JobState::Cancelled, ended_ms: Some(UnixMillis(9)), ..*view });
     let (job_id, outcome, bill) = (job.id, Outcome::Cancelled, Box::new(bill.close()));
-    commit(&engine, &Record::JobEnded { job: job_id, view, outcome, bill });
+    commit(&engine, &Record::JobEnded { job: job_id, view, outcome, bill, unchecked: Unchecked::default() });
     assert_eq!(shards_on_pages(&engine, &job), (0..7).collect::<Vec<_>>());
 }
 
@@ -471,7 +507,8 @@ fn providers_earn_in_the_transaction_that_ends_the_job_and_once() {
     let view = accept(&engine, &job);
     let bill = Box::new(work(&job, 10).close());
     let view = Box::new(JobView { state: JobState::Failed, ended_ms: Some(UnixMillis(9)), ..*view });
-    let end = Record::JobEnded { job: job.id, view, outcome: Outcome::Failed, bill: bill.clone() };
+    let (outcome, unchecked) = (Outcome::Failed, Unchecked::default());
+    let end = Record::JobEnded { job: job.id, view, outcome, bill: bill.clone(), unchecked };
     let provider = tessera_protocol::id::ProviderId([1; 16]);
     for _ in 0..2 {
         commit(&engine, &end);

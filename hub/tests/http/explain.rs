@@ -29,7 +29,7 @@ const RESTING: Lack = Lack::Resting { until_ms: UnixMillis(9_000), left_ms: 4_00
 /// Every requirement there is.
 fn requirements() -> Requirements {
     let regions = Some(vec!["eu-north".parse().unwrap()]);
-    Requirements { gpu: true, gpu_memory_bytes: Some(1 << 33), regions }
+    Requirements { gpu: true, gpu_memory_bytes: Some(1 << 33), regions, gpu_models: None }
 }
 
 pub(crate) fn job(job: JobId) -> JobExplained {
@@ -52,6 +52,7 @@ pub(crate) fn job(job: JobId) -> JobExplained {
         Lack::Kernel,
         Lack::Memory { bytes_max: 8 },
         Lack::Gpu { bytes_max: 0 },
+        Lack::GpuModel { names: vec!["NVIDIA A100-SXM4-80GB".to_owned()] },
         Lack::Region { region: "eu-north".to_owned() },
         Lack::Removed,
         Lack::Leaving,

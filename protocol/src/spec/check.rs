@@ -107,6 +107,14 @@ impl Findings {
         if let Some(bytes) = requirements.gpu_memory_bytes {
             self.integer("requirements.gpu_memory_bytes", bytes, 1, limits::SEED_MAX);
         }
+        if let Some(models) = &requirements.gpu_models {
+            let (found, most) = (models.len(), limits::GPU_MODELS_MAX);
+            if !(1..=most).contains(&found) {
+                let allowed = format!("1 to {most} names; leave it out for any GPU");
+                self.add("requirements.gpu_models", &format!("{found} entries"), &allowed);
+            }
+            models.iter().for_each(|model| self.name("requirements.gpu_models", model));
+        }
         if let Some(regions) = &requirements.regions
             && !(1..=limits::REGIONS_MAX).contains(&regions.len())
         {
@@ -171,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_wrong_field_is_named_with_its_value_and_what_is_allowed() {
-        let cases: [(&str, &dyn Fn(&mut serde_json::Value)); 17] = [
+        let cases: [(&str, &dyn Fn(&mut serde_json::Value)); 19] = [
             ("params.book[0].volatility = -0.2: must be greater than 0 and at most 10", &|job| {
                 job["params"]["book"][0]["volatility"] = json!(-0.2)
             }),
@@ -220,6 +228,12 @@ mod tests {
             }),
             ("requirements.regions = 17 entries: 1 to 16 names", &|job| {
                 job["requirements"] = json!({ "regions": (["eu"; 17]) })
+            }),
+            ("requirements.gpu_models = 0 entries: 1 to 16 names", &|job| {
+                job["requirements"] = json!({ "gpu_models": [] })
+            }),
+            ("requirements.gpu_models = \"\": must be 1 to 128 bytes", &|job| {
+                job["requirements"] = json!({ "gpu_models": [""] })
             }),
             ("requirements.gpu_memory_bytes = 0: must be from 1 to", &|job| {
                 job["requirements"] = json!({ "gpu_memory_bytes": 0 })

@@ -73,6 +73,10 @@ pub struct Requirements {
     /// The least memory of their largest GPU; they must have one then. *Units*: bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu_memory_bytes: Option<u64>,
+    /// What their GPU may be, by words of which the name that its driver gives has one, capitals or not: any when
+    /// absent. The same GPU must have the memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_models: Option<Vec<String>>,
     /// Where they may be; anywhere when absent. An agent that does not say where it is is nowhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub regions: Option<Vec<Region>>,
@@ -81,7 +85,12 @@ pub struct Requirements {
 impl Requirements {
     /// The least memory of a GPU that agents must have; nothing where they need none. *Units*: bytes.
     pub fn gpu_bytes(&self) -> Option<u64> {
-        self.gpu_memory_bytes.or(self.gpu.then_some(1))
+        self.gpu_memory_bytes.or((self.gpu || self.gpu_models.is_some()).then_some(1))
+    }
+
+    /// What the GPU may be; empty for any.
+    pub fn gpu_models(&self) -> &[String] {
+        self.gpu_models.as_deref().unwrap_or_default()
     }
 
     /// Where they may be; empty for anywhere.
@@ -92,10 +101,13 @@ impl Requirements {
 
 impl fmt::Display for Requirements {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.gpu_memory_bytes, self.gpu) {
-            (Some(bytes), _) => write!(f, "a GPU of at least {bytes} bytes")?,
-            (None, true) => f.write_str("a GPU")?,
-            (None, false) => {}
+        match self.gpu_models() {
+            [] if self.gpu_bytes().is_some() => f.write_str("a GPU")?,
+            [] => {}
+            models => write!(f, "a GPU called {}", models.join(" or "))?,
+        }
+        if let Some(bytes) = self.gpu_memory_bytes {
+            write!(f, " of at least {bytes} bytes")?;
         }
         let names: Vec<&str> = self.regions().iter().map(Region::as_str).collect();
         match (self.gpu_bytes(), names.as_slice()) {
@@ -124,8 +136,13 @@ mod tests {
     #[test]
     fn requirements_are_told_in_words() {
         let regions = || Some(Vec::from(["eu".parse().unwrap(), "us".parse().unwrap()]));
-        let said =
-            |gpu, gpu_memory_bytes, regions| Requirements { gpu, gpu_memory_bytes, regions }.to_string();
+        let said = |gpu, gpu_memory_bytes, regions| {
+            Requirements { gpu, gpu_memory_bytes, regions, gpu_models: None }.to_string()
+        };
+        let models = Some(Vec::from(["H100".to_owned(), "H200".to_owned()]));
+        let of_models =
+            Requirements { gpu_models: models, gpu_memory_bytes: Some(8), ..Requirements::default() };
+        assert_eq!(of_models.to_string(), "a GPU called H100 or H200 of at least 8 bytes");
         assert_eq!(said(true, None, None), "a GPU");
         assert_eq!(said(false, Some(8), regions()), "a GPU of at least 8 bytes in eu or us");
         assert_eq!(said(false, None, regions()), "a place in eu or us");

@@ -49,7 +49,7 @@ impl Books {
             Record::TileReduced { job, tile, earned, .. } => {
                 (*job, self.book(*job, |book| book.tile(*tile, earned)))
             }
-            Record::JobEnded { job, view, outcome, bill } => {
+            Record::JobEnded { job, view, outcome, bill, unchecked: _ } => {
                 let is_done = matches!(outcome, Outcome::Done { .. });
                 (*job, self.book(*job, |book| book.ended(is_done, view, bill)))
             }

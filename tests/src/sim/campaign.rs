@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{Planted, Report, Settings, fairness, run};
+use super::{Planted, Report, Settings, fairness, hubs, run};
 
 /// What came of many seeds.
 #[derive(Debug, Default)]
@@ -119,6 +119,12 @@ pub fn caught(bug: Planted, end: u64) -> Option<(u64, String)> {
                 Ok(Err(unfair)) => Some(format!("{unfair:?}")),
                 Err(_) => Some("an assertion of the hub".to_owned()),
             }
+        }
+        Planted::AdoptUnfenced
+        | Planted::JudgeThroughOutages
+        | Planted::ForgetFailedAdoptions
+        | Planted::ServeBehindTheFence => {
+            hubs::run(seed, Some(bug)).err().map(|discord| format!("{discord:?}"))
         }
         _ => judge(seed, Settings::default().planting(bug)).err(),
     };

@@ -49,7 +49,7 @@ pub enum Violation {
     PoisonSpread(u64),
     /// The books of a job do not add up, or pay for what they should not.
     Books(JobId, &'static str),
-    /// A job does not say that the one it extends is tainted.
+    /// A job does not say that it is tainted: by the one it extends, or by a lie whose liar was proven wrong since.
     TaintForgotten(JobId),
     /// An agent got a shard of a job that must not run where it is.
     OutOfRegion(JobId, AgentId),
@@ -173,6 +173,9 @@ pub(super) struct Lies<'a> {
     /// Whether every lie about a job is one that anyone sees who looks, of agents who do not agree in it, and their
     /// number is one that a hub looks after in any job.
     pub(super) plain: &'a dyn Fn(JobId) -> bool,
+    /// Whether all who lied about a job, or about one that it extends, are on record as proven wrong, and none of
+    /// them had a witness.
+    pub(super) found_out: &'a dyn Fn(&Store, JobId) -> bool,
     /// Whether a hub died: that a check was skipped is written down after the tile that it spared.
     pub(super) hub_died: bool,
 }
@@ -208,7 +211,11 @@ pub(super) fn ended(
         match &stored.end {
             None => return Err(Violation::Unfinished(*id)),
             Some((view, Outcome::Done { result, .. })) => {
-                let is_right = got_through || **result == reference(&stored.job);
+                let is_right = **result == reference(&stored.job);
+                if !is_right && view.tainted == 0 && (lies.found_out)(store, *id) {
+                    return Err(Violation::TaintForgotten(*id));
+                }
+                let is_right = got_through || is_right;
                 if view.digest != Some(Digest::of(result)) || !is_right {
                     return Err(Violation::WrongResult(*id));
                 }

@@ -5,6 +5,7 @@ mod books;
 pub mod campaign;
 mod checker;
 pub mod fairness;
+pub mod hubs;
 pub mod minimise;
 mod model;
 mod random;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tessera_hub_core::ledger::earnings;
 use tessera_hub_core::ranges::Ranges;
+use tessera_hub_core::record::{Unchecked, refuted_by};
 use tessera_hub_core::standing::StandingRecord;
 use tessera_hub_core::{Bill, NewJob, Outcome, Payment, Progress, Record};
 use tessera_planners::Pass;
@@ -40,6 +41,8 @@ pub(super) struct Stored {
     /// Who is paid for them.
     earned: BTreeMap<(Digest, u64), Vec<Payment>>,
     pub(super) end: Option<(JobView, Outcome)>,
+    /// What of its result nobody checked.
+    unchecked: Unchecked,
 }
 
 /// What a commit came to.
@@ -60,7 +63,8 @@ impl Store {
                 }
                 key.map(|key| self.keys.insert(key, job.id));
                 let (id, accepted, tiles, earned) = (job.id, *view, BTreeMap::new(), BTreeMap::new());
-                self.jobs.insert(id, Stored { job, accepted, progress: None, tiles, earned, end: None });
+                let (progress, end, unchecked) = (None, None, Unchecked::default());
+                self.jobs.insert(id, Stored { job, accepted, progress, tiles, earned, end, unchecked });
             }
             Record::JobProgressed { job, progress } => {
                 if let Some(stored) = self.jobs.get_mut(&job) {
@@ -76,14 +80,14 @@ impl Store {
             }
             Record::Disputed(_) | Record::Recalled { .. } => {}
             Record::StandingsChanged { agents, proofs, .. } => {
-                for (job, evidence) in proofs {
-                    let believed = evidence.believed.expect("nobody is proven wrong by nothing");
-                    let wrong = evidence.answers.iter().filter(|(.., digest)| *digest != believed);
-                    self.refuted.extend(wrong.map(|(agent, ..)| (job, *agent)));
+                for proof in &proofs {
+                    assert!(proof.1.believed.is_some(), "nobody is proven wrong by nothing");
+                    self.refuted.extend(refuted_by(proof).map(|(agent, _)| (proof.0, agent)));
                 }
                 self.standings.extend(agents.into_iter().map(|record| (record.agent, record)));
+                self.trace();
             }
-            Record::JobEnded { job, view, outcome, bill } => {
+            Record::JobEnded { job, view, outcome, bill, unchecked } => {
                 if let Some(stored) = self.jobs.get_mut(&job) {
                     assert!(stored.end.is_none(), "{job} ended twice");
                     bill.check();
@@ -94,10 +98,26 @@ impl Store {
                         assert_eq!(bill.units.0, i128::from(view.cost.0), "{job}: units that were paid");
                     }
                     stored.end = Some((*view, outcome));
+                    stored.unchecked = unchecked;
                 }
+                self.trace();
             }
         }
         Commit::Done
+    }
+
+    /// Tells of jobs that ended what is known of their agents since, as the hub's tracer does. *Order*: by age, as
+    /// taint is handed on to jobs that extend one.
+    fn trace(&mut self) {
+        let proven = |agent: &AgentId| self.standings.get(agent).is_some_and(|record| record.proven);
+        let mut tainted = BTreeMap::new();
+        for (id, stored) in &mut self.jobs {
+            let Some((view, Outcome::Done { .. })) = &mut stored.end else { continue };
+            let base = stored.job.base.as_ref().and_then(|base| tainted.get(&base.job)).copied();
+            let (_, more) = stored.unchecked.taint(base.unwrap_or(0), proven);
+            view.tainted += more;
+            tainted.insert(*id, view.tainted);
+        }
     }
 }
 

@@ -191,8 +191,17 @@ pub fn run(seed: u64, settings: Settings) -> Result<Report, Violation> {
             of_job.fold([0, 0], |[plain, hidden], lies| [plain + lies.plain, hidden + lies.hidden]);
         !world.swarm.coalition && hidden == 0 && (1..=PLAIN_LIES_MAX).contains(&plain)
     };
+    let found_out = |store: &Store, job| {
+        let bases = std::iter::successors(Some(job), |job| {
+            store.jobs.get(job)?.job.base.as_ref().map(|base| base.job)
+        });
+        let of: Vec<JobId> = bases.collect();
+        let mut lied = world.agents.iter().filter(|agent| of.iter().any(|job| agent.lied.contains(job)));
+        let proven = |agent: &Agent| store.standings.get(&agent.id).is_some_and(|record| record.proven);
+        !world.swarm.coalition && lied.all(proven)
+    };
     let hub_died = world.report.happened.contains_key("hub crashes");
-    let lies = Lies { liars: &liars, plain: &plain, hub_died };
+    let lies = Lies { liars: &liars, plain: &plain, found_out: &found_out, hub_died };
     let ended = checker::ended(&world.store, &lies, |view| world.failed_rightly(view));
     if let Err(Violation::Unfinished(job)) = ended {
         world.explain(job);

@@ -93,3 +93,24 @@ fn three_liars_of_twenty_strangers_change_no_byte_and_are_not_paid() {
         assert!(acts.contains(&format!("\"kind\":\"{kind}\"")), "no {kind} in the log");
     }
 }
+
+#[test]
+fn an_agent_that_is_removed_is_told_so_and_ends_and_may_not_come_back() {
+    let folder = TempDir::new().expect("a folder");
+    let mut hub = Hub::start(&folder.path().join("hub"), 1);
+    let _own = hub.agent(&folder.path().join("own"));
+    let _honest = start(&hub, folder.path(), LIARS[0] + 1);
+    let mut liar = start(&hub, folder.path(), LIARS[0]);
+    until("all are connected", || (hub.connected().len() == 3).then_some(()));
+    let job = book(&folder, 400_000, "exact");
+    hub.json(&["submit", job.to_str().expect("a plain path"), "--shard-size", "2000"]);
+    let code = until("the liar has ended", || liar.exit_code());
+    assert_eq!(code, 3, "the hub refused it");
+    let standing =
+        agents(&hub).iter().find(|agent| agent["name"] == "liar-5").expect("it is listed")["standing"]
+            .clone();
+    assert_eq!(standing, "removed");
+    // With the identity that it has: the token is spent.
+    let mut back = start(&hub, folder.path(), LIARS[0]);
+    assert_eq!(until("it is refused again", || back.exit_code()), 3);
+}

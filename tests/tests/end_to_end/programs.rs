@@ -198,6 +198,11 @@ impl Agent {
     pub(crate) fn pid(&self) -> u32 {
         self.0.id()
     }
+
+    /// With which code it ended by itself.
+    pub(crate) fn exit_code(&mut self) -> Option<i32> {
+        self.0.try_wait().expect("a child of ours").and_then(|status| status.code())
+    }
 }
 
 impl Drop for Agent {

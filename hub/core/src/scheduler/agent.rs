@@ -25,6 +25,8 @@ pub(super) struct Agent {
     pub(super) standing: Standing,
     pub(super) hello: Box<Hello>,
     pub(super) gpus: Vec<Gpu>,
+    /// How often it said which.
+    pub(super) offer: u32,
     pub(super) credit: u32,
     pub(super) leaving: bool,
     pub(super) heard: Tick,

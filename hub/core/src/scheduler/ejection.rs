@@ -11,7 +11,7 @@ use tessera_protocol::unit::Tick;
 
 use super::Scheduler;
 use super::agent::Agent;
-use super::fleet::{Memory, gpu_bytes_max, operand_bytes_max};
+use super::fleet::{Memory, gpus, operand_bytes_max};
 use crate::planted::Planted;
 
 /// Moments at which an agent failed, that make it rest.
@@ -139,7 +139,7 @@ impl Scheduler {
         let stands_in = |other: &Agent| {
             other.takes_work()
                 && Memory::of(operand_bytes_max(other)) >= Memory::of(operand_bytes_max(agent))
-                && Memory::of(gpu_bytes_max(other)) >= Memory::of(gpu_bytes_max(agent))
+                && gpus(agent).iter().all(|gpu| gpus(other).contains(gpu))
                 && (agent.hello.region.is_empty() || other.hello.region == agent.hello.region)
                 && other.standing >= agent.standing
                 && other.account.anchor >= agent.account.anchor

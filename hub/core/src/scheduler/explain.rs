@@ -261,12 +261,17 @@ fn fit(id: AgentId, agent: &Agent, need: &Need, clock: Clock) -> AgentFit {
 }
 
 fn lacks(agent: &Agent, need: &Need, (now, origin): Clock) -> Vec<Lack> {
-    let (bytes_max, gpu_bytes, region) =
-        (operand_bytes_max(agent), gpu_bytes_max(agent), &agent.hello.region);
+    let (bytes_max, region) = (operand_bytes_max(agent), &agent.hello.region);
+    let [gpu_bytes, any_gpu] = [gpu_bytes_max(agent, |gpu| need.names(gpu)), gpu_bytes_max(agent, |_| true)];
+    let others = || agent.gpus.iter().map(|gpu| gpu.name.clone()).collect();
+    let gpu_lack = match gpu_bytes == 0 && any_gpu > 0 {
+        true => Lack::GpuModel { names: others() },
+        false => Lack::Gpu { bytes_max: gpu_bytes },
+    };
     let lacks = [
         (!agent.hello.kernels.iter().any(|kernel| **kernel == *need.kernel)).then_some(Lack::Kernel),
         (Memory::of(bytes_max) < need.memory).then_some(Lack::Memory { bytes_max }),
-        (Memory::of(gpu_bytes) < need.gpu).then_some(Lack::Gpu { bytes_max: gpu_bytes }),
+        (Memory::of(gpu_bytes) < need.gpu).then_some(gpu_lack),
         (!need.allows(region)).then(|| Lack::Region { region: region.clone() }),
         (agent.standing == Standing::Removed).then_some(Lack::Removed),
         agent.leaving.then_some(Lack::Leaving),

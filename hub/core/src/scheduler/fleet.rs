@@ -13,6 +13,7 @@ use core::ops::Bound::{Excluded, Unbounded};
 use tessera_protocol::api::Standing;
 use tessera_protocol::id::{AgentId, ProviderId};
 use tessera_protocol::spec::Region;
+use tessera_protocol::wire::Gpu;
 
 use super::agent::Agent;
 use crate::Account;
@@ -45,6 +46,8 @@ pub(super) struct Need {
     pub(super) memory: Memory,
     /// Of one GPU; the least of all where it needs none.
     pub(super) gpu: Memory,
+    /// What that GPU may be, in lower case; empty for any.
+    pub(super) models: Arc<[String]>,
     /// Where it may be; empty for anywhere.
     pub(super) regions: Arc<[Region]>,
 }
@@ -56,8 +59,14 @@ impl Need {
             kernel: work.plan.kernel().clone(),
             memory: Memory::of(work.plan.operand_bytes()),
             gpu: work.requirements.gpu_bytes().map(Memory::of).unwrap_or_default(),
+            models: work.requirements.gpu_models().iter().map(|model| model.to_ascii_lowercase()).collect(),
             regions: work.requirements.regions().into(),
         }
+    }
+
+    /// Whether a GPU that is called so, in lower case, is one of those it may be.
+    pub(super) fn names(&self, gpu: &str) -> bool {
+        self.models.is_empty() || self.models.iter().any(|model| gpu.contains(&**model))
     }
 
     /// Whether an agent may be there.
@@ -74,8 +83,8 @@ struct Capability {
     standing: Standing,
     anchor: bool,
     device: Device,
-    /// Of its largest GPU.
-    gpu: Memory,
+    /// Its GPUs: how they are called, in lower case, and their memory.
+    gpus: Vec<(String, Memory)>,
     region: String,
 }
 
@@ -90,14 +99,15 @@ impl Capability {
             standing: agent.standing,
             anchor: agent.account.anchor,
             device: agent.device.clone(),
-            gpu: gpu_memory(agent),
+            gpus: gpus(agent),
             region: agent.hello.region.clone(),
         }
     }
 
     fn meets(&self, need: &Need) -> bool {
         self.memory >= need.memory
-            && self.gpu >= need.gpu
+            && (need.gpu == Memory::default()
+                || self.gpus.iter().any(|(name, memory)| *memory >= need.gpu && need.names(name)))
             && need.allows(&self.region)
             && self.kernels.binary_search_by(|kernel| (**kernel).cmp(&*need.kernel)).is_ok()
     }
@@ -116,14 +126,20 @@ pub(super) fn operand_bytes_max(agent: &Agent) -> u64 {
     }
 }
 
-/// The memory of an agent's largest GPU; zero where it has none. *Units*: bytes.
-pub(super) fn gpu_bytes_max(agent: &Agent) -> u64 {
+/// The memory of an agent's largest GPU whose name, in lower case, is asked for; zero where it has none. *Units*: bytes.
+pub(super) fn gpu_bytes_max(agent: &Agent, asked: impl Fn(&str) -> bool) -> u64 {
+    let asked_for = agent.gpus.iter().filter(|gpu| asked(&gpu.name.to_ascii_lowercase()));
     // One whose driver does not say how much memory it has is a GPU all the same.
-    agent.gpus.iter().map(|gpu| gpu.memory_bytes.max(1)).max().unwrap_or(0)
+    asked_for.map(|gpu| gpu.memory_bytes.max(1)).max().unwrap_or(0)
 }
 
-fn gpu_memory(agent: &Agent) -> Memory {
-    Memory::of(gpu_bytes_max(agent))
+/// What an agent's GPUs are called, in lower case, and their memory. *Order*: by name.
+pub(super) fn gpus(agent: &Agent) -> Vec<(String, Memory)> {
+    let of = |gpu: &Gpu| (gpu.name.to_ascii_lowercase(), Memory::of(gpu.memory_bytes.max(1)));
+    let mut gpus: Vec<_> = agent.gpus.iter().map(of).collect();
+    gpus.sort_unstable();
+    gpus.dedup();
+    gpus
 }
 
 /// Names a class.
@@ -155,7 +171,8 @@ impl Rank {
 pub(super) struct Seat {
     class: ClassId,
     standing: Standing,
-    gpu: Memory,
+    /// Which of its offers of GPUs it sits by.
+    offer: u32,
     rank: Option<Rank>,
 }
 
@@ -185,9 +202,9 @@ impl Fleet {
         if !agent.takes_work() {
             return self.leave(id, agent);
         }
-        let (standing, gpu, rank) = (agent.standing, gpu_memory(agent), Rank::of(agent));
+        let (standing, offer, rank) = (agent.standing, agent.offer, Rank::of(agent));
         if let Some(seat) = agent.seat {
-            if seat.standing == standing && seat.gpu == gpu {
+            if seat.standing == standing && seat.offer == offer {
                 if seat.rank != rank {
                     self.rank(id, agent.account.provider, seat.class, (seat.rank, rank));
                     agent.seat = Some(Seat { rank, ..seat });
@@ -202,7 +219,7 @@ impl Fleet {
             class.members.insert((agent.account.provider, id));
         }
         self.rank(id, agent.account.provider, class, (None, rank));
-        agent.seat = Some(Seat { class, standing, gpu, rank });
+        agent.seat = Some(Seat { class, standing, offer, rank });
     }
 
     /// An agent takes nothing more.
@@ -342,8 +359,9 @@ impl Fleet {
                 continue;
             };
             assert_eq!(seat.rank, Rank::of(agent), "{id} is ranked as it was");
-            assert_eq!((seat.standing, seat.gpu), (agent.standing, gpu_memory(agent)), "{id}");
-            let (_, class) = &self.classes[&seat.class];
+            assert_eq!((seat.standing, seat.offer), (agent.standing, agent.offer), "{id}");
+            let (capability, class) = &self.classes[&seat.class];
+            assert_eq!(capability.gpus, gpus(agent), "{id}");
             assert!(class.members.contains(&(agent.account.provider, *id)), "{id}");
             if let Some(rank) = seat.rank {
                 assert!(class.free.contains(&(rank, *id, agent.account.provider)), "{id}");

@@ -86,7 +86,11 @@ impl World {
     }
 
     fn offers(&mut self, session: u64, memory_bytes: u64) {
-        let (name, driver) = ("a GPU".to_string(), "12.4".to_string());
+        self.offers_called(session, "a GPU", memory_bytes);
+    }
+
+    fn offers_called(&mut self, session: u64, name: &str, memory_bytes: u64) {
+        let (name, driver) = (name.to_string(), "12.4".to_string());
         let gpus = Vec::from([Gpu { name, memory_bytes, compute_capability: [9, 0], driver }]);
         self.step(Event::DevicesOffered { session: SessionId(session), gpus });
     }
@@ -154,4 +158,26 @@ fn any_gpu_will_do_for_a_job_that_does_not_say_how_large() {
     let mut world = World::new(r#"{"gpu":true}"#, &["", ""]);
     world.offers(1, 0);
     assert_eq!(world.given, [1]);
+}
+
+#[test]
+fn a_job_that_names_models_of_gpu_waits_for_one_of_them_with_the_memory() {
+    let mut world =
+        World::new(r#"{"gpu_models":["h100","H200"],"gpu_memory_bytes":16000000000}"#, &["", "", ""]);
+    world.offers_called(0, "NVIDIA A100-SXM4-80GB", 80 << 30);
+    world.offers_called(1, "NVIDIA H100 MIG 1g.10gb", 10 << 30);
+    assert!(world.given.is_empty());
+    let (summary, lacks) = world.said();
+    assert_eq!(
+        summary,
+        "waits: no agent that has the kernel and the memory has a GPU called h100 or H200 of at least 16000000000 bytes"
+    );
+    let expected = [
+        "has no GPU",
+        "has no GPU of more than 10737418240 bytes",
+        "has no such GPU but NVIDIA A100-SXM4-80GB",
+    ];
+    assert_eq!(lacks, expected);
+    world.offers_called(2, "NVIDIA H200", 141 << 30);
+    assert_eq!(world.given, [2]);
 }
