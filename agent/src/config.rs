@@ -19,6 +19,8 @@ pub struct Config {
     pub token: Option<EnrolmentToken>,
     /// Where its identity and the hub's key are kept; one agent a directory.
     pub data: PathBuf,
+    /// What input files may take of the disk under it. *Units*: bytes.
+    pub cache_bytes_max: u64,
     /// How many shards its processors compute at once; each GPU computes one more.
     pub slots: u16,
     /// Which GPUs it uses.

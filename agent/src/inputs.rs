@@ -205,7 +205,7 @@ mod tests {
     /// Nothing is kept, and the folder goes with the test.
     fn inputs() -> (Inputs, tempfile::TempDir) {
         let folder = tempfile::tempdir().expect("a folder");
-        let (cache, kept) = Cache::open(folder.path()).expect("a cache");
+        let (cache, kept) = Cache::open(folder.path(), u64::MAX).expect("a cache");
         (Inputs::new(cache, &kept), folder)
     }
 
@@ -238,7 +238,7 @@ mod tests {
         let Some(Input::File(file)) = inputs.get(&name) else { panic!("it is kept") };
         assert_eq!(file.bytes().as_deref(), Some(&bytes[..]));
         inputs.drop_input(&name);
-        assert_eq!(Cache::open(folder.path()).expect("a cache").1, []);
+        assert_eq!(Cache::open(folder.path(), u64::MAX).expect("a cache").1, []);
         let other = InputFile { blake3: Digest([1; 32]), ..name };
         assert_eq!(send(&mut inputs, 2, other, &bytes), Event::InputRejected { fetch: FetchSerial(2) });
         assert_eq!(std::fs::read_dir(folder.path().join("inputs")).expect("a folder").count(), 0);

@@ -34,6 +34,10 @@ struct Arguments {
     /// Where the identity is kept; one agent a directory [default: ~/.local/share/tessera-agent]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// Most bytes of input files to keep in the data directory for later jobs; those used longest ago go first
+    /// [default: as much as half of the memory]
+    #[arg(long, env = "TESSERA_AGENT_CACHE_BYTES", value_name = "BYTES")]
+    cache_bytes: Option<u64>,
     /// How many shards to compute at once on processors [default: as many as there are]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(limits::SLOTS_MAX)))]
     slots: Option<u16>,
@@ -114,6 +118,7 @@ fn config(arguments: Arguments) -> Result<Config, clap::Error> {
         hub: arguments.hub,
         token,
         data,
+        cache_bytes_max: arguments.cache_bytes.unwrap_or(u64::MAX),
         slots: arguments.slots.unwrap_or_else(slots_available),
         gpus: arguments.gpus,
         name: arguments.name.unwrap_or_else(host_name),

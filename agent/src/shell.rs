@@ -9,7 +9,9 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tessera_agent_core::{Closing, Effect, Event, Exit, Identity, Machine, Outcome, Random, SlotIndex};
+use tessera_agent_core::{
+    Closing, Effect, Event, Exit, Identity, Machine, Outcome, Random, SlotIndex, operand_bytes_max,
+};
 use tessera_cuda::DeviceInfo;
 use tessera_protocol::id::{AgentId, JobId};
 use tessera_protocol::unit::Tick;
@@ -66,7 +68,8 @@ pub(crate) async fn run(
     let log = log.map_err(|source| AgentError::System { what: "file for the work log", source })?;
     let runner = Runner::start(config.slots, &devices, config.isa, (studio.clone(), log), report)
         .map_err(|source| AgentError::System { what: "thread for a slot", source })?;
-    let (cache, kept) = Cache::open(&config.data)
+    let room = config.cache_bytes_max.min(operand_bytes_max(host::memory_bytes()));
+    let (cache, kept) = Cache::open(&config.data, room)
         .map_err(|source| AgentError::System { what: "folder for inputs", source })?;
     let stored = Inputs::new(cache, &kept);
     let mut machine = Machine::new(identity(&config, &devices, studio.as_deref(), home.agent()), kept);
@@ -136,7 +139,8 @@ fn identity(config: &Config, devices: &[DeviceInfo], studio: Option<&Studio>, ag
         kernels: studio.map(|studio| studio.encoder.kernels()).unwrap_or_default(),
         region: config.region.as_ref().map(ToString::to_string).unwrap_or_default(),
     };
-    Identity { agent, hello, gpus: devices.iter().map(devices::offered).collect() }
+    let gpus = devices.iter().map(devices::offered).collect();
+    Identity { agent, hello, gpus, cache_bytes_max: config.cache_bytes_max }
 }
 
 async fn sleep_until(begun: Instant, timer: Option<Tick>) {

@@ -44,7 +44,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         Command::Plan { connection, file, json } => {
             let hub = connect(&connection)?;
             let (spec, files) = load(&file, None, &|opus| encoder_of(&hub, opus))?;
-            upload(&hub, &files, json)?;
+            upload(&hub, &spec.project, &files, json)?;
             let quote = hub.plan(&spec)?;
             show(json, &quote, || render::quote(&quote, spec.limits.cost_cap))
         }
@@ -96,7 +96,7 @@ fn submit(hub: &Hub, command: &Submit) -> Result<(), Failure> {
         Some(key) => IdempotencyKey::chosen(key),
         None => IdempotencyKey::random()?,
     };
-    upload(hub, &files, command.json)?;
+    upload(hub, &spec.project, &files, command.json)?;
     if !command.wait {
         let view = hub.submit(&spec, &key)?;
         return show(command.json, &view, || {
@@ -108,9 +108,9 @@ fn submit(hub: &Hub, command: &Submit) -> Result<(), Failure> {
 }
 
 /// Sends a job's files before the job.
-fn upload(hub: &Hub, files: &[LocalInput], json: bool) -> Result<(), Failure> {
+fn upload(hub: &Hub, project: &str, files: &[LocalInput], json: bool) -> Result<(), Failure> {
     let display = RefCell::new(UploadDisplay::new(json));
-    uploads::upload(hub, files, &|step| display.borrow_mut().show(&step))?;
+    uploads::upload(hub, project, files, &|step| display.borrow_mut().show(&step))?;
     Ok(())
 }
 

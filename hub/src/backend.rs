@@ -3,9 +3,10 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use blake3::Hasher;
 use bytes::Bytes;
@@ -30,21 +31,24 @@ use tessera_storage::{Batch, Commit, Engine, Key, Snapshot};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::audit::Deed;
+use crate::blobs::{BlobError, Blobs, Name};
 use crate::clients::Clients;
 use crate::ingress::Views;
 use crate::ingress::backend::{
-    AgentLookupError, Backend, CancelError, ExtendError, Extension, Health, JobFilter, JobResult,
-    LookupError, Outage, OutputFile, PlanError, ReceiptError, Reply, ResultError, SettleError,
+    AgentLookupError, Backend, CancelError, Claim, ClaimError, ExtendError, Extension, Health, JobFilter,
+    JobResult, LookupError, Outage, OutputFile, PlanError, ReceiptError, Reply, ResultError, SettleError,
     StatementError, Submission, SubmitError, Submitted, TokenError,
 };
 use crate::ingress::keys::KeyHash;
-use crate::inputs::{self, Piece, Presence, Upload, UploadRefused, Uploads};
+use crate::inputs::quota::{Quotas, Reservation};
+use crate::inputs::{self, InputError, Piece, Presence, Stored, Upload, UploadRefused, Uploads, wanted};
 use crate::journal::{Journal, StoreState, Verdict};
 use crate::lane::{Input, LaneCounters};
 use crate::output;
 use crate::quic::Identity;
 use crate::reader::Reader;
 use crate::records::{self, Owner, RecordError};
+use crate::retention;
 use crate::runtime::Mailboxes;
 
 mod metrics;
@@ -54,7 +58,11 @@ pub struct Hub {
     pub(crate) lanes: Mailboxes<Input>,
     pub(crate) journal: Journal,
     pub(crate) reader: Reader,
+    pub(crate) blobs: Blobs,
     pub(crate) uploads: Uploads,
+    pub(crate) quotas: Quotas,
+    /// How long a blob that no job refers to is kept.
+    pub(crate) grace: Duration,
     /// Stored since the start. *Units*: bytes.
     pub(crate) uploaded_bytes: AtomicU64,
     pub(crate) clients: Clients,
@@ -142,7 +150,9 @@ impl Hub {
             Answer::Replayed { job, manifest } if manifest == digest => match self.view(job).await {
                 Ok(view) => Ok(Submitted { view, replayed: true }),
                 Err(LookupError::Outage(outage)) => Err(SubmitError::Outage(outage)),
-                Err(LookupError::Unknown(_)) => Err(SubmitError::Outage(Outage::StoreFailing)),
+                Err(LookupError::Unknown(_) | LookupError::Pruned(..)) => {
+                    Err(SubmitError::Outage(Outage::StoreFailing))
+                }
             },
             Answer::Replayed { job, .. } => Err(SubmitError::KeyReused { first: job }),
             Answer::Refused(admission::AdmissionError::CostCap { cost, cap }) => {
@@ -159,7 +169,7 @@ impl Hub {
         }
     }
 
-    /// Every file that the plan reads must be here before the job is.
+    /// Every file that the plan reads must be here before the job is, and counts towards its project.
     async fn check_inputs(&self, manifest: &Manifest, plan: &Plan) -> Result<(), SubmitError> {
         let wanted = plan.inputs();
         if wanted.is_empty() {
@@ -174,45 +184,118 @@ impl Hub {
         for ((input, bytes), found) in wanted.into_iter().zip(found) {
             let declared = manifest.spec().inputs.iter().position(|declared| declared.blake3 == input);
             let field = format!("inputs[{}]", declared.unwrap_or_default());
-            match found {
-                Some(found) if found == bytes => {}
-                Some(found) => fields.push(FieldError {
-                    field: field + ".bytes",
-                    value: bytes.to_string(),
-                    allowed: format!("the file of this digest has {found} bytes"),
-                }),
-                None => fields.push(FieldError {
+            let here = match found {
+                Some(found) if found == bytes => self.claim(input, &manifest.spec().project, bytes).await,
+                Some(found) => {
+                    fields.push(FieldError {
+                        field: field + ".bytes",
+                        value: bytes.to_string(),
+                        allowed: format!("the file of this digest has {found} bytes"),
+                    });
+                    continue;
+                }
+                None => self.claim(input, &manifest.spec().project, 0).await,
+            };
+            match here {
+                Ok(Claim::Here) => {}
+                Ok(Claim::Wanted(_)) => fields.push(FieldError {
                     field: field + ".blake3",
                     value: input.to_string(),
                     allowed: "the file is not here: upload it with `PUT /v1/inputs/{blake3}`, as `tessera submit` does"
                         .to_owned(),
                 }),
+                Err(ClaimError::Full(full)) => return Err(SubmitError::BlobsFull(full)),
+                Err(ClaimError::Outage(outage)) => return Err(SubmitError::Outage(outage)),
             }
         }
         if fields.is_empty() { Ok(()) } else { Err(SubmitError::NotPlannable(SpecError { fields })) }
     }
 
-    /// Waits until a batch is durable.
-    pub(crate) async fn store(&self, deed: impl Into<Deed>) -> Result<(), Outage> {
-        let deed = deed.into();
-        self.store_made(move || deed).await
+    /// Says that a project wants a file: from then on it is kept for a grace period at least.
+    async fn claim(&self, input: Digest, project: &str, declared: u64) -> Result<Claim, ClaimError> {
+        loop {
+            let name = project.to_owned();
+            let read = self.read(move |store| {
+                Ok((inputs::whole(store, input)?, wanted::is_owned(store, input, &name)?))
+            });
+            let (found, owned) = read.await.map_err(ClaimError::Outage)?;
+            let now = UnixMillis(unix_ms());
+            let (room, batch) = match found {
+                None => {
+                    let room = self.quotas.reserve(project, declared).map_err(ClaimError::Full)?;
+                    return Ok(Claim::Wanted(room));
+                }
+                Some(found) if owned => match wanted::use_batch(input, found, now, self.grace) {
+                    Some(batch) => (None, batch),
+                    None => return Ok(Claim::Here),
+                },
+                Some(found) => {
+                    let room = self.quotas.reserve(project, found.bytes).map_err(ClaimError::Full)?;
+                    (Some(room), wanted::owner_batch(input, project, found, now))
+                }
+            };
+            if let Commit::Done = self.judge(batch).await.map_err(ClaimError::Outage)? {
+                room.into_iter().for_each(Reservation::keep);
+                return Ok(Claim::Here);
+            }
+            // It has gone, or another request of the project was first: what is it now?
+        }
     }
 
-    /// The same for a large batch, which is made on the journal's thread.
-    async fn store_made<D: Into<Deed>>(
-        &self,
-        make: impl FnOnce() -> D + Send + 'static,
-    ) -> Result<(), Outage> {
+    /// Waits until a batch is durable.
+    pub(crate) async fn store(&self, deed: impl Into<Deed>) -> Result<(), Outage> {
+        match self.judge(deed).await? {
+            Commit::Done => Ok(()),
+            Commit::Conflict { .. } => Err(Outage::StoreFailing),
+        }
+    }
+
+    /// Waits until a batch is durable, or was found to conflict.
+    pub(crate) async fn judge(&self, deed: impl Into<Deed>) -> Result<Commit, Outage> {
+        let deed = deed.into();
         let (sender, verdict) = oneshot::channel();
-        let request = Journal::request(make, |verdict| drop(sender.send(verdict)));
+        let request = Journal::request(move || deed, |verdict| drop(sender.send(verdict)));
         self.journal.retry(request).map_err(|_| Outage::Unavailable)?;
         match verdict.await {
-            Ok(Verdict::Judged(Commit::Done)) => Ok(()),
+            Ok(Verdict::Judged(judged)) => Ok(judged),
             Ok(Verdict::Failed(_)) if self.journal.store_state() == StoreState::Full => {
                 Err(Outage::StoreFull)
             }
-            Ok(Verdict::Judged(Commit::Conflict { .. }) | Verdict::Failed(_)) => Err(Outage::StoreFailing),
+            Ok(Verdict::Failed(_)) => Err(Outage::StoreFailing),
             Err(_) => Err(Outage::Unavailable),
+        }
+    }
+
+    /// Stores a piece of an upload, and then what tells of it.
+    async fn store_piece(&self, input: Digest, piece: Piece) -> Result<(), Outage> {
+        if self.draining.load(Ordering::Relaxed) {
+            return Err(Outage::Draining);
+        }
+        let Piece { number, bytes, declared } = piece;
+        let length = bytes.len() as u64;
+        let put = self.blobs.begin_put(Name { blob: input, piece: number }, bytes.into()).await;
+        let blake3 = put.map_err(|error| outage_of(&error))?;
+        let stored = Stored { number, bytes: length, blake3 };
+        self.store(inputs::upload_batch(input, &stored, declared, UnixMillis(unix_ms()))).await?;
+        self.uploaded_bytes.fetch_add(length, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Removes what came of an upload.
+    async fn remove_upload(&self, input: Digest) -> Result<(), Outage> {
+        loop {
+            let (snapshot, blobs) = (self.snapshot()?, self.blobs.clone());
+            let step =
+                tokio::task::spawn_blocking(move || inputs::removal_batch(&*snapshot, &blobs, input)).await;
+            match step {
+                Ok(Ok(Some(batch))) => self.store(batch).await?,
+                Ok(Ok(None)) => return Ok(()),
+                Ok(Err(error)) => {
+                    tracing::error!(%error, %input, "what came of an upload cannot be removed now");
+                    return Err(Outage::StoreFailing);
+                }
+                Err(_) => return Err(Outage::Unavailable),
+            }
         }
     }
 
@@ -237,31 +320,29 @@ impl Hub {
         let found = document.outputs.into_iter().find(|output| output.name == name);
         let Some(output) = found else { return Err(ResultError::NoOutput { job, name }) };
         let (sender, pieces) = mpsc::channel(1);
-        tokio::spawn(send_parts(self.store.clone(), output.parts, sender));
+        tokio::spawn(send_parts(self.shelf(), output.parts, sender));
         Ok(OutputFile { bytes: output.bytes, digest: output.blake3, pieces })
     }
 
-    async fn input_pieces(&self, input: Digest) -> Result<Option<OutputFile>, Outage> {
-        let Some(bytes) = self.read(move |store| inputs::length(store, input)).await? else {
+    async fn input_pieces(
+        &self,
+        input: Digest,
+        part: Option<Range<u64>>,
+    ) -> Result<Option<OutputFile>, Outage> {
+        let Some(length) = self.read(move |store| inputs::length(store, input)).await? else {
             return Ok(None);
         };
+        let part = part.unwrap_or(0..length);
+        let (offset, bytes) = (part.start, part.end.min(length).saturating_sub(part.start));
         let (sender, pieces) = mpsc::channel(1);
-        let store = self.store.clone();
-        tokio::spawn(async move {
-            for offset in (0..bytes).step_by(INPUT_PIECE_BYTES as usize) {
-                // The client has gone when there is no place any more.
-                let Ok(place) = sender.reserve().await else { return };
-                let store = store.clone();
-                let read =
-                    tokio::task::spawn_blocking(move || inputs::piece(&*store.snapshot()?, input, offset));
-                match read.await {
-                    Ok(Ok(Some(piece))) => place.send(piece.into()),
-                    Ok(Ok(None)) | Err(_) => return,
-                    Ok(Err(error)) => return tracing::error!(%error, %input, "an input cannot be read"),
-                }
-            }
-        });
+        let whole = OutputPart { product: input, product_bytes: length, offset, bytes };
+        tokio::spawn(send_parts(self.shelf(), vec![whole], sender));
         Ok(Some(OutputFile { bytes, digest: input, pieces }))
+    }
+
+    /// What reading pieces takes.
+    fn shelf(&self) -> Pieces {
+        Pieces { store: self.store.clone(), blobs: self.blobs.clone() }
     }
 
     async fn form(&self, job: JobId) -> Result<JobResult, LookupError> {
@@ -275,16 +356,19 @@ impl Hub {
         if let Some(view) = self.views.job(job) {
             return Ok(view);
         }
-        let stored = self.read(move |store| records::read_view(store, job)).await;
-        match stored.map_err(LookupError::Outage)? {
-            Some(view) => Ok(Arc::new(view)),
-            None => Err(LookupError::Unknown(job)),
+        let stored =
+            self.read(move |store| Ok((records::read_view(store, job)?, retention::pruned_at(store, job)?)));
+        match stored.await.map_err(LookupError::Outage)? {
+            (Some(view), _) => Ok(Arc::new(view)),
+            (None, Some(at)) => Err(LookupError::Pruned(job, at)),
+            (None, None) => Err(LookupError::Unknown(job)),
         }
     }
 
     async fn stop_job(&self, job: JobId) -> Result<Arc<JobView>, CancelError> {
         let view = self.view(job).await.map_err(|error| match error {
             LookupError::Unknown(job) => CancelError::Unknown(job),
+            LookupError::Pruned(job, at) => CancelError::Pruned(job, at),
             LookupError::Outage(outage) => CancelError::Outage(outage),
         })?;
         if !view.state.is_open() {
@@ -313,6 +397,7 @@ impl Hub {
         let out = |outage| ExtendError::Submit(SubmitError::Outage(outage));
         let view = self.view(job).await.map_err(|error| match error {
             LookupError::Unknown(job) => ExtendError::Unknown(job),
+            LookupError::Pruned(job, at) => ExtendError::Pruned(job, at),
             LookupError::Outage(outage) => out(outage),
         })?;
         if view.state != JobState::Done {
@@ -339,6 +424,7 @@ impl Hub {
     async fn document(&self, job: JobId) -> Result<JobResult, ResultError> {
         let view = self.view(job).await.map_err(|error| match error {
             LookupError::Unknown(job) => ResultError::Unknown(job),
+            LookupError::Pruned(job, at) => ResultError::Pruned(job, at),
             LookupError::Outage(outage) => ResultError::Outage(outage),
         })?;
         match view.state {
@@ -445,12 +531,30 @@ impl Backend for Hub {
         Box::pin(self.form(job))
     }
 
-    fn input_file(&self, input: Digest) -> Reply<'_, Result<Option<OutputFile>, Outage>> {
-        Box::pin(self.input_pieces(input))
+    fn input_file(
+        &self,
+        input: Digest,
+        part: Option<Range<u64>>,
+    ) -> Reply<'_, Result<Option<OutputFile>, Outage>> {
+        Box::pin(self.input_pieces(input, part))
+    }
+
+    fn url_secret(&self) -> [u8; 32] {
+        // The document holds the private key, and nobody else has it.
+        *blake3::hash(self.identity.pkcs8()).as_bytes()
     }
 
     fn input(&self, input: Digest) -> Reply<'_, Result<Presence, Outage>> {
         Box::pin(self.read(move |store| inputs::presence(store, input)))
+    }
+
+    fn claim_input(
+        &self,
+        input: Digest,
+        project: String,
+        declared: u64,
+    ) -> Reply<'_, Result<Claim, ClaimError>> {
+        Box::pin(async move { self.claim(input, &project, declared).await })
     }
 
     fn begin_upload(&self, input: Digest) -> Result<Upload, UploadRefused> {
@@ -458,15 +562,7 @@ impl Backend for Hub {
     }
 
     fn put_piece(&self, input: Digest, piece: Piece) -> Reply<'_, Result<(), Outage>> {
-        Box::pin(async move {
-            if self.draining.load(Ordering::Relaxed) {
-                return Err(Outage::Draining);
-            }
-            let length = piece.bytes.len() as u64;
-            self.store_made(move || inputs::upload_batch(input, &piece, UnixMillis(unix_ms()))).await?;
-            self.uploaded_bytes.fetch_add(length, Ordering::Relaxed);
-            Ok(())
-        })
+        Box::pin(self.store_piece(input, piece))
     }
 
     fn hash_piece(
@@ -475,21 +571,30 @@ impl Backend for Hub {
         piece: u64,
         mut hasher: Hasher,
     ) -> Reply<'_, Result<Option<Hasher>, Outage>> {
-        Box::pin(self.read(move |store| {
-            let Some(bytes) = inputs::uploaded_piece(store, input, piece)? else { return Ok(None) };
-            hasher.update(&bytes);
-            Ok(Some(hasher))
-        }))
+        Box::pin(async move {
+            let named = self.read(move |store| inputs::uploaded_piece(store, input, piece)).await?;
+            let Some((name, blake3)) = named else { return Ok(None) };
+            let bytes = match self.blobs.begin_get(name, blake3).await {
+                Ok(Some(bytes)) => bytes,
+                // The file is found to be another one then, and sent again.
+                Ok(None) | Err(BlobError::Damaged(_)) => return Ok(None),
+                Err(error) => return Err(outage_of(&error)),
+            };
+            let hashed = tokio::task::spawn_blocking(move || {
+                hasher.update(&bytes);
+                hasher
+            });
+            Ok(Some(hashed.await.map_err(|_| Outage::Unavailable)?))
+        })
     }
 
-    fn end_upload(&self, input: Digest, whole: Option<u64>) -> Reply<'_, Result<(), Outage>> {
+    fn end_upload(&self, input: Digest, whole: Option<(u64, Reservation)>) -> Reply<'_, Result<(), Outage>> {
         Box::pin(async move {
-            if let Some(bytes) = whole {
-                return self.store(inputs::whole_batch(input, bytes)).await;
-            }
-            while let Some(batch) = self.read(move |store| inputs::removal_batch(store, input)).await? {
-                self.store(batch).await?;
-            }
+            let Some((bytes, room)) = whole else { return self.remove_upload(input).await };
+            let mut batch = inputs::whole_batch(input, bytes, UnixMillis(unix_ms()));
+            wanted::put_owner(&mut batch, input, room.project(), bytes);
+            self.store(batch).await?;
+            room.keep();
             Ok(())
         })
     }
@@ -568,23 +673,47 @@ async fn send_file(store: Arc<dyn Engine>, job: JobId, task: Arc<Task>, sender: 
     }
 }
 
-/// Sends the parts of an output, which lie in products, as the client takes them.
-async fn send_parts(store: Arc<dyn Engine>, parts: Vec<OutputPart>, sender: mpsc::Sender<Bytes>) {
+/// Reads pieces of blobs.
+struct Pieces {
+    store: Arc<dyn Engine>,
+    blobs: Blobs,
+}
+
+impl Pieces {
+    /// The piece that starts at an offset; nothing where it cannot be read, which is logged.
+    async fn read(&self, blob: Digest, offset: u64) -> Option<Bytes> {
+        let store = self.store.clone();
+        let named = tokio::task::spawn_blocking(move || {
+            inputs::piece_name(&*store.snapshot()?, blob, offset).map_err(InputError::from)
+        });
+        let read = match named.await.ok()? {
+            Ok(Some((name, blake3))) => self.blobs.begin_get(name, blake3).await.map_err(InputError::from),
+            Ok(None) => Ok(None),
+            Err(error) => Err(error),
+        };
+        match read {
+            Ok(Some(piece)) => return Some(piece),
+            Ok(None) => tracing::error!(%blob, offset, "a piece of a blob is not in the store"),
+            Err(error) => tracing::error!(%error, %blob, offset, "a piece of a blob cannot be read"),
+        }
+        None
+    }
+}
+
+/// Sends parts of blobs as the client takes them, so that slow clients hold no thread and little memory. Ends early
+/// where a piece is missing or damaged.
+async fn send_parts(pieces: Pieces, parts: Vec<OutputPart>, sender: mpsc::Sender<Bytes>) {
     for OutputPart { product, offset, bytes, .. } in parts {
         let (mut at, end) = (offset, offset + bytes);
         while at < end {
+            // The client has gone when there is no place any more.
             let Ok(place) = sender.reserve().await else { return };
-            let (store, start) = (store.clone(), at % INPUT_PIECE_BYTES);
+            let start = at % INPUT_PIECE_BYTES;
             let from = at - start;
-            let read = tokio::task::spawn_blocking(move || inputs::piece(&*store.snapshot()?, product, from));
-            let piece = match read.await {
-                Ok(Ok(Some(piece))) => Bytes::from(piece),
-                Ok(Ok(None)) | Err(_) => return tracing::error!(%product, "a product is not in the store"),
-                Ok(Err(error)) => return tracing::error!(%error, %product, "a product cannot be read"),
-            };
+            let Some(piece) = pieces.read(product, from).await else { return };
             let stop = (end - from).min(piece.len() as u64);
             if stop <= start {
-                return tracing::error!(%product, "a product is shorter than its job's result says");
+                return tracing::error!(%product, "a blob is shorter than was said");
             }
             place.send(piece.slice(start as usize..stop as usize));
             at = from + stop;
@@ -592,11 +721,20 @@ async fn send_parts(store: Arc<dyn Engine>, parts: Vec<OutputPart>, sender: mpsc
     }
 }
 
+/// What clients are told of a failure of the store of blobs, which is logged.
+fn outage_of(error: &BlobError) -> Outage {
+    tracing::error!(%error, "a piece cannot be stored or read");
+    match error {
+        BlobError::Full(_) => Outage::StoreFull,
+        BlobError::Failing(_) | BlobError::Damaged(_) => Outage::StoreFailing,
+    }
+}
+
 /// What of a result document says which files there are.
 #[derive(Default, serde::Deserialize)]
-struct Outputs {
+pub(crate) struct Outputs {
     #[serde(default)]
-    outputs: Vec<Output>,
+    pub(crate) outputs: Vec<Output>,
 }
 
 /// The batch that makes a token usable once, and its provider known.

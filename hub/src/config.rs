@@ -5,11 +5,17 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use serde::Deserialize;
 use tessera_hub_core::scheduler::{Share, Sharing};
 use tessera_storage::foundationdb::{Place, PlaceError};
+
+use crate::blobs::{self, ParsePlaceError};
+use crate::inputs::quota::Limits;
+use crate::inputs::wanted::GRACE_DEFAULT;
+use crate::retention::Policy;
 
 /// Where clients connect unless told otherwise.
 pub const HTTP_DEFAULT: &str = "127.0.0.1:7840";
@@ -19,12 +25,16 @@ pub const QUIC_DEFAULT: &str = "127.0.0.1:7843";
 /// Flags of `hub serve`.
 #[derive(Args, Clone, Debug, Default)]
 pub struct ServeArgs {
-    /// Configuration file (TOML): data, store, http, quic, lanes, log, projects; flags win over it
+    /// Configuration file (TOML): data, store, blobs, http, quic, lanes, log, retention, projects; flags win over it
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Directory of the store, made when missing [default: $XDG_DATA_HOME/tessera-hub]
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
+    /// Where files and products lie: file:///path, s3://bucket/prefix or memory: [default: blobs in the directory of
+    /// the store]
+    #[arg(long, value_name = "URL")]
+    pub blobs: Option<String>,
     /// A FoundationDB cluster to keep the state in instead: fdb:CLUSTER_FILE or fdb:CLUSTER_FILE?prefix=NAME
     #[arg(long, value_name = "URL")]
     pub store: Option<Place>,
@@ -49,26 +59,81 @@ pub struct ServeArgs {
 #[serde(deny_unknown_fields)]
 struct File {
     data: Option<PathBuf>,
+    blobs: Option<String>,
     store: Option<String>,
     http: Option<SocketAddr>,
     quic: Option<SocketAddr>,
     lanes: Option<u16>,
     log: Option<String>,
     #[serde(default)]
+    retention: RetentionFile,
+    #[serde(default)]
     projects: BTreeMap<String, ProjectShare>,
 }
 
+/// How long things are kept, as the file says it: `"90d"`, `"36h"`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RetentionFile {
+    blobs: Option<String>,
+    finished: Option<String>,
+}
+
+/// How long things are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// A blob that no job refers to, after its last use.
+    pub blobs: Duration,
+    /// Finished jobs.
+    pub finished: Policy,
+}
+
+fn retention(
+    file: RetentionFile,
+    projects: &BTreeMap<String, ProjectShare>,
+) -> Result<Retention, ConfigError> {
+    let read = |field: String, text: &Option<String>| {
+        let time = text.as_ref().map(|text| {
+            humantime::parse_duration(text).map_err(|source| ConfigError::Time {
+                field,
+                text: text.clone(),
+                source,
+            })
+        });
+        time.transpose()
+    };
+    let blobs = read("retention.blobs".to_owned(), &file.blobs)?.unwrap_or(GRACE_DEFAULT);
+    let default = read("retention.finished".to_owned(), &file.finished)?;
+    let mut named = BTreeMap::new();
+    for (name, of) in projects {
+        if let Some(kept) = read(format!("projects.{name}.finished"), &of.finished)? {
+            named.insert(name.clone(), Some(kept));
+        }
+    }
+    let default = named.remove("default").flatten().or(default);
+    Ok(Retention { blobs, finished: Policy { default, projects: named } })
+}
+
 /// What a project may have, as the file says it; `[projects.default]` is for those that are not named.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ProjectShare {
     #[serde(default = "one")]
     weight: NonZeroU32,
     in_flight_max: Option<u64>,
+    blob_bytes_max: Option<u64>,
+    finished: Option<String>,
 }
 
 fn one() -> NonZeroU32 {
     NonZeroU32::MIN
+}
+
+fn quotas(projects: &BTreeMap<String, ProjectShare>) -> Limits {
+    let mut projects: BTreeMap<String, Option<u64>> =
+        projects.iter().map(|(name, of)| (name.clone(), of.blob_bytes_max)).collect();
+    let default = projects.remove("default").flatten();
+    Limits { default, projects }
 }
 
 fn sharing(projects: BTreeMap<String, ProjectShare>) -> Sharing {
@@ -84,6 +149,8 @@ fn sharing(projects: BTreeMap<String, ProjectShare>) -> Sharing {
 pub struct HubConfig {
     /// Directory of the store.
     pub data: PathBuf,
+    /// Where blobs lie.
+    pub blobs: blobs::Place,
     /// The cluster that the store lies in instead.
     pub cluster: Option<Place>,
     /// Address of the HTTP API.
@@ -94,6 +161,10 @@ pub struct HubConfig {
     pub lanes: u16,
     /// What projects may have of each lane.
     pub sharing: Sharing,
+    /// What projects may keep.
+    pub quotas: Limits,
+    /// How long things are kept.
+    pub retention: Retention,
     /// Log filter.
     pub log: String,
     /// Announce in JSON.
@@ -117,6 +188,19 @@ pub enum ConfigError {
         /// Where and why.
         source: Box<toml::de::Error>,
     },
+    /// A time is none.
+    Time {
+        /// Where it stands.
+        field: String,
+        /// What stands there.
+        text: String,
+        /// What is wrong with it.
+        source: humantime::DurationError,
+    },
+    /// The place for blobs is none.
+    Blobs(ParsePlaceError),
+    /// The directory for blobs is a relative one, and there is no working directory.
+    BlobsDirectory(std::io::Error),
     /// What the file calls a store is none.
     Store(PlaceError),
     /// No directory for the store was named, and there is no home directory.
@@ -133,6 +217,11 @@ impl fmt::Display for ConfigError {
         match self {
             ConfigError::Read { path, source } => write!(f, "cannot read {}: {source}", path.display()),
             ConfigError::Parse { path, source } => write!(f, "{}: {source}", path.display()),
+            ConfigError::Time { field, text, source } => {
+                write!(f, "{field} = \"{text}\": {source}; expected a time as in \"90d\" or \"36h\"")
+            }
+            ConfigError::Blobs(error) => error.fmt(f),
+            ConfigError::BlobsDirectory(error) => write!(f, "no directory for blobs: {error}"),
             ConfigError::Store(error) => write!(f, "store: {error}"),
             ConfigError::NoDataDirectory => {
                 f.write_str("no directory for the hub's data: pass --data DIR, or set HOME or XDG_DATA_HOME")
@@ -149,6 +238,9 @@ impl std::error::Error for ConfigError {
         match self {
             ConfigError::Read { source, .. } => Some(source),
             ConfigError::Parse { source, .. } => Some(source),
+            ConfigError::Time { source, .. } => Some(source),
+            ConfigError::Blobs(error) => Some(error),
+            ConfigError::BlobsDirectory(error) => Some(error),
             ConfigError::Store(error) => Some(error),
             ConfigError::NoDataDirectory | ConfigError::Lanes { .. } => None,
         }
@@ -165,12 +257,22 @@ pub fn resolve(args: ServeArgs) -> Result<HubConfig, ConfigError> {
     }
     let named = file.store.map(|text| text.parse().map_err(ConfigError::Store)).transpose()?;
     let constant = |text: &str| text.parse().expect("the default addresses are addresses");
+    let data = data_directory(args.data.or(file.data))?;
     Ok(HubConfig {
-        data: data_directory(args.data.or(file.data))?,
+        blobs: match args.blobs.or(file.blobs) {
+            Some(text) => text.parse().map_err(ConfigError::Blobs)?,
+            None => {
+                let beside = std::path::absolute(data.join("blobs"));
+                blobs::Place::Directory(beside.map_err(ConfigError::BlobsDirectory)?)
+            }
+        },
+        data,
         cluster: args.store.or(named),
         http: args.http.or(file.http).unwrap_or_else(|| constant(HTTP_DEFAULT)),
         quic: args.quic.or(file.quic).unwrap_or_else(|| constant(QUIC_DEFAULT)),
         lanes,
+        quotas: quotas(&file.projects),
+        retention: retention(file.retention, &file.projects)?,
         sharing: sharing(file.projects),
         log: args.log.or(file.log).unwrap_or_else(|| "info".to_owned()),
         json: args.json,
@@ -206,6 +308,17 @@ mod tests {
         let config = resolve(args).unwrap();
         assert_eq!((config.lanes, config.http.port(), config.quic.port()), (2, 1, 7843));
         assert_eq!(config.data, PathBuf::from("/d"));
+        assert_eq!(config.blobs, blobs::Place::Directory("/d/blobs".into()));
+    }
+
+    #[test]
+    fn blobs_lie_where_they_are_said_to_and_nowhere_by_mistake() {
+        let resolve = |blobs: &str| {
+            let blobs = Some(blobs.to_owned());
+            resolve(ServeArgs { data: Some("/d".into()), blobs, ..ServeArgs::default() })
+        };
+        assert_eq!(resolve("memory:").unwrap().blobs, blobs::Place::Memory);
+        assert!(resolve("/var/blobs").unwrap_err().to_string().contains("file:///an/absolute/path"));
     }
 
     #[test]
@@ -229,10 +342,16 @@ mod tests {
     fn projects_get_the_weights_and_quotas_that_the_file_gives_them() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("hub.toml");
-        let text = "data = \"/d\"\n[projects.risk]\nweight = 3\n[projects.default]\nin_flight_max = 40\n";
+        let text = "data = \"/d\"\n[retention]\nblobs = \"36h\"\nfinished = \"90d\"\n\
+            [projects.risk]\nweight = 3\nblob_bytes_max = 5\nfinished = \"1day\"\n[projects.default]\nin_flight_max = 40\n";
         std::fs::write(&path, text).unwrap();
-        let sharing =
-            resolve(ServeArgs { config: Some(path.clone()), ..ServeArgs::default() }).unwrap().sharing;
+        let config = resolve(ServeArgs { config: Some(path.clone()), ..ServeArgs::default() }).unwrap();
+        let day = Duration::from_secs(24 * 3600);
+        assert_eq!(config.retention.blobs, day * 3 / 2);
+        let projects = BTreeMap::from([("risk".to_owned(), Some(day))]);
+        assert_eq!(config.retention.finished, Policy { default: Some(day * 90), projects });
+        assert_eq!(config.quotas.projects, BTreeMap::from([("risk".to_owned(), Some(5))]));
+        let sharing = config.sharing;
         assert_eq!(sharing.projects["risk"], Share { weight: 3, in_flight_max: None });
         assert_eq!(sharing.default, Share { weight: 1, in_flight_max: Some(40) });
         std::fs::write(&path, "data = \"/d\"\n[projects.risk]\nweight = 0\n").unwrap();

@@ -4,6 +4,7 @@
 pub mod accounts;
 pub mod audit;
 pub mod backend;
+pub mod blobs;
 pub mod clients;
 pub mod config;
 mod explain;
@@ -19,6 +20,7 @@ pub mod products;
 pub mod quic;
 pub mod reader;
 pub mod records;
+pub mod retention;
 pub mod runtime;
 pub mod serve;
 pub mod sweeper;

@@ -26,6 +26,8 @@ use tessera_protocol::wire::Hello;
 use tessera_storage::{Batch, Entry, Family, Key, ReadError, Snapshot, tiles_of};
 
 use crate::audit::Deed;
+use crate::inputs::wanted::{self, Role};
+use crate::retention;
 
 /// Version of every encoding below; a reader refuses others.
 const VERSION: u8 = 1;
@@ -216,6 +218,12 @@ pub fn batch_of(record: &Record) -> Batch {
             }
             batch.put(Key::Job(id), stored_job(job.plan.first(), job.idempotency_key.clone(), view));
             batch.put_chunked(&Key::Manifest(id).encode(), &job.manifest.bytes());
+            if let Some(base) = &job.base {
+                retention::put_extension(&mut batch, base.job, id);
+            }
+            for (input, _) in job.plan.inputs() {
+                wanted::put_reference(&mut batch, id, input, Role::Input);
+            }
             let bill = Bill::open(job.manifest.spec().verify, &job.plan);
             bills::put(&mut batch, id, bill.charges(), None);
         }
@@ -246,6 +254,9 @@ pub fn batch_of(record: &Record) -> Batch {
         }
         Record::JobEnded { job, view, outcome, bill, unchecked } => {
             bills::end(&mut batch, *job, view, (bill, unchecked));
+            if let Some(parent) = view.extends {
+                batch.delete(Key::Extension { parent, child: *job });
+            }
             // A view's first sample and key were written at acceptance and are not needed again.
             batch.put(Key::Job(*job), stored_job(0, None, view));
             match outcome {
@@ -578,6 +589,13 @@ pub fn read_view(store: &dyn Snapshot, id: JobId) -> Result<Option<JobView>, Rec
     }
 }
 
+/// The record of a job as it lies in the store, and its view.
+pub fn read_record(store: &dyn Snapshot, id: JobId) -> Result<Option<(Vec<u8>, JobView)>, RecordError> {
+    let Some(value) = store.get(&Key::Job(id).encode())? else { return Ok(None) };
+    let view = decode_job(id, &value)?.view;
+    Ok(Some((value, view)))
+}
+
 /// Done jobs that extend another. *Order*: oldest first.
 pub fn extensions(store: &dyn Snapshot) -> Result<Vec<JobId>, RecordError> {
     let (mut found, mut damaged) = (Vec::new(), None);
@@ -669,6 +687,12 @@ fn away(id: AgentId, stored: StoredAgent) -> AgentView {
         standing: None,
         rest: None,
     }
+}
+
+/// What lies under `job/`, of a job in this state.
+#[cfg(test)]
+pub(crate) fn test_job(id: JobId, state: tessera_protocol::api::JobState) -> Vec<u8> {
+    tests::stored_as(id, state)
 }
 
 #[cfg(test)]

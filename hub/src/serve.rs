@@ -25,14 +25,18 @@ use tessera_storage::{
 
 use crate::audit::{Auditor, Deed};
 use crate::backend::{Hub, token_deed, unix_ms};
+use crate::blobs::{self, Blobs};
 use crate::clients::Clients;
 use crate::config::HubConfig;
 use crate::ingress::keys::{ApiKey, KeyHash};
 use crate::ingress::{self, ServerHandle, Views};
 use crate::inputs::Uploads;
+use crate::inputs::older::{self, MoveError};
+use crate::inputs::quota::Quotas;
 use crate::journal::Journal;
 use crate::lane::{Handler, HandlerConfig, Input, LaneCounters};
 use crate::ops::control::Control;
+use crate::products::Shelf;
 use crate::quic::{Identity, IdentityError, LaneSockets, SteeringError, SteeringPreference};
 use crate::reader::Reader;
 use crate::records::{self, Owner, RecordError, Recovered};
@@ -50,6 +54,10 @@ pub enum ServeError {
     },
     /// The store cannot be opened.
     Open(OpenError),
+    /// There is no place for blobs.
+    Blobs(blobs::OpenError),
+    /// The pieces of files of an older store cannot be moved.
+    Move(MoveError),
     /// The store in a cluster cannot be opened.
     OpenCluster(foundationdb::OpenError),
     /// Hubs write to the store's audit log so often that nothing else gets in.
@@ -93,6 +101,8 @@ impl fmt::Display for ServeError {
                 data.display()
             ),
             ServeError::Open(error) => write!(f, "{error}"),
+            ServeError::Blobs(error) => write!(f, "{error}"),
+            ServeError::Move(error) => write!(f, "{error}"),
             ServeError::OpenCluster(error) => write!(f, "{error}"),
             ServeError::AuditBusy => f.write_str(
                 "the audit log of the store changes all the time: stop the hub that uses it, or try again",
@@ -121,6 +131,8 @@ impl std::error::Error for ServeError {
         Some(match self {
             ServeError::NoStore { .. } | ServeError::AuditBusy => return None,
             ServeError::Open(error) => error,
+            ServeError::Blobs(error) => error,
+            ServeError::Move(error) => error,
             ServeError::OpenCluster(error) => error,
             ServeError::Read(error) => error,
             ServeError::Write(error) => error,
@@ -170,10 +182,15 @@ struct Running {
 pub fn serve(config: &HubConfig) -> Result<(), ServeError> {
     // The store first: whoever starts a second hub by mistake is told of the first one, not of its port.
     let store = open(config)?;
+    let blobs = Blobs::open(&config.blobs).map_err(ServeError::Blobs)?;
     let http =
         TcpListener::bind(config.http).map_err(|source| ServeError::Http { address: config.http, source })?;
     let sockets = LaneSockets::open(config.quic, config.lanes, SteeringPreference::default())
         .map_err(|source| ServeError::Quic { address: config.quic, source })?;
+    let moved = older::move_pieces(&*store, &blobs, UnixMillis(unix_ms())).map_err(ServeError::Move)?;
+    if moved > 0 {
+        tracing::info!(pieces = moved, blobs = %config.blobs, "files of an older store were moved to blobs");
+    }
     let snapshot = || store.snapshot().map_err(|error| ServeError::Read(error.into()));
     let secrets = secrets(&*store, &*snapshot()?)?;
     // Nothing else writes yet, so it does no harm that a long recovery is not of one moment.
@@ -181,7 +198,9 @@ pub fn serve(config: &HubConfig) -> Result<(), ServeError> {
     let first_key = secrets.first_api_key.as_ref().map(ApiKey::reveal);
     let token = secrets.token.to_string();
     let control = control(&store, config);
-    let running = start(config, http, sockets, store, secrets, recovered)?;
+    let quotas = Quotas::recover(&Renewed::new(&*store), config.quotas.clone()).map_err(ServeError::Read)?;
+    let shelf = Shelf { blobs, uploads: Uploads::default(), quotas };
+    let running = start(config, http, sockets, (store, shelf), secrets, recovered)?;
     announce(config, &running, first_key, token);
     let outcome = wait(running);
     drop(control);
@@ -214,7 +233,7 @@ fn start(
     config: &HubConfig,
     http: TcpListener,
     sockets: LaneSockets,
-    store: Arc<dyn Engine>,
+    (store, shelf): (Arc<dyn Engine>, Shelf),
     secrets: Secrets,
     recovered: Recovered,
 ) -> Result<Running, ServeError> {
@@ -226,9 +245,6 @@ fn start(
         Journal::start_audited(written, secrets.auditor).map_err(ServeError::Thread)?;
     let (reader, reader_threads) = Reader::start(store.clone()).map_err(ServeError::Thread)?;
     let (clients, clients_thread) = Clients::start(views.clone()).map_err(ServeError::Thread)?;
-    let uploads = Uploads::default();
-    let (sweeper, sweeper_thread) =
-        Sweeper::start(store.clone(), journal.clone(), uploads.clone()).map_err(ServeError::Thread)?;
     let (tracer, tracer_thread) =
         tracer::start(store.clone(), journal.clone(), views.clone()).map_err(ServeError::Thread)?;
     let counters: Vec<Arc<LaneCounters>> = (0..config.lanes).map(|_| Arc::default()).collect();
@@ -237,14 +253,14 @@ fn start(
     let unix_origin = UnixMillis(unix_ms());
     let origin = Instant::now();
     let make_handler = {
-        let (journal, reader, uploads) = (journal.clone(), reader.clone(), uploads.clone());
+        let (journal, reader, shelf) = (journal.clone(), reader.clone(), shelf.clone());
         let (clients, counters) = (clients.clone(), counters.clone());
         let (lanes, sampling_key, sharing) = (config.lanes, secrets.sampling_key, config.sharing.clone());
         move |lane: LaneIndex, peers| {
             let machine = MachineConfig { lane, lanes, sampling_key, unix_origin };
             let config = HandlerConfig { machine, sharing: sharing.clone(), origin };
             let counters = counters[lane.as_usize()].clone();
-            let store = (reader.clone(), uploads.clone());
+            let store = (reader.clone(), shelf.clone());
             Handler::new(config, (journal.clone(), tracer.clone()), store, clients.clone(), peers, counters)
         }
     };
@@ -255,7 +271,10 @@ fn start(
         lanes: lanes.mailboxes(),
         journal,
         reader,
-        uploads,
+        blobs: shelf.blobs.clone(),
+        uploads: shelf.uploads.clone(),
+        quotas: shelf.quotas.clone(),
+        grace: config.retention.blobs,
         uploaded_bytes: AtomicU64::new(0),
         clients,
         views,
@@ -269,6 +288,14 @@ fn start(
         draining: AtomicBool::new(false),
     });
     resume(&hub, recovered);
+    // After the views are there from which it takes what it prunes.
+    let (sweeper, sweeper_thread) = Sweeper::start(
+        hub.store.clone(),
+        hub.journal.clone(),
+        (shelf, hub.views.clone()),
+        config.retention.clone(),
+    )
+    .map_err(ServeError::Thread)?;
     let threads = [sweeper_thread, tracer_thread, journal_thread, clients_thread]
         .into_iter()
         .chain(reader_threads)

@@ -1,24 +1,34 @@
-//! The sweeper: one thread that removes what came of uploads which nobody has gone on with.
+//! The sweeper: one thread that removes what came of uploads which nobody has gone on with, and blobs that nobody
+//! wants.
 //!
 //! Owns when it looks. What is left over is the business of [`inputs`]; it touches nothing that
 //! is being uploaded or stored.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tessera_protocol::id::Digest;
 use tessera_protocol::unit::UnixMillis;
 use tessera_storage::Engine;
 
 use crate::backend::unix_ms;
-use crate::inputs::{self, Uploads};
+use crate::config::Retention;
+use crate::ingress::Views;
+use crate::inputs::wanted::{self, Step};
+use crate::inputs::{self, InputError, UNFINISHED_KEPT};
 use crate::journal::Journal;
+use crate::products::Shelf;
 use crate::records::RecordError;
+use crate::retention::{self, Policy};
 
 /// How often it looks. An upload is kept for a day, so minutes more are nothing.
 const LOOK_INTERVAL: Duration = Duration::from_secs(600);
+/// How often it looks at every object of the store of blobs, which may be many and far away.
+const LIST_INTERVAL: Duration = Duration::from_secs(24 * 3600);
+/// Objects without a record that one listing finds.
+const ORPHANS_MAX: usize = 1_024;
 
 /// Ends the sweeper when it is dropped.
 #[derive(Debug)]
@@ -31,10 +41,12 @@ impl Sweeper {
     pub fn start(
         store: Arc<dyn Engine>,
         journal: Journal,
-        uploads: Uploads,
+        (shelf, views): (Shelf, Arc<Views>),
+        retention: Retention,
     ) -> std::io::Result<(Sweeper, JoinHandle<()>)> {
         let (ending, ended) = sync_channel(0);
-        let sweep = Sweep { store, journal, uploads, ended };
+        let Retention { blobs: grace, finished } = retention;
+        let sweep = Sweep { store, journal, shelf, views, grace, finished, ended };
         let thread = std::thread::Builder::new().name("tessera-sweeper".into()).spawn(move || sweep.run())?;
         Ok((Sweeper { _ending: ending }, thread))
     }
@@ -43,15 +55,28 @@ impl Sweeper {
 struct Sweep {
     store: Arc<dyn Engine>,
     journal: Journal,
-    uploads: Uploads,
+    shelf: Shelf,
+    views: Arc<Views>,
+    /// How long a blob that no job refers to is kept.
+    grace: Duration,
+    /// How long finished jobs are.
+    finished: Policy,
     ended: Receiver<()>,
 }
 
 impl Sweep {
     fn run(&self) {
         self.report(self.abandoned());
+        let mut listed: Option<Instant> = None;
         loop {
-            self.report(self.stale(UnixMillis(unix_ms())));
+            let now = UnixMillis(unix_ms());
+            self.report(self.stale(now));
+            self.report(self.finished(now).map_err(InputError::from));
+            self.report(self.unwanted(now));
+            if listed.is_none_or(|listed| listed.elapsed() >= LIST_INTERVAL) {
+                self.report(self.orphans(now));
+                listed = Some(Instant::now());
+            }
             match self.ended.recv_timeout(LOOK_INTERVAL) {
                 Err(RecvTimeoutError::Timeout) => {}
                 Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
@@ -59,37 +84,167 @@ impl Sweep {
         }
     }
 
-    fn report(&self, swept: Result<(), RecordError>) {
+    fn report(&self, swept: Result<(), InputError>) {
         if let Err(error) = swept {
-            tracing::error!(%error, "what uploads left over cannot be read; it is looked for again later");
+            tracing::error!(%error, "what is left over cannot be removed; it is looked for again later");
         }
     }
 
-    /// Removes pieces that no record tells of. Only a start looks for them: it takes a look at every input.
-    fn abandoned(&self) -> Result<(), RecordError> {
+    /// Removes pieces that no input and no upload tells of. Only a start looks for them: it takes a look at every
+    /// input.
+    fn abandoned(&self) -> Result<(), InputError> {
         for input in inputs::abandoned(&*self.store.snapshot()?)? {
             // It may have been brought since, or is being brought.
-            let Ok(_place) = self.uploads.begin_removal(input) else { continue };
+            let Ok(_place) = self.shelf.uploads.begin_removal(input) else { continue };
             if inputs::is_abandoned(&*self.store.snapshot()?, input)? {
+                tracing::info!(%input, "removing pieces of a file that is not here");
                 self.remove(input)?;
             }
         }
         Ok(())
     }
 
-    fn stale(&self, now: UnixMillis) -> Result<(), RecordError> {
+    fn stale(&self, now: UnixMillis) -> Result<(), InputError> {
         for input in inputs::stale(&*self.store.snapshot()?, now)? {
-            let Ok(_place) = self.uploads.begin_removal(input) else { continue };
+            let Ok(_place) = self.shelf.uploads.begin_removal(input) else { continue };
             if inputs::is_stale(&*self.store.snapshot()?, input, now)? {
+                tracing::info!(%input, "removing what came of an upload that nobody has gone on with");
                 self.remove(input)?;
             }
         }
         Ok(())
     }
 
-    fn remove(&self, input: Digest) -> Result<(), RecordError> {
-        tracing::info!(%input, "removing what came of an upload that nobody has gone on with");
-        while let Some(batch) = inputs::removal_batch(&*self.store.snapshot()?, input)? {
+    /// Prunes finished jobs that are due, and goes on with what is left of others.
+    fn finished(&self, now: UnixMillis) -> Result<(), RecordError> {
+        let (mut from, mut pruned) = (None, 0_u64);
+        loop {
+            let page = retention::page(&*self.store.snapshot()?, &self.finished, from, now)?;
+            for job in page.due {
+                let Some(deed) = retention::prune(&*self.store.snapshot()?, &self.finished, job, now)? else {
+                    continue;
+                };
+                if self.is_ending() {
+                    return Ok(());
+                }
+                // It conflicts where another job came to go on from it.
+                if self.journal.commit_and_wait(move || deed) {
+                    self.views.forget_job(job);
+                    pruned += 1;
+                }
+            }
+            from = page.next;
+            if from.is_none() {
+                break;
+            }
+        }
+        let unfinished = retention::unfinished(&*self.store.snapshot()?)?;
+        if unfinished.is_empty() {
+            return Ok(());
+        }
+        tracing::info!(pruned, "finished jobs were pruned");
+        self.keys_of_pruned()?;
+        for job in unfinished {
+            while let Some(batch) = retention::rest_batch(&*self.store.snapshot()?, job)? {
+                if self.is_ending() || !self.journal.commit_and_wait(move || batch) {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the Idempotency-Keys of pruned jobs.
+    fn keys_of_pruned(&self) -> Result<(), RecordError> {
+        let mut from = None;
+        loop {
+            let (batch, next) = retention::keys_batch(&*self.store.snapshot()?, from)?;
+            if !batch.is_empty() && (self.is_ending() || !self.journal.commit_and_wait(move || batch)) {
+                return Ok(());
+            }
+            from = next;
+            if from.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Removes blobs that no job refers to and nobody used for the grace period.
+    fn unwanted(&self, now: UnixMillis) -> Result<(), InputError> {
+        let mut from = None;
+        loop {
+            let page = wanted::page(&*self.store.snapshot()?, from, now, self.grace)?;
+            for blob in page.idle {
+                self.remove_unwanted(blob, now)?;
+                if self.is_ending() {
+                    return Ok(());
+                }
+            }
+            if page.next.is_none() {
+                return Ok(());
+            }
+            from = page.next;
+        }
+    }
+
+    fn remove_unwanted(&self, blob: Digest, now: UnixMillis) -> Result<(), InputError> {
+        let Ok(_place) = self.shelf.uploads.begin_removal(blob) else { return Ok(()) };
+        loop {
+            match wanted::step(&*self.store.snapshot()?, blob, now, self.grace)? {
+                Step::Keep => return Ok(()),
+                Step::Unrefer(batch) => {
+                    if !self.journal.commit_and_wait(move || batch) {
+                        return Ok(());
+                    }
+                }
+                Step::Remove { batch, owners } => {
+                    // It conflicts where somebody used the blob at the last moment.
+                    if self.journal.commit_and_wait(move || batch) {
+                        tracing::info!(%blob, "removing a file that no job needs");
+                        for (project, bytes) in owners {
+                            self.shelf.quotas.give_back(&project, bytes);
+                        }
+                        self.remove(blob)?;
+                    }
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Removes objects that nothing tells of, and files that were begun.
+    fn orphans(&self, now: UnixMillis) -> Result<(), InputError> {
+        match self.shelf.blobs.remove_begun(UNFINISHED_KEPT) {
+            Ok(0) => {}
+            Ok(files) => tracing::info!(files, "removed files that a hub which was killed had begun"),
+            Err(error) => tracing::warn!(%error, "files that were begun cannot be removed"),
+        }
+        loop {
+            let found = inputs::orphans(&*self.store.snapshot()?, &self.shelf.blobs, now, ORPHANS_MAX)?;
+            let mut removed = 0;
+            for name in &found {
+                // Somebody is bringing the file: what is here of it may be told of now.
+                let Ok(_place) = self.shelf.uploads.begin_removal(name.blob) else { continue };
+                let told = inputs::uploaded_piece(&*self.store.snapshot()?, name.blob, name.piece)?;
+                if told.is_none() {
+                    self.shelf.blobs.remove(*name)?;
+                    removed += 1;
+                }
+                if self.is_ending() {
+                    return Ok(());
+                }
+            }
+            if removed > 0 {
+                tracing::info!(removed, "removed pieces that nothing told of");
+            }
+            if found.len() < ORPHANS_MAX || removed == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    fn remove(&self, input: Digest) -> Result<(), InputError> {
+        while let Some(batch) = inputs::removal_batch(&*self.store.snapshot()?, &self.shelf.blobs, input)? {
             if self.is_ending() || !self.journal.commit_and_wait(move || batch) {
                 // The next look or the next start goes on.
                 return Ok(());
@@ -99,51 +254,88 @@ impl Sweep {
     }
 
     fn is_ending(&self) -> bool {
-        matches!(self.ended.try_recv(), Err(std::sync::mpsc::TryRecvError::Disconnected))
+        matches!(self.ended.try_recv(), Err(TryRecvError::Disconnected))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tessera_protocol::api::JobState;
+    use tessera_protocol::id::JobId;
     use tessera_protocol::limits::INPUT_PIECE_BYTES;
-    use tessera_storage::{Batch, Commit, Family, Memory};
+    use tessera_storage::{Batch, Commit, CommitError, Family, Key, Memory, ReadError, Snapshot};
 
-    use crate::inputs::{Piece, Presence, UNFINISHED_KEPT, piece_batch, upload_batch, whole_batch};
+    use crate::blobs::{Blobs, Name, Place};
+    use crate::inputs::quota::Quotas;
+    use crate::inputs::wanted::Role;
+    use crate::inputs::{Presence, Stored, Uploads, piece_batch, upload_batch, whole_batch};
 
-    fn part(input: Digest, number: u64, last: u64) -> Batch {
-        let bytes = vec![1; INPUT_PIECE_BYTES as usize];
-        upload_batch(input, &Piece { number, bytes, declared: 100 * INPUT_PIECE_BYTES }, UnixMillis(last))
+    fn shelf() -> Shelf {
+        let blobs = Blobs::open(&Place::Memory).unwrap();
+        Shelf { blobs, uploads: Uploads::default(), quotas: Quotas::default() }
+    }
+
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    const JOB: JobId = JobId([6; 16]);
+
+    fn put(blobs: &Blobs, input: Digest, number: u64) -> Stored {
+        let blake3 = blobs.put(Name { blob: input, piece: number }, vec![1; 10].into()).unwrap();
+        Stored { number, bytes: INPUT_PIECE_BYTES, blake3 }
+    }
+
+    fn part(blobs: &Blobs, input: Digest, number: u64, last: u64) -> Batch {
+        upload_batch(input, &put(blobs, input, number), 100 * INPUT_PIECE_BYTES, UnixMillis(last))
     }
 
     #[test]
     fn what_may_be_gone_on_with_is_kept_and_what_is_old_or_has_no_record_is_removed() {
         let engine: Arc<dyn Engine> = Arc::new(Memory::default());
+        let shelf = shelf();
+        let blobs = &shelf.blobs;
         let [whole, orphan, fresh, old, busy] = [1, 2, 3, 4, 5].map(|number| Digest([number; 32]));
         let now = unix_ms();
         let long_ago = now - UNFINISHED_KEPT.as_millis() as u64;
-        let mut batches =
-            vec![piece_batch(whole, 0, b"x"), whole_batch(whole, 1), piece_batch(orphan, 3, b"x")];
-        batches.extend([part(fresh, 0, long_ago + 60_000), part(busy, 0, long_ago)]);
+        let mut batches = vec![
+            piece_batch(whole, &put(blobs, whole, 0)),
+            whole_batch(whole, 1, UnixMillis(now)),
+            piece_batch(orphan, &put(blobs, orphan, 3)),
+        ];
+        batches.extend([part(blobs, fresh, 0, long_ago + 60_000), part(blobs, busy, 0, long_ago)]);
         // More than one batch removes.
-        batches.extend((0..20).map(|number| part(old, number, long_ago)));
+        batches.extend((0..20).map(|number| part(blobs, old, number, long_ago)));
         for batch in batches {
             assert_eq!(engine.commit(batch).unwrap(), Commit::Done);
         }
         let (journal, journal_thread) = Journal::start(engine.clone()).unwrap();
-        let uploads = Uploads::default();
-        let _place = uploads.begin(busy).unwrap();
-        let (sweeper, thread) = Sweeper::start(engine.clone(), journal.clone(), uploads).unwrap();
+        let _place = shelf.uploads.begin(busy).unwrap();
+        let (sweeper, thread) = Sweeper::start(
+            engine.clone(),
+            journal.clone(),
+            (shelf.clone(), Arc::default()),
+            Retention { blobs: DAY, finished: Policy::default() },
+        )
+        .unwrap();
         let kept = || {
             let snapshot = engine.snapshot().unwrap();
+            let mut objects = Vec::new();
+            blobs
+                .list(|name, _| {
+                    objects.push(name.blob);
+                    true
+                })
+                .unwrap();
             [whole, orphan, fresh, old, busy].map(|input| {
                 let has_pieces = !snapshot.range(&tessera_storage::pieces_of(input), 1).unwrap().is_empty();
-                (has_pieces, inputs::presence(&*snapshot, input).unwrap().received())
+                let received = inputs::presence(&*snapshot, input).unwrap().received();
+                (has_pieces || objects.contains(&input), received)
             })
         };
         let expected =
             [(true, 1), (false, 0), (true, INPUT_PIECE_BYTES), (false, 0), (true, INPUT_PIECE_BYTES)];
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         while kept() != expected {
             assert!(started.elapsed() < Duration::from_secs(10), "{:?}", kept());
             std::thread::sleep(Duration::from_millis(5));
@@ -155,5 +347,171 @@ mod tests {
         thread.join().unwrap();
         journal.stop();
         journal_thread.join().unwrap();
+    }
+
+    /// A store whose disk fails for ever after some commits: to whoever uses it, as if the hub were killed there.
+    struct Cut {
+        store: Memory,
+        commits_left: AtomicUsize,
+    }
+
+    impl Engine for Cut {
+        fn name(&self) -> &'static str {
+            "cut"
+        }
+
+        fn snapshot(&self) -> Result<Box<dyn Snapshot>, ReadError> {
+            self.store.snapshot()
+        }
+
+        fn commit_all(&self, batches: Vec<Batch>) -> Vec<Result<Commit, CommitError>> {
+            let one = |batch| {
+                let left = |left: usize| left.checked_sub(1);
+                match self.commits_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left) {
+                    Ok(_) => self.store.commit(batch),
+                    Err(_) => Err(CommitError::Interrupted),
+                }
+            };
+            batches.into_iter().map(one).collect()
+        }
+    }
+
+    /// Sweeps once as a hub that starts does, over a store that takes so many commits.
+    fn sweep_once(engine: &Arc<Cut>, commits: usize, shelf: &Shelf, is_ending: bool, now: UnixMillis) {
+        engine.commits_left.store(commits, Ordering::Relaxed);
+        let (journal, journal_thread) = Journal::start(engine.clone()).unwrap();
+        let (ending, ended) = sync_channel(0);
+        let store: Arc<dyn Engine> = engine.clone();
+        let sweep = Sweep {
+            store,
+            journal: journal.clone(),
+            shelf: shelf.clone(),
+            views: Arc::default(),
+            grace: DAY,
+            finished: Policy::default(),
+            ended,
+        };
+        let kept = (!is_ending).then_some(ending);
+        sweep.abandoned().unwrap();
+        sweep.unwanted(now).unwrap();
+        drop(kept);
+        journal.stop();
+        journal_thread.join().unwrap();
+    }
+
+    /// Blobs that are here, each of which can be read whole.
+    fn readable(engine: &dyn Engine, blobs: &Blobs) -> Vec<Digest> {
+        let snapshot = engine.snapshot().unwrap();
+        let entries = snapshot.range(&Family::Inputs.range(), 99).unwrap();
+        let here = entries.iter().map(|entry| match Key::decode(&entry.key) {
+            Ok((Key::Input(blob), _)) => blob,
+            other => panic!("{other:?}"),
+        });
+        let here: Vec<Digest> = here.collect();
+        for blob in &here {
+            let bytes = inputs::length(&*snapshot, *blob).unwrap().unwrap();
+            for offset in (0..bytes).step_by(INPUT_PIECE_BYTES as usize) {
+                let piece = inputs::piece(&*snapshot, blobs, *blob, offset).unwrap();
+                assert!(piece.is_some(), "the piece at {offset} of {blob}, whose record is here");
+            }
+        }
+        here
+    }
+
+    #[test]
+    fn a_hub_killed_anywhere_in_a_removal_leaves_whole_blobs_or_what_the_next_one_removes() {
+        let now = UnixMillis(unix_ms());
+        let old = UnixMillis(now.0 - DAY.as_millis() as u64);
+        let [unwanted, needed, young] = [1, 2, 3].map(|number| Digest([number; 32]));
+        let mut states = BTreeSet::new();
+        for (commits, is_ending) in (0..8).flat_map(|commits| [(commits, false), (commits, true)]) {
+            let engine = Arc::new(Cut { store: Memory::default(), commits_left: AtomicUsize::new(999) });
+            let blobs = Blobs::open(&Place::Memory).unwrap();
+            let shelf = Shelf { blobs: blobs.clone(), ..shelf() };
+            for (blob, used) in [(unwanted, old), (needed, old), (young, now)] {
+                let pieces = (0..20).map(|number| piece_batch(blob, &put(&blobs, blob, number)));
+                let whole = whole_batch(blob, 20 * INPUT_PIECE_BYTES, used);
+                for batch in pieces.chain([whole]) {
+                    assert_eq!(engine.commit(batch).unwrap(), Commit::Done);
+                }
+            }
+            let job = crate::records::test_job(JOB, JobState::Done);
+            let mut batch = Batch::new();
+            batch.put(Key::Job(JOB), job);
+            wanted::put_reference(&mut batch, JOB, needed, Role::Input);
+            assert_eq!(engine.commit(batch).unwrap(), Commit::Done);
+
+            sweep_once(&engine, commits, &shelf, is_ending, now);
+            let here = readable(&*engine, &blobs);
+            assert!(here.contains(&needed) && here.contains(&young), "{commits} commits: {here:?}");
+            let mut objects = 0;
+            blobs
+                .list(|name, _| {
+                    objects += usize::from(name.blob == unwanted);
+                    true
+                })
+                .unwrap();
+            states.insert((here.contains(&unwanted), objects));
+
+            sweep_once(&engine, 999, &shelf, false, now);
+            assert_eq!(readable(&*engine, &blobs), [needed, young]);
+            let mut kept = BTreeSet::new();
+            blobs
+                .list(|name, _| {
+                    kept.insert(name.blob);
+                    true
+                })
+                .unwrap();
+            assert_eq!(kept, BTreeSet::from([needed, young]), "{commits} commits");
+            let pieces = tessera_storage::pieces_of(unwanted);
+            assert_eq!(engine.snapshot().unwrap().range(&pieces, 1).unwrap(), []);
+        }
+        assert!(states.len() >= 3, "the cuts fell in different places: {states:?}");
+    }
+
+    #[test]
+    fn a_blob_goes_once_the_last_job_that_counts_is_gone_and_not_if_it_is_used_at_the_last_moment() {
+        let engine = Arc::new(Cut { store: Memory::default(), commits_left: AtomicUsize::new(999) });
+        let shelf = shelf();
+        let now = UnixMillis(unix_ms());
+        let (input, product) = (Digest([1; 32]), Digest([2; 32]));
+        let commit = |batch| assert_eq!(engine.commit(batch).unwrap(), Commit::Done);
+        for (blob, role) in [(input, Role::Input), (product, Role::Product)] {
+            commit(piece_batch(blob, &put(&shelf.blobs, blob, 0)));
+            let mut batch = whole_batch(blob, 10, UnixMillis(0));
+            wanted::put_reference(&mut batch, JOB, blob, role);
+            commit(batch);
+        }
+        let of_state = |state| {
+            let mut batch = Batch::new();
+            batch.put(Key::Job(JOB), crate::records::test_job(JOB, state));
+            batch
+        };
+        let sweep = || {
+            sweep_once(&engine, 999, &shelf, false, now);
+            readable(&*engine, &shelf.blobs)
+        };
+        for state in [JobState::Queued, JobState::Running, JobState::Done] {
+            commit(of_state(state));
+            assert_eq!(sweep(), [input, product], "{state:?}");
+        }
+        commit(of_state(JobState::Failed));
+        assert_eq!(sweep(), [input], "what a failed job made is of no use");
+        let mut gone = Batch::new();
+        gone.delete(Key::Job(JOB));
+        commit(gone);
+        let snapshot = engine.snapshot().unwrap();
+        let Step::Remove { batch: removal, .. } = wanted::step(&*snapshot, input, now, DAY).unwrap() else {
+            panic!("nobody wants it")
+        };
+        let found = inputs::whole(&*snapshot, input).unwrap().unwrap();
+        commit(wanted::use_batch(input, found, now, DAY).unwrap());
+        assert!(matches!(engine.commit(removal).unwrap(), Commit::Conflict { .. }));
+        assert_eq!(sweep(), [input], "it is wanted for another grace period");
+        let found = inputs::whole(&*engine.snapshot().unwrap(), input).unwrap().unwrap();
+        assert!(wanted::use_batch(input, found, now, DAY).is_none(), "a use is not written twice a moment");
+        let later = UnixMillis(now.0 + DAY.as_millis() as u64);
+        sweep_once(&engine, 999, &shelf, false, later);
+        assert_eq!(readable(&*engine, &shelf.blobs), []);
     }
 }

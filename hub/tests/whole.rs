@@ -8,7 +8,7 @@ mod client;
 #[path = "whole/pieces.rs"]
 mod pieces;
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use client::{Answer, Connection, head};
 use serde_json::{Value, json};
+use tessera_hub::blobs::{Blobs, Name, Place};
 use tessera_hub::{inputs, output, records};
 use tessera_hub_core::record::Kept;
 use tessera_hub_core::{NewJob, Outcome, Record};
@@ -47,13 +48,26 @@ impl Hub {
     }
 
     /// Starts it by a command that takes its arguments.
-    fn start_as(mut command: Command, data: &Path, bearer: Option<String>) -> Hub {
+    fn start_as(command: Command, data: &Path, bearer: Option<String>) -> Hub {
+        Hub::spawn(command, data, bearer, &[])
+    }
+
+    /// Starts it with settings of a configuration file.
+    fn start_with(data: &Path, bearer: Option<String>, settings: &str) -> Hub {
+        let file = data.with_extension("toml");
+        std::fs::write(&file, settings).unwrap();
+        let command = Command::new(env!("CARGO_BIN_EXE_hub"));
+        Hub::spawn(command, data, bearer, &["--config", file.to_str().unwrap()])
+    }
+
+    fn spawn(mut command: Command, data: &Path, bearer: Option<String>, more: &[&str]) -> Hub {
         let any = "127.0.0.1:0";
         let mut process = command
             .args([
                 "serve", "--json", "--lanes", "1", "--http", any, "--quic", any, "--log", "error", "--data",
             ])
             .arg(data)
+            .args(more)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -218,12 +232,15 @@ fn a_hub_that_is_killed_in_the_middle_of_an_upload_goes_on_from_its_whole_pieces
 }
 
 #[test]
-fn pieces_that_no_record_tells_of_are_removed_by_the_next_hub() {
+fn pieces_that_no_input_and_no_upload_tells_of_are_removed_by_the_next_hub() {
     let data = tempfile::tempdir().unwrap();
     let bearer = Hub::start(data.path(), None).kill();
-    let orphan = Digest([3; 32]);
+    let name = Name { blob: Digest([3; 32]), piece: 0 };
+    let blobs = Blobs::open(&Place::Directory(data.path().join("blobs"))).unwrap();
+    let blake3 = blobs.put(name, vec![1; 200_000].into()).unwrap();
     let store = Embedded::open(data.path()).unwrap();
-    assert_eq!(store.commit(inputs::piece_batch(orphan, 0, &[1; 200_000])).unwrap(), Commit::Done);
+    let piece = inputs::Stored { number: 0, bytes: 200_000, blake3 };
+    assert_eq!(store.commit(inputs::piece_batch(name.blob, &piece)).unwrap(), Commit::Done);
     drop(store);
     let started = Instant::now();
     let mut bearer = Some(bearer);
@@ -232,7 +249,8 @@ fn pieces_that_no_record_tells_of_are_removed_by_the_next_hub() {
         std::thread::sleep(Duration::from_millis(50));
         bearer = Some(hub.kill());
         let store = Embedded::open(data.path()).unwrap();
-        if store.snapshot().unwrap().range(&Family::Pieces.range(), 1).unwrap().is_empty() {
+        if store.snapshot().unwrap().range(&Family::BlobPieces.range(), 1).unwrap().is_empty() {
+            assert_eq!(blobs.get(name, blake3).unwrap(), None);
             return;
         }
         assert!(started.elapsed() < Duration::from_secs(20), "they are still there");
@@ -242,22 +260,103 @@ fn pieces_that_no_record_tells_of_are_removed_by_the_next_hub() {
 #[test]
 fn a_disk_that_fills_up_is_told_and_the_upload_goes_on_once_there_is_room() {
     let data = tempfile::tempdir().unwrap();
-    let bearer = Hub::start(data.path(), None).kill();
-    // Files of this hub may have 24 MiB, in units of 512 bytes; that is how a full disk looks to it.
+    let hub = Hub::start(data.path(), None);
+    let (bytes, path) = large_file(3 * INPUT_PIECE_BYTES);
+    let mut connection = hub.begin("PUT", &path, &[], Some(bytes.len()));
+    connection.send_bytes(&bytes[..INPUT_PIECE_BYTES as usize + 500]);
+    until_stored(&hub, INPUT_PIECE_BYTES);
+    let bearer = hub.kill();
+    // Files of this hub may have 3 MiB, in units of 512 bytes; that is how a full disk looks to it.
     let mut limited = Command::new("sh");
-    limited.args(["-c", "trap '' XFSZ; ulimit -f 49152; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_hub")]);
+    limited.args(["-c", "trap '' XFSZ; ulimit -f 6144; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_hub")]);
     let hub = Hub::start_as(limited, data.path(), Some(bearer));
-    let (bytes, path) = large_file(12 * INPUT_PIECE_BYTES);
-    let answer = hub.put(&path, &bytes);
+    let answer = put_from(&hub, &path, &bytes, INPUT_PIECE_BYTES);
     assert_eq!((answer.status, answer.code().as_str()), (507, "store_full"), "{answer:?}");
-    let kept = received(&hub, &path);
-    assert!(kept > 0 && kept < bytes.len() as u64, "{kept}");
+    assert_eq!(received(&hub, &path), INPUT_PIECE_BYTES);
     let bearer = hub.kill();
 
     let hub = Hub::start(data.path(), Some(bearer));
-    assert_eq!(received(&hub, &path), kept);
-    assert_eq!(put_from(&hub, &path, &bytes, kept).status, 201);
+    assert_eq!(received(&hub, &path), INPUT_PIECE_BYTES);
+    assert_eq!(put_from(&hub, &path, &bytes, INPUT_PIECE_BYTES).status, 201);
     assert!(hub.get(&path).body == bytes);
+}
+
+#[test]
+fn a_file_that_was_damaged_on_disk_is_not_sent_as_if_it_were_good() {
+    let data = tempfile::tempdir().unwrap();
+    let hub = Hub::start(data.path(), None);
+    let (bytes, path) = large_file(INPUT_PIECE_BYTES + 1_000);
+    assert_eq!(hub.put(&path, &bytes).status, 201);
+    let piece = data.path().join("blobs").join(Name { blob: Digest::of(&bytes), piece: 1 }.to_string());
+    let mut changed = std::fs::read(&piece).unwrap();
+    changed[500] ^= 1;
+    std::fs::write(&piece, changed).unwrap();
+    let mut connection = hub.begin("GET", &path, &[], None);
+    assert_eq!(connection.read_head().status, 200);
+    let mut body = Vec::new();
+    connection.stream.read_to_end(&mut body).unwrap();
+    assert!(body == bytes[..INPUT_PIECE_BYTES as usize], "the damaged piece is not sent");
+    let metrics = String::from_utf8(hub.get("/metrics").body).unwrap();
+    assert!(metrics.contains("tessera_blob_pieces_damaged_total 1\n"), "{metrics}");
+}
+
+#[test]
+fn a_file_that_no_job_needs_is_removed_after_its_time_and_one_that_a_job_needs_stays() {
+    let data = tempfile::tempdir().unwrap();
+    let data = data.path().join("hub");
+    let settings = "[retention]\nblobs = \"1s\"\n";
+    let hub = Hub::start_with(&data, None, "[retention]\nblobs = \"1day\"\n");
+    let ((bytes_a, a, path_a), (bytes_b, b, path_b)) = (file(1), file(2));
+    let (unwanted, _, path) = file(3);
+    for (path, bytes) in [(&path_a, &bytes_a), (&path_b, &bytes_b), (&path, &unwanted)] {
+        assert_eq!(hub.put(path, bytes).status, 201);
+    }
+    assert_eq!(hub.submit(&product_of_files(a, b, 2_176)).status, 201);
+    std::thread::sleep(Duration::from_millis(1_100));
+    let bearer = hub.kill();
+
+    let hub = Hub::start_with(&data, Some(bearer), settings);
+    let started = Instant::now();
+    while hub.get(&path).status == 200 {
+        assert!(started.elapsed() < Duration::from_secs(20), "it is still there");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    for (path, bytes) in [(&path_a, &bytes_a), (&path_b, &bytes_b)] {
+        assert!(hub.get(path).body == *bytes, "a queued job reads it");
+    }
+    assert_eq!(hub.put(&path, &unwanted).status, 201, "it may come again");
+}
+
+#[test]
+fn a_project_keeps_no_more_than_it_may_and_shares_count_in_full() {
+    let data = tempfile::tempdir().unwrap();
+    let data = data.path().join("hub");
+    let settings = "[projects.risk]\nblob_bytes_max = 3000\n";
+    let hub = Hub::start_with(&data, None, settings);
+    let ((bytes_a, a, path_a), (bytes_b, b, path_b)) = (file(1), file(2));
+    let put = |hub: &Hub, project: &str, path: &str, bytes: &[u8]| {
+        let mut connection = hub.begin("PUT", path, &[("tessera-project", project)], Some(bytes.len()));
+        connection.send_bytes(bytes);
+        connection.read_answer()
+    };
+    assert_eq!(put(&hub, "risk", &path_a, &bytes_a).status, 201);
+    assert_eq!(put(&hub, "risk", &path_a, &bytes_a).status, 200, "it counts once");
+    let answer = put(&hub, "risk", &path_b, &bytes_b);
+    assert_eq!((answer.status, answer.code().as_str()), (413, "blobs_full"), "{answer:?}");
+    assert_eq!(put(&hub, "other", &path_b, &bytes_b).status, 201);
+    let bearer = hub.kill();
+
+    let hub = Hub::start_with(&data, Some(bearer), settings);
+    let mut spec = product_of_files(a, b, 2_176);
+    spec["project"] = json!("risk");
+    let answer = hub.submit(&spec);
+    assert_eq!((answer.status, answer.code().as_str()), (413, "blobs_full"), "{answer:?}");
+    spec["project"] = json!("other");
+    assert_eq!(hub.submit(&spec).status, 201);
+    let metrics = String::from_utf8(hub.get("/metrics").body).unwrap();
+    for line in ["{project=\"risk\"} 2176\n", "{project=\"other\"} 4352\n"] {
+        assert!(metrics.contains(&format!("tessera_project_blob_bytes{line}")), "{line} in {metrics}");
+    }
 }
 
 /// Puts a finished product of 2,048 × 2,048 doubles into a store; gives its file.
@@ -318,11 +417,19 @@ fn finished_product(data: &Path) -> (JobId, Vec<u8>) {
         waiting: None,
     };
     let created = UnixMillis(5);
+    let ended_ms = Some(UnixMillis(6));
     let job_task = plan.matrix().unwrap().clone();
     let bill = tessera_hub_core::Bill::open(view.verify, &plan).close();
-    let job = Arc::new(NewJob { id, manifest, plan, created, base: None, idempotency_key: None });
+    let job = Arc::new(NewJob {
+        id,
+        manifest,
+        plan,
+        created,
+        base: None,
+        idempotency_key: Some("once".to_owned()),
+    });
     commit(&Record::JobAccepted { job, view: Box::new(view.clone()) });
-    let view = JobView { state: JobState::Done, digest: Some(Digest::of(&document)), ..view };
+    let view = JobView { state: JobState::Done, ended_ms, digest: Some(Digest::of(&document)), ..view };
     let outcome = Outcome::Done { result: document.into(), kept: Kept::Tiles(job_task) };
     let (view, bill, unchecked) = (Box::new(view), Box::new(bill), Default::default());
     commit(&Record::JobEnded { job: id, view, outcome, bill, unchecked });
@@ -353,4 +460,52 @@ fn a_result_file_is_streamed_and_clients_that_do_not_read_theirs_hold_up_nobody(
     let output = &document.json()["output"];
     assert_eq!((&output["blake3"], &output["bytes"]), (&json!(digest), &json!(file.len())));
     drop(idle);
+}
+
+#[test]
+fn a_job_that_ended_long_ago_is_pruned_by_policy_and_says_so() {
+    let data = tempfile::tempdir().unwrap();
+    let data = data.path().join("hub");
+    let bearer = Hub::start(&data, None).kill();
+    let (id, _) = finished_product(&data);
+    let hub = Hub::start_with(
+        &data,
+        Some(bearer),
+        "[retention]\nfinished = \"40000days\"\n[projects.default]\nweight = 1\n",
+    );
+    assert_eq!(hub.get(&format!("/v1/jobs/{id}")).status, 200);
+    let bearer = hub.kill();
+
+    let hub = Hub::start_with(&data, Some(bearer), "[retention]\nfinished = \"90d\"\n");
+    let started = Instant::now();
+    while hub.get(&format!("/v1/jobs/{id}")).status == 200 {
+        assert!(started.elapsed() < Duration::from_secs(20), "it is still there");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    for path in ["", "/result", "/output", "/manifest", "/bill", "/receipt", "/explain"] {
+        let answer = hub.get(&format!("/v1/jobs/{id}{path}"));
+        assert_eq!((answer.status, answer.code().as_str()), (410, "job_pruned"), "{path}: {answer:?}");
+        assert!(answer.json()["detail"].as_str().unwrap().contains("was pruned at 20"), "{answer:?}");
+    }
+    let log = String::from_utf8(hub.get("/v1/audit").body).unwrap();
+    assert!(log.contains("job_pruned") && log.contains(&id.to_string()), "{log}");
+    let is_gone = |hub: Hub| {
+        let bearer = hub.kill();
+        let store = Embedded::open(&data).unwrap();
+        let snapshot = store.snapshot().unwrap();
+        let left = |family: Family| !snapshot.range(&family.range(), 1).unwrap().is_empty();
+        let gone = [Family::Tiles, Family::Results, Family::Manifests, Family::Jobs, Family::Idempotency];
+        assert!(left(Family::Bills), "the sums of its bill stay");
+        (bearer, !gone.into_iter().any(left))
+    };
+    let mut hub = hub;
+    loop {
+        std::thread::sleep(Duration::from_millis(100));
+        let (bearer, gone) = is_gone(hub);
+        if gone {
+            return;
+        }
+        assert!(started.elapsed() < Duration::from_secs(60), "its tiles are still there");
+        hub = Hub::start_with(&data, Some(bearer), "[retention]\nfinished = \"90d\"\n");
+    }
 }

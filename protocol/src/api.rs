@@ -322,6 +322,44 @@ pub struct AgentList {
     pub agents: Vec<AgentView>,
 }
 
+/// What a signed URL is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SignedMethod {
+    /// Download the file, or parts of it.
+    Get,
+    /// Upload it.
+    Put,
+}
+
+/// Body of `POST /v1/blobs/{blake3}/sign`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SignRequest {
+    /// What the URL is to be good for.
+    pub method: SignedMethod,
+    /// Who is to have it: signed and logged.
+    pub holder: String,
+    /// The length of the file; must be said for an upload. *Units*: bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub length: Option<u64>,
+    /// Towards which project's quota an upload counts; absent, `default`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<String>,
+    /// How long it is to be good; absent, an hour. *Units*: seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_s: Option<u64>,
+}
+
+/// A URL that needs no API key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignedUrl {
+    /// Path and query, at the hub that made it.
+    pub url: String,
+    /// When it ends.
+    pub expires_ms: UnixMillis,
+}
+
 /// Body of `POST /v1/agent-tokens`; nothing at all says the same as an empty one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

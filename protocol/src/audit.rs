@@ -89,6 +89,16 @@ pub enum Act {
         /// Escrow to project.
         refunded: Microcredits,
     },
+    /// A job was forgotten by the hub's retention policy: its result, manifest and detail of payments are gone. What was
+    /// earned in it, what was settled and this log stay.
+    JobPruned {
+        /// The job.
+        job: JobId,
+        /// Whose it was.
+        project: String,
+        /// When it had ended.
+        ended_ms: UnixMillis,
+    },
     /// Providers were paid.
     Settled {
         /// The settlement.

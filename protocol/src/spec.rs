@@ -209,8 +209,17 @@ impl Default for JobLimits {
     }
 }
 
+/// The project of jobs that name none.
+pub const DEFAULT_PROJECT: &str = "default";
+
+/// Whether a project may be called this.
+pub fn is_project(name: &str) -> bool {
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
+    !name.is_empty() && name.len() <= crate::limits::NAME_BYTES_MAX && name.chars().all(fits)
+}
+
 fn default_project() -> String {
-    "default".to_owned()
+    DEFAULT_PROJECT.to_owned()
 }
 
 fn default_retries() -> u32 {

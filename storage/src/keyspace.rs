@@ -18,8 +18,14 @@
 //! | `progress/` job id (16), chunk (4) | how far it is, chunked |
 //! | `result/` job id (16), chunk (4) | what came out, chunked |
 //! | `tile/` job id (16), tile (8), chunk (4) | a finished tile of a matrix job's result, chunked |
-//! | `input/` digest (32) | an input file that is here whole: its length, big-endian `u64` |
-//! | `piece/` digest (32), piece (8), chunk (4) | a piece of an input file, chunked |
+//! | `input/` digest (32) | a blob that is here whole, an input file or a product: its length, and when it was last used |
+//! | `piece/` digest (32), piece (8), chunk (4) | a piece of a blob, chunked; only in stores that are older than blobs |
+//! | `blob-piece/` digest (32), piece (8) | the BLAKE3 of a piece of a blob, whose bytes lie in the store of blobs |
+//! | `pruned/` job id (16) | a job that is known no more: when it was pruned, and whether anything of it is left |
+//! | `extension/` job id (16), job id (16) | that the second job, which is open, goes on from the first; of no job (zeros): how many ever did |
+//! | `blob-ref/` digest (32), job id (16) | that the job needs the blob, and what it is to it |
+//! | `job-blob/` job id (16), digest (32) | the same, by job |
+//! | `blob-owner/` digest (32), project | that the blob counts towards what the project may keep: its length, big-endian `u64` |
 //! | `upload/` digest (32) | how far the upload of an input file is that has not ended yet |
 //! | `idem/` length of project (2), project, client's key | the job an Idempotency-Key made |
 //! | `agent/` agent id (16) | an enrolled agent |
@@ -77,12 +83,49 @@ pub enum Key<'a> {
     },
     /// An input file that is here whole.
     Input(Digest),
-    /// A piece of an input file. Chunked.
+    /// A piece of an input file, as stores have them that are older than blobs. Chunked.
     Piece {
         /// The file.
         input: Digest,
         /// The piece's position.
         piece: u64,
+    },
+    /// A piece of a blob.
+    BlobPiece {
+        /// The blob.
+        blob: Digest,
+        /// The piece's position.
+        piece: u64,
+    },
+    /// A job that is known no more.
+    Pruned(JobId),
+    /// That an open job goes on from another, or, of no job, how many ever did.
+    Extension {
+        /// The job that ended.
+        parent: JobId,
+        /// The open one; zeros for the count.
+        child: JobId,
+    },
+    /// That a job needs a blob.
+    BlobRef {
+        /// The blob.
+        blob: Digest,
+        /// The job.
+        job: JobId,
+    },
+    /// The same, by job.
+    JobBlob {
+        /// The job.
+        job: JobId,
+        /// The blob.
+        blob: Digest,
+    },
+    /// That a blob counts towards what a project may keep.
+    BlobOwner {
+        /// The blob.
+        blob: Digest,
+        /// The project.
+        project: &'a str,
     },
     /// How far an upload is that has not ended yet.
     Upload(Digest),
@@ -175,6 +218,18 @@ pub enum Family {
     Inputs,
     /// `piece/`
     Pieces,
+    /// `blob-piece/`
+    BlobPieces,
+    /// `pruned/`
+    Pruned,
+    /// `extension/`
+    Extensions,
+    /// `blob-ref/`
+    BlobRefs,
+    /// `job-blob/`
+    JobBlobs,
+    /// `blob-owner/`
+    BlobOwners,
     /// `upload/`
     Uploads,
     /// `idem/`
@@ -213,7 +268,7 @@ pub enum Family {
 
 impl Family {
     /// Every family.
-    pub const ALL: [Family; 26] = [
+    pub const ALL: [Family; 32] = [
         Family::Meta,
         Family::Hub,
         Family::Jobs,
@@ -223,6 +278,12 @@ impl Family {
         Family::Tiles,
         Family::Inputs,
         Family::Pieces,
+        Family::BlobPieces,
+        Family::Pruned,
+        Family::Extensions,
+        Family::BlobRefs,
+        Family::JobBlobs,
+        Family::BlobOwners,
         Family::Uploads,
         Family::Idempotency,
         Family::Agents,
@@ -254,6 +315,12 @@ impl Family {
             Family::Tiles => b"tile/",
             Family::Inputs => b"input/",
             Family::Pieces => b"piece/",
+            Family::BlobPieces => b"blob-piece/",
+            Family::Pruned => b"pruned/",
+            Family::Extensions => b"extension/",
+            Family::BlobRefs => b"blob-ref/",
+            Family::JobBlobs => b"job-blob/",
+            Family::BlobOwners => b"blob-owner/",
             Family::Uploads => b"upload/",
             Family::Idempotency => b"idem/",
             Family::Agents => b"agent/",
@@ -300,15 +367,35 @@ pub fn of_provider(family: Family, provider: ProviderId) -> KeyRange {
     KeyRange::prefix([family.prefix(), &provider.0].concat())
 }
 
-/// Where the pieces of one input lie.
-pub fn pieces_of(input: Digest) -> KeyRange {
-    KeyRange::prefix([Family::Pieces.prefix(), &input.0].concat())
+/// Where the pieces of one blob are named.
+pub fn pieces_of(blob: Digest) -> KeyRange {
+    KeyRange::prefix([Family::BlobPieces.prefix(), &blob.0].concat())
 }
 
-/// Where the pieces of one input lie from one position up to but without another.
-pub fn pieces_within(input: Digest, pieces: Range<u64>) -> KeyRange {
-    let key = |piece| Key::Piece { input, piece }.encode();
+/// Where the pieces of one blob are named from one position up to but without another.
+pub fn pieces_within(blob: Digest, pieces: Range<u64>) -> KeyRange {
+    let key = |piece| Key::BlobPiece { blob, piece }.encode();
     KeyRange::new(key(pieces.start), key(pieces.end))
+}
+
+/// Where it lies which jobs go on from one, and how many ever did.
+pub fn extensions_of(parent: JobId) -> KeyRange {
+    KeyRange::prefix([Family::Extensions.prefix(), &parent.0].concat())
+}
+
+/// Where it lies which jobs need one blob.
+pub fn refs_of(blob: Digest) -> KeyRange {
+    KeyRange::prefix([Family::BlobRefs.prefix(), &blob.0].concat())
+}
+
+/// Where it lies which blobs one job needs.
+pub fn blobs_of(job: JobId) -> KeyRange {
+    KeyRange::prefix([Family::JobBlobs.prefix(), &job.0].concat())
+}
+
+/// Where it lies towards which projects one blob counts.
+pub fn owners_of(blob: Digest) -> KeyRange {
+    KeyRange::prefix([Family::BlobOwners.prefix(), &blob.0].concat())
 }
 
 /// Where the Idempotency-Keys of one project lie.
@@ -329,6 +416,12 @@ impl<'a> Key<'a> {
             Key::Tile { .. } => Family::Tiles,
             Key::Input(_) => Family::Inputs,
             Key::Piece { .. } => Family::Pieces,
+            Key::BlobPiece { .. } => Family::BlobPieces,
+            Key::Pruned(_) => Family::Pruned,
+            Key::Extension { .. } => Family::Extensions,
+            Key::BlobRef { .. } => Family::BlobRefs,
+            Key::JobBlob { .. } => Family::JobBlobs,
+            Key::BlobOwner { .. } => Family::BlobOwners,
             Key::Upload(_) => Family::Uploads,
             Key::Idempotency { .. } => Family::Idempotency,
             Key::Agent(_) => Family::Agents,
@@ -408,9 +501,26 @@ impl<'a> Key<'a> {
                 bytes.extend(job.0);
                 bytes.extend(tile.to_be_bytes());
             }
-            Key::Piece { input, piece } => {
+            Key::Piece { input, piece } | Key::BlobPiece { blob: input, piece } => {
                 bytes.extend(input.0);
                 bytes.extend(piece.to_be_bytes());
+            }
+            Key::Pruned(job) => bytes.extend(job.0),
+            Key::Extension { parent, child } => {
+                bytes.extend(parent.0);
+                bytes.extend(child.0);
+            }
+            Key::BlobRef { blob, job } => {
+                bytes.extend(blob.0);
+                bytes.extend(job.0);
+            }
+            Key::JobBlob { job, blob } => {
+                bytes.extend(job.0);
+                bytes.extend(blob.0);
+            }
+            Key::BlobOwner { blob, project } => {
+                bytes.extend(blob.0);
+                bytes.extend(project.as_bytes());
             }
             Key::Token(digest) | Key::ApiKey(digest) | Key::Input(digest) | Key::Upload(digest) => {
                 bytes.extend(digest.0);
@@ -463,6 +573,14 @@ impl<'a> Key<'a> {
             Family::Tokens => array(rest).map(|digest| Key::Token(Digest(digest))),
             Family::Providers => array(rest).map(|id| Key::Provider(ProviderId(id))),
             Family::ApiKeys => array(rest).map(|digest| Key::ApiKey(Digest(digest))),
+            Family::BlobPieces | Family::BlobRefs | Family::BlobOwners => of_blob(family, rest),
+            Family::Pruned => array(rest).map(|id| Key::Pruned(JobId(id))),
+            Family::Extensions => rest.split_first_chunk().and_then(|(parent, child)| {
+                Some(Key::Extension { parent: JobId(*parent), child: JobId(array(child)?) })
+            }),
+            Family::JobBlobs => rest
+                .split_first_chunk()
+                .and_then(|(job, blob)| Some(Key::JobBlob { job: JobId(*job), blob: Digest(array(blob)?) })),
             Family::Inputs => array(rest).map(|digest| Key::Input(Digest(digest))),
             Family::Uploads => array(rest).map(|digest| Key::Upload(Digest(digest))),
             Family::Tiles | Family::TilePays | Family::PayPages | Family::Pieces => {
@@ -503,6 +621,16 @@ fn of_provider_at(rest: &[u8]) -> Option<(ProviderId, u64)> {
     Some((ProviderId(*provider), u64::from_be_bytes(array(number)?)))
 }
 
+fn of_blob(family: Family, rest: &[u8]) -> Option<Key<'_>> {
+    let (blob, rest) = rest.split_first_chunk()?;
+    let blob = Digest(*blob);
+    match family {
+        Family::BlobPieces => Some(Key::BlobPiece { blob, piece: u64::from_be_bytes(array(rest)?) }),
+        Family::BlobRefs => Some(Key::BlobRef { blob, job: JobId(array(rest)?) }),
+        _ => Some(Key::BlobOwner { blob, project: std::str::from_utf8(rest).ok()? }),
+    }
+}
+
 fn earning(rest: &[u8]) -> Option<Key<'_>> {
     let (of, job) = rest.split_last_chunk()?;
     let (provider, ended_ms) = of_provider_at(of)?;
@@ -540,7 +668,7 @@ mod tests {
     use super::*;
     use crate::chunked::chunk_key;
 
-    fn keys() -> [(Key<'static>, Vec<u8>); 30] {
+    fn keys() -> [(Key<'static>, Vec<u8>); 35] {
         let sixteen = *b"0123456789abcdef";
         let digest = Digest([7; 32]);
         let with = |prefix: &[u8], rest: &[u8]| [prefix, rest].concat();
@@ -564,6 +692,27 @@ mod tests {
             (
                 Key::Piece { input: digest, piece: 3 },
                 [&b"piece/"[..], &[7; 32], &[0, 0, 0, 0, 0, 0, 0, 3]].concat(),
+            ),
+            (
+                Key::BlobPiece { blob: digest, piece: 3 },
+                [&b"blob-piece/"[..], &[7; 32], &[0, 0, 0, 0, 0, 0, 0, 3]].concat(),
+            ),
+            (Key::Pruned(JobId(sixteen)), b"pruned/0123456789abcdef".to_vec()),
+            (
+                Key::Extension { parent: JobId(sixteen), child: JobId([1; 16]) },
+                [&b"extension/"[..], &sixteen, &[1; 16]].concat(),
+            ),
+            (
+                Key::BlobRef { blob: digest, job: JobId(sixteen) },
+                [&b"blob-ref/"[..], &[7; 32], &sixteen].concat(),
+            ),
+            (
+                Key::JobBlob { job: JobId(sixteen), blob: digest },
+                [&b"job-blob/"[..], &sixteen, &[7; 32]].concat(),
+            ),
+            (
+                Key::BlobOwner { blob: digest, project: "quant" },
+                [&b"blob-owner/"[..], &[7; 32], b"quant"].concat(),
             ),
             (Key::Upload(digest), with(b"upload/", &[7; 32])),
             (idempotency, b"idem/\x00\x05quantk/1".to_vec()),

@@ -28,7 +28,8 @@ pub use embedded::{Embedded, OpenError, ReadOnly};
 pub use engine::{Commit, CommitError, Engine, Entry, KeyRange, ReadError, Snapshot};
 pub use format::FormatError;
 pub use keyspace::{
-    Family, Key, of_provider, pay_pages_of, pieces_of, pieces_within, tile_pays_of, tiles_of,
+    Family, Key, blobs_of, extensions_of, of_provider, owners_of, pay_pages_of, pieces_of, pieces_within,
+    refs_of, tile_pays_of, tiles_of,
 };
 pub use memory::Memory;
 pub use renewed::Renewed;

@@ -115,12 +115,14 @@ fn every_chapter_of_the_book_is_there_and_none_is_left_out() {
 }
 
 /// Crates of which two versions are built, and who wants the older one. `docs/decisions` says why.
-const TWO_VERSIONS: [&str; 10] = [
+const TWO_VERSIONS: [&str; 12] = [
     "ahash",
     "fastrand",
     "getrandom",
     "hashbrown",
+    "itertools",
     "libloading",
+    "nix",
     "num-bigint",
     "object",
     "shlex",

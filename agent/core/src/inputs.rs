@@ -15,7 +15,7 @@ use tessera_protocol::unit::Tick;
 use tessera_protocol::wire::AgentWork;
 
 use crate::effect::{Effect, FetchSerial};
-use crate::task::{InputFile, Operands, Unusable, UnusableJob};
+use crate::task::{Form, InputFile, Operands, Unusable, UnusableJob};
 use crate::violation::Violation;
 
 /// How long a piece may take: 70 kB/s. *Units*: milliseconds.
@@ -85,10 +85,17 @@ pub(crate) enum Claim {
     NoRoom,
 }
 
+/// What of some inputs lies on disk. *Units*: bytes.
+fn on_disk<'a>(inputs: impl IntoIterator<Item = &'a InputFile>) -> u64 {
+    inputs.into_iter().filter(|input| input.form == Form::File).map(|input| input.bytes).sum()
+}
+
 /// Files, room and the fetch.
 #[derive(Debug)]
 pub(crate) struct Inputs {
     bytes_max: u64,
+    /// What the files among them may take of the disk.
+    cache_bytes_max: u64,
     files: BTreeMap<InputFile, File>,
     /// What each job with room holds.
     rooms: BTreeMap<JobId, Operands>,
@@ -102,16 +109,21 @@ pub(crate) struct Inputs {
 }
 
 impl Inputs {
-    /// With room for so many bytes, and files that are there already.
-    pub(crate) fn new(bytes_max: u64, kept: Vec<InputFile>) -> Inputs {
-        let file = File { state: State::Kept, readers: 0, let_go: 0 };
+    /// With room for so many bytes, of which files on disk may take so many, and files that are there already, the
+    /// one that was used longest ago first. *Panics*: if those need more.
+    pub(crate) fn new(bytes_max: u64, cache_bytes_max: u64, kept: Vec<InputFile>) -> Inputs {
+        let kept_bytes: u64 = kept.iter().map(|input| input.bytes).sum();
+        assert!(kept_bytes <= bytes_max.min(cache_bytes_max), "more is kept than there is room for");
+        let let_go = kept.len() as u64;
+        let file = |let_go| File { state: State::Kept, readers: 0, let_go };
         Inputs {
             bytes_max,
-            files: kept.into_iter().map(|input| (input, file)).collect(),
+            cache_bytes_max,
+            files: kept.into_iter().zip(1..).map(|(input, let_go)| (input, file(let_go))).collect(),
             rooms: BTreeMap::new(),
             fetch: None,
             serial: FetchSerial(0),
-            let_go: 0,
+            let_go,
             strays: VecDeque::new(),
         }
     }
@@ -119,7 +131,11 @@ impl Inputs {
     /// Whether there could ever be room.
     pub(crate) fn check(&self, operands: &Operands) -> Result<(), Unusable> {
         let (bytes, bytes_max) = (operands.bytes(), self.bytes_max);
-        if bytes > bytes_max { Err(Unusable::TooLarge { bytes, bytes_max }) } else { Ok(()) }
+        if bytes > bytes_max {
+            return Err(Unusable::TooLarge { bytes, bytes_max });
+        }
+        let (bytes, bytes_max) = (on_disk(&operands.files), self.cache_bytes_max);
+        if bytes > bytes_max { Err(Unusable::CacheTooSmall { bytes, bytes_max }) } else { Ok(()) }
     }
 
     /// Gives a job room for its operands where there is, and says whether they are all there. Room of
@@ -276,13 +292,20 @@ impl Inputs {
         evicted: &mut Vec<JobId>,
         effects: &mut Vec<Effect>,
     ) -> bool {
-        let missing = |inputs: &Inputs| -> u64 {
-            let files = operands.files.iter().filter(|file| !inputs.files.contains_key(file));
-            files.map(|file| file.bytes).sum::<u64>() + operands.made_bytes
-        };
-        while self.bytes() + missing(self) > self.bytes_max {
+        loop {
+            let missing = || operands.files.iter().filter(|file| !self.files.contains_key(file));
+            let more = missing().map(|file| file.bytes).sum::<u64>() + operands.made_bytes;
+            let is_full = self.bytes() + more > self.bytes_max;
+            let is_disk_full = on_disk(self.files.keys()) + on_disk(missing()) > self.cache_bytes_max;
+            if !is_full && !is_disk_full {
+                return true;
+            }
+            // What is no file on disk makes no room there.
             let unread = self.files.iter().filter(|(name, file)| {
-                file.readers == 0 && file.state == State::Kept && !operands.files.contains(name)
+                file.readers == 0
+                    && file.state == State::Kept
+                    && !operands.files.contains(name)
+                    && (is_full || name.form == Form::File)
             });
             if let Some((name, _)) = unread.min_by_key(|(_, file)| file.let_go) {
                 let input = *name;
@@ -296,7 +319,6 @@ impl Inputs {
             evicted.push(other);
             effects.extend(self.let_go(now, other));
         }
-        true
     }
 
     /// Begins the next fetch where none is under way.
@@ -351,6 +373,7 @@ impl Inputs {
     /// Panics when files, rooms and the fetch disagree.
     pub(crate) fn invariants(&self) {
         assert!(self.bytes() <= self.bytes_max, "more is kept than there is room for");
+        assert!(on_disk(self.files.keys()) <= self.cache_bytes_max, "more is on disk than may be");
         for (name, file) in &self.files {
             assert_eq!(file.readers, self.readers_of(name).len());
             assert!(file.readers > 0 || file.state == State::Kept, "{name:?} is wanted by nobody");
@@ -370,5 +393,55 @@ impl Inputs {
     /// The jobs that have room.
     pub(crate) fn rooms(&self) -> impl Iterator<Item = JobId> {
         self.rooms.keys().copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+    use tessera_protocol::id::Digest;
+
+    const JOBS: [JobId; 2] = [JobId([1; 16]), JobId([2; 16])];
+
+    fn file(number: u8, bytes: u64, form: Form) -> InputFile {
+        InputFile { blake3: Digest([number; 32]), bytes, form }
+    }
+
+    fn operands(files: &[InputFile]) -> Operands {
+        Operands { files: files.to_vec(), made_bytes: 0 }
+    }
+
+    #[test]
+    fn files_that_were_used_longest_ago_leave_the_disk_for_others_and_matrices_do_not() {
+        let [old, new, wanted] = [1, 2, 3].map(|number| file(number, 40, Form::File));
+        let matrix = file(4, 500, Form::Matrix);
+        // The one used longest ago has not the smallest digest.
+        let mut inputs = Inputs::new(1_000, 100, vec![new, old]);
+        inputs.invariants();
+        let mut evicted = Vec::new();
+        let (claim, effects) =
+            inputs.claim(Tick(0), JOBS[0], &operands(&[matrix, wanted]), &|_| false, &mut evicted);
+        assert_eq!((claim, effects[0].clone()), (Claim::Gathering, Effect::DropInput { input: new }));
+        inputs.invariants();
+        assert!(evicted.is_empty());
+        let (claim, effects) =
+            inputs.claim(Tick(0), JOBS[1], &operands(&[file(5, 60, Form::File)]), &|_| false, &mut evicted);
+        assert_eq!(effects, [Effect::DropInput { input: old }]);
+        assert_eq!(claim, Claim::Gathering);
+        inputs.invariants();
+        let third = operands(&[file(6, 1, Form::File)]);
+        let (claim, _) = inputs.claim(Tick(0), JobId([3; 16]), &third, &|_| false, &mut evicted);
+        assert_eq!(claim, Claim::NoRoom, "both are being read");
+    }
+
+    #[test]
+    fn a_job_whose_files_never_fit_the_disk_is_refused_with_the_provider_s_limit() {
+        let inputs = Inputs::new(1_000, 100, Vec::new());
+        assert_eq!(inputs.check(&operands(&[file(1, 100, Form::File), file(2, 500, Form::Matrix)])), Ok(()));
+        let refused = inputs.check(&operands(&[file(1, 60, Form::File), file(2, 41, Form::File)]));
+        let reason = Unusable::CacheTooSmall { bytes: 101, bytes_max: 100 };
+        assert_eq!(refused, Err(reason));
+        assert!(alloc::format!("{reason}").contains("--cache-bytes"));
     }
 }

@@ -23,6 +23,6 @@ mod violation;
 pub use attempt::{Attempt, SlotIndex};
 pub use effect::{Closing, Effect, Exit, FetchSerial, ShardWork};
 pub use event::{Event, Outcome, Random};
-pub use machine::{Drain, Identity, Machine};
+pub use machine::{Drain, Identity, Machine, operand_bytes_max};
 pub use task::{Form, InputFile, KERNELS, Task, Unusable};
 pub use violation::Violation;

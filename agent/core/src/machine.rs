@@ -62,6 +62,16 @@ pub struct Identity {
     pub hello: Hello,
     /// The GPUs that compute some of its shards.
     pub gpus: Vec<Gpu>,
+    /// What files may take of the disk. *Units*: bytes.
+    pub cache_bytes_max: u64,
+}
+
+/// What matrices and files may take, all in all, on a machine with so much memory. *Units*: bytes.
+pub fn operand_bytes_max(memory_bytes: u64) -> u64 {
+    match memory_bytes {
+        0 => OPERAND_BYTES_UNKNOWN,
+        memory_bytes => memory_bytes / 2,
+    }
 }
 
 /// The agent.
@@ -96,17 +106,15 @@ impl Iterator for Drain<'_> {
 
 impl Machine {
     /// An agent that has not begun. It computes `hello.slots` shards at once, with [`KERNELS`] and those that
-    /// `hello` names besides. `kept` are the files that it has from before.
+    /// `hello` names besides. `kept` are the files that it has from before, the one that was used longest ago first, and
+    /// there must be room for them.
     pub fn new(mut identity: Identity, kept: Vec<InputFile>) -> Machine {
         let more = core::mem::take(&mut identity.hello.kernels);
         identity.hello.kernels = KERNELS.iter().map(ToString::to_string).chain(more).collect();
-        let operand_bytes_max = match identity.hello.memory_bytes {
-            0 => OPERAND_BYTES_UNKNOWN,
-            memory_bytes => memory_bytes / 2,
-        };
+        let operand_bytes_max = operand_bytes_max(identity.hello.memory_bytes);
         Machine {
             pulse: Pulse::new(identity.agent),
-            inputs: Inputs::new(operand_bytes_max, kept),
+            inputs: Inputs::new(operand_bytes_max, identity.cache_bytes_max, kept),
             slots: Slots::new(identity.hello.slots),
             identity,
             phase: Phase::Fresh,

@@ -131,6 +131,13 @@ pub enum Unusable {
         /// What there is.
         bytes_max: u64,
     },
+    /// Its files take more of the disk than the provider gives for them.
+    CacheTooSmall {
+        /// What they take.
+        bytes: u64,
+        /// What there is.
+        bytes_max: u64,
+    },
     /// The hub said that it cannot send an input.
     Unavailable {
         /// Which.
@@ -149,6 +156,10 @@ impl core::fmt::Display for Unusable {
             Unusable::TooLarge { bytes, bytes_max } => write!(
                 f,
                 "its files and matrices take {bytes} bytes, and this agent keeps at most {bytes_max}: half of its memory"
+            ),
+            Unusable::CacheTooSmall { bytes, bytes_max } => write!(
+                f,
+                "its files take {bytes} bytes, and this agent's cache keeps at most {bytes_max}: --cache-bytes"
             ),
             Unusable::Unavailable { input } => {
                 write!(f, "the hub cannot send the input {}", input.blake3)

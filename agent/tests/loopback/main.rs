@@ -38,6 +38,7 @@ impl Running {
             hub: HubAddress { host: hub.ip().to_string(), port: hub.port() },
             token,
             data: data.to_owned(),
+            cache_bytes_max: u64::MAX,
             slots,
             name: "test".to_owned(),
             region: "eu-north".parse().ok(),

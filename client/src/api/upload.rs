@@ -30,6 +30,8 @@ const BUSY_PAUSE: Duration = Duration::from_millis(500);
 const BUSY_MAX: Duration = Duration::from_secs(150);
 /// The header in which a hub says how much of a file it has.
 const RECEIVED: &str = "tessera-input-received";
+/// The header that tells a hub towards which project's quota a file counts.
+const PROJECT: &str = "tessera-project";
 
 /// What happens to a file on its way.
 #[derive(Debug)]
@@ -67,11 +69,17 @@ enum Remedy {
 }
 
 impl Hub {
-    /// Gives the hub a file, unless it has it; `tell` hears how far it is. The hub compares the bytes with the
-    /// digest.
+    /// Gives the hub a file for the jobs of a project, unless it has it; `tell` hears how far it is. The hub compares
+    /// the bytes with the digest.
     ///
     /// *Errors*: the last one, when nothing more arrives after a few tries.
-    pub fn upload(&self, input: &Input, path: &Path, tell: &dyn Fn(UploadNews<'_>)) -> Result<(), HubError> {
+    pub fn upload(
+        &self,
+        project: &str,
+        input: &Input,
+        path: &Path,
+        tell: &dyn Fn(UploadNews<'_>),
+    ) -> Result<(), HubError> {
         let mut received = match self.presence(input.blake3)? {
             Presence::Whole => {
                 tell(UploadNews::Here);
@@ -84,7 +92,7 @@ impl Hub {
             if waits_since.is_none() {
                 tell(UploadNews::From(received));
             }
-            let Err(error) = self.send_rest(input, path, received, tell) else { return Ok(()) };
+            let Err(error) = self.send_rest(project, (input, path), received, tell) else { return Ok(()) };
             let error = self.reason(error);
             match remedy(&error) {
                 Remedy::GiveUp => return Err(error),
@@ -143,8 +151,8 @@ impl Hub {
     /// Sends a file from a byte on.
     fn send_rest(
         &self,
-        input: &Input,
-        path: &Path,
+        project: &str,
+        (input, path): (&Input, &Path),
         from: u64,
         tell: &dyn Fn(UploadNews<'_>),
     ) -> Result<(), HubError> {
@@ -154,7 +162,7 @@ impl Hub {
         let mut leaving = Leaving { file, sent: from, bytes: input.bytes, failed: None, tell };
         let (target, rest) = (target(input.blake3), input.bytes.saturating_sub(from));
         let request = self.request(Method::PUT, &target, None)?.header("Content-Length", rest);
-        let request = request.header("Content-Type", "application/octet-stream");
+        let request = request.header("Content-Type", "application/octet-stream").header(PROJECT, project);
         // What the hub does not take need not be sent.
         let mut request = request.header("Expect", "100-continue");
         if from > 0 {

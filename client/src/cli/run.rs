@@ -83,7 +83,7 @@ pub(super) fn run(command: &Run) -> Result<(), Failure> {
     let teller = happenings.clone();
     let begin = move |hub: &tessera_client::api::Hub| {
         // Nobody listens any more when the command was interrupted.
-        upload(hub, &files, &|step| drop(teller.send(Happening::Uploaded(step))))?;
+        upload(hub, &spec.project, &files, &|step| drop(teller.send(Happening::Uploaded(step))))?;
         hub.submit(&spec, &key)
     };
     let finished =

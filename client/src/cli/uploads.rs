@@ -33,7 +33,12 @@ pub(crate) enum UploadStep {
 }
 
 /// Sends the files that the hub has not, saying how far it is.
-pub(super) fn upload(hub: &Hub, files: &[LocalInput], tell: &dyn Fn(UploadStep)) -> Result<(), HubError> {
+pub(super) fn upload(
+    hub: &Hub,
+    project: &str,
+    files: &[LocalInput],
+    tell: &dyn Fn(UploadStep),
+) -> Result<(), HubError> {
     for file in files {
         let (name, bytes) = (&file.input.name, file.input.bytes);
         let size = grouped(bytes);
@@ -45,7 +50,7 @@ pub(super) fn upload(hub: &Hub, files: &[LocalInput], tell: &dyn Fn(UploadStep))
                 tell(UploadStep::Moves { what, sent, bytes });
             }
         };
-        hub.upload(&file.input, &file.path, &|news| match news {
+        hub.upload(project, &file.input, &file.path, &|news| match news {
             UploadNews::Here => {
                 was_here.set(true);
                 tell(UploadStep::Says(format!("{name} is at the hub already ({size} bytes)")));

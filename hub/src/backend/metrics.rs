@@ -52,6 +52,12 @@ pub(super) fn of(hub: &Hub) -> String {
             hub.uploaded_bytes.load(Ordering::Relaxed),
         ),
         ("tessera_input_pieces_read_total", "counter", "Pieces of input files read for agents", pieces_read),
+        (
+            "tessera_blob_pieces_damaged_total",
+            "counter",
+            "Times that a piece of a blob was read with other bytes than were put there",
+            hub.blobs.damaged(),
+        ),
         ("tessera_results_assembled_total", "counter", "Results read whole for their digest", results_read),
         ("tessera_store_commits_total", "counter", "Batches made durable", commits),
         ("tessera_store_groups_total", "counter", "Waits for the disk", groups),
@@ -84,6 +90,11 @@ pub(super) fn of(hub: &Hub) -> String {
     for state in StoreState::ALL {
         let is = u64::from(hub.journal.store_state() == state);
         let _ = writeln!(text, "{name}{{state=\"{}\"}} {is}", state.word());
+    }
+    let name = "tessera_project_blob_bytes";
+    head(&mut text, name, "gauge", "Bytes of input files that count towards a project");
+    for (project, bytes) in hub.quotas.used() {
+        let _ = writeln!(text, "{name}{{project=\"{project}\"}} {bytes}");
     }
     let name = "tessera_agents_standing";
     head(&mut text, name, "gauge", "Enrolled agents by how far they are trusted");

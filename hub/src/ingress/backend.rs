@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -18,10 +19,11 @@ use tessera_protocol::credits::{
 use tessera_protocol::explain::{AgentExplained, JobExplained};
 use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::spec::{Manifest, SpecError};
-use tessera_protocol::unit::ComputeUnits;
+use tessera_protocol::unit::{ComputeUnits, UnixMillis};
 use tokio::sync::{mpsc, watch};
 
 use super::keys::KeyHash;
+use crate::inputs::quota::{Full, Reservation};
 use crate::inputs::{Piece, Presence, Upload, UploadRefused};
 
 /// An answer that comes later.
@@ -73,11 +75,26 @@ pub trait Backend: Send + Sync + 'static {
     /// What a job computes, in canonical form.
     fn manifest(&self, job: JobId) -> Reply<'_, Result<JobResult, LookupError>>;
 
-    /// An input file, if it is here whole, read as it is asked for.
-    fn input_file(&self, input: Digest) -> Reply<'_, Result<Option<OutputFile>, Outage>>;
+    /// An input file or a part of it that lies within, if it is here whole, read as it is asked for.
+    fn input_file(
+        &self,
+        input: Digest,
+        part: Option<Range<u64>>,
+    ) -> Reply<'_, Result<Option<OutputFile>, Outage>>;
+
+    /// The secret from which the key is derived that signs URLs. It tells nobody but this hub.
+    fn url_secret(&self) -> [u8; 32];
 
     /// What of an input file is here.
     fn input(&self, input: Digest) -> Reply<'_, Result<Presence, Outage>>;
+
+    /// Says that a project wants an input file of this length, which counts towards what the project may keep.
+    fn claim_input(
+        &self,
+        input: Digest,
+        project: String,
+        declared: u64,
+    ) -> Reply<'_, Result<Claim, ClaimError>>;
 
     /// Begins to take an input file in.
     fn begin_upload(&self, input: Digest) -> Result<Upload, UploadRefused>;
@@ -94,8 +111,9 @@ pub trait Backend: Send + Sync + 'static {
         hasher: Hasher,
     ) -> Reply<'_, Result<Option<Hasher>, Outage>>;
 
-    /// Makes the file usable, or removes what came of it; its answer means that it is durable.
-    fn end_upload(&self, input: Digest, whole: Option<u64>) -> Reply<'_, Result<(), Outage>>;
+    /// Makes a file of this length usable, which counts towards its project from then on, or removes what came of it;
+    /// its answer means that it is durable.
+    fn end_upload(&self, input: Digest, whole: Option<(u64, Reservation)>) -> Reply<'_, Result<(), Outage>>;
 
     /// Every enrolled agent. *Order*: by id.
     fn agents(&self) -> Vec<Arc<AgentView>>;
@@ -211,13 +229,42 @@ pub struct JobResult {
 /// A file that is sent.
 #[derive(Debug)]
 pub struct OutputFile {
-    /// Its length. *Units*: bytes.
+    /// The length of what is sent. *Units*: bytes.
     pub bytes: u64,
-    /// BLAKE3 of it.
+    /// BLAKE3 of the whole.
     pub digest: Digest,
     /// Its bytes in order; ends early when the store cannot be read.
     pub pieces: mpsc::Receiver<Bytes>,
 }
+
+/// What a project that wants an input file gets.
+#[derive(Debug)]
+pub enum Claim {
+    /// The file is here, and counts towards the project.
+    Here,
+    /// The file must be uploaded; there is room for it.
+    Wanted(Reservation),
+}
+
+/// Why a project cannot have an input file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClaimError {
+    /// It may not keep so much.
+    Full(Full),
+    /// The hub as a whole cannot do it.
+    Outage(Outage),
+}
+
+impl fmt::Display for ClaimError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ClaimError::Full(full) => full.fmt(f),
+            ClaimError::Outage(outage) => outage.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for ClaimError {}
 
 /// How the hub does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -258,6 +305,8 @@ pub enum SubmitError {
         /// The quota.
         max: usize,
     },
+    /// The files that it reads do not fit into what its project may keep.
+    BlobsFull(Full),
     /// The plan costs more than the client allowed.
     CostCapExceeded {
         /// What it costs.
@@ -276,6 +325,8 @@ pub enum SubmitError {
 pub enum CancelError {
     /// There is no such job.
     Unknown(JobId),
+    /// It was pruned then.
+    Pruned(JobId, UnixMillis),
     /// It ended before.
     Ended {
         /// The job.
@@ -292,6 +343,8 @@ pub enum CancelError {
 pub enum ExtendError {
     /// There is no such job.
     Unknown(JobId),
+    /// It was pruned then.
+    Pruned(JobId, UnixMillis),
     /// Only a done job has paths to continue.
     NotDone {
         /// The job.
@@ -326,6 +379,8 @@ pub enum PlanError {
 pub enum LookupError {
     /// There is no such job.
     Unknown(JobId),
+    /// It was pruned then.
+    Pruned(JobId, UnixMillis),
     /// The hub cannot.
     Outage(Outage),
 }
@@ -344,6 +399,8 @@ pub enum AgentLookupError {
 pub enum ResultError {
     /// There is no such job.
     Unknown(JobId),
+    /// It was pruned then.
+    Pruned(JobId, UnixMillis),
     /// Not yet.
     NotDone {
         /// The job.
@@ -478,6 +535,7 @@ impl fmt::Display for SubmitError {
             SubmitError::OpenJobsFull { project, max } => {
                 write!(f, "project `{project}` has {max} open jobs, which is all it may have")
             }
+            SubmitError::BlobsFull(full) => write!(f, "{full}"),
             SubmitError::CostCapExceeded { cost, cap } => {
                 write!(f, "the job costs {} compute units, its cap is {}", cost.0, cap.0)
             }
@@ -490,6 +548,7 @@ impl fmt::Display for SubmitError {
 impl fmt::Display for CancelError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            CancelError::Pruned(job, at) => pruned(f, *job, *at),
             CancelError::Unknown(job) => write!(f, "there is no job {job}"),
             CancelError::Ended { job, state } => write!(f, "{job} is {}", state.word()),
             CancelError::Outage(outage) => write!(f, "{outage}"),
@@ -500,6 +559,7 @@ impl fmt::Display for CancelError {
 impl fmt::Display for ExtendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            ExtendError::Pruned(job, at) => pruned(f, *job, *at),
             ExtendError::Unknown(job) => write!(f, "there is no job {job}"),
             ExtendError::NotDone { job, state } => write!(f, "{job} is {}", state.word()),
             ExtendError::NotMorePaths { job, has, asked } => {
@@ -519,9 +579,15 @@ impl fmt::Display for PlanError {
     }
 }
 
+fn pruned(f: &mut fmt::Formatter<'_>, job: JobId, at: UnixMillis) -> fmt::Result {
+    let time = std::time::UNIX_EPOCH + std::time::Duration::from_millis(at.0);
+    write!(f, "job {job} was pruned at {}", humantime::format_rfc3339_seconds(time))
+}
+
 impl fmt::Display for LookupError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            LookupError::Pruned(job, at) => pruned(f, *job, *at),
             LookupError::Unknown(job) => write!(f, "there is no job {job}"),
             LookupError::Outage(outage) => write!(f, "{outage}"),
         }
@@ -540,6 +606,7 @@ impl fmt::Display for AgentLookupError {
 impl fmt::Display for ResultError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            ResultError::Pruned(job, at) => pruned(f, *job, *at),
             ResultError::Unknown(job) => write!(f, "there is no job {job}"),
             ResultError::NotDone { job, state } => write!(f, "{job} is {}", state.word()),
             ResultError::Failed { job, failure: None } => write!(f, "{job} failed"),

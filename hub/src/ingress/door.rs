@@ -18,6 +18,7 @@ use super::keys::ApiKey;
 use super::limits::Limits;
 use super::metrics::{Counts, Gauges};
 use super::problem::{Code, Refusal};
+use super::signed::is_opened_by_signature;
 
 /// What the requests of one listener share.
 pub(super) struct Door {
@@ -110,7 +111,7 @@ impl Door {
 
 /// Jobs, agents and tokens need a key wherever the listener is; metrics do unless they are open.
 fn needs_key(path: &str, metrics_open: bool) -> bool {
-    path.starts_with("/v1/") || (path == "/metrics" && !metrics_open)
+    (path.starts_with("/v1/") && !is_opened_by_signature(path)) || (path == "/metrics" && !metrics_open)
 }
 
 /// The middleware around every route, known or not.

@@ -16,6 +16,7 @@ mod metrics;
 mod problem;
 mod routes;
 mod server;
+mod signed;
 mod upload;
 mod views;
 

@@ -10,8 +10,8 @@ use tessera_protocol::api::Problem;
 use tessera_protocol::spec::{FieldError, SpecError};
 
 use super::backend::{
-    AgentLookupError, CancelError, ExtendError, LookupError, Outage, PlanError, ReceiptError, ResultError,
-    SettleError, StatementError, SubmitError, TokenError,
+    AgentLookupError, CancelError, ClaimError, ExtendError, LookupError, Outage, PlanError, ReceiptError,
+    ResultError, SettleError, StatementError, SubmitError, TokenError,
 };
 
 /// A kind of problem.
@@ -61,12 +61,24 @@ pub enum Code {
     InputLength,
     /// An upload of a file larger than any input may be.
     InputTooLarge,
+    /// The files of a project would be more than it may keep.
+    BlobsFull,
+    /// A signed URL is not signed by this hub, or for something else.
+    UrlInvalid,
+    /// A signed URL is too old.
+    UrlExpired,
+    /// A Range lies behind the end of a file.
+    RangeUnsatisfiable,
+    /// The header that names a project does not.
+    ProjectInvalid,
     /// The Content-Range of an upload is not the end of a file.
     RangeInvalid,
     /// An upload goes on from where the file does not.
     InputOffset,
     /// Too many uploads are under way.
     UploadsFull,
+    /// The job ended long ago and was pruned.
+    JobPruned,
     /// The job failed and has no result.
     JobFailed,
     /// The job was cancelled and has no result.
@@ -117,7 +129,7 @@ pub(super) struct Row {
 
 impl Code {
     /// Every code, by status.
-    pub const ALL: [Code; 43] = [
+    pub const ALL: [Code; 49] = [
         Code::JsonMalformed,
         Code::BodyMalformed,
         Code::QueryInvalid,
@@ -126,8 +138,11 @@ impl Code {
         Code::IdempotencyKeyInvalid,
         Code::InputLength,
         Code::RangeInvalid,
+        Code::ProjectInvalid,
         Code::KeyMissing,
         Code::KeyWrong,
+        Code::UrlInvalid,
+        Code::UrlExpired,
         Code::RouteUnknown,
         Code::JobUnknown,
         Code::AgentUnknown,
@@ -143,11 +158,14 @@ impl Code {
         Code::InputBusy,
         Code::InputOffset,
         Code::NothingDue,
+        Code::JobPruned,
         Code::JobFailed,
         Code::JobCancelled,
         Code::BodyTooLarge,
         Code::InputTooLarge,
+        Code::BlobsFull,
         Code::ContentTypeUnsupported,
+        Code::RangeUnsatisfiable,
         Code::SpecInvalid,
         Code::InputDiffers,
         Code::CostCapExceeded,
@@ -252,6 +270,21 @@ impl Code {
             Code::InputTooLarge => ("input_too_large", S::PAYLOAD_TOO_LARGE, None,
                 "The file is too large",
                 "An input file may have 16 GiB, and a matrix 1 GiB: split it over several files."),
+            Code::UrlInvalid => ("url_invalid", S::FORBIDDEN, None,
+                "The signed URL is not good for this",
+                "Use it as it was made, or have another one made with `POST /v1/blobs/{blake3}/sign`."),
+            Code::UrlExpired => ("url_expired", S::FORBIDDEN, None,
+                "The signed URL has expired",
+                "Have another one made with `POST /v1/blobs/{blake3}/sign`."),
+            Code::RangeUnsatisfiable => ("range_unsatisfiable", S::RANGE_NOT_SATISFIABLE, None,
+                "The Range lies behind the end of the file",
+                "`Content-Range` says how long the file is."),
+            Code::BlobsFull => ("blobs_full", S::PAYLOAD_TOO_LARGE, None,
+                "The project's files would be more than it may keep",
+                "A file is removed some days after the last job that reads it; ask the hub's operator for more under `[projects.NAME] blob_bytes_max`."),
+            Code::ProjectInvalid => ("project_invalid", S::BAD_REQUEST, None,
+                "The Tessera-Project header is no project",
+                "Name the project of the jobs that read the file, in lower-case letters, digits, `-` and `_`, or leave the header out for `default`."),
             Code::RangeInvalid => ("range_invalid", S::BAD_REQUEST, None,
                 "The Content-Range is not the end of a file",
                 "Send `Content-Range: bytes N-M/T` with N bytes here before, M the file's last byte and T its length, and a Content-Length of T - N."),
@@ -261,6 +294,9 @@ impl Code {
             Code::UploadsFull => ("uploads_full", S::SERVICE_UNAVAILABLE, Some(5),
                 "Too many files are being uploaded",
                 "Send it again in a few seconds; 16 are taken at once."),
+            Code::JobPruned => ("job_pruned", S::GONE, None,
+                "The job ended long ago and was pruned",
+                "What was earned and settled stays; submit the job again to have its result, which has the same bytes."),
             Code::JobFailed => ("job_failed", S::GONE, None,
                 "The job failed and has no result",
                 "`GET /v1/jobs/{id}` says why under `failure`; submit it again once that is mended."),
@@ -389,6 +425,15 @@ impl From<Outage> for Refusal {
     }
 }
 
+impl From<ClaimError> for Refusal {
+    fn from(error: ClaimError) -> Refusal {
+        match error {
+            ClaimError::Full(full) => Refusal::new(Code::BlobsFull, full.to_string()),
+            ClaimError::Outage(outage) => outage.into(),
+        }
+    }
+}
+
 impl From<SubmitError> for Refusal {
     fn from(error: SubmitError) -> Refusal {
         let code = match error {
@@ -396,6 +441,7 @@ impl From<SubmitError> for Refusal {
             SubmitError::Outage(outage) => return outage.into(),
             SubmitError::KeyReused { .. } => Code::IdempotencyKeyReused,
             SubmitError::OpenJobsFull { .. } => Code::OpenJobsFull,
+            SubmitError::BlobsFull(_) => Code::BlobsFull,
             SubmitError::CostCapExceeded { .. } => Code::CostCapExceeded,
         };
         Refusal::new(code, error.to_string())
@@ -407,6 +453,7 @@ impl From<CancelError> for Refusal {
         let code = match error {
             CancelError::Outage(outage) => return outage.into(),
             CancelError::Unknown(_) => Code::JobUnknown,
+            CancelError::Pruned(..) => Code::JobPruned,
             CancelError::Ended { .. } => Code::JobEnded,
         };
         Refusal::new(code, error.to_string())
@@ -418,6 +465,7 @@ impl From<ExtendError> for Refusal {
         let code = match error {
             ExtendError::Submit(error) => return error.into(),
             ExtendError::Unknown(_) => Code::JobUnknown,
+            ExtendError::Pruned(..) => Code::JobPruned,
             ExtendError::NotDone { .. } => Code::JobNotDone,
             ExtendError::NotMorePaths { .. } => Code::PathsNotMore,
         };
@@ -438,6 +486,7 @@ impl From<LookupError> for Refusal {
     fn from(error: LookupError) -> Refusal {
         match error {
             LookupError::Unknown(_) => Refusal::new(Code::JobUnknown, error.to_string()),
+            LookupError::Pruned(..) => Refusal::new(Code::JobPruned, error.to_string()),
             LookupError::Outage(outage) => outage.into(),
         }
     }
@@ -457,6 +506,7 @@ impl From<ResultError> for Refusal {
         let code = match error {
             ResultError::Outage(outage) => return outage.into(),
             ResultError::Unknown(_) => Code::JobUnknown,
+            ResultError::Pruned(..) => Code::JobPruned,
             ResultError::NotDone { .. } => Code::JobNotDone,
             ResultError::Failed { .. } => Code::JobFailed,
             ResultError::Cancelled(_) => Code::JobCancelled,

@@ -24,7 +24,8 @@ use super::events::{self, Feed};
 use super::files;
 use super::limits::{LIST_DEFAULT, LIST_MAX};
 use super::problem::{Code, Refusal};
-use super::upload;
+use super::signed;
+use super::upload::{self, Permit};
 
 /// The API as it is served, written by hand; `tests` compare it with the types.
 const OPENAPI: &str = include_str!("openapi.json");
@@ -46,6 +47,8 @@ pub(super) fn router(door: Arc<Door>) -> Router {
         .route("/v1/jobs/{id}/outputs/{name}", get(named_output))
         .route("/v1/jobs/{id}/events", get(watch))
         .route("/v1/inputs/{blake3}", put(put_input).get(get_input).head(show_input))
+        .route("/v1/blobs/{blake3}", put(signed::serve).get(signed::serve).head(signed::serve))
+        .route("/v1/blobs/{blake3}/sign", post(signed::make))
         .route("/v1/jobs/{id}/manifest", get(manifest))
         .route("/v1/jobs/{id}/bill", get(accounts::bill))
         .route("/v1/jobs/{id}/receipt", get(accounts::receipt))
@@ -239,14 +242,16 @@ async fn put_input(
     request: Request,
 ) -> Result<Response, Refusal> {
     let (head, body) = request.into_parts();
-    Ok(upload::take(door, digest(&path_text(input)?)?, head.headers, body).await)
+    let permit = Permit { project: upload::project(&head.headers)?, bytes: None };
+    Ok(upload::take(door, digest(&path_text(input)?)?, permit, head.headers, body).await)
 }
 
 async fn get_input(
     State(door): Shared,
     input: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    files::give_input(&door, digest(&path_text(input)?)?).await
+    files::give_input(&door, digest(&path_text(input)?)?, &headers).await
 }
 
 async fn manifest(State(door): Shared, id: Result<Path<String>, PathRejection>) -> Result<Response, Refusal> {
@@ -367,7 +372,7 @@ pub(super) fn path_text<T>(id: Result<Path<T>, PathRejection>) -> Result<T, Refu
     id.map(|Path(id)| id).map_err(|error| Refusal::new(Code::IdInvalid, error.body_text()))
 }
 
-fn digest(text: &str) -> Result<Digest, Refusal> {
+pub(super) fn digest(text: &str) -> Result<Digest, Refusal> {
     text.parse().map_err(|error| Refusal::new(Code::DigestInvalid, format!("`{text}` is {error}")))
 }
 

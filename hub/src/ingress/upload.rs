@@ -15,16 +15,19 @@ use blake3::Hasher;
 use bytes::Bytes;
 use tessera_protocol::id::Digest;
 use tessera_protocol::limits::INPUT_PIECE_BYTES;
+use tessera_protocol::spec::{DEFAULT_PROJECT, is_project};
 use tokio::time::{Instant, timeout_at};
 use tracing::Instrument;
 
-use super::backend::Outage;
+use super::backend::{Claim, Outage};
 use super::door::Door;
 use super::problem::{Code, Refusal};
 use crate::inputs::{INPUT_BYTES_MAX, Piece, Presence, UPLOADS_MAX, UploadRefused};
 
 /// The header that says how much of a file is here. *Units*: bytes.
 pub(super) const RECEIVED: &str = "tessera-input-received";
+/// The header that says towards which project's quota a file counts.
+const PROJECT: &str = "tessera-project";
 
 /// The part of a file that a request brings: from a byte to the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +38,15 @@ struct Rest {
     declared: u64,
     /// Whether the client knows what is here; otherwise it starts anew.
     goes_on: bool,
+}
+
+/// What a request may upload.
+#[derive(Debug)]
+pub(super) struct Permit {
+    /// Towards whose quota it counts.
+    pub(super) project: String,
+    /// How long the file must be, where that was signed. *Units*: bytes.
+    pub(super) bytes: Option<u64>,
 }
 
 /// An upload that was refused, and how much of the file is here where that helps.
@@ -62,9 +74,15 @@ impl IntoResponse for Refused {
 /// Takes an input in: 200 when it was here, 201 when it is now.
 ///
 /// It goes on when its client has gone, until it has stored what came of the file, or removed what is wrong.
-pub(super) async fn take(door: Arc<Door>, input: Digest, headers: HeaderMap, body: Body) -> Response {
+pub(super) async fn take(
+    door: Arc<Door>,
+    input: Digest,
+    permit: Permit,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
     let mut rest_is_unread = !body.is_end_stream();
-    let taking = async move { take_rest(&door, input, &headers, body).await };
+    let taking = async move { take_rest(&door, input, permit, &headers, body).await };
     let taken = match tokio::spawn(taking.in_current_span()).await {
         Ok(taken) => taken,
         Err(_) => Err(Refusal::from(Outage::Unavailable).into()),
@@ -80,13 +98,26 @@ pub(super) async fn take(door: Arc<Door>, input: Digest, headers: HeaderMap, bod
 async fn take_rest(
     door: &Door,
     input: Digest,
+    Permit { project, bytes }: Permit,
     headers: &HeaderMap,
     body: Body,
 ) -> Result<StatusCode, Refused> {
-    if let Presence::Whole(_) = door.answer(door.backend.input(input)).await? {
+    let claim = |bytes| door.answer(door.backend.claim_input(input, project.clone(), bytes));
+    if let Presence::Whole(bytes) = door.answer(door.backend.input(input)).await?
+        && let Claim::Here = claim(bytes).await?
+    {
         return Ok(StatusCode::OK);
     }
     let rest = rest(headers, body.size_hint().exact())?;
+    if let Some(bytes) = bytes.filter(|bytes| *bytes != rest.declared) {
+        let detail =
+            format!("the URL was signed for a file of {bytes} bytes, and this has {}", rest.declared);
+        return Err(Refusal::new(Code::UrlInvalid, detail).into());
+    }
+    let room = match claim(rest.declared).await? {
+        Claim::Here => return Ok(StatusCode::OK),
+        Claim::Wanted(room) => room,
+    };
     let _place = door.backend.begin_upload(input).map_err(|refused| match refused {
         UploadRefused::Busy => Refusal::new(Code::InputBusy, format!("{input} is on its way already")),
         UploadRefused::Full => {
@@ -95,13 +126,17 @@ async fn take_rest(
     })?;
     // It may have come between the look and the place; from here on nobody else brings it.
     let presence = door.answer(door.backend.input(input)).await?;
-    if let Presence::Whole(_) = presence {
-        return Ok(StatusCode::OK);
+    if let Presence::Whole(bytes) = presence {
+        drop(room);
+        if let Claim::Here = claim(bytes).await? {
+            return Ok(StatusCode::OK);
+        }
+        return Err(Refusal::new(Code::InputBusy, format!("{input} was here a moment ago")).into());
     }
     check_offset(presence, rest)?;
     let found = receive(door, input, rest, body).await?;
     if found == (input, rest.declared) {
-        door.answer(door.backend.end_upload(input, Some(rest.declared))).await?;
+        door.answer(door.backend.end_upload(input, Some((rest.declared, room)))).await?;
         return Ok(StatusCode::CREATED);
     }
     // What cannot be removed now is overwritten by the next upload of the same file, or removed at the next
@@ -109,6 +144,16 @@ async fn take_rest(
     let _ = door.backend.end_upload(input, None).await;
     Err(Refusal::new(Code::InputDiffers, format!("the BLAKE3 of the {} bytes is {}", found.1, found.0))
         .into())
+}
+
+/// The project that a request is for.
+pub(super) fn project(headers: &HeaderMap) -> Result<String, Refusal> {
+    let Some(value) = headers.get(PROJECT) else { return Ok(DEFAULT_PROJECT.to_owned()) };
+    let named = value.to_str().ok().filter(|name| is_project(name));
+    named.map(str::to_owned).ok_or_else(|| {
+        let said = String::from_utf8_lossy(value.as_bytes());
+        Refusal::new(Code::ProjectInvalid, format!("`{PROJECT}: {said}` names no project"))
+    })
 }
 
 /// What a request says that it brings.

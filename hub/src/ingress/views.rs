@@ -76,6 +76,15 @@ impl Views {
         }
     }
 
+    /// Stops showing a job that ended, which was pruned.
+    pub fn forget_job(&self, job: JobId) {
+        let mut kept = self.lock();
+        if kept.jobs.get(&job).is_some_and(|sender| !sender.borrow().state.is_open()) {
+            kept.jobs.remove(&job);
+            kept.ended.retain(|ended| *ended != job);
+        }
+    }
+
     /// Shows an agent as it now is.
     pub fn publish_agent(&self, view: AgentView) {
         self.lock().agents.insert(view.id, Arc::new(view));

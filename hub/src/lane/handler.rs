@@ -22,10 +22,10 @@ use super::frames::Frames;
 use super::pieces::{Piece, Pieces, TooMany};
 use crate::audit::Deed;
 use crate::clients::{Clients, ToClients};
-use crate::inputs::{self, Uploads};
+use crate::inputs::{self, InputError};
 use crate::journal::{Failed, Journal, Refused, Verdict};
 use crate::output;
-use crate::products;
+use crate::products::{self, Shelf};
 use crate::quic::{CloseCode, SessionEvent, SessionId, Sessions};
 use crate::reader::{Length, Read, Reader};
 use crate::records::{self, Owner, RecordError};
@@ -113,7 +113,7 @@ pub struct Handler {
     journal: Journal,
     tracer: Tell,
     reader: Reader,
-    uploads: Uploads,
+    shelf: Shelf,
     clients: Clients,
     peers: Mailboxes<Input>,
     me: Mailbox<Input>,
@@ -138,7 +138,7 @@ impl Handler {
     pub fn new(
         config: HandlerConfig,
         (journal, tracer): (Journal, Tell),
-        (reader, uploads): (Reader, Uploads),
+        (reader, shelf): (Reader, Shelf),
         clients: Clients,
         peers: Mailboxes<Input>,
         counters: Arc<LaneCounters>,
@@ -156,7 +156,7 @@ impl Handler {
             journal,
             tracer,
             reader,
-            uploads,
+            shelf,
             clients,
             me: peers.get(lane),
             peers,
@@ -307,11 +307,12 @@ impl Handler {
 
     fn read_pieces(&mut self) {
         while let Some(piece) = self.pieces.next() {
-            let me = self.me.clone();
+            let (me, blobs) = (self.me.clone(), self.shelf.blobs.clone());
             self.read(Read::new(Length::Piece, move |store| {
                 let Piece { job, input, blake3, offset } = piece;
-                let bytes =
-                    store.map_err(RecordError::from).and_then(|store| inputs::piece(&*store, blake3, offset));
+                let bytes = store
+                    .map_err(InputError::from)
+                    .and_then(|store| inputs::piece(&*store, &blobs, blake3, offset));
                 let bytes = bytes.unwrap_or_else(|error| {
                     tracing::error!(%error, input = %blake3, "an input cannot be read");
                     None
@@ -334,9 +335,9 @@ impl Handler {
     }
 
     fn store_product(&mut self, job: JobId, index: ShardIndex, blake3: Digest, bytes: Arc<[u8]>) {
-        let (me, journal, uploads) = (self.me.clone(), self.journal.clone(), self.uploads.clone());
+        let (me, journal, shelf) = (self.me.clone(), self.journal.clone(), self.shelf.clone());
         self.read(Read::new(Length::Product, move |store| {
-            let stored = products::store(store, &journal, &uploads, blake3, &bytes);
+            let stored = products::store(store, &journal, &shelf, (job, blake3), &bytes);
             deliver(&me, Input::Event(Box::new(Event::ProductStored { job, index, stored })));
         }));
     }

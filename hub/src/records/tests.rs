@@ -44,6 +44,12 @@ pub(super) fn view_of(job: &Arc<NewJob>) -> JobView {
     Home::open(job.clone(), None, Tick(0), UnixMillis(0)).view(&judge)
 }
 
+/// What lies under `job/`, of a job in this state.
+pub(super) fn stored_as(id: JobId, state: JobState) -> Vec<u8> {
+    let ended_ms = (!state.is_open()).then_some(UnixMillis(6));
+    stored_job(0, None, &JobView { id, state, ended_ms, ..view_of(&job(100, None)) })
+}
+
 fn bill_of(job: &NewJob) -> Charges {
     Bill::open(job.manifest.spec().verify, &job.plan).charges().clone()
 }

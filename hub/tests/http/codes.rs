@@ -164,6 +164,11 @@ fn wrong_jobs(seen: &mut Seen) {
     let failed = seen.expect(hub.get(&format!("/v1/jobs/{id}/result")), 410, "job_failed");
     assert!(failed.detail.contains("60 s"), "{}", failed.detail);
 
+    *hub.fake.pruned.lock().unwrap() = Some(id);
+    let pruned = seen.expect(hub.get(&format!("/v1/jobs/{id}")), 410, "job_pruned");
+    assert!(pruned.detail.contains("1970-01-01T00:00:01Z"), "{}", pruned.detail);
+    seen.expect(hub.post(&format!("/v1/jobs/{id}:cancel"), ""), 410, "job_pruned");
+
     let capped = PI.replace("\"params\"", "\"limits\":{\"cost_cap\":5},\"params\"");
     seen.expect(hub.post("/v1/jobs", &capped), 422, "cost_cap_exceeded");
     let without_plan = PI.replace("\"params\"", &format!("\"seed\":{SEED_WITHOUT_PLAN},\"params\""));

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,7 +10,8 @@ use std::time::Duration;
 use tessera_hub::ingress::backend::*;
 use tessera_hub::ingress::keys::{ApiKey, KeyHash};
 use tessera_hub::ingress::{Backend, Limits, ServerHandle, Views, serve};
-use tessera_hub::inputs::{Piece, Presence, Unfinished, Upload, UploadRefused, Uploads};
+use tessera_hub::inputs::quota::{Quotas, Reservation};
+use tessera_hub::inputs::{self, Piece, Presence, Unfinished, Upload, UploadRefused, Uploads};
 use tessera_hub_core::Charges;
 use tessera_protocol::api::*;
 use tessera_protocol::audit::AuditPage;
@@ -19,6 +21,7 @@ use tessera_protocol::id::{AgentId, Digest, JobId, ProviderId};
 use tessera_protocol::limits::INPUT_PIECE_BYTES;
 use tessera_protocol::spec::{FieldError, SpecError};
 use tessera_protocol::unit::{ComputeUnits, UnixMillis};
+use tessera_storage::{Engine, Memory};
 use tokio::sync::{mpsc, watch};
 
 use crate::client::{Answer, Connection, head};
@@ -33,6 +36,11 @@ pub(crate) const PART_BYTES: usize = 1 << 20;
 pub(crate) const OUTPUT_NAME: &str = "c.npy";
 /// A seed for which the fake has no plan.
 pub(crate) const SEED_WITHOUT_PLAN: u64 = 666;
+
+/// A project that may not keep much.
+pub(crate) const SMALL_PROJECT: &str = "small";
+/// What it may keep. *Units*: bytes.
+pub(crate) const SMALL_PROJECT_BYTES: u64 = 100;
 
 /// The hub in memory.
 pub(crate) struct Fake {
@@ -49,14 +57,26 @@ pub(crate) struct Fake {
     results: Mutex<BTreeMap<JobId, Arc<[u8]>>>,
     files: Mutex<BTreeMap<JobId, Arc<[u8]>>>,
     uploads: Uploads,
+    quotas: Quotas,
     pieces: Mutex<BTreeMap<(Digest, u64), Vec<u8>>>,
     unfinished: Mutex<BTreeMap<Digest, Unfinished>>,
     /// Pieces that were hashed again, of uploads that went on from where another was cut off.
     pub(crate) pieces_hashed: AtomicU64,
     inputs: Mutex<BTreeMap<Digest, u64>>,
     idempotent: Mutex<BTreeMap<IdempotencyKey, (Digest, JobId)>>,
+    /// A job that it has forgotten by policy.
+    pub(crate) pruned: Mutex<Option<JobId>>,
     jobs: AtomicU64,
     tokens: AtomicU64,
+}
+
+/// As the fake's store has no files at its start.
+fn quotas() -> Quotas {
+    let limits = inputs::quota::Limits {
+        projects: BTreeMap::from([(SMALL_PROJECT.to_owned(), Some(SMALL_PROJECT_BYTES))]),
+        default: None,
+    };
+    Quotas::recover(&*Memory::default().snapshot().unwrap(), limits).unwrap()
 }
 
 impl Fake {
@@ -71,11 +91,13 @@ impl Fake {
             results: Mutex::default(),
             files: Mutex::default(),
             uploads: Uploads::default(),
+            quotas: quotas(),
             pieces: Mutex::default(),
             unfinished: Mutex::default(),
             pieces_hashed: AtomicU64::new(0),
             inputs: Mutex::default(),
             idempotent: Mutex::default(),
+            pruned: Mutex::default(),
             jobs: AtomicU64::new(0),
             tokens: AtomicU64::new(0),
         }
@@ -130,7 +152,10 @@ impl Fake {
 
     fn find(&self, job: JobId) -> Result<Arc<JobView>, LookupError> {
         self.up().map_err(LookupError::Outage)?;
-        self.views.job(job).ok_or(LookupError::Unknown(job))
+        match *self.pruned.lock().unwrap() {
+            Some(pruned) if pruned == job => Err(LookupError::Pruned(job, UnixMillis(1_000))),
+            _ => self.views.job(job).ok_or(LookupError::Unknown(job)),
+        }
     }
 
     fn accept(&self, submission: &Submission) -> Result<Submitted, SubmitError> {
@@ -214,6 +239,7 @@ impl Backend for Fake {
         Box::pin(async move {
             let view = self.find(job).map_err(|error| match error {
                 LookupError::Unknown(job) => CancelError::Unknown(job),
+                LookupError::Pruned(job, at) => CancelError::Pruned(job, at),
                 LookupError::Outage(outage) => CancelError::Outage(outage),
             })?;
             match view.state {
@@ -330,10 +356,21 @@ impl Backend for Fake {
         })
     }
 
-    fn input_file(&self, input: Digest) -> Reply<'_, Result<Option<OutputFile>, Outage>> {
+    fn url_secret(&self) -> [u8; 32] {
+        [9; 32]
+    }
+
+    fn input_file(
+        &self,
+        input: Digest,
+        part: Option<Range<u64>>,
+    ) -> Reply<'_, Result<Option<OutputFile>, Outage>> {
         Box::pin(async move {
             self.up()?;
-            let Some(file) = self.input_bytes(input) else { return Ok(None) };
+            let Some(mut file) = self.input_bytes(input) else { return Ok(None) };
+            if let Some(part) = part {
+                file = file[part.start as usize..part.end as usize].to_vec();
+            }
             let bytes = file.len() as u64;
             let (sender, pieces) = mpsc::channel(1);
             tokio::spawn(async move { sender.send(file.into()).await });
@@ -349,6 +386,21 @@ impl Backend for Fake {
                 Some(bytes) => Presence::Whole(*bytes),
                 None => unfinished().map_or(Presence::Absent, Presence::Part),
             })
+        })
+    }
+
+    fn claim_input(
+        &self,
+        input: Digest,
+        project: String,
+        declared: u64,
+    ) -> Reply<'_, Result<Claim, ClaimError>> {
+        Box::pin(async move {
+            self.up().map_err(ClaimError::Outage)?;
+            if self.inputs.lock().unwrap().contains_key(&input) {
+                return Ok(Claim::Here);
+            }
+            self.quotas.reserve(&project, declared).map(Claim::Wanted).map_err(ClaimError::Full)
         })
     }
 
@@ -387,13 +439,16 @@ impl Backend for Fake {
         })
     }
 
-    fn end_upload(&self, input: Digest, whole: Option<u64>) -> Reply<'_, Result<(), Outage>> {
+    fn end_upload(&self, input: Digest, whole: Option<(u64, Reservation)>) -> Reply<'_, Result<(), Outage>> {
         Box::pin(async move {
             // As in a hub, it takes a moment until it is durable.
             tokio::task::yield_now().await;
             self.unfinished.lock().unwrap().remove(&input);
             match whole {
-                Some(bytes) => drop(self.inputs.lock().unwrap().insert(input, bytes)),
+                Some((bytes, room)) => {
+                    room.keep();
+                    self.inputs.lock().unwrap().insert(input, bytes);
+                }
                 None => self.pieces.lock().unwrap().retain(|(of, _), _| *of != input),
             }
             Ok(())

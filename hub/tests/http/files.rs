@@ -5,6 +5,7 @@ use std::net::Shutdown;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
 use tessera_hub::ingress::Limits;
 use tessera_hub::inputs::{INPUT_BYTES_MAX, UPLOADS_MAX};
 use tessera_protocol::id::Digest;
@@ -13,7 +14,7 @@ use tessera_protocol::limits::INPUT_PIECE_BYTES;
 use crate::PI;
 use crate::client::{Answer, Connection, head};
 use crate::codes::Seen;
-use crate::fake::{Hub, PART_BYTES};
+use crate::fake::{Hub, PART_BYTES, SMALL_PROJECT, SMALL_PROJECT_BYTES};
 
 const PIECE: usize = INPUT_PIECE_BYTES as usize;
 
@@ -72,6 +73,89 @@ fn cut_off(hub: &Hub, path: &str, digest: Digest, file: &[u8], sent: usize) {
 }
 
 /// Every code that has to do with files.
+/// Has a URL made.
+fn signed(hub: &Hub, digest: Digest, document: &Value) -> String {
+    let answer = hub.post(&format!("/v1/blobs/{digest}/sign"), &document.to_string());
+    assert_eq!(answer.status, 201, "{answer:?}");
+    answer.json()["url"].as_str().unwrap().to_owned()
+}
+
+/// A request without an API key.
+fn open(hub: &Hub, method: &str, url: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    let mut connection = hub.connect();
+    let length = (method == "PUT").then_some(body.len());
+    connection.send(&head(method, url, headers, length));
+    connection.send_bytes(body);
+    if method == "HEAD" { connection.read_head() } else { connection.read_answer() }
+}
+
+#[test]
+fn a_signed_url_brings_a_file_in_and_out_without_a_key() {
+    let hub = Hub::start(Limits::default());
+    let (bytes, digest, path) = file(PIECE + 1_000);
+    let put = signed(&hub, digest, &json!({"method": "put", "length": bytes.len(), "holder": "acme"}));
+    assert_eq!(open(&hub, "PUT", &put, &[], &bytes).status, 201);
+    assert_eq!(open(&hub, "PUT", &put, &[], &bytes).status, 200);
+    let get = signed(&hub, digest, &json!({"method": "get", "holder": "acme", "expires_s": 60}));
+    let answer = open(&hub, "GET", &get, &[], b"");
+    assert!(answer.status == 200 && answer.body == bytes);
+    assert_eq!(answer.header("accept-ranges"), Some("bytes"));
+    let length = bytes.len().to_string();
+    let looked = open(&hub, "HEAD", &get, &[], b"");
+    assert_eq!((looked.status, looked.header("tessera-input-bytes")), (200, Some(length.as_str())));
+    let part = open(&hub, "GET", &get, &[("range", "bytes=5-9")], b"");
+    assert_eq!((part.status, &part.body[..]), (206, &bytes[5..10]));
+    assert_eq!(part.header("content-range"), Some(format!("bytes 5-9/{length}").as_str()));
+    let tail = hub.get_with(&path, &[("range", "bytes=-3")]);
+    assert_eq!((tail.status, &tail.body[..]), (206, &bytes[bytes.len() - 3..]), "with a key it is the same");
+}
+
+/// URLs that are not good for what is asked of them.
+fn wrong_urls(seen: &mut Seen) {
+    let hub = Hub::start(Limits::default());
+    let (bytes, digest, path) = file(1_000);
+    let (_, other, _) = file(1_001);
+    let sign = format!("/v1/blobs/{digest}/sign");
+    let get = json!({"method": "get", "holder": "acme"});
+    seen.expect(hub.post(&sign, &get.to_string()), 404, "input_unknown");
+    seen.expect(open(&hub, "POST", &sign, &[], b""), 401, "key_missing");
+    assert_eq!(hub.put(&path, &bytes).status, 201);
+    for wrong in [
+        json!({"method": "get", "holder": "a b"}),
+        json!({"method": "get", "holder": ""}),
+        json!({"method": "get", "holder": "a", "length": 999}),
+        json!({"method": "get", "holder": "a", "expires_s": 0}),
+        json!({"method": "get", "holder": "a", "expires_s": 604_801}),
+        json!({"method": "put", "holder": "a"}),
+        json!({"method": "put", "holder": "a", "length": 1, "project": "No"}),
+    ] {
+        seen.expect(hub.post(&sign, &wrong.to_string()), 422, "spec_invalid");
+    }
+    let url = signed(&hub, digest, &json!({"method": "get", "holder": "acme", "expires_s": 1}));
+    let elsewhere = url.replacen(&digest.to_string(), &other.to_string(), 1);
+    let forged = url.replace("holder=acme", "holder=evil");
+    let cut = url.split('&').next().unwrap();
+    for (method, url, words) in [
+        ("PUT", url.as_str(), "signed for GET, and this is a PUT"),
+        ("GET", &elsewhere, "signed for"),
+        ("GET", &forged, "not this hub's"),
+        ("GET", cut, "not all there"),
+        ("GET", &format!("/v1/blobs/{digest}"), "not all there"),
+    ] {
+        let problem = seen.expect(open(&hub, method, url, &[], b""), 403, "url_invalid");
+        assert!(problem.detail.contains(words), "{words} in {}", problem.detail);
+    }
+    let behind = open(&hub, "GET", &url, &[("range", "bytes=1000-")], b"");
+    assert_eq!(behind.header("content-range"), Some("bytes */1000"));
+    seen.expect(behind, 416, "range_unsatisfiable");
+    let put = signed(&hub, other, &json!({"method": "put", "length": 1_001, "holder": "acme"}));
+    let shorter = seen.expect(open(&hub, "PUT", &put, &[], &bytes), 403, "url_invalid");
+    assert!(shorter.detail.contains("signed for a file of 1001 bytes"), "{}", shorter.detail);
+    std::thread::sleep(Duration::from_millis(1_050));
+    let expired = seen.expect(open(&hub, "GET", &url, &[], b""), 403, "url_expired");
+    assert!(expired.detail.contains("expired"), "{}", expired.detail);
+}
+
 pub(crate) fn wrong_files(seen: &mut Seen) {
     let hub = Hub::start(Limits::default());
     let (bytes, digest, path) = file(1_000);
@@ -110,6 +194,19 @@ pub(crate) fn wrong_files(seen: &mut Seen) {
         put_range(&hub, &path, &format!("bytes {}-{}/{}", largest - 1_000, largest - 1, largest), &bytes);
     assert_eq!(answer.header("tessera-input-received"), Some("0"));
     seen.expect(answer, 409, "input_offset");
+    let put_for = |project: &str| {
+        let mut connection = hub.connect();
+        connection.send(&hub.head("PUT", &path, &[("tessera-project", project)], Some(bytes.len())));
+        connection.read_answer()
+    };
+    for wrong in ["", "No Spaces", "é", &"p".repeat(129)] {
+        seen.expect(put_for(wrong), 400, "project_invalid");
+    }
+    let full = seen.expect(put_for(SMALL_PROJECT), 413, "blobs_full");
+    for said in [SMALL_PROJECT, "1000", &SMALL_PROJECT_BYTES.to_string()] {
+        assert!(full.detail.contains(said), "{said} in {}", full.detail);
+    }
+    wrong_urls(seen);
     let mut connection = hub.connect();
     connection.send(&hub.head("PUT", &path, &[("transfer-encoding", "chunked")], None));
     connection.send("4\r\nbody\r\n0\r\n\r\n");

@@ -125,8 +125,7 @@ impl Findings {
     }
 
     fn project(&mut self, value: &str) {
-        let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
-        if value.is_empty() || value.len() > limits::NAME_BYTES_MAX || !value.chars().all(fits) {
+        if !super::is_project(value) {
             self.add(
                 "project",
                 &format!("{value:?}"),

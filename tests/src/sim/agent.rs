@@ -279,7 +279,10 @@ fn tally(task: &monte_carlo::Task, work: &ShardWork, lie: Option<u8>) -> (Vec<u8
 }
 
 fn machine(id: AgentId, slots: u16) -> Machine {
-    Machine::new(Identity { agent: id, hello: hello(slots), gpus: Vec::new() }, Vec::new())
+    Machine::new(
+        Identity { agent: id, hello: hello(slots), gpus: Vec::new(), cache_bytes_max: u64::MAX },
+        Vec::new(),
+    )
 }
 
 fn hello(slots: u16) -> Hello {

@@ -140,7 +140,10 @@ impl Witness {
             region: alloc::string::String::new(),
         };
         let mut witness = Witness {
-            machine: Machine::new(Identity { agent: AgentId(ME), hello, gpus: Vec::new() }, Vec::new()),
+            machine: Machine::new(
+                Identity { agent: AgentId(ME), hello, gpus: Vec::new(), cache_bytes_max: u64::MAX },
+                Vec::new(),
+            ),
             now: 0,
             next_index: 0,
             announced: BTreeMap::new(),

@@ -31,7 +31,7 @@ fn agent_with(slots: u16, memory_bytes: u64) -> Machine {
         kernels: Vec::new(),
         region: alloc::string::String::new(),
     };
-    Machine::new(Identity { agent: ME, hello, gpus: Vec::new() }, Vec::new())
+    Machine::new(Identity { agent: ME, hello, gpus: Vec::new(), cache_bytes_max: u64::MAX }, Vec::new())
 }
 
 /// Steps and checks; what came out.

@@ -109,7 +109,7 @@ fn file() -> (tempfile::NamedTempFile, Input, Vec<u8>) {
 /// Uploads, and gives what was told but for the bytes that left one by one.
 fn upload(hub: &Hub, file: &tempfile::NamedTempFile, input: &Input) -> (Result<(), HubError>, Vec<String>) {
     let told = RefCell::new(Vec::new());
-    let outcome = hub.upload(input, file.path(), &|news| match news {
+    let outcome = hub.upload("default", input, file.path(), &|news| match news {
         UploadNews::Sent(sent) if sent < input.bytes => {}
         UploadNews::Again(_) => told.borrow_mut().push("Again".to_owned()),
         news => told.borrow_mut().push(format!("{news:?}")),
