@@ -284,10 +284,9 @@ impl Hub {
     /// Removes what came of an upload.
     async fn remove_upload(&self, input: Digest) -> Result<(), Outage> {
         loop {
-            let (snapshot, blobs) = (self.snapshot()?, self.blobs.clone());
-            let step =
-                tokio::task::spawn_blocking(move || inputs::removal_batch(&*snapshot, &blobs, input)).await;
-            match step {
+            let (store, blobs) = (self.store.clone(), self.blobs.clone());
+            let step = move || inputs::removal_batch(&*store.snapshot()?, &blobs, input);
+            match tokio::task::spawn_blocking(step).await {
                 Ok(Ok(Some(batch))) => self.store(batch).await?,
                 Ok(Ok(None)) => return Ok(()),
                 Ok(Err(error)) => {
