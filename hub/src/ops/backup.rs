@@ -1,6 +1,6 @@
 //! `hub backup` and `hub restore`: one moment of a store in one file, and back.
 //!
-//! A backup of a stopped hub reads its store; one of a hub that runs asks it through its [control](super::control)
+//! A backup of a stopped hub reads its store; one of a hub that runs asks it through its [control]
 //! socket, which gives the same bytes. Owns the file's name: it has it only once it is whole, on the disk and read
 //! back. May not overwrite anything but a backup.
 

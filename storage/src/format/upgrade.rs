@@ -8,6 +8,7 @@ use crate::batch::{Batch, Quoted};
 use crate::chunked::CHUNK_INDEX_BYTES;
 use crate::engine::{Commit, Engine, KeyRange, ReadError, Snapshot};
 use crate::keyspace::Key;
+use crate::renewed::Renewed;
 use std::error::Error;
 use std::fmt;
 
@@ -92,7 +93,8 @@ pub(super) fn upgrade(
 
 /// One step, from where it was cut off.
 fn apply(engine: &dyn Engine, from: u32, step: &Step) -> Result<(), FormatError> {
-    let snapshot = engine.snapshot().map_err(FormatError::Read)?;
+    // Of many moments where an engine forgets: what lies ahead of the cursor only this changes.
+    let snapshot = Renewed::new(engine);
     let cursor = snapshot.get(&Key::Upgrade.encode()).map_err(FormatError::Read)?;
     // The cursor names the format that is being made; that of a step that ended is gone with it.
     let done = cursor.as_deref().and_then(|cursor| cursor.strip_prefix(&step.to.to_be_bytes()));
@@ -103,7 +105,7 @@ fn apply(engine: &dyn Engine, from: u32, step: &Step) -> Result<(), FormatError>
             Some(done) if *done > *range.start => KeyRange::new(done, range.end),
             _ => range,
         };
-        work.rewrite(&*snapshot, rest)?;
+        work.rewrite(&snapshot, rest)?;
     }
     let mut last = std::mem::take(&mut work.batch);
     last.put(Key::Format, step.to.to_be_bytes()).delete(Key::Upgrade);
@@ -120,7 +122,7 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// The values of a range. The snapshot does not show what is written meanwhile.
+    /// The values of a range, of which none behind the last that was rewritten is read.
     fn rewrite(&mut self, store: &dyn Snapshot, mut rest: KeyRange) -> Result<(), FormatError> {
         loop {
             let page = store.range(&rest, PAGE_ENTRIES).map_err(FormatError::Read)?;
