@@ -126,7 +126,8 @@ fn new_key(place: Which) -> Result<(), Box<dyn std::error::Error>> {
 
 fn check(place: Which, json: bool) -> ExitCode {
     let checked = || -> Result<check::Report, Box<dyn std::error::Error>> {
-        Ok(check::check_store(&place.location()?)?)
+        let config = place.resolve()?;
+        Ok(check::check_store(&Location::of(&config), &config.blobs)?)
     };
     match checked() {
         Ok(report) => {

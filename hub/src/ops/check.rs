@@ -18,6 +18,7 @@ use tessera_storage::{Family, Key, OpenError, ReadError, Snapshot};
 
 use super::label;
 use super::source::{self, Location, SourceError};
+use crate::blobs::{self, Blobs};
 use crate::records::RecordError;
 
 /// Findings that a report holds; of more, only how many there are.
@@ -38,6 +39,9 @@ pub struct Report {
     pub unlisted: u64,
     /// What is unusual and not wrong.
     pub notes: Vec<String>,
+    /// Where the bytes of files lie; nothing where there is no such place, and so none of them.
+    #[serde(skip)]
+    blobs: Option<Blobs>,
 }
 
 /// How many values there are of a family.
@@ -101,6 +105,8 @@ pub enum CheckError {
     },
     /// It cannot be read.
     Read(ReadError),
+    /// There is no place for blobs where they should lie.
+    Blobs(blobs::OpenError),
 }
 
 impl fmt::Display for CheckError {
@@ -113,6 +119,7 @@ impl fmt::Display for CheckError {
                 "the store has format {found} and this build checks format {FORMAT}: start the hub once, which upgrades it, or check it with the older build"
             ),
             CheckError::Read(error) => write!(f, "{error}"),
+            CheckError::Blobs(error) => write!(f, "{error}"),
         }
     }
 }
@@ -124,6 +131,7 @@ impl std::error::Error for CheckError {
             CheckError::Format(error) => Some(error),
             CheckError::Older { .. } => None,
             CheckError::Read(error) => Some(error),
+            CheckError::Blobs(error) => Some(error),
         }
     }
 }
@@ -188,7 +196,7 @@ impl fmt::Display for Report {
 /// Checks the store at a location, page by page and record by record.
 ///
 /// *Errors*: see [`CheckError`]; damage is a finding and no error.
-pub fn check_store(location: &Location) -> Result<Report, CheckError> {
+pub fn check_store(location: &Location, blobs: &blobs::Place) -> Result<Report, CheckError> {
     let damaged = |source: &dyn fmt::Display| {
         let mut report = Report::default();
         report.find("(the file)", source.to_string(), Advice::Restore);
@@ -204,19 +212,24 @@ pub fn check_store(location: &Location) -> Result<Report, CheckError> {
         Err(error @ ReadError::Corrupt(_)) => return Ok(damaged(&error)),
         Err(error) => return Err(CheckError::Read(error)),
     }
-    check(&*store.snapshot().map_err(CheckError::Read)?)
+    let blobs = match blobs {
+        // A directory that is not there is not made: nothing is written.
+        blobs::Place::Directory(path) if !path.is_dir() => None,
+        place => Some(Blobs::open(place).map_err(CheckError::Blobs)?),
+    };
+    check(&*store.snapshot().map_err(CheckError::Read)?, blobs)
 }
 
 /// Checks a store.
 ///
 /// *Errors*: see [`CheckError`]; damage is a finding and no error.
-pub fn check(store: &dyn Snapshot) -> Result<Report, CheckError> {
+pub fn check(store: &dyn Snapshot, blobs: Option<Blobs>) -> Result<Report, CheckError> {
     match format::of(store).map_err(CheckError::Format)? {
         FORMAT => {}
         found if found < FORMAT => return Err(CheckError::Older { found }),
         found => return Err(CheckError::Format(FormatError::Other { found })),
     }
-    let mut report = Report::default();
+    let mut report = Report { blobs, ..Report::default() };
     let rooms: [fn(&dyn Snapshot, &mut Report) -> Result<(), ReadError>; 6] =
         [values::check, jobs::check, money::check, fleet::check, log::check, files::check];
     for room in rooms {

@@ -22,15 +22,22 @@ pub(super) fn of(key: Key<'_>) -> String {
         Key::HubSampling => "sampling".to_owned(),
         Key::HubStartToken => "start-token".to_owned(),
         Key::AuditHead => "audit-head".to_owned(),
-        Key::Job(id) | Key::Manifest(id) | Key::Progress(id) | Key::Result(id) | Key::Bill(id) => {
-            id.to_string()
-        }
+        Key::Job(id)
+        | Key::Pruned(id)
+        | Key::Manifest(id)
+        | Key::Progress(id)
+        | Key::Result(id)
+        | Key::Bill(id) => id.to_string(),
         Key::Tile { job, tile } | Key::TilePay { job, tile } => format!("{job}/{tile}"),
         Key::PayPage { job, page } => format!("{job}/{page}"),
         Key::Input(digest) | Key::Upload(digest) | Key::Token(digest) | Key::ApiKey(digest) => {
             digest.to_string()
         }
-        Key::Piece { input, piece } => format!("{input}/{piece}"),
+        Key::BlobRef { blob, job } => format!("{blob}/{job}"),
+        Key::JobBlob { job, blob } => format!("{job}/{blob}"),
+        Key::BlobOwner { blob, project } => format!("{blob}/{project}"),
+        Key::Extension { parent, child } => format!("{parent}/{child}"),
+        Key::Piece { input, piece } | Key::BlobPiece { blob: input, piece } => format!("{input}/{piece}"),
         Key::Idempotency { project, key } => format!("{project}/{}", key.escape_ascii()),
         Key::Agent(id) | Key::Standing(id) | Key::Trace(id) => id.to_string(),
         Key::Provider(id) => id.to_string(),

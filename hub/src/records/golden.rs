@@ -121,14 +121,11 @@ fn fleet(engine: &Memory) {
 
 fn files_and_log(engine: &Memory) {
     let (file, half) = (Digest::of(b"file"), Digest([9; 32]));
-    write(engine, inputs::piece_batch(file, 0, b"file"));
-    write(engine, whole_batch(file, 4));
-    let bytes = vec![0; INPUT_PIECE_BYTES as usize];
-    let piece = Piece { number: 0, bytes, declared: 2 * INPUT_PIECE_BYTES };
-    let mut batch = inputs::upload_batch(half, &piece, UnixMillis(12));
-    // Its record is what is of interest; its bytes lie as those of the other file.
-    batch.delete_range(pieces_of(half));
-    write(engine, batch);
+    let piece = |bytes, blake3| Stored { number: 0, bytes, blake3 };
+    write(engine, inputs::piece_batch(file, &piece(4, file)));
+    write(engine, whole_batch(file, 4, UnixMillis(14)));
+    let first = piece(INPUT_PIECE_BYTES, Digest([8; 32]));
+    write(engine, inputs::upload_batch(half, &first, 2 * INPUT_PIECE_BYTES, UnixMillis(12)));
     let act = Act::TokenMade { token: Digest([1; 32]), provider: "acme".into() };
     let act = serde_json::to_value(act).unwrap();
     let line = audit::Entry { number: 0, time_ms: UnixMillis(13), previous: Digest([0; 32]), act }.line();

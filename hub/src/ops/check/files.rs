@@ -1,26 +1,26 @@
 //! Input files and products: every byte of them is that of their digest.
 
+use std::ops::Range;
+
 use blake3::Hasher;
 use tessera_protocol::id::Digest;
 use tessera_protocol::limits::INPUT_PIECE_BYTES;
-use tessera_protocol::product::{Output, OutputPart};
-use tessera_storage::{Family, Key, ReadError, Snapshot, pieces_within};
+use tessera_protocol::product::Output;
+use tessera_storage::{Family, Key, ReadError, Snapshot};
 
 use super::{Advice, Report};
-use crate::inputs::{self, Presence};
+use crate::inputs::{self, InputError, Presence};
 use crate::ops::{label, pages};
-use crate::records::RecordError;
 
 pub(super) fn check(store: &dyn Snapshot, report: &mut Report) -> Result<(), ReadError> {
     pages::each(store, Family::Inputs.range(), |entry| {
         let Ok((key @ Key::Input(input), _)) = Key::decode(&entry.key) else { return Ok(()) };
-        match report.take(key, content(store, input), Advice::Restore)? {
-            Some(Some((_, found))) if found == input => {}
-            Some(Some(_)) => {
-                report.find(label::of(key), "its bytes are not those of its digest", Advice::Restore)
+        let length = report.take(key, inputs::length(store, input), Advice::Restore)?;
+        if let Some(length) = length {
+            let found = part(store, (key, input), 0..length.unwrap_or(0), &mut Hasher::new(), report)?;
+            if found.is_some_and(|found| found != input) {
+                report.find(label::of(key), "its bytes are not those of its digest", Advice::Restore);
             }
-            Some(None) => report.find(label::of(key), "a piece of it is missing", Advice::Restore),
-            None => {}
         }
         Ok(())
     })?;
@@ -29,7 +29,7 @@ pub(super) fn check(store: &dyn Snapshot, report: &mut Report) -> Result<(), Rea
         let presence = report.take(key, inputs::presence(store, input), Advice::Restore)?;
         let Some(Presence::Part(unfinished)) = presence else { return Ok(()) };
         for piece in 0..unfinished.received / INPUT_PIECE_BYTES {
-            if store.range(&pieces_within(input, piece..piece + 1), 1)?.is_empty() {
+            if report.take(key, inputs::uploaded_piece(store, input, piece), Advice::Restore)? == Some(None) {
                 let says = format!("piece {piece} came, and is not here");
                 report.find(label::of(key), says, Advice::Restore);
             }
@@ -39,23 +39,43 @@ pub(super) fn check(store: &dyn Snapshot, report: &mut Report) -> Result<(), Rea
     left_over(store, report)
 }
 
-/// Length and digest of a file as its bytes lie in the store; nothing where one of its pieces is missing or too short.
-/// *Errors*: it is not here whole; see [`RecordError`].
-fn content(store: &dyn Snapshot, input: Digest) -> Result<Option<(u64, Digest)>, RecordError> {
-    let missing = || RecordError::Missing { what: "record", of: format!("input {input}") };
-    let length = inputs::length(store, input)?.ok_or_else(missing)?;
-    let mut hasher = Hasher::new();
-    let mut at = 0;
-    // A file of no bytes has no piece, or an empty one.
-    while at < length {
-        let Some(bytes) = inputs::piece(store, input, at)? else { return Ok(None) };
-        if bytes.len() as u64 != INPUT_PIECE_BYTES.min(length - at) {
-            return Ok(None);
-        }
-        hasher.update(&bytes);
-        at += bytes.len() as u64;
+/// Hashes a part of a file that is here, and gives the digest of all that was hashed; nothing where something of it
+/// is not where it should be, which is then a finding.
+fn part(
+    store: &dyn Snapshot,
+    (who, file): (Key<'_>, Digest),
+    bytes: Range<u64>,
+    hasher: &mut Hasher,
+    report: &mut Report,
+) -> Result<Option<Digest>, ReadError> {
+    let mut at = bytes.start;
+    while at < bytes.end {
+        let start = at % INPUT_PIECE_BYTES;
+        let found = match report.blobs.clone() {
+            Some(blobs) => inputs::piece(store, &blobs, file, at - start),
+            None => Ok(None),
+        };
+        let piece = match found {
+            Ok(Some(piece)) if piece.len() as u64 > start => piece,
+            Ok(_) => {
+                let says = format!("what lies at byte {} of {file} is missing", at - start);
+                report.find(label::of(who), says, Advice::Restore);
+                return Ok(None);
+            }
+            Err(InputError::Record(error)) => {
+                report.take(who, Err::<(), _>(error), Advice::Restore)?;
+                return Ok(None);
+            }
+            Err(InputError::Blob(error)) => {
+                report.find(label::of(who), error.to_string(), Advice::Restore);
+                return Ok(None);
+            }
+        };
+        let stop = (start + (bytes.end - at)).min(piece.len() as u64);
+        hasher.update(&piece[start as usize..stop as usize]);
+        at += stop - start;
     }
-    Ok(Some((length, Digest(*hasher.finalize().as_bytes()))))
+    Ok(Some(Digest(*hasher.finalize().as_bytes())))
 }
 
 /// A file that something needs is here, as long as it should be. Its bytes are looked at with all others.
@@ -90,12 +110,10 @@ pub(super) fn output(
     report: &mut Report,
 ) -> Result<(), ReadError> {
     let mut hasher = Hasher::new();
-    for part in &output.parts {
-        wants(store, who, part.product, part.product_bytes, report)?;
-        let read = hash_part(store, part, &mut hasher);
-        if report.take(who, read, Advice::Restore)? != Some(true) {
-            let says = format!("the bytes of {} are not where it says", output.name);
-            report.find(label::of(who), says, Advice::Restore);
+    for of in &output.parts {
+        wants(store, who, of.product, of.product_bytes, report)?;
+        let bytes = of.offset..of.offset.saturating_add(of.bytes);
+        if part(store, (who, of.product), bytes, &mut hasher, report)?.is_none() {
             return Ok(());
         }
     }
@@ -106,28 +124,12 @@ pub(super) fn output(
     Ok(())
 }
 
-fn hash_part(store: &dyn Snapshot, part: &OutputPart, hasher: &mut Hasher) -> Result<bool, RecordError> {
-    let mut at = part.offset;
-    let Some(end) = part.offset.checked_add(part.bytes) else { return Ok(false) };
-    while at < end {
-        let start = at % INPUT_PIECE_BYTES;
-        let Some(piece) = inputs::piece(store, part.product, at - start)? else { return Ok(false) };
-        let stop = (start + (end - at)).min(piece.len() as u64);
-        if stop <= start {
-            return Ok(false);
-        }
-        hasher.update(&piece[start as usize..stop as usize]);
-        at += stop - start;
-    }
-    Ok(true)
-}
-
 fn left_over(store: &dyn Snapshot, report: &mut Report) -> Result<(), ReadError> {
     let mut count = 0_u64;
-    let mut rest = Family::Pieces.range();
+    let mut rest = Family::BlobPieces.range();
     while let Some(entry) = store.range(&rest, 1)?.pop() {
         rest.start = pages::after(&entry.key);
-        let Ok((key @ Key::Piece { input, .. }, _)) = Key::decode(&entry.key) else { continue };
+        let Ok((key @ Key::BlobPiece { blob: input, .. }, _)) = Key::decode(&entry.key) else { continue };
         rest.start = tessera_storage::pieces_of(input).end;
         let abandoned = report.take(key, inputs::is_abandoned(store, input), Advice::Restore)?;
         count += u64::from(abandoned == Some(true));

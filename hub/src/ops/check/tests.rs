@@ -6,7 +6,8 @@ use super::*;
 use crate::accounts;
 use crate::audit::Auditor;
 use crate::backend::{token_deed, unix_ms};
-use crate::inputs::{self, piece_batch, whole_batch};
+use crate::blobs::{Blobs, Name, Place};
+use crate::inputs::{self, Stored, piece_batch, whole_batch};
 use crate::output;
 use crate::quic::Identity;
 use crate::records::{self, Owner, deed_of};
@@ -42,6 +43,7 @@ struct Whole {
     /// A matrix job that is done.
     matrix: JobId,
     input: Digest,
+    blobs: Blobs,
     agent: AgentId,
     provider: ProviderName,
 }
@@ -94,12 +96,14 @@ impl Whole {
             open: open.id,
             matrix: matrix.id,
             input: Digest::of(&bytes),
+            blobs: Blobs::open(&Place::Memory).unwrap(),
             agent,
             provider,
         };
         whole.enrol();
-        write(&whole.engine, piece_batch(whole.input, 0, &bytes));
-        write(&whole.engine, whole_batch(whole.input, bytes.len() as u64));
+        let length = bytes.len() as u64;
+        whole.put(0, bytes);
+        write(&whole.engine, whole_batch(whole.input, length, UnixMillis(unix_ms())));
         whole.act(&Record::JobAccepted { view: Box::new(view_of(&open)), job: open });
         whole.finish(&done, Some(*b"{\"it\":1}"), Kept::Tally(Arc::new(Tally::default())));
         whole.multiply(&matrix);
@@ -214,7 +218,14 @@ impl Whole {
     }
 
     fn report(&self) -> Report {
-        check(&*self.engine.snapshot().unwrap()).unwrap()
+        check(&*self.engine.snapshot().unwrap(), Some(self.blobs.clone())).unwrap()
+    }
+
+    /// A piece of the file, and the record of it.
+    fn put(&self, number: u64, bytes: Vec<u8>) {
+        let length = bytes.len() as u64;
+        let blake3 = self.blobs.put(Name { blob: self.input, piece: number }, bytes.into()).unwrap();
+        write(&self.engine, piece_batch(self.input, &Stored { number, bytes: length, blake3 }));
     }
 
     /// The only value of a provider in a family.
@@ -440,21 +451,29 @@ fn a_ledger_that_does_not_balance_is_found_to_the_microcredit() {
 
 #[test]
 fn agents_files_and_the_log_are_compared_with_what_names_them() {
+    found("a byte of a file", |whole, _| whole.put(0, vec![9; 3_000]), "input/", "not those of its digest");
+    found("a piece of a file", |whole, _| whole.put(0, vec![1, 2]), "input/", "is missing");
     found(
-        "a byte of a file",
+        "the record of a piece",
         |whole, batch| {
-            batch.append(piece_batch(whole.input, 0, &[9; 3_000]));
+            batch.delete(Key::BlobPiece { blob: whole.input, piece: 0 });
         },
         "input/",
-        "not those of its digest",
+        "what lies at byte 0 of",
     );
     found(
-        "a piece of a file",
-        |whole, batch| {
-            batch.append(piece_batch(whole.input, 0, &[1, 2]));
+        "an object",
+        |whole, _| whole.blobs.remove(Name { blob: whole.input, piece: 0 }).unwrap(),
+        "input/",
+        "what lies at byte 0 of",
+    );
+    found(
+        "the bytes of an object",
+        |whole, _| {
+            whole.blobs.put(Name { blob: whole.input, piece: 0 }, vec![7; 3_000].into()).unwrap();
         },
         "input/",
-        "a piece of it is missing",
+        "is damaged",
     );
     found(
         "an agent",
@@ -512,10 +531,9 @@ fn agents_files_and_the_log_are_compared_with_what_names_them() {
 #[test]
 fn what_a_killed_hub_leaves_is_a_note_and_no_finding() {
     let whole = Whole::new();
-    write(&whole.engine, piece_batch(Digest([5; 32]), 0, b"half of a product"));
-    let bytes = vec![1; INPUT_PIECE_BYTES as usize];
-    let half = inputs::Piece { number: 0, bytes, declared: 2 * INPUT_PIECE_BYTES };
-    write(&whole.engine, inputs::upload_batch(Digest([6; 32]), &half, UnixMillis(1)));
+    let half = Stored { number: 0, bytes: INPUT_PIECE_BYTES, blake3: Digest([1; 32]) };
+    write(&whole.engine, piece_batch(Digest([5; 32]), &half));
+    write(&whole.engine, inputs::upload_batch(Digest([6; 32]), &half, 2 * INPUT_PIECE_BYTES, UnixMillis(1)));
     let report = whole.report();
     assert!(report.clean, "{report}");
     assert!(report.notes.iter().any(|note| note.starts_with("1 files were being stored")), "{report}");
@@ -527,7 +545,7 @@ fn a_store_of_another_format_is_not_checked() {
     let mut batch = Batch::new();
     batch.put(Key::Format, (FORMAT + 1).to_be_bytes());
     write(&whole.engine, batch);
-    let refused = check(&*whole.engine.snapshot().unwrap()).unwrap_err();
+    let refused = check(&*whole.engine.snapshot().unwrap(), None).unwrap_err();
     assert!(refused.to_string().contains("newer build"), "{refused}");
 }
 
