@@ -79,6 +79,12 @@ impl Stone {
     }
 }
 
+/// What is left of a job that was pruned then.
+#[cfg(test)]
+pub(crate) fn stone_bytes(at_ms: UnixMillis, project: &str) -> Vec<u8> {
+    Stone { version: VERSION, at_ms, project: project.to_owned(), rest: true }.encode()
+}
+
 /// When a job was pruned.
 pub fn pruned_at(store: &dyn Snapshot, job: JobId) -> Result<Option<UnixMillis>, RecordError> {
     let value = store.get(&Key::Pruned(job).encode())?;

@@ -17,10 +17,13 @@ use std::error::Error;
 use std::fmt;
 
 /// The version of [`keyspace`](crate::keyspace) this build reads and writes.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// What makes a store of this format from one of each format before, oldest first.
-pub const STEPS: &[Step] = &[];
+pub const STEPS: &[Step] = &[
+    // Pieces of files lie in a store of blobs, where the hub that opens it moves them: this store cannot.
+    Step { to: 2, ranges: Vec::new, chunked: false, rewrite: |_, _| Ok(Rewrite::Keep) },
+];
 
 /// Writes the version into an empty store, or checks the one that is there and brings an older store up to it.
 ///

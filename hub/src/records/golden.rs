@@ -7,7 +7,8 @@
 
 use super::tests::*;
 use super::*;
-use crate::inputs::{self, Piece, whole_batch};
+use crate::inputs::{self, Stored, wanted, whole_batch};
+use crate::retention;
 use tessera_hub_core::Payment;
 use tessera_hub_core::standing::Reason;
 use tessera_planners::Pass;
@@ -20,7 +21,7 @@ use tessera_protocol::limits::INPUT_PIECE_BYTES;
 use tessera_protocol::receipt::Service;
 use tessera_protocol::unit::UnixMillis;
 use tessera_storage::format::FORMAT;
-use tessera_storage::{Engine, KeyRange, Memory, pieces_of};
+use tessera_storage::{Engine, KeyRange, Memory};
 
 /// What of a value is shown; of a longer one also its length and digest.
 const SHOWN_BYTES: usize = 3_000;
@@ -126,6 +127,15 @@ fn files_and_log(engine: &Memory) {
     write(engine, whole_batch(file, 4, UnixMillis(14)));
     let first = piece(INPUT_PIECE_BYTES, Digest([8; 32]));
     write(engine, inputs::upload_batch(half, &first, 2 * INPUT_PIECE_BYTES, UnixMillis(12)));
+    let (job, child) = (JobId([7; 16]), JobId([8; 16]));
+    let mut batch = Batch::new();
+    wanted::put_reference(&mut batch, job, file, wanted::Role::Input);
+    wanted::put_reference(&mut batch, child, file, wanted::Role::Product);
+    wanted::put_owner(&mut batch, file, "quant", 4);
+    batch.put(Key::Trace(AgentId([2; 16])), [1; 16]);
+    batch.put(Key::Extension { parent: job, child }, [VERSION]);
+    batch.put(Key::Pruned(job), retention::stone_bytes(UnixMillis(15), "quant"));
+    write(engine, batch);
     let act = Act::TokenMade { token: Digest([1; 32]), provider: "acme".into() };
     let act = serde_json::to_value(act).unwrap();
     let line = audit::Entry { number: 0, time_ms: UnixMillis(13), previous: Digest([0; 32]), act }.line();
@@ -170,8 +180,8 @@ fn every_record_has_the_bytes_of_its_format() {
     fleet(&engine);
     files_and_log(&engine);
     let snapshot = engine.snapshot().unwrap();
-    // Secrets and times: bytes without a form of their own.
-    let formless = [Family::Hub, Family::ApiKeys];
+    // Secrets and times: bytes without a form of their own. Pieces are of format 1.
+    let formless = [Family::Hub, Family::ApiKeys, Family::Pieces];
     for family in Family::ALL.into_iter().filter(|family| !formless.contains(family)) {
         assert!(
             !snapshot.range(&family.range(), 1).unwrap().is_empty(),

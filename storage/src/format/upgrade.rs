@@ -217,10 +217,10 @@ fn whole(store: &dyn Snapshot, chunk: &[u8]) -> Result<(Vec<u8>, Vec<u8>, Vec<u8
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Memory;
     use crate::engine::CommitError;
     use crate::format::{claim_as, of};
     use crate::keyspace::Family;
-    use crate::{Memory, format};
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -273,7 +273,9 @@ mod tests {
 
     fn old(agents: u32) -> Memory {
         let engine = Memory::default();
-        format::claim_as(&engine, 1, &[]).unwrap();
+        let mut first = Batch::new();
+        first.put(Key::Format.encode(), 1_u32.to_be_bytes());
+        commit(&engine, first);
         for number in 0..agents {
             let mut batch = Batch::new();
             batch.put(format!("agent/{number:08}"), vec![b'a'; 50_000]);

@@ -263,7 +263,7 @@ fn a_store_with_everything_in_it_is_clean_and_every_value_is_counted() {
     };
     let families = [Family::Jobs, Family::Results, Family::Tiles, Family::Bills, Family::Settlements];
     assert_eq!(families.map(count), [3, 2, 10, 3, 1]);
-    assert_eq!((count(Family::Inputs), count(Family::Pieces), count(Family::Agents)), (1, 1, 1));
+    assert_eq!((count(Family::Inputs), count(Family::BlobPieces), count(Family::Agents)), (1, 1, 1));
     assert!(report.to_string().ends_with("clean: every digest, reference and balance is right"));
 }
 
