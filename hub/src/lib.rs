@@ -23,5 +23,6 @@ pub mod records;
 pub mod retention;
 pub mod runtime;
 pub mod serve;
+pub mod steward;
 pub mod sweeper;
 pub mod tracer;

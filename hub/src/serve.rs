@@ -41,6 +41,7 @@ use crate::quic::{Identity, IdentityError, LaneSockets, SteeringError, SteeringP
 use crate::reader::Reader;
 use crate::records::{self, Owner, RecordError, Recovered};
 use crate::runtime::{LaneConfig, LaneError, Lanes, PushError, SpawnError, spawn_lanes};
+use crate::steward::{self, JoinError};
 use crate::sweeper::Sweeper;
 use crate::tracer;
 
@@ -58,6 +59,8 @@ pub enum ServeError {
     Blobs(blobs::OpenError),
     /// The pieces of files of an older store cannot be moved.
     Move(MoveError),
+    /// This hub cannot take part among those on its store.
+    Join(JoinError),
     /// The store in a cluster cannot be opened.
     OpenCluster(foundationdb::OpenError),
     /// Hubs write to the store's audit log so often that nothing else gets in.
@@ -103,6 +106,7 @@ impl fmt::Display for ServeError {
             ServeError::Open(error) => write!(f, "{error}"),
             ServeError::Blobs(error) => write!(f, "{error}"),
             ServeError::Move(error) => write!(f, "{error}"),
+            ServeError::Join(error) => write!(f, "{error}"),
             ServeError::OpenCluster(error) => write!(f, "{error}"),
             ServeError::AuditBusy => f.write_str(
                 "the audit log of the store changes all the time: stop the hub that uses it, or try again",
@@ -133,6 +137,7 @@ impl std::error::Error for ServeError {
             ServeError::Open(error) => error,
             ServeError::Blobs(error) => error,
             ServeError::Move(error) => error,
+            ServeError::Join(error) => error,
             ServeError::OpenCluster(error) => error,
             ServeError::Read(error) => error,
             ServeError::Write(error) => error,
@@ -183,6 +188,12 @@ pub fn serve(config: &HubConfig) -> Result<(), ServeError> {
     // The store first: whoever starts a second hub by mistake is told of the first one, not of its port.
     let store = open(config)?;
     let blobs = Blobs::open(&config.blobs).map_err(ServeError::Blobs)?;
+    // A directory is one hub's by its lock. In a cluster others may stand by, and nobody connects to those.
+    let (store, seat) = match config.cluster {
+        Some(_) => steward::join(store, taken_over).map(|(store, seat)| (store, Some(seat))),
+        None => Ok((store, None)),
+    }
+    .map_err(ServeError::Join)?;
     let http =
         TcpListener::bind(config.http).map_err(|source| ServeError::Http { address: config.http, source })?;
     let sockets = LaneSockets::open(config.quic, config.lanes, SteeringPreference::default())
@@ -204,7 +215,18 @@ pub fn serve(config: &HubConfig) -> Result<(), ServeError> {
     announce(config, &running, first_key, token);
     let outcome = wait(running);
     drop(control);
+    if let Some(seat) = seat {
+        seat.leave();
+    }
     outcome
+}
+
+/// Nothing that this hub says can be kept any more.
+fn taken_over() {
+    eprintln!(
+        "hub: another hub has taken over, as this one did not renew its lease; start it again to stand by"
+    );
+    std::process::exit(1);
 }
 
 /// A hub without its socket still works for everybody else.

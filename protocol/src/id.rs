@@ -104,6 +104,10 @@ hex_id!(
     ProviderId, 16, "prv_", "`prv_`"
 );
 hex_id!(
+    /// One start of a hub: random.
+    HubId, 16, "hub_", "`hub_`"
+);
+hex_id!(
     /// A BLAKE3 digest.
     Digest, 32, "", "a digest"
 );

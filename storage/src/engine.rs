@@ -279,6 +279,8 @@ pub enum CommitError {
     Interrupted,
     /// The cluster under the store does not answer as it should.
     Cluster(Cause),
+    /// Another process took over what this one may write. Nothing happened, and nothing will again.
+    Fenced,
     /// The store's file is damaged.
     Corrupt(Cause),
     /// The disk did not do what was asked.
@@ -303,6 +305,9 @@ impl fmt::Display for CommitError {
                 f.write_str("cannot commit: an earlier failure closed the store; read back and try again")
             }
             CommitError::Cluster(cause) => write!(f, "cannot commit: {cause}"),
+            CommitError::Fenced => f.write_str(
+                "cannot commit: another hub has taken over, as this one did not renew its lease in time",
+            ),
             CommitError::Corrupt(cause) => {
                 write!(f, "cannot commit: the store is damaged ({cause}); restore it from a backup")
             }
@@ -322,7 +327,7 @@ impl Error for CommitError {
             | CommitError::Cluster(cause)
             | CommitError::Corrupt(cause)
             | CommitError::Io(cause) => Some(&**cause),
-            CommitError::Interrupted => None,
+            CommitError::Interrupted | CommitError::Fenced => None,
         }
     }
 }

@@ -13,6 +13,9 @@
 //! | `hub/start-token` | the digest of the token that the last start printed |
 //! | `hub/sampling` | the key that chooses which results are checked |
 //! | `hub/audit-head` | how many entries the audit log has, and the hash of the last |
+//! | `hub/active` | which start of a hub serves, where many may |
+//! | `entry/` hub id (16) | how often a hub has renewed its lease, big-endian `u64` |
+//! | `fence/` hub id (16) | nothing: it stands as long as that hub may commit |
 //! | `job/` job id (16) | the job's record |
 //! | `manifest/` job id (16), chunk (4) | what the job computes, chunked |
 //! | `progress/` job id (16), chunk (4) | how far it is, chunked |
@@ -49,7 +52,7 @@ use crate::chunked::CHUNK_INDEX_BYTES;
 use crate::engine::KeyRange;
 use std::fmt;
 use std::ops::Range;
-use tessera_protocol::id::{AgentId, Digest, JobId, ProviderId};
+use tessera_protocol::id::{AgentId, Digest, HubId, JobId, ProviderId};
 
 /// A key of the product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +69,12 @@ pub enum Key<'a> {
     HubSampling,
     /// Which token the last start printed.
     HubStartToken,
+    /// Which start of a hub serves, where many may.
+    HubActive,
+    /// How often a hub has renewed its lease.
+    Entry(HubId),
+    /// Stands as long as a hub may commit.
+    Fence(HubId),
     /// A job's record.
     Job(JobId),
     /// What a job computes. Chunked.
@@ -204,6 +213,10 @@ pub enum Family {
     Meta,
     /// `hub/`
     Hub,
+    /// `entry/`
+    Entries,
+    /// `fence/`
+    Fences,
     /// `job/`
     Jobs,
     /// `manifest/`
@@ -268,9 +281,11 @@ pub enum Family {
 
 impl Family {
     /// Every family.
-    pub const ALL: [Family; 32] = [
+    pub const ALL: [Family; 34] = [
         Family::Meta,
         Family::Hub,
+        Family::Entries,
+        Family::Fences,
         Family::Jobs,
         Family::Manifests,
         Family::Progress,
@@ -308,6 +323,8 @@ impl Family {
         match self {
             Family::Meta => b"meta/",
             Family::Hub => b"hub/",
+            Family::Entries => b"entry/",
+            Family::Fences => b"fence/",
             Family::Jobs => b"job/",
             Family::Manifests => b"manifest/",
             Family::Progress => b"progress/",
@@ -409,6 +426,9 @@ impl<'a> Key<'a> {
         match self {
             Key::Format | Key::Upgrade | Key::Copying => Family::Meta,
             Key::HubIdentity | Key::HubSampling | Key::HubStartToken | Key::AuditHead => Family::Hub,
+            Key::HubActive => Family::Hub,
+            Key::Entry(_) => Family::Entries,
+            Key::Fence(_) => Family::Fences,
             Key::Job(_) => Family::Jobs,
             Key::Manifest(_) => Family::Manifests,
             Key::Progress(_) => Family::Progress,
@@ -470,6 +490,8 @@ impl<'a> Key<'a> {
             Key::HubIdentity => bytes.extend(b"identity"),
             Key::HubSampling => bytes.extend(b"sampling"),
             Key::HubStartToken => bytes.extend(b"start-token"),
+            Key::HubActive => bytes.extend(b"active"),
+            Key::Entry(id) | Key::Fence(id) => bytes.extend(id.0),
             Key::AuditHead => bytes.extend(b"audit-head"),
             Key::Job(id) | Key::Manifest(id) | Key::Progress(id) | Key::Result(id) | Key::Bill(id) => {
                 bytes.extend(id.0);
@@ -549,9 +571,12 @@ impl<'a> Key<'a> {
                 b"identity" => Some(Key::HubIdentity),
                 b"sampling" => Some(Key::HubSampling),
                 b"start-token" => Some(Key::HubStartToken),
+                b"active" => Some(Key::HubActive),
                 b"audit-head" => Some(Key::AuditHead),
                 _ => None,
             },
+            Family::Entries => array(rest).map(|id| Key::Entry(HubId(id))),
+            Family::Fences => array(rest).map(|id| Key::Fence(HubId(id))),
             Family::Jobs => array(rest).map(|id| Key::Job(JobId(id))),
             Family::Agents => array(rest).map(|id| Key::Agent(AgentId(id))),
             Family::Standings => array(rest).map(|id| Key::Standing(AgentId(id))),
@@ -668,7 +693,7 @@ mod tests {
     use super::*;
     use crate::chunked::chunk_key;
 
-    fn keys() -> [(Key<'static>, Vec<u8>); 36] {
+    fn keys() -> [(Key<'static>, Vec<u8>); 39] {
         let sixteen = *b"0123456789abcdef";
         let digest = Digest([7; 32]);
         let with = |prefix: &[u8], rest: &[u8]| [prefix, rest].concat();
@@ -680,6 +705,9 @@ mod tests {
             (Key::HubIdentity, b"hub/identity".to_vec()),
             (Key::HubSampling, b"hub/sampling".to_vec()),
             (Key::HubStartToken, b"hub/start-token".to_vec()),
+            (Key::HubActive, b"hub/active".to_vec()),
+            (Key::Entry(HubId(sixteen)), b"entry/0123456789abcdef".to_vec()),
+            (Key::Fence(HubId(sixteen)), b"fence/0123456789abcdef".to_vec()),
             (Key::Job(JobId(sixteen)), b"job/0123456789abcdef".to_vec()),
             (Key::Manifest(JobId(sixteen)), b"manifest/0123456789abcdef".to_vec()),
             (Key::Progress(JobId(sixteen)), b"progress/0123456789abcdef".to_vec()),

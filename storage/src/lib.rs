@@ -15,6 +15,7 @@ pub mod chunked;
 pub mod conformance;
 pub mod embedded;
 pub mod engine;
+pub mod fenced;
 pub mod format;
 pub mod foundationdb;
 mod judge;
@@ -26,6 +27,7 @@ mod renewed;
 pub use batch::{Batch, Condition, Expect, LimitError, Quoted, Write};
 pub use embedded::{Embedded, OpenError, ReadOnly};
 pub use engine::{Commit, CommitError, Engine, Entry, KeyRange, ReadError, Snapshot};
+pub use fenced::Fenced;
 pub use format::FormatError;
 pub use keyspace::{
     Family, Key, blobs_of, extensions_of, of_provider, owners_of, pay_pages_of, pieces_of, pieces_within,

@@ -12,8 +12,8 @@
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
-use core::fmt;
 
+use tessera_protocol::id::HubId;
 use tessera_protocol::unit::Tick;
 
 use crate::planted::{Planted, Planting};
@@ -24,17 +24,6 @@ pub const RENEW_MS: u64 = 3_000;
 pub const LAPSE_MS: u64 = 10_000;
 /// How often a hub looks at the others. *Units*: milliseconds.
 pub const LOOK_MS: u64 = 1_000;
-
-/// One start of a hub.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct HubId(pub [u8; 16]);
-
-impl fmt::Display for HubId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("hub_")?;
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
 
 /// A hub as its entry in the store says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

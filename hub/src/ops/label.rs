@@ -21,6 +21,8 @@ pub(super) fn of(key: Key<'_>) -> String {
         Key::HubIdentity => "identity".to_owned(),
         Key::HubSampling => "sampling".to_owned(),
         Key::HubStartToken => "start-token".to_owned(),
+        Key::HubActive => "active".to_owned(),
+        Key::Entry(id) | Key::Fence(id) => id.to_string(),
         Key::AuditHead => "audit-head".to_owned(),
         Key::Job(id)
         | Key::Pruned(id)

@@ -16,7 +16,7 @@ use tessera_protocol::api::JobState;
 use tessera_protocol::audit::{self, Checkpoint, SignedCheckpoint};
 use tessera_protocol::canonical;
 use tessera_protocol::credits::{Microcredits, Settlement, Statement, StatementLine, Totals};
-use tessera_protocol::id::ProviderId;
+use tessera_protocol::id::{HubId, ProviderId};
 use tessera_protocol::limits::INPUT_PIECE_BYTES;
 use tessera_protocol::receipt::Service;
 use tessera_protocol::unit::UnixMillis;
@@ -132,6 +132,7 @@ fn files_and_log(engine: &Memory) {
     wanted::put_reference(&mut batch, job, file, wanted::Role::Input);
     wanted::put_reference(&mut batch, child, file, wanted::Role::Product);
     wanted::put_owner(&mut batch, file, "quant", 4);
+    batch.put(Key::Entry(HubId([3; 16])), 9_u64.to_be_bytes()).put(Key::Fence(HubId([3; 16])), []);
     batch.put(Key::Trace(AgentId([2; 16])), [1; 16]);
     batch.put(Key::Extension { parent: job, child }, [VERSION]);
     batch.put(Key::Pruned(job), retention::stone_bytes(UnixMillis(15), "quant"));

@@ -7,7 +7,8 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use tessera_hub_core::Planted;
-use tessera_hub_core::ownership::{HubId, News, Order, Seen, Steward};
+use tessera_hub_core::ownership::{News, Order, Seen, Steward};
+use tessera_protocol::id::HubId;
 use tessera_protocol::unit::Tick;
 
 use super::random::Random;
