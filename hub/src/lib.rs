@@ -10,6 +10,7 @@ mod explain;
 pub mod ingress;
 pub mod inputs;
 pub mod journal;
+pub mod keeper;
 pub mod lane;
 pub mod output;
 pub mod products;
