@@ -63,8 +63,6 @@ pub enum Planted {
     StopBeforePersist,
     /// A tile whose write failed counts as written.
     BelieveRefusedTiles,
-    /// A panel that could not be kept counts as kept.
-    BelieveRefusedPanels,
     /// A tile whose sum is lost is waited for.
     WaitForTheLost,
     /// A product whose write failed counts as stored.
@@ -119,7 +117,7 @@ pub enum Planted {
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Planted; 56] = [
+    pub const ALL: [Planted; 55] = [
         Planted::SpeakBeforePersist,
         Planted::ForgetLostShards,
         Planted::KeepLapsedLeases,
@@ -150,7 +148,6 @@ impl Planted {
         Planted::AcceptUnwritten,
         Planted::StopBeforePersist,
         Planted::BelieveRefusedTiles,
-        Planted::BelieveRefusedPanels,
         Planted::WaitForTheLost,
         Planted::BelieveRefusedProducts,
         Planted::RecoverTheFirstRound,

@@ -110,7 +110,7 @@ impl Stitcher {
     /// A panel is kept, or could not be now.
     pub fn kept(&mut self, tile: u64, panel: u64, kept: bool, now: Tick) {
         let Some(waiting) = self.unkept.get_mut(&(tile, panel)) else { return };
-        if kept || self.planting.is(Planted::BelieveRefusedPanels) {
+        if kept {
             self.bytes -= waiting.bytes.len();
             self.unkept.remove(&(tile, panel));
             self.count(tile);
