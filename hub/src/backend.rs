@@ -40,6 +40,7 @@ use crate::ingress::backend::{
 use crate::ingress::keys::KeyHash;
 use crate::inputs::{self, Piece, Presence, Upload, UploadRefused, Uploads};
 use crate::journal::{Journal, Verdict};
+use crate::keeper::Keeper;
 use crate::lane::{Input, LaneCounters};
 use crate::output;
 use crate::quic::Identity;
@@ -55,6 +56,7 @@ pub struct Hub {
     pub(crate) journal: Journal,
     pub(crate) reader: Reader,
     pub(crate) uploads: Uploads,
+    pub(crate) keeper: Keeper,
     /// Stored since the start. *Units*: bytes.
     pub(crate) uploaded_bytes: AtomicU64,
     pub(crate) clients: Clients,

@@ -96,7 +96,7 @@ enum Order {
 }
 
 /// An order that has not been taken.
-pub struct Refused(Order);
+pub struct Refused(Box<Order>);
 
 impl std::fmt::Debug for Refused {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -107,7 +107,7 @@ impl std::fmt::Debug for Refused {
 /// The way to the keeper, from any thread.
 #[derive(Clone, Debug)]
 pub struct Keeper {
-    orders: SyncSender<Order>,
+    orders: SyncSender<Box<Order>>,
     gauges: Arc<Gauges>,
 }
 
@@ -258,7 +258,7 @@ impl Keeper {
 
     /// An order to keep a panel; `then` hears what became of it.
     pub fn keep(keep: Keep, then: impl FnOnce(Result<(), KeepError>) + Send + 'static) -> Refused {
-        Refused(Order::Keep(keep, Box::new(then)))
+        Refused(Box::new(Order::Keep(keep, Box::new(then))))
     }
 
     /// An order to write a whole tile by the record that `make` makes of it; `then` hears how that went.
@@ -267,12 +267,12 @@ impl Keeper {
         make: impl FnOnce(Arc<[u8]>) -> Deed + Send + 'static,
         then: impl FnOnce(Result<Verdict, KeepError>) + Send + 'static,
     ) -> Refused {
-        Refused(Order::Finish(finish, Box::new(make), Box::new(then)))
+        Refused(Box::new(Order::Finish(finish, Box::new(make), Box::new(then))))
     }
 
     /// An order to forget a job that ended.
     pub fn forget(job: JobId) -> Refused {
-        Refused(Order::Forget(job))
+        Refused(Box::new(Order::Forget(job)))
     }
 
     /// Queues an order.
@@ -294,7 +294,7 @@ impl Keeper {
     /// Ends the thread after everything queued before, with what is kept durable.
     pub fn stop(&self) {
         // An error says that it has ended already.
-        let _ = self.orders.send(Order::Stop);
+        let _ = self.orders.send(Box::new(Order::Stop));
     }
 }
 
@@ -344,12 +344,13 @@ struct Desk {
 }
 
 impl Desk {
-    fn run(&mut self, inbox: &Receiver<Order>) {
+    fn run(&mut self, inbox: &Receiver<Box<Order>>) {
         let mut due = Instant::now() + CHECKPOINT;
         loop {
             let order = match inbox.recv_timeout(due.saturating_duration_since(Instant::now())) {
-                Ok(Order::Stop) | Err(RecvTimeoutError::Disconnected) => break,
-                Ok(order) => Some(order),
+                Ok(order) if matches!(*order, Order::Stop) => break,
+                Err(RecvTimeoutError::Disconnected) => break,
+                Ok(order) => Some(*order),
                 Err(RecvTimeoutError::Timeout) => None,
             };
             for (job, tile) in self.out.take_durable() {
@@ -444,5 +445,140 @@ impl Desk {
         gauges.resident.store(arena.resident_bytes() as u64, Ordering::Relaxed);
         gauges.peak.store(arena.peak_bytes() as u64, Ordering::Relaxed);
         gauges.kept.store(arena.bytes(), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::channel;
+    use tessera_protocol::matrix::{Operand, Source};
+    use tessera_storage::{Batch, Memory};
+
+    const JOB: JobId = JobId([7; 16]);
+    const SHARES: Shares = Shares { arena: 1 << 20, lane: 1 << 20, written: 1 << 20 };
+
+    fn task() -> Arc<Task> {
+        let uniform =
+            |rows, cols| Operand { source: Source::Uniform { stream: 0 }, rows, cols, transposed: false };
+        Arc::new(Task {
+            key: [0; 2],
+            double: true,
+            alpha: 1.0,
+            beta: 0.0,
+            a: uniform(2, 2),
+            b: uniform(2, 1),
+            c: None,
+            half: None,
+            tile: [1, 1],
+            k_panel: 1,
+        })
+    }
+
+    fn payment(index: u64) -> Payment {
+        Payment {
+            provider: ProviderId([3; 16]),
+            agent: AgentId([4; 16]),
+            service: Service::Shard,
+            index: ShardIndex(index),
+            digest: Digest([5; 32]),
+            cost: ComputeUnits(6),
+        }
+    }
+
+    fn keep(keeper: &Keeper, tile: u64, panel: u64, value: f64) -> Result<(), KeepError> {
+        let (say, heard) = channel();
+        let paid = vec![payment(tile * 2 + panel)];
+        let bytes = value.to_le_bytes()[..].into();
+        let keep = Keep { job: JOB, task: task(), plan: Digest([1; 32]), tile, panel, bytes, paid };
+        keeper.offer(Keeper::keep(keep, move |kept| say.send(kept).unwrap())).unwrap();
+        heard.recv_timeout(Duration::from_secs(10)).unwrap()
+    }
+
+    fn started(data: &Path) -> (Keeper, Journal, Vec<JoinHandle<()>>, Vec<KeptPanel>) {
+        let (journal, first) = Journal::start(Arc::new(Memory::default())).unwrap();
+        let mut chest = Chest::open(data, false, SHARES).unwrap();
+        let mut panels = chest.panels(|job| (job == JOB).then(task), |_, _| false);
+        let (keeper, second) = Keeper::start(chest, journal.clone(), SHARES).unwrap();
+        (keeper, journal, vec![second, first], panels.remove(&JOB).unwrap_or_default())
+    }
+
+    fn stop(keeper: &Keeper, journal: &Journal, threads: Vec<JoinHandle<()>>) {
+        keeper.stop();
+        let mut threads = threads.into_iter();
+        threads.next().unwrap().join().unwrap();
+        journal.stop();
+        threads.for_each(|thread| thread.join().unwrap());
+    }
+
+    #[test]
+    fn a_restart_finds_the_panels_with_who_is_paid_and_a_written_tile_is_kept_no_longer() {
+        let directory = tempfile::tempdir().unwrap();
+        let (keeper, journal, threads, found) = started(directory.path());
+        assert!(found.is_empty());
+        keep(&keeper, 0, 1, 2.0).unwrap();
+        keep(&keeper, 1, 0, 5.0).unwrap();
+        stop(&keeper, &journal, threads);
+
+        let (keeper, journal, threads, found) = started(directory.path());
+        let plan = Digest([1; 32]);
+        let panel = |index| KeptPanel { plan, index: ShardIndex(index), paid: vec![payment(index)] };
+        assert_eq!(found, [panel(1), panel(2)]);
+        keep(&keeper, 0, 0, 1.0).unwrap();
+        let (say, heard) = channel();
+        let told = say.clone();
+        let make = move |bytes: Arc<[u8]>| {
+            say.send(f64::from_le_bytes(bytes[..].try_into().unwrap())).unwrap();
+            let mut batch = Batch::new();
+            batch.put(tessera_storage::Key::Job(JOB), vec![1]);
+            Deed { batch, acts: Vec::new() }
+        };
+        let finish = Finish { job: JOB, task: task(), tile: 0 };
+        let order = Keeper::finish(finish, make, move |written| {
+            assert!(matches!(written, Ok(Verdict::Judged(_))));
+            told.send(0.0).unwrap();
+        });
+        keeper.offer(order).unwrap();
+        assert_eq!(heard.iter().collect::<Vec<_>>(), [3.0, 0.0]);
+        stop(&keeper, &journal, threads);
+
+        let (keeper, journal, threads, found) = started(directory.path());
+        assert_eq!(found, [panel(2)], "the tile in the store is the store's");
+        keeper.offer(Keeper::forget(JOB)).unwrap();
+        stop(&keeper, &journal, threads);
+        let (keeper, journal, threads, found) = started(directory.path());
+        assert!(found.is_empty(), "a job that ended leaves nothing");
+        stop(&keeper, &journal, threads);
+    }
+
+    #[test]
+    fn a_tile_that_is_not_whole_is_lost_and_never_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let (keeper, journal, threads, _) = started(directory.path());
+        keep(&keeper, 0, 0, 1.0).unwrap();
+        let (say, heard) = channel();
+        let finish = Finish { job: JOB, task: task(), tile: 0 };
+        let order = Keeper::finish(
+            finish,
+            |_| unreachable!("half a sum"),
+            move |written| {
+                say.send(matches!(written, Err(KeepError::Lost))).unwrap();
+            },
+        );
+        keeper.offer(order).unwrap();
+        assert_eq!(heard.recv_timeout(Duration::from_secs(10)), Ok(true));
+        stop(&keeper, &journal, threads);
+    }
+
+    #[test]
+    fn sums_have_one_hub() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = Chest::open(directory.path(), false, SHARES).unwrap();
+        assert!(matches!(
+            Chest::open(directory.path(), false, SHARES),
+            Err(StartError::Open(OpenError::InUse { .. }))
+        ));
+        Chest::open(directory.path(), true, SHARES).unwrap();
+        drop(first);
     }
 }

@@ -248,6 +248,7 @@ fn start(
         journal,
         reader,
         uploads,
+        keeper: keeper.clone(),
         uploaded_bytes: AtomicU64::new(0),
         clients,
         views,

@@ -172,7 +172,7 @@ impl<B: Backing> Folds<B> {
         if next == 0 {
             self.arena.put(sum, bytes.to_vec(), note).map_err(arena)?;
         } else {
-            self.add(&sum, bytes, of.dtype, &[of.note.clone()])?;
+            self.add(&sum, bytes, of.dtype, std::slice::from_ref(&of.note))?;
         }
         match self.add_early(of.job, of.tile, of.dtype) {
             // The panel is in, and what came early is added with the next or at the end.
