@@ -43,6 +43,7 @@ use crate::ingress::keys::KeyHash;
 use crate::inputs::quota::{Quotas, Reservation};
 use crate::inputs::{self, InputError, Piece, Presence, Stored, Upload, UploadRefused, Uploads, wanted};
 use crate::journal::{Journal, StoreState, Verdict};
+use crate::keeper::Keeper;
 use crate::lane::{Input, LaneCounters};
 use crate::output;
 use crate::quic::Identity;
@@ -63,6 +64,7 @@ pub struct Hub {
     pub(crate) quotas: Quotas,
     /// How long a blob that no job refers to is kept.
     pub(crate) grace: Duration,
+    pub(crate) keeper: Keeper,
     /// Stored since the start. *Units*: bytes.
     pub(crate) uploaded_bytes: AtomicU64,
     pub(crate) clients: Clients,

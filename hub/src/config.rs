@@ -21,11 +21,16 @@ use crate::retention::Policy;
 pub const HTTP_DEFAULT: &str = "127.0.0.1:7840";
 /// Where agents connect unless told otherwise.
 pub const QUIC_DEFAULT: &str = "127.0.0.1:7843";
+/// Least memory for numbers: some of the largest tiles, each of 8 MiB, fit each share of it.
+pub const VMEM_BYTES_MIN: u64 = 64 << 20;
+/// Memory for numbers where the machine does not say how much it has.
+const VMEM_BYTES_UNKNOWN: u64 = 1 << 30;
 
 /// Flags of `hub serve`.
 #[derive(Args, Clone, Debug, Default)]
 pub struct ServeArgs {
-    /// Configuration file (TOML): data, store, blobs, http, quic, lanes, log, retention, projects; flags win over it
+    /// Configuration file (TOML): data, store, blobs, http, quic, lanes, vmem_bytes, log, retention, projects; flags
+    /// win over it
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Directory of the store, made when missing [default: $XDG_DATA_HOME/tessera-hub]
@@ -47,6 +52,10 @@ pub struct ServeArgs {
     /// Lanes, one thread each [default: one per core]
     #[arg(long, value_name = "N")]
     pub lanes: Option<u16>,
+    /// Memory for numbers on their way to results, at least 67108864; what does not fit goes to files
+    /// [default: a quarter of the machine's]
+    #[arg(long, value_name = "BYTES")]
+    pub vmem_bytes: Option<u64>,
     /// What to log: error, warn, info, debug, or a filter as in tracing's EnvFilter [default: info]
     #[arg(long, env = "TESSERA_LOG", value_name = "FILTER")]
     pub log: Option<String>,
@@ -64,6 +73,7 @@ struct File {
     http: Option<SocketAddr>,
     quic: Option<SocketAddr>,
     lanes: Option<u16>,
+    vmem_bytes: Option<u64>,
     log: Option<String>,
     #[serde(default)]
     retention: RetentionFile,
@@ -159,6 +169,8 @@ pub struct HubConfig {
     pub quic: SocketAddr,
     /// Number of lanes.
     pub lanes: u16,
+    /// What numbers on their way to results may take of memory.
+    pub vmem_bytes: u64,
     /// What projects may have of each lane.
     pub sharing: Sharing,
     /// What projects may keep.
@@ -210,6 +222,11 @@ pub enum ConfigError {
         /// How many were asked for.
         asked: u16,
     },
+    /// Too little memory for numbers.
+    Vmem {
+        /// How much was asked for. *Units*: bytes.
+        asked: u64,
+    },
 }
 
 impl fmt::Display for ConfigError {
@@ -229,6 +246,9 @@ impl fmt::Display for ConfigError {
             ConfigError::Lanes { asked } => {
                 write!(f, "lanes = {asked}: must be from 1 to {}", crate::quic::LANES_MAX)
             }
+            ConfigError::Vmem { asked } => {
+                write!(f, "vmem_bytes = {asked}: must be at least {VMEM_BYTES_MIN}")
+            }
         }
     }
 }
@@ -242,7 +262,7 @@ impl std::error::Error for ConfigError {
             ConfigError::Blobs(error) => Some(error),
             ConfigError::BlobsDirectory(error) => Some(error),
             ConfigError::Store(error) => Some(error),
-            ConfigError::NoDataDirectory | ConfigError::Lanes { .. } => None,
+            ConfigError::NoDataDirectory | ConfigError::Lanes { .. } | ConfigError::Vmem { .. } => None,
         }
     }
 }
@@ -254,6 +274,10 @@ pub fn resolve(args: ServeArgs) -> Result<HubConfig, ConfigError> {
     let lanes = args.lanes.or(file.lanes).unwrap_or_else(cores);
     if !(1..=crate::quic::LANES_MAX).contains(&lanes) {
         return Err(ConfigError::Lanes { asked: lanes });
+    }
+    let vmem_bytes = args.vmem_bytes.or(file.vmem_bytes).unwrap_or_else(vmem_default);
+    if vmem_bytes < VMEM_BYTES_MIN {
+        return Err(ConfigError::Vmem { asked: vmem_bytes });
     }
     let named = file.store.map(|text| text.parse().map_err(ConfigError::Store)).transpose()?;
     let constant = |text: &str| text.parse().expect("the default addresses are addresses");
@@ -273,10 +297,19 @@ pub fn resolve(args: ServeArgs) -> Result<HubConfig, ConfigError> {
         lanes,
         quotas: quotas(&file.projects),
         retention: retention(file.retention, &file.projects)?,
+        vmem_bytes,
         sharing: sharing(file.projects),
         log: args.log.or(file.log).unwrap_or_else(|| "info".to_owned()),
         json: args.json,
     })
+}
+
+/// A quarter of the machine's memory, but for a machine that does not say.
+fn vmem_default() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kibibytes = total.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+    kibibytes.map_or(VMEM_BYTES_UNKNOWN, |kibibytes| kibibytes * 1_024 / 4).max(VMEM_BYTES_MIN)
 }
 
 /// The directory named, or the one under the user's own.
@@ -373,5 +406,18 @@ mod tests {
     fn a_hub_without_lanes_is_refused() {
         let args = ServeArgs { lanes: Some(0), data: Some("/d".into()), ..ServeArgs::default() };
         assert_eq!(resolve(args).unwrap_err().to_string(), "lanes = 0: must be from 1 to 256");
+    }
+
+    #[test]
+    fn memory_for_numbers_is_set_by_flag_or_file_and_too_little_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("hub.toml");
+        std::fs::write(&path, "data = \"/d\"\nvmem_bytes = 100000000\n").unwrap();
+        let of_file = ServeArgs { config: Some(path), ..ServeArgs::default() };
+        assert_eq!(resolve(of_file.clone()).unwrap().vmem_bytes, 100_000_000);
+        let flag = ServeArgs { vmem_bytes: Some(1 << 30), ..of_file.clone() };
+        assert_eq!(resolve(flag).unwrap().vmem_bytes, 1 << 30);
+        let error = resolve(ServeArgs { vmem_bytes: Some(5), ..of_file }).unwrap_err().to_string();
+        assert_eq!(error, "vmem_bytes = 5: must be at least 67108864");
     }
 }

@@ -13,6 +13,7 @@ mod hasty;
 pub mod ingress;
 pub mod inputs;
 pub mod journal;
+pub mod keeper;
 pub mod lane;
 pub mod ops;
 pub mod output;

@@ -1,7 +1,7 @@
 //! One hub from start to stop: opens the store, recovers, starts the threads, announces, waits for a
 //! signal, drains.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -14,9 +14,10 @@ use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tessera_hub_core::lane::Config as MachineConfig;
+use tessera_hub_core::record::KeptPanel;
 use tessera_hub_core::{Event, home_lane};
 use tessera_protocol::audit::Act;
-use tessera_protocol::id::Digest;
+use tessera_protocol::id::{Digest, JobId};
 use tessera_protocol::token::EnrolmentToken;
 use tessera_protocol::unit::{LaneIndex, UnixMillis};
 use tessera_storage::{
@@ -34,6 +35,7 @@ use crate::inputs::Uploads;
 use crate::inputs::older::{self, MoveError};
 use crate::inputs::quota::Quotas;
 use crate::journal::Journal;
+use crate::keeper::{self, Chest, Keeper, Shares};
 use crate::lane::{Handler, HandlerConfig, Input, LaneCounters};
 use crate::ops::control::Control;
 use crate::products::Shelf;
@@ -69,6 +71,8 @@ pub enum ServeError {
     Read(RecordError),
     /// The store cannot be written.
     Write(CommitError),
+    /// What is kept of unfinished tiles is not to be had.
+    Keeper(keeper::StartError),
     /// The hub's own key is unusable, or none could be made.
     Identity(IdentityError),
     /// The system gives no random bytes.
@@ -113,6 +117,7 @@ impl fmt::Display for ServeError {
             ),
             ServeError::Read(error) => write!(f, "{error}"),
             ServeError::Write(error) => write!(f, "{error}"),
+            ServeError::Keeper(error) => write!(f, "{error}"),
             ServeError::Identity(error) => write!(f, "the hub's key: {error}"),
             ServeError::Entropy(error) => write!(f, "the system gives no random bytes: {error}"),
             ServeError::Http { address, source } => write!(
@@ -141,6 +146,7 @@ impl std::error::Error for ServeError {
             ServeError::OpenCluster(error) => error,
             ServeError::Read(error) => error,
             ServeError::Write(error) => error,
+            ServeError::Keeper(error) => error,
             ServeError::Identity(error) => error,
             ServeError::Entropy(error) => error,
             ServeError::Http { source, .. } | ServeError::Thread(source) => source,
@@ -180,6 +186,7 @@ struct Running {
     lanes: Lanes<Input>,
     http: ServerHandle,
     sweeper: Sweeper,
+    keeper: (Keeper, JoinHandle<()>),
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -259,12 +266,18 @@ fn start(
     secrets: Secrets,
     recovered: Recovered,
 ) -> Result<Running, ServeError> {
+    let shares = Shares::of(config.vmem_bytes, config.lanes);
+    let mut chest =
+        Chest::open(&config.data, config.cluster.is_some(), shares).map_err(ServeError::Keeper)?;
+    let panels = kept(&mut chest, &recovered);
     let views = Arc::new(Views::default());
     let written = store.clone();
     #[cfg(feature = "hasty")]
     let written = crate::hasty::wrapped(written);
     let (journal, journal_thread) =
         Journal::start_audited(written, secrets.auditor).map_err(ServeError::Thread)?;
+    let (keeper, keeper_thread) =
+        Keeper::start(chest, journal.clone(), shares).map_err(ServeError::Thread)?;
     let (reader, reader_threads) = Reader::start(store.clone()).map_err(ServeError::Thread)?;
     let (clients, clients_thread) = Clients::start(views.clone()).map_err(ServeError::Thread)?;
     let (tracer, tracer_thread) =
@@ -276,13 +289,13 @@ fn start(
     let origin = Instant::now();
     let make_handler = {
         let (journal, reader, shelf) = (journal.clone(), reader.clone(), shelf.clone());
-        let (clients, counters) = (clients.clone(), counters.clone());
+        let (clients, counters, keeper) = (clients.clone(), counters.clone(), keeper.clone());
         let (lanes, sampling_key, sharing) = (config.lanes, secrets.sampling_key, config.sharing.clone());
         move |lane: LaneIndex, peers| {
             let machine = MachineConfig { lane, lanes, sampling_key, unix_origin };
-            let config = HandlerConfig { machine, sharing: sharing.clone(), origin };
+            let config = HandlerConfig { machine, sharing: sharing.clone(), room_bytes: shares.lane, origin };
             let counters = counters[lane.as_usize()].clone();
-            let store = (reader.clone(), shelf.clone());
+            let store = (reader.clone(), shelf.clone(), keeper.clone());
             Handler::new(config, (journal.clone(), tracer.clone()), store, clients.clone(), peers, counters)
         }
     };
@@ -297,6 +310,7 @@ fn start(
         uploads: shelf.uploads.clone(),
         quotas: shelf.quotas.clone(),
         grace: config.retention.blobs,
+        keeper: keeper.clone(),
         uploaded_bytes: AtomicU64::new(0),
         clients,
         views,
@@ -309,7 +323,7 @@ fn start(
         quic,
         draining: AtomicBool::new(false),
     });
-    resume(&hub, recovered);
+    resume(&hub, recovered, panels);
     // After the views are there from which it takes what it prunes.
     let (sweeper, sweeper_thread) = Sweeper::start(
         hub.store.clone(),
@@ -323,11 +337,27 @@ fn start(
         .chain(reader_threads)
         .collect();
     let http = ingress::serve(http, hub.clone(), ingress::Limits::default()).map_err(ServeError::Thread)?;
-    Ok(Running { hub, lanes, http, sweeper, threads })
+    Ok(Running { hub, lanes, http, sweeper, keeper: (keeper, keeper_thread), threads })
+}
+
+/// What is kept of the tiles of open jobs.
+fn kept(chest: &mut Chest, recovered: &Recovered) -> BTreeMap<JobId, Vec<KeptPanel>> {
+    let open: BTreeMap<JobId, _> = recovered.open.iter().map(|(job, of)| (job.id, (job, of))).collect();
+    let task_of = |job| open.get(&job).and_then(|(job, _)| job.plan.matrix().cloned());
+    let is_done = |job, index| {
+        let progress = open.get(&job).and_then(|(_, progress)| progress.as_ref());
+        progress.is_some_and(|progress| progress.done.contains(index))
+    };
+    let panels = chest.panels(task_of, is_done);
+    let count: usize = panels.values().map(Vec::len).sum();
+    if count > 0 {
+        tracing::info!(panels = count, "panels of unfinished tiles recovered");
+    }
+    panels
 }
 
 /// Gives views and open jobs back to whom they belong.
-fn resume(hub: &Hub, recovered: Recovered) {
+fn resume(hub: &Hub, recovered: Recovered, mut panels: BTreeMap<JobId, Vec<KeptPanel>>) {
     recovered.views.into_iter().for_each(|view| hub.views.publish_job(view));
     recovered.agents.into_values().for_each(|view| hub.views.publish_agent(view));
     if !recovered.open.is_empty() {
@@ -340,7 +370,8 @@ fn resume(hub: &Hub, recovered: Recovered) {
     }
     for (job, progress) in recovered.open {
         let lane = home_lane(job.id, lanes);
-        push(hub, lane, Event::JobRecovered { job, progress: progress.map(Box::new) });
+        let panels = panels.remove(&job.id).unwrap_or_default();
+        push(hub, lane, Event::JobRecovered { job, progress: progress.map(Box::new), panels });
     }
 }
 
@@ -355,7 +386,7 @@ fn push(hub: &Hub, lane: LaneIndex, event: Event) {
 }
 
 fn wait(running: Running) -> Result<(), ServeError> {
-    let Running { hub, lanes, http, sweeper, threads } = running;
+    let Running { hub, lanes, http, sweeper, keeper: (keeper, keeper_thread), threads } = running;
     let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(ServeError::Thread)?;
     let closer = signals.handle();
     let stopper = lanes.stopper();
@@ -377,9 +408,12 @@ fn wait(running: Running) -> Result<(), ServeError> {
     hub.reader.stop();
     // Before the journal: it waits there for a batch that it gave.
     drop(sweeper);
+    // Before the journal too: whole tiles go there.
+    keeper.stop();
+    let kept = keeper_thread.join();
     hub.journal.stop();
-    for thread in threads {
-        if thread.join().is_err() {
+    for thread in threads.into_iter().map(JoinHandle::join).chain([kept]) {
+        if thread.is_err() {
             tracing::error!("a thread of the hub panicked");
         }
     }

@@ -17,7 +17,7 @@ mod staged;
 mod video;
 
 pub use matrix::{
-    Fold, SumNotFinite, TileMisfit, npy_band, npy_band_lines, npy_bytes, npy_header, npy_lines,
+    Fold, SumNotFinite, TileMisfit, add_panel, npy_band, npy_band_lines, npy_bytes, npy_header, npy_lines,
 };
 pub use plan::{FinishError, Next, Part, Plan, PlanError, Shard, finish_matrix, next, next_stage};
 pub use round::{Pass, Round};

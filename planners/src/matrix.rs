@@ -208,7 +208,7 @@ pub struct SumNotFinite;
 /// Adds a panel of a tile to the sum of those before it, element by element, each rounded once.
 ///
 /// *Shape*: both hold the tile's elements by rows, little-endian.
-fn add_panel(sum: &mut [u8], panel: &[u8], dtype: Dtype) -> Result<(), SumNotFinite> {
+pub fn add_panel(sum: &mut [u8], panel: &[u8], dtype: Dtype) -> Result<(), SumNotFinite> {
     assert_eq!(sum.len(), panel.len(), "panels of one tile are of one size");
     let mut finite = true;
     match dtype {

@@ -13,6 +13,7 @@ use tessera_protocol::unit::{LaneIndex, ShardIndex};
 use tessera_protocol::wire::{Assignment, Welcome};
 
 use crate::admission::AdmissionError;
+use crate::ledger::Payment;
 use crate::message::Judgement;
 use crate::record::Recalled;
 use crate::standing::{Alarm, Change, registry_lane};
@@ -92,6 +93,44 @@ pub enum Effect {
         job: JobId,
         /// How the result is cut.
         task: Arc<matrix::Task>,
+    },
+    /// Keep a panel of a tile, added to those before it; answer with `PanelKept` or `TileLost`.
+    KeepPanel {
+        /// The job.
+        job: JobId,
+        /// How the result is cut.
+        task: Arc<matrix::Task>,
+        /// The plan that the tile is of.
+        plan: Digest,
+        /// The tile's position.
+        tile: u64,
+        /// Which panel.
+        panel: u64,
+        /// Its elements by rows, little-endian.
+        bytes: Arc<[u8]>,
+        /// Who is paid for it once the tile is durable.
+        paid: Vec<Payment>,
+    },
+    /// Write a tile all of whose panels are kept, as a `TileReduced` record; answer with `Committed` or
+    /// `CommitFailed`, and with `TileLost` besides where there is no such tile.
+    PersistTile {
+        /// Names it.
+        batch: BatchId,
+        /// The job.
+        job: JobId,
+        /// How the result is cut.
+        task: Arc<matrix::Task>,
+        /// The plan that the tile is of.
+        plan: Digest,
+        /// The tile's position.
+        tile: u64,
+        /// Who is paid for its shards.
+        earned: Vec<Payment>,
+    },
+    /// Forget the panels that are kept for a job that ended.
+    ForgetPanels {
+        /// The job.
+        job: JobId,
     },
     /// Store a product under its digest; answer with `ProductStored`.
     StoreProduct {

@@ -9,6 +9,7 @@ use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::unit::{Epoch, LaneIndex, ShardIndex};
 use tessera_protocol::wire::{Gpu, Held, Hello, ShardFailure};
 
+use crate::record::KeptPanel;
 use crate::standing::StandingRecord;
 use crate::{Account, BatchId, LaneMessage, NewJob, Progress, RequestId, SessionId};
 
@@ -49,6 +50,8 @@ pub enum Event {
         job: Arc<NewJob>,
         /// What of it is done.
         progress: Option<Box<Progress>>,
+        /// Panels of tiles that are not done.
+        panels: Vec<KeptPanel>,
     },
     /// Standings were read back after a restart. *Order*: before the jobs.
     StandingsRecovered {
@@ -151,6 +154,24 @@ pub enum Event {
         /// BLAKE3 and length of that file; nothing when the store could not be read.
         output: Option<(Digest, u64)>,
     },
+    /// A panel of a tile is kept, or cannot be.
+    PanelKept {
+        /// The job.
+        job: JobId,
+        /// The tile's position.
+        tile: u64,
+        /// Which panel.
+        panel: u64,
+        /// What became of it.
+        fate: PanelFate,
+    },
+    /// What was kept of a tile is gone.
+    TileLost {
+        /// The job.
+        job: JobId,
+        /// The tile's position.
+        tile: u64,
+    },
     /// A product is durable under its digest, or could not be stored.
     ProductStored {
         /// The job.
@@ -184,6 +205,17 @@ pub enum Event {
     TimePassed,
     /// The hub is to stop.
     StopRequested,
+}
+
+/// What became of a panel that was to be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PanelFate {
+    /// It is in, and durable at the next checkpoint.
+    Kept,
+    /// The sum with it left the finite numbers.
+    NotFinite,
+    /// The disk takes nothing now.
+    Refused,
 }
 
 /// One finished shard as it came over the wire.

@@ -78,6 +78,11 @@ impl Gatherer {
         self.unstored_bytes >= UNSTORED_BYTES_MAX
     }
 
+    /// Of products on their way to the store. *Units*: bytes.
+    pub fn bytes(&self) -> usize {
+        self.unstored_bytes
+    }
+
     /// The products that are durable.
     pub fn products(&self) -> &BTreeMap<ShardIndex, ProductRef> {
         &self.stored

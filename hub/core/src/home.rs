@@ -24,7 +24,7 @@ use crate::ledger::{Bill, Charges, Payment};
 use crate::message::{Errand, LaneMessage, Work};
 use crate::planted::{Planted, Planting};
 use crate::ranges::Ranges;
-use crate::record::{Kept, Unchecked};
+use crate::record::{Kept, KeptPanel, Unchecked};
 use crate::reducer::Reducer;
 use crate::retries::Retries;
 use crate::triage::Triage;
@@ -39,7 +39,7 @@ mod tiles;
 mod trust;
 mod view;
 
-pub use tiles::FinishedTile;
+pub use tiles::{FinishedTile, UnkeptPanel};
 
 /// How a job is to end, until it is durable.
 #[derive(Clone, Debug)]
@@ -71,6 +71,8 @@ const DOUBTS_MIN: usize = 8;
 const DOUBT_BYTES_MAX: usize = 256 << 20;
 /// Bytes of provisional partials above which nothing new is granted; from half of it on no batch waits for more.
 const HELD_BYTES_MAX: usize = 256 << 20;
+/// What numbers may take of memory on a lane unless it is told otherwise.
+pub const ROOM_BYTES_DEFAULT: usize = 1 << 30;
 /// Of so many agents that were paid the next record of a job waits a millisecond: a hundred thousand, ten seconds.
 const BILLED_PER_MS: u64 = 10;
 /// Provisional partials above which nothing new is granted.
@@ -124,6 +126,8 @@ pub struct Home {
     saved: Tick,
     /// Reading the tiles of a matrix in the order of its file.
     assembling: Write,
+    /// What numbers may take of memory on its lane. *Units*: bytes.
+    room_bytes: usize,
     /// Whether clients do not see how it looks.
     pub(crate) unseen: bool,
     planting: Planting,
@@ -211,6 +215,7 @@ impl Home {
             saving: Write::Idle,
             saved: now,
             assembling: Write::Idle,
+            room_bytes: ROOM_BYTES_DEFAULT,
             unseen: true,
             planting: Planting::default(),
         }
@@ -326,12 +331,54 @@ impl Home {
         })
     }
 
-    /// A lane asks for shards. Near the end of a job each lane gets a share, so that none hoards.
-    pub fn wanted(&mut self, lane: LaneIndex, count: u64, out: &mut Outbox, lanes: u16) {
+    /// Goes on from panels that were kept when the hub stopped, within so much memory.
+    pub fn furnish(&mut self, panels: Vec<KeptPanel>, room_bytes: usize) {
+        self.room_bytes = room_bytes;
+        self.recover_panels(panels);
+    }
+
+    /// Bytes of numbers that it holds, or that agents were told to compute and send: of tallies, those in doubt.
+    pub fn held_bytes(&self) -> usize {
+        let parts = self.reducer.gatherer().map_or(0, |gatherer| gatherer.bytes());
+        let stitched = self.reducer.stitcher().map_or(0, |stitcher| {
+            let settled = self.todo.count() + self.reducer.done().count() + self.docket.len() as u64;
+            let out = self.plan.indices().end.saturating_sub(settled);
+            stitcher.bytes() + out as usize * self.block_bytes()
+        });
+        self.docket.bytes() + parts + stitched
+    }
+
+    /// Of the largest block of a matrix. *Units*: bytes.
+    fn block_bytes(&self) -> usize {
+        self.plan.partial_bytes_max(&self.job.manifest).max(1)
+    }
+
+    /// How many shards may be granted while numbers take so much of the lane's memory.
+    fn fitting(&self, held_bytes: usize) -> u64 {
+        let free = self.room_bytes.saturating_sub(held_bytes);
+        if self.reducer.stitcher().is_some() {
+            // One always fits where the job has none: what others hold may be stuck, and it may be larger than the room.
+            return ((free / self.block_bytes()) as u64).max(u64::from(self.held_bytes() == 0));
+        }
+        let is_alone = self.held_bytes() == 0;
+        if self.reducer.gatherer().is_some() && free == 0 && !is_alone { 0 } else { u64::MAX }
+    }
+
+    /// A lane asks for shards while all jobs here hold so much. Near the end of a job each lane gets a share, so that
+    /// none hoards. *Returns* whether there were some and no memory for them.
+    pub fn wanted(
+        &mut self,
+        (lane, count): (LaneIndex, u64),
+        held_bytes: usize,
+        out: &mut Outbox,
+        lanes: u16,
+    ) -> bool {
+        let fitting = self.fitting(held_bytes);
+        let count = count.min(fitting);
         let share = if lanes > 1 { self.todo.count().div_ceil(2 * u64::from(lanes)) } else { count };
         let range = match self.stage {
             // Panels that wait for an earlier one take memory until it comes: it is among the first to do.
-            Stage::Open if self.waits_for_a_panel() => self.todo.take_first(1),
+            Stage::Open if self.waits_for_a_panel() => self.todo.take_first(fitting.min(1)),
             Stage::Open if !self.is_full() => self.todo.take_first(count.min(share)),
             Stage::Open | Stage::Ending { .. } => ShardRange::default(),
         };
@@ -340,6 +387,12 @@ impl Home {
         }
         self.unseen = true;
         out.tell(lane, LaneMessage::RangeGranted { job: self.job.id, range });
+        fitting == 0 && !self.todo.is_empty()
+    }
+
+    /// There is memory again.
+    pub fn room_made(&mut self, out: &mut Outbox) {
+        self.wake(out);
     }
 
     fn waits_for_a_panel(&self) -> bool {

@@ -13,9 +13,10 @@ use crate::archive::Archive;
 use crate::counts::Counts;
 use crate::effect::Outbox;
 use crate::fleet::{Fleet, Strength};
-use crate::home::{Ending, FinishedTile, Home, Judge};
+use crate::home::{self, Ending, FinishedTile, Home, Judge, UnkeptPanel};
 use crate::message::{FailureCause, Judgement, Loss, Proof};
 use crate::planted::{Planted, Planting};
+use crate::record::KeptPanel;
 use crate::retries::{RetryBudget, Setback};
 use crate::scheduler::{Scheduler, Sharing};
 use crate::standing::{self, Change, Registry, StandingRecord, registry_lane};
@@ -67,6 +68,12 @@ pub struct Lane {
     stitching: BTreeSet<JobId>,
     /// Homes whose end is decided and not written.
     ending: BTreeSet<JobId>,
+    /// What numbers may take of memory here. *Units*: bytes.
+    room_bytes: usize,
+    /// What those of all homes take.
+    held_bytes: usize,
+    /// Homes that were to grant shards and had no memory for them.
+    cramped: BTreeSet<JobId>,
     scheduler: Scheduler,
     /// Of the jobs whose home this is.
     budget: RetryBudget,
@@ -102,6 +109,9 @@ impl Lane {
             attention: BTreeSet::new(),
             stitching: BTreeSet::new(),
             ending: BTreeSet::new(),
+            room_bytes: home::ROOM_BYTES_DEFAULT,
+            held_bytes: 0,
+            cramped: BTreeSet::new(),
             scheduler: Scheduler::new(config.lane, config.unix_origin),
             budget: RetryBudget::default(),
             registry: Registry::default(),
@@ -125,6 +135,11 @@ impl Lane {
     /// Sets what projects may have, before the first event.
     pub fn share(&mut self, sharing: Sharing) {
         self.scheduler.share(sharing);
+    }
+
+    /// Sets what the numbers of all jobs may take of memory here, before the first event. *Units*: bytes.
+    pub fn limit_numbers(&mut self, room_bytes: usize) {
+        self.room_bytes = room_bytes;
     }
 
     /// Plants a bug for the simulator to find.
@@ -152,9 +167,9 @@ impl Lane {
                 let here = self.scheduler.explain_agent(agent, self.now).map(alloc::boxed::Box::new);
                 self.out.push(Effect::Answer { request, answer: Answer::AgentExplained(here) });
             }
-            Event::JobRecovered { job, progress } => {
+            Event::JobRecovered { job, progress, panels } => {
                 let id = job.id;
-                self.open(job, progress.map(|progress| *progress));
+                self.open(job, progress.map(|progress| *progress), panels);
                 self.at_home(id, |home, judge, _| home.be_patient(judge.now));
             }
             Event::StandingsRecovered { agents } => self.restore(&agents),
@@ -199,6 +214,10 @@ impl Lane {
             Event::Assembled { job, output } => {
                 self.at_home(job, |home, judge, _| home.assembled(output, judge));
             }
+            Event::PanelKept { job, tile, panel, fate } => {
+                self.at_home(job, |home, judge, out| home.panel_kept((tile, panel), fate, judge, out));
+            }
+            Event::TileLost { job, tile } => self.at_home(job, |home, _, out| home.tile_lost(tile, out)),
             Event::ProductStored { job, index, stored } => {
                 self.at_home(job, |home, judge, out| home.product_stored(index, stored, judge, out));
             }
@@ -262,6 +281,8 @@ impl Lane {
     /// *Panics*: when something does not.
     pub fn invariants(&self) {
         self.scheduler.check_invariants();
+        let held: usize = self.homes.values().map(Home::held_bytes).sum();
+        assert_eq!(self.held_bytes, held, "bytes of numbers appear or vanish");
         for (id, home) in &self.homes {
             assert_eq!(home_lane(*id, self.config.lanes), self.config.lane, "{id} lives elsewhere");
             home.check_invariants();
@@ -307,10 +328,15 @@ impl Lane {
 
     // --- the store ------------------------------------------------------------------------------
 
-    fn persist(&mut self, writing: Writing, record: Record) {
+    fn name(&mut self, writing: Writing) -> BatchId {
         self.batches += 1;
         let batch = BatchId(self.batches);
         self.writing.insert(batch, writing);
+        batch
+    }
+
+    fn persist(&mut self, writing: Writing, record: Record) {
+        let batch = self.name(writing);
         self.out.push(Effect::Persist { batch, record });
     }
 
@@ -331,7 +357,7 @@ impl Lane {
 
     fn accepted(&mut self, request: RequestId, job: Arc<NewJob>) {
         let id = job.id;
-        self.open(job, None);
+        self.open(job, None, Vec::new());
         let judge = judge(&self.verifier, &self.fleet, &self.config, self.now);
         if let Some(home) = self.homes.get(&id) {
             let view = alloc::boxed::Box::new(home.view(&judge));
@@ -350,9 +376,12 @@ impl Lane {
     fn ended(&mut self, job: JobId) {
         self.attention.remove(&job);
         self.ending.remove(&job);
-        let Some((ending, cancelling)) = self.homes.remove(&job).and_then(Home::into_ending) else {
-            return;
-        };
+        let Some(home) = self.homes.remove(&job) else { return };
+        self.held_bytes -= home.held_bytes();
+        if home.cut().is_some() {
+            self.out.push(Effect::ForgetPanels { job });
+        }
+        let Some((ending, cancelling)) = home.into_ending() else { return };
         self.out.push(Effect::PublishJob { view: ending.view.clone() });
         for request in cancelling {
             let answer = Answer::Cancelled(ending.view.clone());
@@ -404,12 +433,14 @@ impl Lane {
         self.distrusted = distrusted.map(|record| record.agent).collect();
     }
 
-    fn open(&mut self, job: Arc<NewJob>, progress: Option<Progress>) {
+    fn open(&mut self, job: Arc<NewJob>, progress: Option<Progress>, panels: Vec<KeptPanel>) {
         let id = job.id;
         let mut home = Home::open_planted(job, progress, (self.now, self.config.unix_origin), self.planting);
         home.plant(self.planting);
+        home.furnish(panels, self.room_bytes);
         home.distrust(&self.distrusted);
         self.out.tell_all(&LaneMessage::JobOpened { job: id, work: home.work(self.config.lane) });
+        self.held_bytes += home.held_bytes();
         self.homes.insert(id, home);
         self.at_home(id, |home, judge, out| home.go_on_if_complete(judge, out));
     }
@@ -418,17 +449,31 @@ impl Lane {
     fn at_home(&mut self, job: JobId, act: impl FnOnce(&mut Home, &Judge<'_>, &mut Outbox)) {
         let Some(home) = self.homes.get_mut(&job) else { return };
         let judge = judge(&self.verifier, &self.fleet, &self.config, self.now);
-        let before = home.counts();
+        let (before, held_before) = (home.counts(), home.held_bytes());
         act(home, &judge, &mut self.out);
         home.look_back(&judge, &mut self.out);
         home.retry(&mut self.budget, &judge, &mut self.out);
         self.counts += home.counts() - before;
+        self.held_bytes = self.held_bytes - held_before + home.held_bytes();
         self.attention.insert(job);
         if home.has_unwritten_parts() {
             self.stitching.insert(job);
         }
         if home.is_ending() {
             self.ending.insert(job);
+        }
+        self.make_room();
+    }
+
+    /// Homes that had no memory for shards ask again once there is.
+    fn make_room(&mut self) {
+        if self.held_bytes >= self.room_bytes {
+            return;
+        }
+        for job in core::mem::take(&mut self.cramped) {
+            if let Some(home) = self.homes.get_mut(&job) {
+                home.room_made(&mut self.out);
+            }
         }
     }
 
@@ -451,7 +496,11 @@ impl Lane {
             }
             LaneMessage::AgentMoved { agent } => self.scheduler.supersede(agent, out),
             LaneMessage::RangeWanted { job, count } => {
-                self.at_home(job, |home, _, out| home.wanted(from, count, out, lanes));
+                let (held, mut cramped) = (self.held_bytes, false);
+                self.at_home(job, |home, _, out| cramped = home.wanted((from, count), held, out, lanes));
+                if cramped {
+                    self.cramped.insert(job);
+                }
             }
             LaneMessage::ShardsReturned { job, ranges } => {
                 self.at_home(job, |home, _, out| home.returned(&ranges, out));
@@ -562,7 +611,18 @@ impl Lane {
             for (index, blake3, bytes) in home.products_to_store(now) {
                 self.out.push(Effect::StoreProduct { job, index, blake3, bytes });
             }
-            let Some((plan, tiles)) = home.tiles_to_write(now) else { continue };
+            let Some((task, plan)) = home.cut() else { continue };
+            for UnkeptPanel { tile, panel, bytes, paid } in home.panels_to_keep(now) {
+                let task = task.clone();
+                self.out.push(Effect::KeepPanel { job, task, plan, tile, panel, bytes, paid });
+            }
+            let whole = home.tiles_to_finish(now);
+            let tiles = home.tiles_to_write(now);
+            for (tile, earned) in whole {
+                let (batch, task) = (self.name(Writing::Tile { job, tile }), task.clone());
+                self.out.push(Effect::PersistTile { batch, job, task, plan, tile, earned });
+            }
+            let Some((plan, tiles)) = tiles else { continue };
             for FinishedTile { tile, bytes, earned } in tiles {
                 let record = Record::TileReduced { job, plan, tile, bytes, earned };
                 self.persist(Writing::Tile { job, tile }, record);

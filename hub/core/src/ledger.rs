@@ -305,6 +305,13 @@ impl Bill {
         self.owed.range(range).flat_map(|(_, owed)| owed).copied().collect()
     }
 
+    /// The answers to these shards are lost, and count once they are given again.
+    pub fn disown(&mut self, range: ShardRange) {
+        let range = ShardIndex(range.start)..ShardIndex(range.end);
+        let indices: Vec<ShardIndex> = self.owed.range(range).map(|(index, _)| *index).collect();
+        indices.iter().for_each(|index| drop(self.owed.remove(index)));
+    }
+
     /// The record of its own is durable that pays for these shards.
     pub fn tile_written(&mut self, range: ShardRange) {
         let range = ShardIndex(range.start)..ShardIndex(range.end);

@@ -63,6 +63,8 @@ pub enum Planted {
     StopBeforePersist,
     /// A tile whose write failed counts as written.
     BelieveRefusedTiles,
+    /// A tile whose sum is lost is waited for.
+    WaitForTheLost,
     /// A product whose write failed counts as stored.
     BelieveRefusedProducts,
     /// A recovered job goes on with its first round, whichever it was in.
@@ -115,7 +117,7 @@ pub enum Planted {
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Planted; 54] = [
+    pub const ALL: [Planted; 55] = [
         Planted::SpeakBeforePersist,
         Planted::ForgetLostShards,
         Planted::KeepLapsedLeases,
@@ -146,6 +148,7 @@ impl Planted {
         Planted::AcceptUnwritten,
         Planted::StopBeforePersist,
         Planted::BelieveRefusedTiles,
+        Planted::WaitForTheLost,
         Planted::BelieveRefusedProducts,
         Planted::RecoverTheFirstRound,
         Planted::ForgetTheBase,

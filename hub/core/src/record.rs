@@ -69,6 +69,17 @@ pub struct Progress {
     pub bill: Charges,
 }
 
+/// A panel of a tile that was kept outside of the store when the hub stopped, while others of the tile were not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptPanel {
+    /// The plan that the shard is of.
+    pub plan: Digest,
+    /// Its shard.
+    pub index: ShardIndex,
+    /// Who is paid for it once the tile is durable.
+    pub paid: Vec<Payment>,
+}
+
 /// How a job ended.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {

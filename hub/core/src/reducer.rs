@@ -75,14 +75,28 @@ impl Reducer {
                 // Clones only while a checkpoint of the same tally is on its way to the store.
                 Some(mine) => Arc::make_mut(mine).merge(&tally).map_err(ReduceError::Tally)?,
             },
-            (Part::Block(bytes), Some(stitcher), None) => {
-                stitcher.absorb(index.0, bytes).map_err(|_| ReduceError::NotFinite)?;
-            }
+            (Part::Block(bytes), Some(stitcher), None) => stitcher.absorb(index.0, bytes),
             (Part::Product(product, bytes), None, Some(gatherer)) => gatherer.absorb(index, product, bytes),
             (Part::Tally(_) | Part::Block(_) | Part::Product(..), ..) => return Err(ReduceError::Kind),
         }
         self.done.insert(ShardRange::one(index));
         Ok(())
+    }
+
+    /// A panel of a tile was kept before the hub started.
+    pub fn recover_panel(&mut self, index: ShardIndex) {
+        if let Some(stitcher) = &mut self.stitcher {
+            stitcher.recover(index.0);
+            self.done.insert(ShardRange::one(index));
+        }
+    }
+
+    /// What was in of these shards is lost. *Returns* those that were.
+    pub fn undo(&mut self, range: ShardRange) -> Vec<ShardIndex> {
+        let was_done = (range.start..range.end).map(ShardIndex).filter(|index| self.done.contains(*index));
+        let lost: Vec<ShardIndex> = was_done.collect();
+        lost.iter().for_each(|index| self.done.remove(ShardRange::one(*index)));
+        lost
     }
 
     /// The pass is complete: what comes now adds up to another tally.

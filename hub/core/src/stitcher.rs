@@ -1,25 +1,27 @@
-//! The stitcher: verified blocks of a matrix in, finished tiles out.
+//! The stitcher: verified blocks of a matrix in, orders to keep panels and to write tiles out.
 //!
-//! Adds the panels of a tile in ascending order, whatever order they came in, and holds a tile until it
-//! is durable. Moves and adds elements; it may not multiply any.
+//! Holds a tile of one panel until it is durable, and a panel of several until it is kept outside, where panels are
+//! added in ascending order whatever order they came in. Moves blocks and counts them; it may not look into any.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use tessera_planners::Fold;
 use tessera_protocol::matrix::Task;
 use tessera_protocol::unit::Tick;
 
 use crate::planted::{Planted, Planting};
 use crate::write::Write;
 
-/// Bytes of finished tiles on their way to the store above which no new shards are granted.
+/// Bytes of tiles and panels on their way out above which no new shards are granted.
 pub const UNWRITTEN_BYTES_MAX: usize = 256 << 20;
+/// Tiles of which some panels are kept and others are not here, above which only what was granted first is: a
+/// checkpoint names each of them.
+pub const OPEN_TILES_MAX: usize = 1 << 14;
 
-/// A finished tile that is not durable.
+/// A block on its way out.
 #[derive(Clone, Debug)]
-struct Finished {
+struct Waiting {
     bytes: Arc<[u8]>,
     write: Write,
 }
@@ -28,92 +30,163 @@ struct Finished {
 #[derive(Clone, Debug)]
 pub struct Stitcher {
     task: Arc<Task>,
-    folding: BTreeMap<u64, Fold>,
-    unwritten: BTreeMap<u64, Finished>,
-    unwritten_bytes: usize,
-    /// Of panels that are not in a finished tile.
-    folding_bytes: usize,
+    /// Tiles of one panel that are not durable.
+    unwritten: BTreeMap<u64, Waiting>,
+    /// Panels of tiles of several that are not kept.
+    unkept: BTreeMap<(u64, u64), Waiting>,
+    /// How many panels of a tile are kept, where not all are.
+    open: BTreeMap<u64, u64>,
+    /// Tiles all of whose panels are kept, and that are not durable.
+    whole: BTreeMap<u64, Write>,
+    bytes: usize,
     pub(crate) planting: Planting,
 }
-
-/// A sum of panels left the finite numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NotFinite;
 
 impl Stitcher {
     /// Nothing is in, or only whole tiles that are durable.
     pub fn new(task: Arc<Task>) -> Stitcher {
         Stitcher {
             task,
-            folding: BTreeMap::new(),
             unwritten: BTreeMap::new(),
-            unwritten_bytes: 0,
-            folding_bytes: 0,
+            unkept: BTreeMap::new(),
+            open: BTreeMap::new(),
+            whole: BTreeMap::new(),
+            bytes: 0,
             planting: Planting::default(),
         }
     }
 
     /// Adds a block. The caller counts each once and has checked its length.
-    pub fn absorb(&mut self, index: u64, bytes: Vec<u8>) -> Result<(), NotFinite> {
+    pub fn absorb(&mut self, index: u64, bytes: Vec<u8>) {
         let (tile, panel) = (index / self.task.panels(), index % self.task.panels());
-        let (panels, dtype) = (self.task.panels(), self.task.dtype());
-        let fold = self.folding.entry(tile).or_default();
-        let panel = if self.planting.is(Planted::FoldAsTheyCome) { fold.next() } else { panel };
-        let before = fold.bytes();
-        let whole = fold.absorb(panel, bytes, panels, dtype).map_err(|_| NotFinite)?;
-        self.folding_bytes = self.folding_bytes + fold.bytes() - before;
-        if let Some(tile_bytes) = whole {
-            self.folding.remove(&tile);
-            self.unwritten_bytes += tile_bytes.len();
-            self.unwritten.insert(tile, Finished { bytes: tile_bytes.into(), write: Write::Idle });
+        self.bytes += bytes.len();
+        let waiting = Waiting { bytes: bytes.into(), write: Write::Idle };
+        if self.task.panels() == 1 {
+            self.unwritten.insert(tile, waiting);
+            return;
         }
-        Ok(())
+        let came = || {
+            let kept = self.open.get(&tile).copied().unwrap_or(0);
+            kept + self.unkept.range((tile, 0)..(tile + 1, 0)).count() as u64
+        };
+        let panel = if self.planting.is(Planted::FoldAsTheyCome) { came() } else { panel };
+        self.unkept.insert((tile, panel), waiting);
     }
 
-    /// The tiles that are to be written now.
+    /// A panel was kept before the hub started.
+    pub fn recover(&mut self, index: u64) {
+        self.count(index / self.task.panels());
+    }
+
+    fn count(&mut self, tile: u64) {
+        let kept = self.open.entry(tile).or_default();
+        *kept += 1;
+        if *kept == self.task.panels() {
+            self.open.remove(&tile);
+            self.whole.insert(tile, Write::Idle);
+        }
+    }
+
+    /// The tiles of one panel that are to be written now.
     pub fn to_write(&mut self, now: Tick) -> Vec<(u64, Arc<[u8]>)> {
-        let due = self.unwritten.iter_mut().filter(|(_, finished)| finished.write.may_start(now));
-        due.map(|(tile, finished)| {
-            finished.write = Write::Under;
-            (*tile, finished.bytes.clone())
+        due(&mut self.unwritten, now)
+    }
+
+    /// The panels that are to be kept now, by tile and position.
+    pub fn to_keep(&mut self, now: Tick) -> Vec<((u64, u64), Arc<[u8]>)> {
+        due(&mut self.unkept, now)
+    }
+
+    /// The tiles of several panels that are to be written now.
+    pub fn to_finish(&mut self, now: Tick) -> Vec<u64> {
+        let due = self.whole.iter_mut().filter(|(_, write)| write.may_start(now));
+        due.map(|(tile, write)| {
+            *write = Write::Under;
+            *tile
         })
         .collect()
+    }
+
+    /// A panel is kept, or could not be now.
+    pub fn kept(&mut self, tile: u64, panel: u64, kept: bool, now: Tick) {
+        let Some(waiting) = self.unkept.get_mut(&(tile, panel)) else { return };
+        if kept {
+            self.bytes -= waiting.bytes.len();
+            self.unkept.remove(&(tile, panel));
+            self.count(tile);
+        } else {
+            waiting.write = Write::Failed(now);
+        }
+    }
+
+    /// What was kept of a tile is gone, and with it goes the rest. *Returns* whether the tile was not durable.
+    pub fn lost(&mut self, tile: u64) -> bool {
+        let here: BTreeSet<(u64, u64)> =
+            self.unkept.range((tile, 0)..(tile + 1, 0)).map(|(place, _)| *place).collect();
+        for place in &here {
+            self.bytes -= self.unkept.remove(place).map_or(0, |waiting| waiting.bytes.len());
+        }
+        let was_open = self.open.remove(&tile).is_some() | self.whole.remove(&tile).is_some();
+        was_open || !here.is_empty()
     }
 
     /// A write of a tile succeeded or failed.
     pub fn written(&mut self, tile: u64, succeeded: bool, now: Tick) {
         let succeeded = succeeded || self.planting.is(Planted::BelieveRefusedTiles);
-        if succeeded && let Some(finished) = self.unwritten.remove(&tile) {
-            self.unwritten_bytes -= finished.bytes.len();
-        } else if let Some(finished) = self.unwritten.get_mut(&tile) {
-            finished.write = Write::Failed(now);
+        let failed = Write::Failed(now);
+        if let Some(write) = self.whole.get_mut(&tile) {
+            *write = failed;
+            if succeeded {
+                self.whole.remove(&tile);
+            }
+        } else if let Some(waiting) = self.unwritten.get_mut(&tile) {
+            waiting.write = failed;
+            if succeeded {
+                self.bytes -= waiting.bytes.len();
+                self.unwritten.remove(&tile);
+            }
         }
     }
 
-    /// Whether every tile that is finished is durable.
+    /// Whether nothing is on its way out.
     pub fn is_written(&self) -> bool {
-        self.unwritten.is_empty()
+        self.unwritten.is_empty() && self.unkept.is_empty() && self.whole.is_empty()
     }
 
-    /// Whether the store refused a tile.
+    /// Whether a block could not be kept or written when it was last tried.
     pub fn is_refused(&self) -> bool {
-        self.unwritten.values().any(|finished| finished.write.is_refused())
+        let waiting = self.unwritten.values().chain(self.unkept.values()).map(|waiting| &waiting.write);
+        waiting.chain(self.whole.values()).any(|write| write.is_refused())
     }
 
-    /// Whether so much waits for the store that nothing should be added.
+    /// Of blocks on their way out. *Units*: bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether so much waits that nothing should be added.
     pub fn is_full(&self) -> bool {
-        self.unwritten_bytes >= UNWRITTEN_BYTES_MAX
+        self.bytes >= UNWRITTEN_BYTES_MAX
     }
 
-    /// Whether panels that wait for earlier ones take so much that only those should be added.
+    /// Whether so many tiles wait for panels that only those should be added.
     pub fn is_crowded(&self) -> bool {
-        self.folding_bytes >= UNWRITTEN_BYTES_MAX
+        self.open.len() >= OPEN_TILES_MAX
     }
 
     /// What it cuts.
     pub fn task(&self) -> &Arc<Task> {
         &self.task
     }
+}
+
+fn due<Place: Copy>(waiting: &mut BTreeMap<Place, Waiting>, now: Tick) -> Vec<(Place, Arc<[u8]>)> {
+    let due = waiting.iter_mut().filter(|(_, waiting)| waiting.write.may_start(now));
+    due.map(|(place, waiting)| {
+        waiting.write = Write::Under;
+        (*place, waiting.bytes.clone())
+    })
+    .collect()
 }
 
 #[cfg(test)]
@@ -140,24 +213,42 @@ mod tests {
     }
 
     #[test]
-    fn panels_are_added_in_ascending_order_whatever_order_they_came_in() {
-        // Added in another order, the large ones swallow the one.
-        let panels = [1e16, -1e16, 1.0];
+    fn a_tile_of_several_panels_is_written_once_all_are_kept_whatever_order_they_came_in() {
         for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0], [2, 0, 1]] {
             let mut stitcher = Stitcher::new(task(3));
-            for (place, panel) in order.into_iter().enumerate() {
-                assert!(stitcher.to_write(Tick(0)).is_empty(), "{place} panels are no tile");
-                let value: f64 = panels[panel as usize];
-                stitcher.absorb(3 + panel, value.to_le_bytes().to_vec()).unwrap();
+            for panel in order {
+                assert!(stitcher.to_finish(Tick(0)).is_empty());
+                stitcher.absorb(3 + panel, vec![1; 8]);
+                assert_eq!(stitcher.to_keep(Tick(0)), vec![((1, panel), Arc::from([1; 8]))]);
+                assert!(stitcher.to_keep(Tick(0)).is_empty() && !stitcher.is_written());
+                stitcher.kept(1, panel, true, Tick(0));
+                assert_eq!(stitcher.bytes(), 0, "what is kept outside is not here");
             }
-            assert_eq!(stitcher.to_write(Tick(0)), vec![(1, Arc::from(1.0f64.to_le_bytes()))]);
+            assert_eq!(stitcher.to_finish(Tick(0)), vec![1]);
+            assert!(stitcher.to_finish(Tick(0)).is_empty() && !stitcher.is_written());
+            stitcher.written(1, true, Tick(0));
+            assert!(stitcher.is_written());
         }
+    }
+
+    #[test]
+    fn a_panel_that_could_not_be_kept_is_offered_again_later_and_a_lost_tile_never() {
+        let mut stitcher = Stitcher::new(task(2));
+        stitcher.absorb(0, vec![1; 8]);
+        assert_eq!(stitcher.to_keep(Tick(0)).len(), 1);
+        stitcher.kept(0, 0, false, Tick(0));
+        assert!(stitcher.to_keep(Tick(1)).is_empty());
+        assert_eq!(stitcher.to_keep(Tick(crate::write::RETRY_MS)).len(), 1);
+        assert!(stitcher.lost(0) && stitcher.is_written() && !stitcher.lost(0));
+        stitcher.kept(0, 0, true, Tick(0));
+        stitcher.recover(1);
+        assert!(stitcher.to_finish(Tick(0)).is_empty(), "one of two panels is in");
     }
 
     #[test]
     fn a_tile_stays_until_it_is_durable_and_a_refused_one_is_offered_again_later() {
         let mut stitcher = Stitcher::new(task(1));
-        stitcher.absorb(0, 2.0f64.to_le_bytes().to_vec()).unwrap();
+        stitcher.absorb(0, 2.0f64.to_le_bytes().to_vec());
         assert_eq!(stitcher.to_write(Tick(0)).len(), 1);
         assert!(stitcher.to_write(Tick(0)).is_empty() && !stitcher.is_written());
         stitcher.written(0, false, Tick(0));
@@ -165,12 +256,5 @@ mod tests {
         assert_eq!(stitcher.to_write(Tick(crate::write::RETRY_MS)).len(), 1);
         stitcher.written(0, true, Tick(0));
         assert!(stitcher.is_written());
-    }
-
-    #[test]
-    fn a_sum_that_leaves_the_finite_numbers_is_an_error() {
-        let mut stitcher = Stitcher::new(task(2));
-        stitcher.absorb(0, f64::MAX.to_le_bytes().to_vec()).unwrap();
-        assert_eq!(stitcher.absorb(1, f64::MAX.to_le_bytes().to_vec()), Err(NotFinite));
     }
 }

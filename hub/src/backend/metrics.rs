@@ -43,6 +43,8 @@ pub(super) fn of(hub: &Hub) -> String {
     let enrolled = hub.views.agents();
     let away = enrolled.iter().filter(|agent| agent.state == AgentState::Away).count();
     let (pieces_read, results_read) = hub.reader.counts();
+    let kept_by = hub.keeper.gauges();
+    let kept = |gauge: &AtomicU64| gauge.load(Ordering::Relaxed);
     let plain = [
         ("tessera_uploads", "gauge", "Input files being uploaded", hub.uploads.count() as u64),
         (
@@ -66,6 +68,20 @@ pub(super) fn of(hub: &Hub) -> String {
             "gauge",
             "1 while the store refuses writes",
             u64::from(hub.journal.store_state() != StoreState::Ok),
+        ),
+        (
+            "tessera_vmem_kept_bytes",
+            "gauge",
+            "Sums of unfinished tiles, in memory and in files",
+            kept(&kept_by.kept),
+        ),
+        ("tessera_vmem_resident_bytes", "gauge", "Of them in memory", kept(&kept_by.resident)),
+        ("tessera_vmem_resident_peak_bytes", "gauge", "Most of them that was in memory", kept(&kept_by.peak)),
+        (
+            "tessera_vmem_checkpoints_total",
+            "counter",
+            "Times that sums of unfinished tiles were made durable",
+            kept(&kept_by.checkpoints),
         ),
         (
             "tessera_agent_mismatches",

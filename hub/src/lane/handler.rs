@@ -7,15 +7,19 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tessera_hub_core::effect::CloseReason as MachineReason;
+use tessera_hub_core::event::PanelFate;
 use tessera_hub_core::lane::Config;
 use tessera_hub_core::scheduler::Sharing;
-use tessera_hub_core::{BatchId, Counts, Effect, Event, Lane, LaneMessage, Record, SessionId as Session};
+use tessera_hub_core::{
+    BatchId, Counts, Effect, Event, Lane, LaneMessage, Payment, Record, SessionId as Session,
+};
 use tessera_protocol::audit::Act;
 use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::matrix::Task;
 use tessera_protocol::unit::{LaneIndex, ShardIndex, Tick};
 use tessera_protocol::wire::{self, BulkHeader, Hello, HubControl, Refusal};
 use tessera_storage::{Batch, Commit};
+use tessera_vmem::KeepError;
 
 use super::agents::{self, Found, Heard, Standing, Standings};
 use super::frames::Frames;
@@ -24,6 +28,7 @@ use crate::audit::Deed;
 use crate::clients::{Clients, ToClients};
 use crate::inputs::{self, InputError};
 use crate::journal::{Failed, Journal, Refused, Verdict};
+use crate::keeper::{self, Finish, Keep, Keeper};
 use crate::output;
 use crate::products::{self, Shelf};
 use crate::quic::{CloseCode, SessionEvent, SessionId, Sessions};
@@ -80,6 +85,8 @@ pub struct HandlerConfig {
     pub machine: Config,
     /// What projects may have.
     pub sharing: Sharing,
+    /// What numbers may take of memory. *Units*: bytes.
+    pub room_bytes: usize,
     /// The instant of tick zero.
     pub origin: Instant,
 }
@@ -114,6 +121,7 @@ pub struct Handler {
     tracer: Tell,
     reader: Reader,
     shelf: Shelf,
+    keeper: Keeper,
     clients: Clients,
     peers: Mailboxes<Input>,
     me: Mailbox<Input>,
@@ -121,6 +129,7 @@ pub struct Handler {
     /// What full queues gave back, each in order.
     to_journal: VecDeque<Refused>,
     to_reader: VecDeque<Read>,
+    to_keeper: VecDeque<keeper::Refused>,
     pieces: Pieces,
     to_lanes: BTreeMap<u16, VecDeque<Input>>,
     to_clients: VecDeque<ToClients>,
@@ -138,7 +147,7 @@ impl Handler {
     pub fn new(
         config: HandlerConfig,
         (journal, tracer): (Journal, Tell),
-        (reader, shelf): (Reader, Shelf),
+        (reader, shelf, keeper): (Reader, Shelf, Keeper),
         clients: Clients,
         peers: Mailboxes<Input>,
         counters: Arc<LaneCounters>,
@@ -146,6 +155,7 @@ impl Handler {
         let lane = config.machine.lane;
         let mut machine = Lane::new(config.machine);
         machine.share(config.sharing);
+        machine.limit_numbers(config.room_bytes);
         Handler {
             machine,
             lane,
@@ -157,12 +167,14 @@ impl Handler {
             tracer,
             reader,
             shelf,
+            keeper,
             clients,
             me: peers.get(lane),
             peers,
             counters,
             to_journal: VecDeque::new(),
             to_reader: VecDeque::new(),
+            to_keeper: VecDeque::new(),
             pieces: Pieces::default(),
             to_lanes: BTreeMap::new(),
             to_clients: VecDeque::new(),
@@ -206,6 +218,13 @@ impl Handler {
                 self.send_piece(session, Piece { job, input, blake3, offset }, io);
             }
             Effect::Assemble { job, task } => self.assemble(job, task),
+            Effect::KeepPanel { job, task, plan, tile, panel, bytes, paid } => {
+                self.keep_panel(Keep { job, task, plan, tile, panel, bytes, paid });
+            }
+            Effect::PersistTile { batch, job, task, plan, tile, earned } => {
+                self.persist_tile(batch, Finish { job, task, tile }, plan, earned);
+            }
+            Effect::ForgetPanels { job } => self.tell_keeper(Keeper::forget(job)),
             Effect::StoreProduct { job, index, blake3, bytes } => {
                 self.store_product(job, index, blake3, bytes)
             }
@@ -342,6 +361,49 @@ impl Handler {
         }));
     }
 
+    fn keep_panel(&mut self, keep: Keep) {
+        let (me, job, tile, panel) = (self.me.clone(), keep.job, keep.tile, keep.panel);
+        self.tell_keeper(Keeper::keep(keep, move |kept| {
+            let fate = match kept {
+                Ok(()) => PanelFate::Kept,
+                Err(KeepError::NotFinite) => PanelFate::NotFinite,
+                Err(KeepError::Arena(_)) => PanelFate::Refused,
+                Err(KeepError::Lost) => {
+                    return deliver(&me, Input::Event(Box::new(Event::TileLost { job, tile })));
+                }
+            };
+            deliver(&me, Input::Event(Box::new(Event::PanelKept { job, tile, panel, fate })));
+        }));
+    }
+
+    fn persist_tile(&mut self, batch: BatchId, finish: Finish, plan: Digest, earned: Vec<Payment>) {
+        let (me, job, tile) = (self.me.clone(), finish.job, finish.tile);
+        let make = move |bytes| records::deed_of(&Record::TileReduced { job, plan, tile, bytes, earned });
+        self.tell_keeper(Keeper::finish(finish, make, move |written| {
+            let (event, besides) = match written {
+                Ok(verdict) => (event_of(batch, verdict), None),
+                Err(error) => {
+                    let fate = PanelFate::NotFinite;
+                    let besides = match error {
+                        KeepError::NotFinite => Some(Event::PanelKept { job, tile, panel: 0, fate }),
+                        KeepError::Lost => Some(Event::TileLost { job, tile }),
+                        KeepError::Arena(_) => None,
+                    };
+                    (Event::CommitFailed { batch, too_large: false }, besides)
+                }
+            };
+            for event in std::iter::once(event).chain(besides) {
+                deliver(&me, Input::Event(Box::new(event)));
+            }
+        }));
+    }
+
+    /// Orders reach the keeper as the machine gave them: behind one that waits, all wait.
+    fn tell_keeper(&mut self, order: keeper::Refused) {
+        let refused = if self.to_keeper.is_empty() { self.keeper.offer(order).err() } else { Some(order) };
+        self.to_keeper.extend(refused);
+    }
+
     fn read(&mut self, read: Read) {
         let refused = if self.to_reader.is_empty() { self.reader.offer(read).err() } else { Some(read) };
         self.to_reader.extend(refused);
@@ -377,6 +439,12 @@ impl Handler {
         while let Some(read) = self.to_reader.pop_front() {
             if let Err(read) = self.reader.offer(read) {
                 self.to_reader.push_front(read);
+                break;
+            }
+        }
+        while let Some(order) = self.to_keeper.pop_front() {
+            if let Err(order) = self.keeper.offer(order) {
+                self.to_keeper.push_front(order);
                 break;
             }
         }
@@ -576,6 +644,7 @@ impl LaneHandler for Handler {
         let timer = self.machine.next_timer().map(|due| self.origin + Duration::from_millis(due.0));
         let stuck = !self.to_journal.is_empty()
             || !self.to_reader.is_empty()
+            || !self.to_keeper.is_empty()
             || !self.to_lanes.is_empty()
             || !self.to_clients.is_empty()
             || self.frames.is_waiting();

@@ -282,7 +282,7 @@ fn a_matrix_job_all_of_whose_tiles_are_here_only_needs_its_file_read() {
     let config = Config { lane: LaneIndex(0), lanes: 1, sampling_key: [0; 32], unix_origin: UnixMillis(0) };
     let mut lane = Lane::new(config);
     let progress = recovered_progress(&engine).map(Box::new);
-    let event = Event::JobRecovered { job: job.clone(), progress };
+    let event = Event::JobRecovered { job: job.clone(), progress, panels: Vec::new() };
     let assembles = lane
         .step(Tick(0), event)
         .any(|effect| matches!(effect, Effect::Assemble { job: of, .. } if of == job.id));

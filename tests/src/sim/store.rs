@@ -147,6 +147,10 @@ impl Stored {
         Some(progress)
     }
 
+    pub(super) fn has_tile(&self, plan: Digest, tile: u64) -> bool {
+        self.tiles.contains_key(&(plan, tile))
+    }
+
     pub(super) fn is_done(&self) -> bool {
         matches!(self.end, Some((_, Outcome::Done { .. })))
     }

@@ -92,9 +92,9 @@ fn words(event: &Event) -> String {
             format!("client {} wants {} ({})", request.0, job.id, job.manifest.spec().name)
         }
         Event::CancelRequested { job, .. } => format!("client wants {job} stopped"),
-        Event::JobRecovered { job, progress } => {
+        Event::JobRecovered { job, progress, panels } => {
             let done = progress.as_ref().map_or(0, |progress| progress.done.count());
-            format!("{} is recovered with {done} shards done", job.id)
+            format!("{} is recovered with {done} shards done and {} kept", job.id, panels.len())
         }
         Event::Committed { batch } => format!("batch {} is on disk", batch.0),
         Event::CommitFailed { batch, .. } => format!("batch {} could not be written", batch.0),

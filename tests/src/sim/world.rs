@@ -4,6 +4,7 @@ mod agents;
 mod clients;
 mod disk;
 mod hub;
+mod keeper;
 pub(super) mod regions;
 mod trouble;
 mod weather;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 
 use tessera_agent_core::Event as AgentEvent;
 use tessera_hub_core::lane::Lane;
-use tessera_hub_core::{BatchId, Effect, Event, Record, RequestId, home_lane};
+use tessera_hub_core::{BatchId, Effect, Event, Payment, Record, RequestId, home_lane};
 use tessera_protocol::id::{AgentId, JobId, ProviderId};
 use tessera_protocol::matrix::Task;
 use tessera_protocol::unit::{ShardIndex, Tick};
@@ -27,6 +28,7 @@ use super::store::Store;
 use super::swarm::{Settings, Swarm};
 use super::trace::Trace;
 use super::workload::Workload;
+use keeper::{Keeper, Place};
 use trouble::Trouble;
 use weather::Weather;
 
@@ -82,6 +84,23 @@ enum Due {
         job: JobId,
         index: ShardIndex,
         bytes: Arc<[u8]>,
+    },
+    /// A panel reaches the keeper.
+    Keep {
+        life: u64,
+        lane: u16,
+        place: Place,
+        panel: u64,
+        bytes: Arc<[u8]>,
+        paid: Vec<Payment>,
+    },
+    /// A whole tile goes from the keeper to the store.
+    Finish {
+        life: u64,
+        lane: u16,
+        batch: BatchId,
+        place: Place,
+        earned: Vec<Payment>,
     },
     /// Something reaches an agent's process, over the session it names if any.
     Agent {
@@ -145,6 +164,7 @@ struct World {
     answers: Answers,
     sessions: u64,
     store: Store,
+    keeper: Keeper,
     submitted: BTreeMap<u64, JobId>,
     trouble: Option<Trouble>,
     /// Whose agents tried the shard that always fails, in order.
@@ -257,6 +277,7 @@ impl World {
             answers: Answers::default(),
             sessions: 0,
             store: Store::default(),
+            keeper: Keeper::new(),
             submitted: BTreeMap::new(),
             trouble,
             tried: Vec::new(),
@@ -355,12 +376,20 @@ impl World {
             Due::Product { life, lane, job, index, bytes } if life == self.life => {
                 self.product_written(lane, job, index, bytes);
             }
+            Due::Keep { life, lane, place, panel, bytes, paid } if life == self.life => {
+                self.keep(lane, &place, panel, &bytes, paid);
+            }
+            Due::Finish { life, lane, batch, place, earned } if life == self.life => {
+                self.finish(lane, batch, &place, earned)?;
+            }
             Due::HubDies { life } if life == self.life => self.crash_hub()?,
             Due::Hub { .. }
             | Due::Timer { .. }
             | Due::Commit { .. }
             | Due::Assembled { .. }
             | Due::Product { .. }
+            | Due::Keep { .. }
+            | Due::Finish { .. }
             | Due::HubDies { .. } => {}
             Due::Agent { agent, life, session, event } => {
                 let who = &self.agents[agent];

@@ -8,12 +8,17 @@ use alloc::vec::Vec;
 
 use tessera_protocol::api::JobFailure;
 use tessera_protocol::id::Digest;
-use tessera_protocol::unit::{ShardRange, Tick};
+use tessera_protocol::matrix::Task;
+use tessera_protocol::receipt::Service;
+use tessera_protocol::unit::{ShardIndex, ShardRange, Tick};
 
 use super::{Home, Judge};
 use crate::effect::Outbox;
+use crate::event::PanelFate;
 use crate::ledger::Payment;
-use crate::record::Kept;
+use crate::planted::Planted;
+use crate::record::{Kept, KeptPanel};
+use crate::reducer::ReduceError;
 use crate::write::Write;
 
 /// A tile of a matrix that is to be written.
@@ -25,6 +30,19 @@ pub struct FinishedTile {
     pub bytes: Arc<[u8]>,
     /// Who is paid for its shards.
     pub earned: Vec<Payment>,
+}
+
+/// A panel of a tile that is to be kept.
+#[derive(Clone, Debug)]
+pub struct UnkeptPanel {
+    /// The tile's position.
+    pub tile: u64,
+    /// Which panel of it.
+    pub panel: u64,
+    /// Its elements.
+    pub bytes: Arc<[u8]>,
+    /// Who is paid for it.
+    pub paid: Vec<Payment>,
 }
 
 impl Home {
@@ -55,6 +73,90 @@ impl Home {
         (!tiles.is_empty()).then(|| (self.plan.digest(), tiles))
     }
 
+    /// Panels that are to be kept now, each with who is paid for it.
+    pub fn panels_to_keep(&mut self, now: Tick) -> Vec<UnkeptPanel> {
+        if self.is_ending() {
+            return Vec::new();
+        }
+        let Some(stitcher) = self.reducer.stitcher_mut() else { return Vec::new() };
+        let (panels, due) = (stitcher.task().panels(), stitcher.to_keep(now));
+        let unkept = |((tile, panel), bytes)| {
+            let index = ShardIndex(tile * panels + panel);
+            UnkeptPanel { tile, panel, bytes, paid: self.bill.owed_in(ShardRange::one(index)) }
+        };
+        due.into_iter().map(unkept).collect()
+    }
+
+    /// Tiles all of whose panels are kept and that are to be written now, with who is paid for them.
+    pub fn tiles_to_finish(&mut self, now: Tick) -> Vec<(u64, Vec<Payment>)> {
+        if self.is_ending() {
+            return Vec::new();
+        }
+        let Some(stitcher) = self.reducer.stitcher_mut() else { return Vec::new() };
+        let due = stitcher.to_finish(now);
+        due.into_iter().map(|tile| (tile, self.bill.owed_in(self.shards_of(tile)))).collect()
+    }
+
+    /// How the tiles are cut, and by which plan.
+    pub fn cut(&self) -> Option<(Arc<Task>, Digest)> {
+        Some((self.plan.matrix()?.clone(), self.plan.digest()))
+    }
+
+    /// Goes on from panels that were kept when the hub stopped. What is not to be done any more, or is paid otherwise
+    /// than once, is as if it had not been.
+    pub(super) fn recover_panels(&mut self, panels: Vec<KeptPanel>) {
+        for KeptPanel { plan, index, paid } in panels {
+            let of_shard = paid.iter().filter(|payment| payment.service == Service::Shard).count();
+            let is_of_it = paid.iter().all(|payment| payment.index == index);
+            let wanted = plan == self.plan.digest() && self.todo.contains(index);
+            if self.reducer.stitcher().is_some() && wanted && of_shard == 1 && is_of_it {
+                self.todo.remove(ShardRange::one(index));
+                self.reducer.recover_panel(index);
+                paid.into_iter().for_each(|payment| self.bill.owe(payment));
+            }
+        }
+    }
+
+    /// A panel is kept, or cannot be.
+    pub fn panel_kept(
+        &mut self,
+        (tile, panel): (u64, u64),
+        fate: PanelFate,
+        judge: &Judge<'_>,
+        out: &mut Outbox,
+    ) {
+        if self.is_ending() {
+            return;
+        }
+        if let PanelFate::NotFinite = fate {
+            let cause = ReduceError::NotFinite.to_string();
+            return self.fail(JobFailure::NotReducible { cause }, judge);
+        }
+        if let Some(stitcher) = self.reducer.stitcher_mut() {
+            stitcher.kept(tile, panel, fate == PanelFate::Kept, judge.now);
+        }
+        self.wake(out);
+        self.unseen = true;
+        self.go_on_if_complete(judge, out);
+    }
+
+    /// What was kept of a tile is gone: its shards are computed and paid again.
+    pub fn tile_lost(&mut self, tile: u64, out: &mut Outbox) {
+        if self.is_ending() || self.planting.is(Planted::WaitForTheLost) {
+            return;
+        }
+        let shards = self.shards_of(tile);
+        if !self.reducer.stitcher_mut().is_some_and(|stitcher| stitcher.lost(tile)) {
+            return;
+        }
+        for index in self.reducer.undo(shards) {
+            self.todo.insert(ShardRange::one(index));
+        }
+        self.bill.disown(shards);
+        (self.unsaved, self.unseen) = (true, true);
+        self.wake(out);
+    }
+
     fn shards_of(&self, tile: u64) -> ShardRange {
         let panels = self.plan.matrix().map_or(0, |task| task.panels());
         ShardRange { start: tile * panels, end: (tile + 1) * panels }
@@ -63,11 +165,8 @@ impl Home {
     /// A write of a tile succeeded or failed.
     pub fn tile_written(&mut self, tile: u64, succeeded: bool, judge: &Judge<'_>, out: &mut Outbox) {
         if let Some(stitcher) = self.reducer.stitcher_mut() {
-            let was_full = stitcher.is_full();
             stitcher.written(tile, succeeded, judge.now);
-            if was_full && !stitcher.is_full() {
-                self.wake(out);
-            }
+            self.wake(out);
         }
         if succeeded {
             self.bill.tile_written(self.shards_of(tile));

@@ -91,7 +91,8 @@ impl Home {
         }
         let (total, done) = (self.plan.indices().end, self.reducer.done().count());
         let all_answered = done + self.docket.len() as u64 == total;
-        let short = self.docket.bytes() >= HELD_BYTES_MAX / 2 || self.waits_for_a_panel();
+        let short =
+            self.docket.bytes() >= HELD_BYTES_MAX.min(self.room_bytes) / 2 || self.waits_for_a_panel();
         let unchecked = self.counters.counts.checks + self.counters.counts.checks_skipped == 0
             && self.docket.doubts() == 0;
         let mut rulings = Vec::new();

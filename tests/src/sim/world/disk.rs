@@ -25,7 +25,7 @@ impl World {
         at
     }
 
-    fn write_fails(&mut self) -> bool {
+    pub(super) fn write_fails(&mut self) -> bool {
         if !self.faulty() {
             return false;
         }

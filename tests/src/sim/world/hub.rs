@@ -8,7 +8,7 @@ use tessera_hub_core::{Answer, Effect, Event, LaneMessage, home_lane};
 use tessera_protocol::id::Digest;
 use tessera_protocol::unit::LaneIndex;
 
-use super::{Due, World};
+use super::{Due, Place, World};
 use crate::sim::checker::{self, Violation};
 use crate::sim::workload;
 
@@ -31,6 +31,7 @@ impl World {
         self.links.clear();
         self.resting.clear();
         self.killed = 0;
+        let mut panels = self.panels();
         let open: Vec<Event> = self
             .store
             .jobs
@@ -39,6 +40,7 @@ impl World {
             .map(|stored| Event::JobRecovered {
                 job: stored.job.clone(),
                 progress: stored.recovered().map(Box::new),
+                panels: panels.remove(&stored.job.id).unwrap_or_default(),
             })
             .collect();
         let standings: Arc<[_]> = self.store.standings.values().copied().collect();
@@ -63,6 +65,7 @@ impl World {
         self.trace.fault(self.now, || "the hub dies".to_owned());
         self.settle_disk()?;
         self.life += 1;
+        self.keeper.die();
         self.start_hub();
         for agent in 0..self.agents.len() {
             if self.agents[agent].session.is_some() {
@@ -149,6 +152,17 @@ impl World {
                 let at = self.any_order() + self.random.below(self.swarm.disk_ms);
                 self.at(at, Due::Assembled { life, lane, job, task });
             }
+            Effect::KeepPanel { job, task, plan, tile, panel, bytes, paid } => {
+                let place = Place { job, task, plan, tile };
+                let at = self.any_order() + self.random.below(self.swarm.disk_ms);
+                self.at(at, Due::Keep { life, lane, place, panel, bytes, paid });
+            }
+            Effect::PersistTile { batch, job, task, plan, tile, earned } => {
+                let place = Place { job, task, plan, tile };
+                let at = self.written_at(lane);
+                self.at(at, Due::Finish { life, lane, batch, place, earned });
+            }
+            Effect::ForgetPanels { job } => self.keeper.forget(job),
             Effect::StoreProduct { job, index, blake3, bytes } => {
                 assert_eq!(Digest::of(&bytes), blake3, "a product has another digest");
                 let at = self.any_order() + self.random.below(self.swarm.disk_ms);
