@@ -28,6 +28,8 @@ const QUEUE_MAX: usize = 1_024;
 const CHECKPOINT: Duration = Duration::from_millis(500);
 /// So many times as long as a checkpoint took nothing is made durable: the disk has other work.
 const REST: u32 = 4;
+/// How long nothing is looked at while there is nothing to make durable.
+const IDLE: Duration = Duration::from_secs(3600);
 /// How long a full journal is left alone.
 const FULL_PAUSE: Duration = Duration::from_millis(5);
 /// Hubs of one machine that keep their state in a cluster and share a directory.
@@ -328,6 +330,11 @@ impl Out {
         self.fewer.notify_all();
     }
 
+    fn is_empty(&self) -> bool {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.bytes == 0 && state.durable.is_empty()
+    }
+
     fn take_durable(&self) -> Vec<(JobId, u64)> {
         std::mem::take(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner).durable)
     }
@@ -347,15 +354,14 @@ impl Desk {
     fn run(&mut self, inbox: &Receiver<Box<Order>>) {
         let mut due = Instant::now() + CHECKPOINT;
         loop {
-            let order = match inbox.recv_timeout(due.saturating_duration_since(Instant::now())) {
+            let wait = if self.is_idle() { IDLE } else { due.saturating_duration_since(Instant::now()) };
+            let order = match inbox.recv_timeout(wait) {
                 Ok(order) if matches!(*order, Order::Stop) => break,
                 Err(RecvTimeoutError::Disconnected) => break,
                 Ok(order) => Some(*order),
                 Err(RecvTimeoutError::Timeout) => None,
             };
-            for (job, tile) in self.out.take_durable() {
-                self.folds.forget_tile(job, tile);
-            }
+            self.forget_durable();
             if let Some(order) = order {
                 self.carry_out(order);
             }
@@ -366,7 +372,18 @@ impl Desk {
             }
             self.show();
         }
+        self.forget_durable();
         self.checkpoint();
+    }
+
+    fn is_idle(&self) -> bool {
+        !self.folds.arena().is_changed() && self.out.is_empty()
+    }
+
+    fn forget_durable(&mut self) {
+        for (job, tile) in self.out.take_durable() {
+            self.folds.forget_tile(job, tile);
+        }
     }
 
     fn carry_out(&mut self, order: Order) {
