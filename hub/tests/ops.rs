@@ -158,7 +158,8 @@ fn a_check_of_a_killed_hub_changes_no_byte_and_says_what_is_wrong() {
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((report["clean"].as_bool(), report["findings"].as_array().unwrap().len()), (Some(false), 2));
     assert_eq!(report["findings"][0]["advice"], "restore");
-    assert_eq!(report["families"][2], serde_json::json!({"family": "job", "values": 1}));
+    let families = report["families"].as_array().unwrap();
+    assert!(families.contains(&serde_json::json!({"family": "job", "values": 1})), "{families:?}");
 }
 
 #[test]
