@@ -298,7 +298,7 @@ fn serve_again(shape: &str, shards: u64, folder: &Path) {
     let jobs = recovered.open.len();
     let mut machine = lane();
     for (job, progress) in recovered.open {
-        let event = Event::JobRecovered { job, progress: progress.map(Box::new) };
+        let event = Event::JobRecovered { job, progress: progress.map(Box::new), panels: Vec::new() };
         machine.step(Tick(0), event).for_each(drop);
     }
     let total = started.elapsed();

@@ -97,6 +97,11 @@ pub enum Failure {
         /// What it said instead.
         said: String,
     },
+    /// The hub lives, and takes no jobs.
+    Refusing {
+        /// What it says.
+        said: String,
+    },
     /// Something was said that should not be.
     Said(String),
 }
@@ -110,6 +115,7 @@ impl fmt::Display for Failure {
             Failure::System(error) => error.fmt(f),
             Failure::Silent => f.write_str("the hub ended before it announced itself"),
             Failure::Lost { job, said } => write!(f, "job {job} was acknowledged and is lost: {said}"),
+            Failure::Refusing { said } => write!(f, "the hub lives and takes no jobs: {said}"),
             Failure::Said(text) => f.write_str(text),
         }
     }
@@ -159,6 +165,11 @@ pub fn run(settings: &Settings, folder: &Path, tell: &mut dyn FnMut(&str)) -> Re
         Err(Failure::Lost { job, said }) => {
             report.jobs = desk.promised.load(Ordering::Relaxed);
             report.lost.push(format!("job {job}: {said}"));
+            return Ok(report);
+        }
+        Err(failure @ Failure::Refusing { .. }) => {
+            report.jobs = desk.promised.load(Ordering::Relaxed);
+            report.lost.push(failure.to_string());
             return Ok(report);
         }
         Err(failure) => return Err(failure),

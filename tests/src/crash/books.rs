@@ -24,11 +24,20 @@ pub(super) fn audit(
     promised: &[Promised],
     report: &mut Report,
 ) -> Result<(), Failure> {
+    for job in promised {
+        if let Err(HubError::Refused(problem)) = hub.job(job.id)
+            && problem.status == 404
+        {
+            report.lost.push(format!("job {} was acknowledged and is not there", job.id));
+        }
+    }
+    // Where jobs are lost agents may be too, and nobody would end the others.
+    let patience = if report.lost.is_empty() { CALM_MAX } else { Duration::from_secs(5) };
     let started = Instant::now();
     for job in promised {
         loop {
             match hub.job(job.id) {
-                Ok(view) if view.state.is_open() && started.elapsed() < CALM_MAX => std::thread::sleep(PAUSE),
+                Ok(view) if view.state.is_open() && started.elapsed() < patience => std::thread::sleep(PAUSE),
                 Ok(view) if view.state.is_open() => {
                     report.lost.push(format!("job {} has not ended: {:?}", job.id, view.waiting));
                     break;
@@ -37,10 +46,8 @@ pub(super) fn audit(
                     settle(hub, &known[job.known], job, &view, report)?;
                     break;
                 }
-                Err(HubError::Refused(problem)) if problem.status == 404 => {
-                    report.lost.push(format!("job {} was acknowledged and is not there", job.id));
-                    break;
-                }
+                // Counted above.
+                Err(HubError::Refused(problem)) if problem.status == 404 => break,
                 Err(error) => return Err(Failure::Said(error.to_string())),
             }
         }

@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tessera_client::api::{Hub, IdempotencyKey};
 use tessera_protocol::id::JobId;
@@ -17,8 +17,8 @@ use crate::sim::Random;
 const OPEN_MAX: usize = 24;
 /// How long one who was not answered waits before he asks again.
 const PAUSE: Duration = Duration::from_millis(10);
-/// Answers that may be missing from a hub that is no longer killed.
-const REFUSED_MAX: u32 = 1_000;
+/// How long a hub that is no longer killed may take no jobs.
+const REFUSED_MAX: Duration = Duration::from_secs(30);
 
 /// A job that the hub has acknowledged.
 #[derive(Clone, Copy, Debug)]
@@ -84,15 +84,19 @@ pub(super) fn serve(
 
 /// Submits until there is an answer: once the desk is closed the hub lives, so there will be one.
 fn submitted(hub: &Hub, known: &Known, number: u64, desk: &Desk) -> Result<JobId, Failure> {
-    let mut refused = 0;
+    let mut refused: Option<Instant> = None;
     loop {
         let error = match hub.submit(&known.spec, &key(number)) {
             Ok(view) => return Ok(view.id),
             Err(error) => error,
         };
-        refused += u32::from(desk.closed.load(Ordering::Relaxed));
-        if !error.is_passing() || refused > REFUSED_MAX {
+        if !error.is_passing() {
             return Err(Failure::Said(format!("a job was refused: {error}")));
+        }
+        if desk.closed.load(Ordering::Relaxed)
+            && refused.get_or_insert_with(Instant::now).elapsed() > REFUSED_MAX
+        {
+            return Err(Failure::Refusing { said: error.to_string() });
         }
         std::thread::sleep(PAUSE);
     }
