@@ -329,10 +329,10 @@ impl Hub {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
-            dropped += u32::from(matches!(error, HubError::Dropped { .. }));
-            let again = error.is_passing() && since.elapsed() < self.patience
-                || (1..=DROPPED_RETRIES).contains(&dropped);
-            if !again {
+            let is_dropped = matches!(error, HubError::Dropped { .. });
+            dropped += u32::from(is_dropped);
+            let soon = is_dropped && dropped <= DROPPED_RETRIES;
+            if !soon && !(error.is_passing() && since.elapsed() < self.patience) {
                 return Err(error);
             }
             std::thread::sleep(pause);

@@ -149,6 +149,17 @@ fn a_submission_whose_connection_drops_is_sent_again_with_the_same_key() {
 }
 
 #[test]
+fn what_is_refused_after_a_dropped_connection_is_not_asked_for_again() {
+    let problem =
+        r#"{"type":"about:blank","title":"t","status":404,"code":"job_not_found","detail":"d","hint":"h"}"#;
+    let unknown = answer("404 Not Found", "application/problem+json", problem);
+    let (url, seen) = hub_that_answers(vec![String::new(), unknown.clone(), unknown]);
+    let error = Hub::new(&url, Some("k")).unwrap().job(id()).unwrap_err();
+    assert!(matches!(error, HubError::Refused(problem) if problem.status == 404));
+    assert_eq!(seen.lock().unwrap().len(), 2);
+}
+
+#[test]
 fn a_result_with_another_digest_is_refused() {
     let (url, _) = hub_that_answers(vec![json("200 OK", "{}"), json("200 OK", "{ }")]);
     let hub = Hub::new(&url, Some("k")).unwrap();
