@@ -163,7 +163,7 @@ impl Hub {
             Answer::Refused(error @ admission::AdmissionError::TooLarge) => {
                 Err(SubmitError::NotPlannable(SpecError::of("params.book", error)))
             }
-            Answer::StoreFailing => Err(SubmitError::Outage(Outage::StoreFailing)),
+            Answer::StoreFailing => Err(SubmitError::Outage(self.store_outage())),
             Answer::Stopping => Err(SubmitError::Outage(Outage::Draining)),
             Answer::Cancelled(_) | Answer::NotOpen | Answer::JobExplained(..) | Answer::AgentExplained(_) => {
                 Err(SubmitError::Outage(Outage::Unavailable))
@@ -260,11 +260,18 @@ impl Hub {
         self.journal.retry(request).map_err(|_| Outage::Unavailable)?;
         match verdict.await {
             Ok(Verdict::Judged(judged)) => Ok(judged),
-            Ok(Verdict::Failed(_)) if self.journal.store_state() == StoreState::Full => {
-                Err(Outage::StoreFull)
-            }
-            Ok(Verdict::Failed(_)) => Err(Outage::StoreFailing),
+            Ok(Verdict::Failed(_)) => Err(self.store_outage()),
             Err(_) => Err(Outage::Unavailable),
+        }
+    }
+
+    /// What clients are told of a commit that failed.
+    fn store_outage(&self) -> Outage {
+        match self.journal.store_state() {
+            StoreState::Full => Outage::StoreFull,
+            StoreState::ReadOnly => Outage::StoreReadOnly,
+            // It may have recovered since.
+            StoreState::Ok | StoreState::Failing => Outage::StoreFailing,
         }
     }
 
@@ -383,7 +390,7 @@ impl Hub {
                 Ok(view) => cancelled(view),
                 Err(_) => Err(CancelError::Outage(Outage::Unavailable)),
             },
-            Answer::StoreFailing => Err(CancelError::Outage(Outage::StoreFailing)),
+            Answer::StoreFailing => Err(CancelError::Outage(self.store_outage())),
             Answer::Stopping => Err(CancelError::Outage(Outage::Draining)),
             Answer::Accepted(_)
             | Answer::Replayed { .. }
@@ -646,9 +653,7 @@ impl Backend for Hub {
         }
         match self.journal.store_state() {
             StoreState::Ok => Health::Ok,
-            StoreState::Full => Health::Out(Outage::StoreFull),
-            StoreState::ReadOnly => Health::Out(Outage::StoreReadOnly),
-            StoreState::Failing => Health::Out(Outage::StoreFailing),
+            StoreState::Full | StoreState::ReadOnly | StoreState::Failing => Health::Out(self.store_outage()),
         }
     }
 

@@ -202,7 +202,7 @@ fn hint(problem: &Problem) -> &str {
         "input_differs" => "the file changed while it was uploaded: submit the job again",
         "input_busy" => "try again in a moment: what arrives of the file by then is not sent again",
         "store_full" => {
-            "its operator should make room; what arrived of a file is kept for a day, and the next try goes on from there"
+            "its operator should make room: then try again; what arrived of a file is kept for a day, and the next try goes on from there"
         }
         "job_unknown" => "`tessera job list` lists the jobs of this hub",
         "job_not_done" => "`tessera job watch JOB` follows it until it is done",

@@ -332,7 +332,7 @@ impl Code {
                 "Its operator should look at the disk and the hub's log; nothing was half stored."),
             Code::StoreFull => ("store_full", S::INSUFFICIENT_STORAGE, Some(60),
                 "The hub's disk is full",
-                "Its operator should make room; what came of an upload is kept for a day, and the next one goes on from there."),
+                "Its operator should make room: then submit again. What came of an upload is kept for a day, and the next one goes on from there."),
             Code::HubUnavailable => ("hub_unavailable", S::SERVICE_UNAVAILABLE, Some(2),
                 "The hub is overloaded or partly down",
                 "Try again; if it lasts, its operator should look at the hub's log."),
