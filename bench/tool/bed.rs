@@ -218,7 +218,11 @@ pub(crate) fn run(
 }
 
 /// Whether every shard was counted, and once.
-fn judge(api: &tessera_client::api::Hub, answers: &Answers, view: &JobView) -> Result<(), BenchError> {
+pub(crate) fn judge(
+    api: &tessera_client::api::Hub,
+    answers: &Answers,
+    view: &JobView,
+) -> Result<(), BenchError> {
     if view.state != JobState::Done || view.shards_done != view.shards {
         let JobView { id, state, shards, shards_done, .. } = view;
         return Err(BenchError::Wrong(format!("{id} is {}, {shards_done} of {shards} shards", state.word())));

@@ -54,19 +54,26 @@ pub(crate) struct HubArgs {
 impl HubArgs {
     /// Cores of the hub, and of the load.
     pub(crate) fn cores(&self) -> (Vec<usize>, Vec<usize>) {
+        HubArgs::cores_of(&self.hub_cores, self.lanes)
+    }
+
+    /// Those that were asked for, or as many of the first as there are lanes; and the others.
+    pub(crate) fn cores_of(asked: &[usize], lanes: u16) -> (Vec<usize>, Vec<usize>) {
         let all = machine::cores();
-        let hub = match self.hub_cores.is_empty() {
-            true => all.iter().copied().take(self.lanes.into()).collect(),
-            false => self.hub_cores.clone(),
+        let hub = match asked.is_empty() {
+            true => all.iter().copied().take(lanes.into()).collect(),
+            false => asked.to_vec(),
         };
         let rest: Vec<usize> = all.iter().copied().filter(|core| !hub.contains(core)).collect();
         // On a machine with one core they share it.
-        (hub, if rest.is_empty() { all } else { rest })
+        (hub, if rest.is_empty() { all.to_vec() } else { rest })
     }
 
     fn program(&self) -> Result<PathBuf, BenchError> {
-        if let Some(path) = &self.hub {
-            return Ok(path.clone());
+        match &self.hub {
+            Some(path) if path.is_file() => return Ok(path.clone()),
+            Some(path) => return Err(BenchError::NotThere(path.clone())),
+            None => {}
         }
         let this = std::env::current_exe().map_err(BenchError::System)?;
         let beside = this.ancestors().skip(1).take(2).map(|folder| folder.join("hub"));
@@ -79,6 +86,8 @@ impl HubArgs {
 pub(crate) enum BenchError {
     /// No hub's program was named, and none lies beside this one.
     NoHub,
+    /// The program that was named is none.
+    NotThere(PathBuf),
     System(io::Error),
     /// The hub ended instead of starting.
     NotStarted {
@@ -100,6 +109,7 @@ impl fmt::Display for BenchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             BenchError::NoHub => f.write_str("there is no `hub` beside this program: build it with `cargo build --release -p tessera-hub`, or name one with --hub PATH"),
+            BenchError::NotThere(path) => write!(f, "--hub {}: there is no such program", path.display()),
             BenchError::System(source) => write!(f, "the system refuses: {source}"),
             BenchError::NotStarted { said } => write!(f, "the hub does not start: {said}"),
             BenchError::Refused(source) => write!(f, "{source}"),

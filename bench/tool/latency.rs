@@ -80,6 +80,8 @@ impl Percentiles {
 /// A time in the unit that people read it in.
 pub(crate) fn us_text(us: f64) -> String {
     match us {
+        0.0 => "0 us".to_owned(),
+        us if us < 1.0 => format!("{:.0} ns", us * 1e3),
         us if us < 10.0 => format!("{us:.2} us"),
         us if us < 1e3 => format!("{us:.0} us"),
         us if us < 1e4 => format!("{:.2} ms", us / 1e3),

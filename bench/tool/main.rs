@@ -10,10 +10,15 @@ mod end_to_end;
 mod fleet;
 mod html;
 mod hub;
+mod kernels;
 mod latency;
 mod machine;
+mod mixed;
+mod recovery;
 mod report;
 mod scheduler;
+mod storm;
+mod transport;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -45,6 +50,16 @@ enum Command {
     Scheduler(scheduler::Settings),
     /// A real hub process and simulated agents over QUIC, from submission to a durable result
     EndToEnd(Box<end_to_end::EndToEnd>),
+    /// Everybody connects at once, also after the hub was killed
+    HandshakeStorm(Box<storm::Storm>),
+    /// How long a hub takes to be back at work after kill -9, with many shards open
+    Recovery(Box<recovery::Recovery>),
+    /// Frames alone: a lane's QUIC with nothing behind it
+    Transport(transport::Transport),
+    /// Interactive jobs alone and beside batch jobs that take all there is
+    Mixed(Box<mixed::Mixed>),
+    /// What one core computes, on each instruction set
+    Kernels(kernels::Kernels),
     /// Two reports of --json side by side, with ratios and what noise explains
     Compare {
         /// What to compare with
@@ -69,6 +84,11 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let report = match &arguments.command {
         Command::Scheduler(settings) => settings.measure()?,
         Command::EndToEnd(settings) => settings.measure()?,
+        Command::HandshakeStorm(settings) => settings.measure()?,
+        Command::Recovery(settings) => settings.measure()?,
+        Command::Transport(settings) => settings.measure()?,
+        Command::Mixed(settings) => settings.measure()?,
+        Command::Kernels(settings) => settings.measure()?,
         Command::Compare { before, after } => {
             let (before, after) = (Report::read(before)?, Report::read(after)?);
             let comparison = compare::Comparison::of(&before, &after);

@@ -169,7 +169,7 @@ impl Report {
 
     /// Shards of this round.
     pub(crate) fn rate(&mut self, shards_per_second: f64) {
-        self.metric("shards_per_second", "1/s", Better::More, shards_per_second);
+        self.metric("shards_per_second", "/s", Better::More, shards_per_second);
         self.shards_per_second = Some(self.metrics["shards_per_second"].median);
     }
 
@@ -250,8 +250,10 @@ impl Report {
 
 /// A number that people can read.
 pub(crate) fn number(value: f64, unit: &str) -> String {
-    if unit == "us" {
-        return us_text(value);
+    match unit {
+        "us" => return us_text(value),
+        "ns" => return us_text(value / 1e3),
+        _ => {}
     }
     let (value, prefix) = match value.abs() {
         size if size >= 1e9 => (value / 1e9, "G"),
@@ -260,7 +262,8 @@ pub(crate) fn number(value: f64, unit: &str) -> String {
         _ => (value, ""),
     };
     let digits = if value.abs() >= 100.0 || value.fract() == 0.0 { 0 } else { 2 };
-    format!("{value:.digits$} {prefix}{unit}").trim_end().to_owned()
+    let gap = if prefix.is_empty() && unit.starts_with('/') { "" } else { " " };
+    format!("{value:.digits$}{gap}{prefix}{unit}").trim_end().to_owned()
 }
 
 impl fmt::Display for Report {

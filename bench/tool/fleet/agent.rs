@@ -93,7 +93,6 @@ pub(super) struct Agent {
     pub(super) handle: ConnectionHandle,
     pub(super) connection: Connection,
     pub(super) standing: Standing,
-    pub(super) began: Instant,
     /// Its soonest entry among the fleet's timers.
     pub(super) armed: Option<Instant>,
     pub(super) touched: bool,
@@ -114,18 +113,12 @@ pub(super) struct Agent {
 }
 
 impl Agent {
-    pub(super) fn new(
-        port: usize,
-        handle: ConnectionHandle,
-        connection: Connection,
-        began: Instant,
-    ) -> Agent {
+    pub(super) fn new(port: usize, handle: ConnectionHandle, connection: Connection) -> Agent {
         Agent {
             port,
             handle,
             connection,
             standing: Standing::Connecting,
-            began,
             armed: None,
             touched: false,
             control: None,
@@ -218,7 +211,6 @@ impl Agent {
             Ok(HubControl::Welcome(welcome)) => {
                 self.standing = Standing::Welcomed;
                 self.heartbeat = Some(now + Duration::from_millis(welcome.heartbeat_ms));
-                measures.welcomed(now.saturating_duration_since(self.began));
             }
             Ok(HubControl::Refused { reason }) => {
                 measures.refused += 1;
@@ -289,6 +281,11 @@ impl Agent {
             measures.answered(JobId(job), items.len() as u64, now);
             AgentWork::Results { job, items }.frame(&mut self.work_out.bytes);
         }
+    }
+
+    /// What it waits for is not timed.
+    pub(super) fn forget_rooms(&mut self) {
+        self.rooms.clear();
     }
 
     /// Says that it is alive and what it holds.

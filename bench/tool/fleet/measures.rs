@@ -1,7 +1,7 @@
 //! What a fleet counts and times. Owns no agent.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use quinn_proto::ConnectionError;
 use tessera_protocol::id::JobId;
@@ -18,12 +18,12 @@ pub(crate) struct Seen {
     pub(crate) answered: u64,
 }
 
-/// Since a fleet was last asked.
+/// Since a fleet was last asked, but for the jobs, which are all that it ever saw.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Measures {
     /// From an answer until the next shard has come in its place.
     pub(crate) refill: Latency,
-    /// From the first packet of a session until the hub's welcome.
+    /// From when an agent was to connect until the hub's welcome, however many sessions it took.
     pub(crate) welcome: Latency,
     pub(crate) jobs: BTreeMap<JobId, Seen>,
     pub(crate) assigned: u64,
@@ -42,10 +42,6 @@ pub(crate) struct Measures {
 }
 
 impl Measures {
-    pub(super) fn welcomed(&mut self, after: Duration) {
-        self.welcome.record(after);
-    }
-
     pub(super) fn assigned(&mut self, job: JobId, count: u64, now: Instant) {
         self.assigned += count;
         let fresh = Seen { first_assigned: now, last_answered: None, assigned: 0, answered: 0 };

@@ -69,6 +69,8 @@ enum Command {
     Connect {
         again: bool,
     },
+    /// From now on begins a session again where one is lost, or not.
+    Again(bool),
     /// Ends all sessions, without a word: as machines do that lose their power.
     Vanish,
     Take(Sender<Measures>),
@@ -107,6 +109,11 @@ impl Fleet {
     /// Connects all agents that have no session, and from now on again when one is lost if `again` says so.
     pub(crate) fn connect(&self, again: bool) {
         self.command(Command::Connect { again });
+    }
+
+    /// From now on begins a session again where one is lost, or not.
+    pub(crate) fn again(&self, again: bool) {
+        self.command(Command::Again(again));
     }
 
     /// Ends all sessions; the hub is not told.
@@ -152,6 +159,8 @@ struct Driver {
     touched: VecDeque<u32>,
     /// When members begin a session.
     beginning: BTreeSet<(Instant, u32)>,
+    /// Since when each member has wanted a welcome.
+    wanting: Vec<Option<Instant>>,
     again: bool,
     board: Arc<Board>,
     measures: Measures,
@@ -166,6 +175,7 @@ impl Driver {
             habits: Habits { in_flight: settings.in_flight, think: settings.think },
             tls: Tls::new(settings.hub_key),
             agents: settings.members.iter().map(|_| None).collect(),
+            wanting: vec![None; settings.members.len()],
             handles: ports.iter().map(|_| Vec::new()).collect(),
             ports,
             settings,
@@ -189,7 +199,11 @@ impl Driver {
                     let now = Instant::now();
                     let idle = (0..self.agents.len()).filter(|&member| self.agents[member].is_none());
                     self.beginning = idle.map(|member| (now, member as u32)).collect();
+                    for (_, member) in &self.beginning {
+                        self.wanting[*member as usize] = Some(now);
+                    }
                 }
+                Ok(Command::Again(again)) => self.again = again,
                 Ok(Command::Vanish) => self.vanish(),
                 Ok(Command::Take(give)) => {
                     let measures = self.take();
@@ -273,7 +287,7 @@ impl Driver {
         let handles = &mut self.handles[at];
         handles.resize(handles.len().max(handle.0 + 1), u32::MAX);
         handles[handle.0] = member;
-        self.agents[member as usize] = Some(Box::new(Agent::new(at, handle, connection, now)));
+        self.agents[member as usize] = Some(Box::new(Agent::new(at, handle, connection)));
         self.touch(member);
     }
 
@@ -318,6 +332,9 @@ impl Driver {
         match (before, agent.standing) {
             (Standing::Connecting, Standing::Welcomed) => {
                 self.welcomed += 1;
+                if let Some(since) = self.wanting[member].take() {
+                    self.measures.welcome.record(now.saturating_duration_since(since));
+                }
                 // It is enrolled from here on.
                 self.settings.members[member].secret = None;
             }
@@ -349,6 +366,7 @@ impl Driver {
         let port = &mut self.ports[agent.port];
         port.transmit(now, &mut agent.connection, &mut self.buffer);
         self.forget(agent);
+        self.wanting[member].get_or_insert(now);
         if self.again {
             let spread = Duration::from_millis((member as u64).wrapping_mul(0x9e37_79b9) % 1_000);
             self.beginning.insert((now + spread, member as u32));
@@ -387,7 +405,8 @@ impl Driver {
         measures.traffic = traffic - self.reported.0;
         measures.computed_ns = computed - self.reported.1;
         self.reported = (traffic, computed);
-        // What is on its way belongs to what is measured next.
+        // How long agents had nothing to do in between is no part of what is measured next.
+        self.agents.iter_mut().flatten().for_each(|agent| agent.forget_rooms());
         for (job, seen) in &measures.jobs {
             self.measures.jobs.insert(*job, *seen);
         }
