@@ -194,13 +194,13 @@ impl EndToEnd {
             commit.record(*accepted - *intended);
             whole.record(*ended - *intended);
             let Some(seen) = measures.jobs.get(id) else { continue };
-            queue.record(seen.first_assigned.saturating_duration_since(*accepted));
+            queue.record(seen.first_assigned.saturating_duration_since(*intended));
             if let Some(last) = seen.last_answered {
                 finish.record(ended.saturating_duration_since(last));
             }
         }
         report.latency("job: submission to durable acceptance", &commit);
-        report.latency("job: acceptance to first shard at an agent", &queue);
+        report.latency("job: submission to first shard at an agent", &queue);
         report.latency("job: last answer to durable result", &finish);
         report.latency("job: end to end", &whole);
         Ok(())

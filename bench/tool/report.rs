@@ -14,6 +14,8 @@ use crate::machine::{Machine, commit};
 
 /// Names this form of a report.
 const FORM: &str = "tessera-bench/1";
+/// Fewest latencies that are drawn.
+const CURVE_FROM: u64 = 20;
 
 /// Whether more of a number is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -207,12 +209,14 @@ impl Report {
     /// Nothing more is measured.
     pub(crate) fn close(mut self) -> Report {
         self.machine = self.machine.afterwards();
-        if !self.latencies.is_empty() {
+        // A curve through a few latencies would show what was not measured.
+        let many = |latency: &Latency| latency.count() >= CURVE_FROM;
+        if self.latencies.values().any(many) {
             let line = |(name, latency): (&String, &Latency)| {
                 let points = latency.curve().into_iter().map(|(quantile, us)| (1.0 / (1.0 - quantile), us));
                 Line { name: name.clone(), points: points.collect() }
             };
-            let lines = self.latencies.iter().map(line).collect();
+            let lines = self.latencies.iter().filter(|(_, latency)| many(latency)).map(line).collect();
             self.plots.push(Plot {
                 title: "Latency: one in so many takes longer".to_owned(),
                 x: Axis { name: "one in".to_owned(), logarithmic: true },
