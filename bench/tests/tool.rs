@@ -1,0 +1,108 @@
+//! `tessera-bench` as an operator runs it, with few agents: that every scenario ends, and that its report says what it
+//! should. How fast anything was is no matter here.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn tool(arguments: &[&str]) -> Output {
+    let output = Command::new(env!("CARGO_BIN_EXE_tessera-bench")).args(arguments).output();
+    output.expect("the program starts")
+}
+
+/// Runs a scenario that must succeed; answers its report.
+fn report(folder: &Path, name: &str, arguments: &[&str]) -> Value {
+    let path = folder.join(name);
+    let file = path.to_str().expect("a folder with a plain name");
+    let output = tool(&[arguments, &["--json", file]].concat());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {said}");
+    serde_json::from_slice(&std::fs::read(&path).expect("the report")).expect("JSON")
+}
+
+fn median(report: &Value, part: &str, name: &str) -> f64 {
+    report[part][name]["median"].as_f64().unwrap_or_else(|| panic!("no {part} {name} in {report}"))
+}
+
+const END_TO_END: [&str; 9] =
+    ["end-to-end", "--agents", "6", "--in-flight", "4", "--shards", "600", "--cold", "--rounds"];
+
+#[test]
+fn end_to_end_reports_every_shard_and_two_reports_compare() {
+    let folder = tempfile::tempdir().unwrap();
+    let before = report(folder.path(), "before.json", &[&END_TO_END[..], &["3"]].concat());
+    assert!(before["shards_per_second"].as_f64().unwrap() > 0.0);
+    assert!(median(&before, "metrics", "attempts per shard") >= 1.0);
+    assert!(median(&before, "cpu", "hub per shard") > 0.0);
+    assert!(median(&before, "memory", "hub per idle agent") > 0.0);
+    assert_eq!(before["percentiles"]["job: end to end"]["count"], 3);
+    assert_eq!(before["settings"]["agents"], "6");
+    let page = folder.path().join("page.html");
+    let more = ["1", "--jobs", "3", "--result-bytes", "20000", "--html", page.to_str().unwrap()];
+    let after = report(folder.path(), "after.json", &[&END_TO_END[..], &more].concat());
+    assert_eq!(after["percentiles"]["job: end to end"]["count"], 3);
+    assert!(std::fs::read_to_string(&page).unwrap().contains("<svg"));
+    let files = ["before.json", "after.json"].map(|name| folder.path().join(name));
+    let compared = tool(&["compare", files[0].to_str().unwrap(), files[1].to_str().unwrap()]);
+    let said = String::from_utf8_lossy(&compared.stdout);
+    assert!(compared.status.success() && said.contains("shards_per_second"), "{said}");
+    assert!(said.contains("too few rounds") && said.contains("not the same: other jobs: 1 and 3"), "{said}");
+}
+
+#[test]
+fn an_open_loop_times_every_job_from_when_it_was_to_be_submitted() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = ["1", "--rate", "2000", "--job-shards", "60", "--think-ms", "5"];
+    let report = report(folder.path(), "open.json", &[&END_TO_END[..], &open].concat());
+    let whole = &report["percentiles"]["job: end to end"];
+    assert_eq!(whole["count"], 10);
+    // A shard takes five milliseconds, so does a job.
+    assert!(whole["p50"].as_f64().unwrap() >= 5_000.0, "{whole}");
+}
+
+#[test]
+fn a_hub_that_is_killed_gets_its_agents_and_its_job_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let few = ["--agents", "5", "--in-flight", "2", "--rounds", "1"];
+    let storm = report(folder.path(), "storm.json", &[&["handshake-storm"], &few[..]].concat());
+    assert_eq!(storm["percentiles"]["storm: wish to welcome"]["count"], 5);
+    let job = ["--open-shards", "3000", "--cold", "--think-ms", "1"];
+    let recovery = report(folder.path(), "recovery.json", &[&["recovery"], &few[..], &job].concat());
+    assert!(median(&recovery, "metrics", "3000 open shards: start to listening") > 0.0);
+}
+
+#[test]
+fn interactive_jobs_are_timed_alone_and_beside_batch() {
+    let folder = tempfile::tempdir().unwrap();
+    let jobs = ["--jobs", "4", "--rate", "20", "--job-shards", "8", "--batch-shards", "2000", "--cold"];
+    let few = ["--agents", "5", "--in-flight", "4", "--think-ms", "1", "--rounds", "1"];
+    let report = report(folder.path(), "mixed.json", &[&["mixed"], &few[..], &jobs].concat());
+    for name in ["interactive job alone", "interactive job beside batch"] {
+        assert_eq!(report["percentiles"][name]["count"], 4);
+    }
+}
+
+#[test]
+fn the_parts_are_measured_without_a_hub() {
+    let folder = tempfile::tempdir().unwrap();
+    let few = ["--agents", "30", "--projects", "3", "--jobs", "6", "--open-shards", "6000", "--timed", "900"];
+    let lane = report(
+        folder.path(),
+        "lane.json",
+        &[&["scheduler", "--no-sweep", "--rounds", "1"], &few[..]].concat(),
+    );
+    assert!(median(&lane, "metrics", "assign and complete") > 0.0);
+    let frames = ["transport", "--agents", "5", "--in-flight", "2", "--seconds", "1", "--rounds", "1"];
+    let frames = report(folder.path(), "frames.json", &frames);
+    assert!(median(&frames, "cpu", "lane per shard") > 0.0);
+    let kernels = report(folder.path(), "kernels.json", &["kernels", "--each-ms", "1", "--rounds", "1"]);
+    assert!(median(&kernels, "metrics", "pi: plain") > 0.0);
+}
+
+#[test]
+fn a_hub_that_is_not_there_is_said_to_be_missing() {
+    let output = tool(&["end-to-end", "--agents", "1", "--hub", "/nowhere/hub"]);
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("/nowhere/hub"), "{output:?}");
+}

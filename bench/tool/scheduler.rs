@@ -1,0 +1,475 @@
+//! The scheduler alone: one lane's machine, given answers and asked for what follows, without a network or a disk.
+//!
+//! An assign-and-complete is one answer of an agent taken in (decoded, verified at the job's class, reduced) and one
+//! shard assigned in its place. Timed is the machine's step with its timers and effects; what carries them out is not.
+
+use std::fmt;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use tessera_hub_core::standing::StandingRecord;
+use tessera_hub_core::{Account, Config, Effect, Event, Lane, NewJob, RequestId, SessionId, ShardAnswer};
+use tessera_planners::Plan;
+use tessera_protocol::api::Standing;
+use tessera_protocol::id::{AgentId, JobId, ProviderId};
+use tessera_protocol::limits::CREDIT_PER_SLOT;
+use tessera_protocol::unit::{Epoch, LaneIndex, ShardIndex, Tick, UnixMillis};
+use tessera_protocol::wire::Hello;
+
+use crate::allocations::Allocations;
+use crate::bed::line;
+use crate::fleet::Answers;
+use crate::hub::BenchError;
+use crate::latency::Latency;
+use crate::report::{Axis, Better, Line, Plot, Report};
+
+const AGENTS_PER_PROVIDER: u64 = 20;
+const ANCHORS_ONE_IN: u64 = 10;
+/// When the simulated hub was started.
+const UNIX_ORIGIN: UnixMillis = UnixMillis(1_763_000_000_000);
+/// Of the shards of a machine so many in a thousand are answered before and so many at most in all while it is timed:
+/// the ends of jobs are another question.
+const BEFORE: u64 = 100;
+const AT_MOST: u64 = 600;
+/// Shards that are counted in instructions: each costs a hundred times what it costs untold.
+const COUNTED: u64 = 20_000;
+
+/// Flags of the scenario.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Settings {
+    /// Agents of the lane
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
+    agents: u64,
+    /// Shards that each agent may hold
+    #[arg(long, value_name = "W", default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..))]
+    in_flight: u64,
+    /// Answers that come together
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..))]
+    batch: u64,
+    /// Projects that share the lane
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
+    projects: u64,
+    /// Open jobs
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
+    jobs: u64,
+    /// Open shards of all jobs
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    open_shards: u64,
+    /// Shards that are timed in each round
+    #[arg(long, value_name = "N", default_value_t = 300_000, value_parser = clap::value_parser!(u64).range(1..))]
+    timed: u64,
+    /// How often all is measured; medians count
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Leave out how the time grows with the number of open shards
+    #[arg(long)]
+    no_sweep: bool,
+    /// Count instructions too; needs valgrind
+    #[arg(long)]
+    instructions: bool,
+}
+
+/// What a part of a round came to.
+#[derive(Default)]
+struct Timed {
+    shards: u64,
+    took: Duration,
+    each: Latency,
+    allocated: Allocations,
+    steps: u64,
+    /// What the machine held. *Units*: bytes.
+    live_bytes: f64,
+}
+
+impl Timed {
+    fn ns(&self) -> f64 {
+        self.took.as_nanos() as f64 / self.shards as f64
+    }
+}
+
+/// The machine has nothing for agents to do while shards are open.
+#[derive(Debug)]
+struct Stalled {
+    shards: u64,
+}
+
+impl fmt::Display for Stalled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "no agent holds a shard after {} answers: ask for more open shards, or fewer agents",
+            self.shards
+        )
+    }
+}
+
+impl std::error::Error for Stalled {}
+
+impl Settings {
+    pub(crate) fn measure(&self) -> Result<Report, BenchError> {
+        let mut report = Report::new("scheduler");
+        let settings = [
+            ("agents", self.agents),
+            ("in_flight", self.in_flight),
+            ("batch", self.batch),
+            ("projects", self.projects),
+            ("jobs", self.jobs),
+            ("open_shards", self.open_shards),
+            ("timed", self.timed),
+        ];
+        settings.into_iter().for_each(|(name, value)| report.set(name, value));
+        for round in 1..=self.rounds {
+            let timed = self.time(&format!("round {round} of {}", self.rounds))?;
+            report.rate(1e9 / timed.ns());
+            report.metric("assign and complete", "ns", Better::Less, timed.ns());
+            report.latency("assign and complete", &timed.each);
+            let each = |value: u64| value as f64 / timed.shards as f64;
+            report.metric("allocations per shard", "", Better::Less, each(timed.allocated.count));
+            report.metric("allocated per shard", "B", Better::Less, each(timed.allocated.bytes));
+            report.metric("shards per step", "", Better::Neither, timed.shards as f64 / timed.steps as f64);
+            report.memory("machine", timed.live_bytes);
+            report.memory("machine per agent", timed.live_bytes / self.agents as f64);
+            if !self.no_sweep {
+                self.sweep(&mut report)?;
+            }
+        }
+        report.metric("clock read", "ns", Better::Neither, clock_read_ns());
+        if self.instructions {
+            self.count_instructions(&mut report)?;
+        }
+        report.note("A step is timed with two clock reads, which are a part of what it says.".to_owned());
+        Ok(report.close())
+    }
+
+    /// The same few agents and jobs with more and more open shards.
+    fn sweep(&self, report: &mut Report) -> Result<(), BenchError> {
+        let mut points = Vec::new();
+        for open_shards in [1_000, 10_000, 100_000, 1_000_000] {
+            let few = Settings {
+                agents: 20,
+                in_flight: 8,
+                batch: 4,
+                projects: 2,
+                jobs: 4,
+                open_shards,
+                timed: self.timed / 3,
+                ..self.clone()
+            };
+            let timed = few.time(&format!("{open_shards} open shards"))?;
+            report.metric(&format!("{open_shards} open shards, 20 agents"), "ns", Better::Less, timed.ns());
+            report.memory(&format!("machine, {open_shards} open shards"), timed.live_bytes);
+            points.push((open_shards as f64, timed.ns()));
+        }
+        let line = Line { name: format!("round {}", report.plots.len() + 1), points };
+        match report.plots.first_mut() {
+            Some(plot) => plot.lines.push(Line { name: format!("round {}", plot.lines.len() + 1), ..line }),
+            None => report.plots.push(Plot {
+                title: "Assign and complete, 20 agents".to_owned(),
+                x: Axis { name: "open shards".to_owned(), logarithmic: true },
+                y: Axis { name: "nanoseconds".to_owned(), logarithmic: false },
+                lines: vec![line],
+            }),
+        }
+        Ok(())
+    }
+
+    /// Times machines one after the other until enough shards were timed.
+    fn time(&self, what: &str) -> Result<Timed, BenchError> {
+        let mut timed = Timed::default();
+        let bar = line(self.timed, what);
+        while timed.shards < self.timed {
+            let mut world = World::new(self);
+            let share = |of: u64| (self.open_shards * of / 1_000).max(1);
+            world.answer(share(BEFORE).min(self.timed), None)?;
+            let count = share(AT_MOST - BEFORE).min(self.timed - timed.shards);
+            world.answer(count, Some(&mut timed))?;
+            timed.live_bytes = world.live_bytes();
+            world.lane.invariants();
+            bar.set_position(timed.shards);
+        }
+        bar.finish_and_clear();
+        Ok(timed)
+    }
+
+    /// Runs this program again under callgrind, which counts what [`counted_step`] executes.
+    fn count_instructions(&self, report: &mut Report) -> Result<(), BenchError> {
+        let folder = tempfile::tempdir()?;
+        let (counts, json) = (folder.path().join("counts"), folder.path().join("report.json"));
+        let numbers = [self.agents, self.in_flight, self.batch, self.projects, self.jobs, self.open_shards];
+        let names = ["--agents", "--in-flight", "--batch", "--projects", "--jobs", "--open-shards"];
+        let mut command = Command::new("valgrind");
+        command
+            .args(["-q", "--tool=callgrind", "--collect-atstart=no", "--toggle-collect=*counted_step*"])
+            .arg(format!("--callgrind-out-file={}", counts.display()))
+            .arg(std::env::current_exe()?)
+            .args(["scheduler", "--no-sweep", "--rounds", "1", "--timed", &COUNTED.to_string(), "--json"])
+            .arg(&json);
+        for (name, number) in names.iter().zip(numbers) {
+            command.args([name, number.to_string().as_str()]);
+        }
+        let output = match command.output() {
+            Ok(output) => output,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                report.note("Instructions were not counted: there is no valgrind.".to_owned());
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let text = std::fs::read_to_string(&counts).unwrap_or_default();
+        let total = text.lines().find_map(|line| line.strip_prefix("totals: ")?.trim().parse::<f64>().ok());
+        match total {
+            Some(total) => {
+                report.metric("instructions per shard", "", Better::Less, total / COUNTED as f64);
+                Ok(())
+            }
+            None => {
+                let said = String::from_utf8_lossy(&output.stderr).into_owned();
+                Err(BenchError::Wrong(format!("callgrind counted nothing: {said}")))
+            }
+        }
+    }
+}
+
+/// What one reading of the clock costs.
+fn clock_read_ns() -> f64 {
+    const READS: u32 = 100_000;
+    let began = Instant::now();
+    for _ in 0..READS {
+        std::hint::black_box(Instant::now());
+    }
+    began.elapsed().as_nanos() as f64 / f64::from(READS)
+}
+
+/// What an agent holds of a job. *Order*: as it came.
+type Held = Vec<(JobId, u64, u64)>;
+
+/// A lane with its agents and jobs.
+struct World {
+    lane: Lane,
+    began: Instant,
+    /// By session.
+    agents: Vec<Held>,
+    /// Whose turn it is to answer.
+    turn: usize,
+    batch: usize,
+    answers: Answers,
+    effects: Vec<Effect>,
+    /// When all but the machine was there.
+    before: Allocations,
+}
+
+/// One step of the machine, and its effects. Apart from the others so that a tool can find it by its name.
+#[inline(never)]
+fn counted_step(lane: &mut Lane, now: Tick, event: Event, effects: &mut Vec<Effect>) {
+    effects.extend(lane.step(now, event));
+}
+
+fn provider(agent: u64) -> Account {
+    match agent.is_multiple_of(ANCHORS_ONE_IN) {
+        true => Account::operator(),
+        false => {
+            Account::of_provider(ProviderId::of_name(&format!("provider {}", agent / AGENTS_PER_PROVIDER)))
+        }
+    }
+}
+
+fn agent_id(agent: u64) -> AgentId {
+    let mut id = [0; 16];
+    id[..8].copy_from_slice(&agent.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
+    AgentId(id)
+}
+
+impl World {
+    fn new(settings: &Settings) -> World {
+        let lane = Lane::new(Config {
+            lane: LaneIndex(0),
+            lanes: 1,
+            sampling_key: [7; 32],
+            unix_origin: UNIX_ORIGIN,
+        });
+        let answers = Answers::of_size(0).expect("the shortest answers always are");
+        let mut world = World {
+            lane,
+            began: Instant::now(),
+            agents: (0..settings.agents)
+                .map(|_| Vec::with_capacity(2 * settings.in_flight as usize))
+                .collect(),
+            turn: 0,
+            batch: settings.batch as usize,
+            answers,
+            effects: Vec::with_capacity(1 << 16),
+            before: Allocations::default(),
+        };
+        world.before = Allocations::so_far();
+        let trusted = (0..settings.agents).map(|agent| {
+            let Account { provider, anchor } = provider(agent);
+            let agent = agent_id(agent);
+            StandingRecord {
+                agent,
+                provider,
+                anchor,
+                standing: Standing::Trusted,
+                agreed: 0,
+                wrong: 0,
+                proven: false,
+            }
+        });
+        world.happen(Event::StandingsRecovered { agents: trusted.collect() });
+        let slots = settings.in_flight.div_ceil(CREDIT_PER_SLOT.into()) as u16;
+        for agent in 0..settings.agents {
+            let hello = Box::new(hello(slots));
+            let (session, id) = (SessionId(agent), agent_id(agent));
+            world.happen(Event::AgentAdmitted { session, agent: id, account: provider(agent), hello });
+        }
+        for job in 0..settings.jobs {
+            let shards =
+                settings.open_shards / settings.jobs + u64::from(job < settings.open_shards % settings.jobs);
+            if shards > 0 {
+                world.submit(job, shards, &format!("project-{}", job % settings.projects));
+            }
+        }
+        world
+    }
+
+    fn submit(&mut self, number: u64, shards: u64, project: &str) {
+        let mut spec = self.answers.job("bench", shards, number);
+        spec.project = project.to_owned();
+        let manifest = spec.check().unwrap_or_else(|error| panic!("the job is right: {error}"));
+        let plan = Plan::new(&manifest, 0).unwrap_or_else(|error| panic!("the job can be planned: {error}"));
+        let mut random = [0; 10];
+        random[2..].copy_from_slice(&number.to_be_bytes());
+        let id = JobId::new(0, random);
+        let job =
+            Arc::new(NewJob { id, manifest, plan, created: UNIX_ORIGIN, base: None, idempotency_key: None });
+        self.happen(Event::JobSubmitted { request: RequestId(number), job });
+    }
+
+    fn now(&self) -> Tick {
+        Tick(self.began.elapsed().as_millis() as u64)
+    }
+
+    /// Something happens that is not timed.
+    fn happen(&mut self, event: Event) {
+        let now = self.now();
+        self.effects.extend(self.lane.step(now, event));
+        self.carry_out();
+    }
+
+    /// Does what the machine asks for; the store takes everything at once.
+    fn carry_out(&mut self) {
+        let mut committed = Vec::new();
+        for effect in self.effects.drain(..) {
+            match effect {
+                Effect::Assign { session, job, assignment } => {
+                    self.agents[session.0 as usize].push((job, assignment.index, assignment.epoch));
+                }
+                Effect::Persist { batch, .. } => committed.push(batch),
+                _ => {}
+            }
+        }
+        committed.into_iter().for_each(|batch| self.happen(Event::Committed { batch }));
+    }
+
+    /// The answers of the next agent that holds something: those to its oldest job.
+    fn next_answers(&mut self) -> Option<(SessionId, JobId, Vec<ShardAnswer>)> {
+        let count = self.agents.len();
+        let turn = (0..count)
+            .map(|step| (self.turn + step) % count)
+            .find(|&agent| !self.agents[agent].is_empty())?;
+        self.turn = (turn + 1) % count;
+        let held = &mut self.agents[turn];
+        let job = held[0].0;
+        let (mut answers, most) = (Vec::new(), self.batch);
+        let all = &self.answers;
+        held.retain(|(of, index, epoch)| {
+            let now = *of == job && answers.len() < most;
+            if now {
+                let answer = all.to(*index);
+                let (index, epoch) = (ShardIndex(*index), Epoch(*epoch));
+                let partial = Some(answer.partial.clone());
+                answers.push(ShardAnswer { index, epoch, digest: answer.digest, partial });
+            }
+            !now
+        });
+        Some((SessionId(turn as u64), job, answers))
+    }
+
+    /// Answers so many shards, and times what the machine does with them where that is asked for.
+    fn answer(&mut self, shards: u64, mut timed: Option<&mut Timed>) -> Result<(), BenchError> {
+        let mut answered = 0;
+        while answered < shards {
+            let Some((session, job, answers)) = self.next_answers() else {
+                return Err(BenchError::Settings(Box::new(Stalled { shards: answered })));
+            };
+            let count = answers.len() as u64;
+            answered += count;
+            let event = Event::ResultsArrived { session, job, answers };
+            let Some(timed) = &mut timed else {
+                self.happen(event);
+                continue;
+            };
+            let before = Allocations::so_far();
+            let began = Instant::now();
+            let now = Tick((began - self.began).as_millis() as u64);
+            if self.lane.next_timer().is_some_and(|due| due <= now) {
+                counted_step(&mut self.lane, now, Event::TimePassed, &mut self.effects);
+            }
+            counted_step(&mut self.lane, now, event, &mut self.effects);
+            let took = began.elapsed();
+            timed.allocated += Allocations::since(before);
+            timed.took += took;
+            timed.each.record_ns(took.as_nanos() as u64 / count, count);
+            timed.shards += count;
+            timed.steps += 1;
+            self.carry_out();
+        }
+        Ok(())
+    }
+
+    /// What was allocated since before the machine was made and is held still; this side allocates nothing then but
+    /// answers, which it gives away.
+    fn live_bytes(&self) -> f64 {
+        Allocations::since(self.before).live()
+    }
+}
+
+fn hello(slots: u16) -> Hello {
+    Hello {
+        token: None,
+        name: "simulated".to_owned(),
+        version: "0".to_owned(),
+        slots,
+        isa: "plain".to_owned(),
+        arch: "none".to_owned(),
+        memory_bytes: 1 << 30,
+        kernels: vec!["monte_carlo".to_owned()],
+        region: String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_answer_is_timed_once_and_the_machine_stays_whole() {
+        let settings = Settings {
+            agents: 12,
+            in_flight: 4,
+            batch: 2,
+            projects: 3,
+            jobs: 5,
+            open_shards: 1_000,
+            timed: 700,
+            rounds: 1,
+            no_sweep: true,
+            instructions: false,
+        };
+        let timed = settings.time("test").unwrap();
+        assert!(timed.shards >= 700 && timed.shards < 720, "{}", timed.shards);
+        assert_eq!(timed.each.count(), timed.shards);
+        assert!(timed.steps >= timed.shards / 2);
+    }
+}
