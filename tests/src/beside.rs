@@ -12,8 +12,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tessera_client::api;
+use tessera_hub_core::standing::StandingRecord;
+use tessera_protocol::api::Standing;
+use tessera_protocol::credits::ProviderName;
 use tessera_protocol::id::HubId;
-use tessera_storage::{Engine, Family, Key, Memory, standin};
+use tessera_storage::{Batch, Commit, Engine, Family, Key, Memory, standin};
 
 use crate::crash::books;
 use crate::crash::customer::{Promised, key};
@@ -182,4 +185,44 @@ pub fn run(blow: Blow, folder: &Path) -> Result<Found, Failure> {
         Err(failure) => return Err(failure),
     }
     Ok(Found { report, orphaned, replaced, ended })
+}
+
+/// Lets an agent that worked at one hub say hello to another after its standing was written as that of one removed:
+/// gives how far the other trusts it.
+pub fn move_removed_agent(folder: &Path) -> Result<Option<Standing>, Failure> {
+    let scene = Scene::new(folder)?;
+    let (first, second) = (scene.hub("first")?, scene.hub("second")?);
+    let second = second.known_by(&first.api_key);
+    let provider: ProviderName = "acme".parse().map_err(|_| Failure::Said("no name".to_owned()))?;
+    let said = |error: api::HubError| Failure::Said(error.to_string());
+    let (from, to) = (first.api()?, second.api()?);
+    let token = from.issue_agent_token(Some(&provider)).map_err(said)?.token;
+    let data = scene.folder.join("agent");
+    let seen = |hub: &api::Hub| {
+        let agents = hub.agents().map_err(said)?.agents;
+        Ok(agents.into_iter().find(|agent| agent.provider == provider.as_str()))
+    };
+    let agent = Agent::start(&first.quic, data.clone(), token.clone())?;
+    until("the agent comes", || Ok(seen(&from)?.is_some()))?;
+    let Some(id) = seen(&from)?.map(|agent| agent.id) else { return Ok(None) };
+    until("the hub has written how far it trusts it", || scene.has(Key::Standing(id)))?;
+    drop(agent);
+    let removed = StandingRecord {
+        agent: id,
+        provider: provider.id(),
+        anchor: false,
+        standing: Standing::Removed,
+        agreed: 0,
+        wrong: 2,
+        proven: true,
+    };
+    let mut batch = Batch::new();
+    batch.put(Key::Standing(id), serde_json::to_vec(&removed).unwrap_or_default());
+    let written = scene.store.commit(batch).map_err(|error| Failure::Said(error.to_string()))?;
+    assert_eq!(written, Commit::Done, "nothing was required");
+    let _agent = Agent::start(&second.quic, data, token)?;
+    until("the agent comes to the other hub", || {
+        Ok(seen(&to)?.is_some_and(|agent| agent.standing == Some(Standing::Removed)))
+    })?;
+    Ok(seen(&to)?.and_then(|agent| agent.standing))
 }

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use tempfile::TempDir;
-use tessera_tests::beside::{Blow, Found, run};
+use tessera_protocol::api::Standing;
+use tessera_tests::beside::{Blow, Found, move_removed_agent, run};
 
 /// Fifteen seconds, and what a busy machine adds.
 const REPLACED_MAX: Duration = Duration::from_secs(25);
@@ -32,4 +33,10 @@ fn the_jobs_of_a_hub_that_is_killed_end_on_another_with_the_reference_bytes_and_
 fn a_hub_that_stood_still_for_longer_than_its_lease_finds_itself_fenced_and_nothing_is_counted_twice() {
     let found = befallen(Blow::PauseTheOther);
     assert_eq!(found.exit_code(), Some(1));
+}
+
+#[test]
+fn an_agent_that_was_removed_does_not_get_back_in_at_another_hub() {
+    let folder = TempDir::new().expect("a folder");
+    assert_eq!(move_removed_agent(folder.path()).expect("the run comes to an end"), Some(Standing::Removed));
 }
