@@ -190,7 +190,7 @@ impl Bed {
         run(&self.hub.api()?, &self.answers, spec, intended, tell)
     }
 
-    /// Two looks at the hub, and what the fleet did in between.
+    /// What the hub has used and counted until now.
     pub(crate) fn look(&self) -> Result<Look, BenchError> {
         Ok(Look { usage: self.hub.usage(), metrics: self.hub.metrics()?, at: Instant::now() })
     }
