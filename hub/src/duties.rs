@@ -1,6 +1,6 @@
 //! What becomes a hub's business while it serves beside others: jobs that it takes over, and the lead.
 //!
-//! Owns one thread that opens jobs which others began, and, once this hub leads, takes in jobs that are nobody's, moves
+//! Owns one thread that opens jobs which others began, tells the lanes of agents that others have proven wrong, and, once this hub leads, takes in jobs that are nobody's, moves
 //! what the other hubs report into the audit log and lets the sweeper run. Which jobs are whose is for the
 //! [steward](crate::steward) to say.
 
@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tessera_hub_core::{Event, home_lane};
-use tessera_protocol::id::{HubId, JobId};
+use tessera_protocol::id::{AgentId, HubId, JobId};
+use tessera_protocol::unit::LaneIndex;
 use tessera_storage::{Batch, Commit, Entry, Family, Key, ReadError, Renewed, Snapshot};
 
 use crate::audit;
@@ -28,6 +29,9 @@ use crate::tracer::{self, News};
 
 /// How often what other hubs reported is moved into the audit log.
 const MOVE_PAUSE: Duration = Duration::from_secs(1);
+/// How often it looks for agents that other hubs have proven wrong. *Source*: a third of the time after which the one
+/// that leads has told of their results and forgets it.
+const LISTEN_PAUSE: Duration = Duration::from_secs(10);
 /// Acts that one transaction moves.
 const MOVED_MAX: usize = 256;
 /// How long the store is left alone after it could not be read.
@@ -49,7 +53,14 @@ pub struct Means {
 
 /// Starts the thread. It ends at [`Duty::End`].
 pub fn start(hub: Arc<Hub>, means: Means, inbox: Receiver<Duty>) -> std::io::Result<JoinHandle<()>> {
-    let mut duties = Duties { hub, means, waiting: VecDeque::new(), opened: BTreeSet::new(), lead: None };
+    let mut duties = Duties {
+        hub,
+        means,
+        waiting: VecDeque::new(),
+        opened: BTreeSet::new(),
+        lead: None,
+        proven: (BTreeSet::new(), Instant::now()),
+    };
     std::thread::Builder::new().name("tessera-duties".into()).spawn(move || duties.run(&inbox))
 }
 
@@ -64,6 +75,8 @@ struct Duties {
     /// Jobs that were given to their lanes: none is twice.
     opened: BTreeSet<JobId>,
     lead: Option<Leading>,
+    /// Agents that the lanes were told of, and when it was last looked for others.
+    proven: (BTreeSet<AgentId>, Instant),
 }
 
 impl Duties {
@@ -73,7 +86,7 @@ impl Duties {
             let pause = match (self.waiting.is_empty() && leads == self.lead.is_some(), leads) {
                 (false, _) => RETRY,
                 (true, true) => MOVE_PAUSE,
-                (true, false) => Duration::from_secs(3_600),
+                (true, false) => LISTEN_PAUSE,
             };
             match inbox.recv_timeout(pause) {
                 Ok(Duty::Open(jobs)) => self.waiting.extend(jobs),
@@ -86,6 +99,7 @@ impl Duties {
                 (true, None) => self.begin_to_lead(),
                 (true, Some(_)) => self.move_reports(),
             });
+            let done = done.and_then(|()| self.listen());
             if let Err(error) = done {
                 tracing::error!(%error, "what this hub took over cannot be read; it is tried again");
             }
@@ -138,15 +152,43 @@ impl Duties {
         hub.views.publish_job(view);
         let lane = home_lane(job, hub.lanes.lanes());
         let event = Event::JobRecovered { job: new, progress: progress.map(Box::new), panels: Vec::new() };
-        let mut offered = hub.lanes.try_push(lane, Input::Event(Box::new(event)));
+        self.push(lane, event);
+        Ok(())
+    }
+
+    /// Lets the lanes take back what agents answered that another hub has proven wrong.
+    fn listen(&mut self) -> Result<(), RecordError> {
+        let (told, at) = &mut self.proven;
+        if at.elapsed() < LISTEN_PAUSE || self.hub.draining.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let store = self.hub.store.snapshot()?;
+        let proven: BTreeSet<AgentId> =
+            records::traces(&*store)?.into_iter().map(|(agent, _)| agent).collect();
+        let mut news = Vec::new();
+        for agent in proven.difference(told) {
+            let found = store.get(&Key::Standing(*agent).encode())?;
+            news.extend(found.map(|found| records::decode_standing(&found)).transpose()?);
+        }
+        (*told, *at) = (proven, Instant::now());
+        for record in news {
+            for lane in (0..self.hub.lanes.lanes()).map(LaneIndex) {
+                self.push(lane, Event::StandingRead { record });
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits while the lane's mailbox is full.
+    fn push(&self, lane: LaneIndex, event: Event) {
+        let mut offered = self.hub.lanes.try_push(lane, Input::Event(Box::new(event)));
         while let Err(PushError::Full(input)) = offered {
             if self.is_ending() {
                 break;
             }
             std::thread::sleep(FULL_PAUSE);
-            offered = hub.lanes.try_push(lane, input);
+            offered = self.hub.lanes.try_push(lane, input);
         }
-        Ok(())
     }
 
     // --- the lead -------------------------------------------------------------------------------

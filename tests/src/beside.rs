@@ -68,8 +68,8 @@ struct Scene {
 }
 
 impl Scene {
-    fn new(folder: &Path) -> Result<Scene, Failure> {
-        let store: Arc<dyn Engine> = Arc::new(Memory::new());
+    fn new(folder: &Path, store: Memory) -> Result<Scene, Failure> {
+        let store: Arc<dyn Engine> = Arc::new(store);
         let listener = UnixListener::bind(folder.join("store")).map_err(Failure::System)?;
         let served = store.clone();
         thread::spawn(move || standin::serve(&listener, &served));
@@ -103,6 +103,24 @@ impl Scene {
         Ok(owners.iter().filter(|entry| entry.value == hub.0).count())
     }
 
+    /// Whether the log has all that was reported.
+    fn is_told(&self) -> Result<bool, Failure> {
+        let rest = self.store.snapshot().and_then(|store| store.range(&Family::Acts.range(), 1));
+        rest.map(|rest| rest.is_empty()).map_err(|error| Failure::Said(error.to_string()))
+    }
+
+    /// Checks the whole store, and says whether that could be done.
+    fn check(&self, name: &str, report: &mut Report) -> Result<bool, Failure> {
+        let config = self.config(name)?;
+        match programs::check(&["--config".as_ref(), config.as_os_str()]) {
+            Err(Failure::Said(said)) => {
+                report.wrong.push(said);
+                Ok(true)
+            }
+            checked => checked,
+        }
+    }
+
     fn has(&self, key: Key<'_>) -> Result<bool, Failure> {
         let found = self.store.snapshot().and_then(|store| store.get(&key.encode()));
         found.map(|found| found.is_some()).map_err(|error| Failure::Said(error.to_string()))
@@ -133,7 +151,7 @@ fn submit(hub: &api::Hub, known: &[Known], first: u64, promised: &mut Vec<Promis
 
 /// Lets two hubs work side by side, each with an agent and jobs of its own, and one of them fall silent.
 pub fn run(blow: Blow, folder: &Path) -> Result<Found, Failure> {
-    let scene = Scene::new(folder)?;
+    let scene = Scene::new(folder, Memory::new())?;
     let known = jobs::long(7)?;
     let (first, second) = (scene.hub("first")?, scene.hub("second")?);
     let agents = [scene.agent("agent-1", &first)?, scene.agent("agent-2", &second)?];
@@ -169,28 +187,44 @@ pub fn run(blow: Blow, folder: &Path) -> Result<Found, Failure> {
     let ended = victim.wait(PATIENCE)?;
 
     let mut report = Report { jobs: promised.len() as u64, ..Report::default() };
-    // What the silent hub reported waits for the other to move it into the log.
-    let told = || scene.store.snapshot().and_then(|store| store.range(&Family::Acts.range(), 1));
     books::settle_all(&api, &known, &promised, &mut report)?;
-    until("all that was reported is in the log", || {
-        told().map(|rest| rest.is_empty()).map_err(|error| Failure::Said(error.to_string()))
-    })?;
+    // What the silent hub reported waits for the other to move it into the log.
+    until("all that was reported is in the log", || scene.is_told())?;
     books::log(&api, &promised, &mut report)?;
     drop(agents);
-    let config = scene.config("second")?;
     other.stop()?;
-    match programs::check(&["--config".as_ref(), config.as_os_str()]) {
-        Ok(checked) => report.checked = checked,
-        Err(Failure::Said(said)) => report.wrong.push(said),
-        Err(failure) => return Err(failure),
-    }
+    report.checked = scene.check("second", &mut report)?;
     Ok(Found { report, orphaned, replaced, ended })
+}
+
+/// Copies the store of a hub that had it for itself to where many may share it, with open jobs, and lets a hub go on
+/// there.
+pub fn migrate(folder: &Path) -> Result<Report, Failure> {
+    let (known, mut promised) = (jobs::long(7)?, Vec::new());
+    let alone = Hub::start(Place { data: folder.join("alone"), config: None, environment: Vec::new() })?;
+    submit(&alone.api()?, &known, 0, &mut promised)?;
+    let (api_key, data) = (alone.api_key.clone(), folder.join("alone"));
+    alone.stop()?;
+    let scene = Scene::new(folder, Memory::unclaimed())?;
+    let to = format!("fdb:{}", folder.join("store").display());
+    programs::hub(&["migrate".as_ref(), "--to".as_ref(), to.as_ref(), "--data".as_ref(), data.as_os_str()])?;
+    let first = scene.hub("first")?.known_by(&api_key);
+    let agent = scene.agent("agent", &first)?;
+    let mut report = Report { jobs: promised.len() as u64, ..Report::default() };
+    let api = first.api()?;
+    books::settle_all(&api, &known, &promised, &mut report)?;
+    until("all that was reported is in the log", || scene.is_told())?;
+    books::log(&api, &promised, &mut report)?;
+    drop(agent);
+    first.stop()?;
+    report.checked = scene.check("first", &mut report)?;
+    Ok(report)
 }
 
 /// Lets an agent that worked at one hub say hello to another after its standing was written as that of one removed:
 /// gives how far the other trusts it.
 pub fn move_removed_agent(folder: &Path) -> Result<Option<Standing>, Failure> {
-    let scene = Scene::new(folder)?;
+    let scene = Scene::new(folder, Memory::new())?;
     let (first, second) = (scene.hub("first")?, scene.hub("second")?);
     let second = second.known_by(&first.api_key);
     let provider: ProviderName = "acme".parse().map_err(|_| Failure::Said("no name".to_owned()))?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use tessera_protocol::api::Standing;
-use tessera_tests::beside::{Blow, Found, move_removed_agent, run};
+use tessera_tests::beside::{Blow, Found, migrate, move_removed_agent, run};
 
 /// Fifteen seconds, and what a busy machine adds.
 const REPLACED_MAX: Duration = Duration::from_secs(25);
@@ -33,6 +33,13 @@ fn the_jobs_of_a_hub_that_is_killed_end_on_another_with_the_reference_bytes_and_
 fn a_hub_that_stood_still_for_longer_than_its_lease_finds_itself_fenced_and_nothing_is_counted_twice() {
     let found = befallen(Blow::PauseTheOther);
     assert_eq!(found.exit_code(), Some(1));
+}
+
+#[test]
+fn open_jobs_of_a_store_that_one_hub_had_for_itself_end_where_many_share_it() {
+    let folder = TempDir::new().expect("a folder");
+    let report = migrate(folder.path()).expect("the run comes to an end");
+    assert!(report.is_clean() && report.checked, "{:?} {:?}", report.lost, report.wrong);
 }
 
 #[test]

@@ -119,6 +119,13 @@ impl Hub {
     }
 }
 
+/// Runs a command of the hub to its end.
+pub(crate) fn hub(arguments: &[&OsStr]) -> Result<(), Failure> {
+    let output = Command::new(program("hub")?).args(arguments).output().map_err(Failure::System)?;
+    let said = || String::from_utf8_lossy(&output.stderr).into_owned();
+    if output.status.success() { Ok(()) } else { Err(Failure::Said(said())) }
+}
+
 /// Whether `hub check` was there and found nothing.
 pub(crate) fn check(place: &[&OsStr]) -> Result<bool, Failure> {
     let hub = program("hub")?;
