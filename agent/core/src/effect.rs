@@ -4,6 +4,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
+use tessera_protocol::address::HubAddress;
 use tessera_protocol::id::JobId;
 use tessera_protocol::wire::{AgentControl, AgentWork, BulkHeader, Refusal};
 
@@ -18,8 +19,11 @@ pub struct FetchSerial(pub u64);
 /// One order.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
-    /// Connect to the hub; answer with `HubReached`, `ConnectFailed` or `HubKeyDiffered`.
-    Connect,
+    /// Connect to a hub; answer with `HubReached`, `ConnectFailed` or `HubKeyDiffered`.
+    Connect {
+        /// Where it is.
+        hub: HubAddress,
+    },
     /// Send on the control stream.
     SendControl(AgentControl),
     /// Send on the work stream.
@@ -75,6 +79,11 @@ pub enum Effect {
     },
     /// Keep the hub's key for later starts: the hub has taken this agent.
     RememberHub,
+    /// Keep where hubs are for later starts, instead of what was kept before.
+    RememberHubs {
+        /// At most [`HUBS_MAX`](tessera_protocol::limits::HUBS_MAX).
+        hubs: Vec<HubAddress>,
+    },
     /// Tell the provider that the next attempt comes after a while.
     AnnounceRetry {
         /// *Units*: milliseconds.
