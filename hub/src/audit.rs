@@ -8,13 +8,15 @@ use std::time::Duration;
 
 use ct_merkle::mem_backed_tree::MemoryBackedTree;
 use ring::signature::{ED25519, UnparsedPublicKey};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sha2::Sha256;
 use tessera_protocol::audit::{
     Act, AuditError, AuditPage, BLOCK_ENTRIES, Checked, Checkpoint, Entry, Seals, SignedCheckpoint,
     signature_text,
 };
 use tessera_protocol::canonical;
-use tessera_protocol::id::Digest;
+use tessera_protocol::id::{Digest, HubId};
 use tessera_protocol::unit::UnixMillis;
 use tessera_storage::{Batch, Expect, Family, Key, KeyRange, ReadError, Snapshot};
 
@@ -41,6 +43,34 @@ pub struct Deed {
 impl From<Batch> for Deed {
     fn from(batch: Batch) -> Deed {
         Deed { batch, acts: Vec::new() }
+    }
+}
+
+/// Under `act/`: what is to stand in the log, and when it happened.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Told {
+    /// When it happened.
+    pub time_ms: UnixMillis,
+    /// What happened: an [`Act`], or one of a newer hub.
+    pub act: Value,
+}
+
+impl Told {
+    /// What happened at a time.
+    pub fn of(act: &Act, time_ms: UnixMillis) -> Told {
+        Told { time_ms, act: serde_json::to_value(act).unwrap_or_default() }
+    }
+
+    /// As it lies in the store.
+    pub fn bytes(&self) -> Vec<u8> {
+        // Our own types have string keys and finite numbers, so they always are JSON.
+        serde_json::to_vec(self).expect("stored types are JSON")
+    }
+
+    /// What a hub wrote.
+    pub fn decode(hub: HubId, value: &[u8]) -> Result<Told, RecordError> {
+        let malformed = |_| RecordError::Malformed { what: "report", of: hub.to_string() };
+        serde_json::from_slice(value).map_err(malformed)
     }
 }
 

@@ -20,7 +20,7 @@ use tessera_protocol::credits::{
     class_percent, price,
 };
 use tessera_protocol::explain::{AgentExplained, JobExplained};
-use tessera_protocol::id::{AgentId, Digest, JobId};
+use tessera_protocol::id::{AgentId, Digest, HubId, JobId};
 use tessera_protocol::limits::{self, INPUT_PIECE_BYTES};
 use tessera_protocol::matrix::Task;
 use tessera_protocol::product::{Output, OutputPart};
@@ -72,6 +72,8 @@ pub struct Hub {
     pub(crate) store: Arc<dyn Engine>,
     pub(crate) counters: Vec<Arc<LaneCounters>>,
     pub(crate) api_keys: RwLock<BTreeSet<KeyHash>>,
+    /// Which of the hubs on its store it is; nothing where it has the store for itself.
+    pub(crate) me: Option<HubId>,
     pub(crate) hub_key: [u8; 32],
     /// Signs receipts and checkpoints.
     pub(crate) identity: Identity,

@@ -2,6 +2,7 @@
 //! effects away from it; decides nothing itself and computes nothing.
 
 pub mod accounts;
+pub mod advertise;
 pub mod audit;
 pub mod backend;
 pub mod blobs;

@@ -91,6 +91,10 @@ struct StoredProgress {
 }
 
 mod bills;
+mod hubs;
+
+pub use hubs::{HubAt, hubs, owner_of_job};
+pub(crate) use hubs::{decode_hub_at, decode_owner};
 
 pub(crate) use bills::{decode_earning, decode_provider, decode_removal, decode_settled, each_line};
 pub use bills::{

@@ -17,13 +17,14 @@ use tessera_hub_core::lane::Config as MachineConfig;
 use tessera_hub_core::record::KeptPanel;
 use tessera_hub_core::{Event, home_lane};
 use tessera_protocol::audit::Act;
-use tessera_protocol::id::{Digest, JobId};
+use tessera_protocol::id::{Digest, HubId, JobId};
 use tessera_protocol::token::EnrolmentToken;
 use tessera_protocol::unit::{LaneIndex, UnixMillis};
 use tessera_storage::{
     Batch, Commit, CommitError, Embedded, Engine, Key, OpenError, ReadError, Renewed, Snapshot, foundationdb,
 };
 
+use crate::advertise::Unreachable;
 use crate::audit::{Auditor, Deed};
 use crate::backend::{Hub, token_deed, unix_ms};
 use crate::blobs::{self, Blobs};
@@ -43,7 +44,7 @@ use crate::quic::{Identity, IdentityError, LaneSockets, SteeringError, SteeringP
 use crate::reader::Reader;
 use crate::records::{self, Owner, RecordError, Recovered};
 use crate::runtime::{LaneConfig, LaneError, Lanes, PushError, SpawnError, spawn_lanes};
-use crate::steward::{self, JoinError};
+use crate::steward::{self, JoinError, Seat};
 use crate::sweeper::Sweeper;
 use crate::tracer;
 
@@ -61,6 +62,8 @@ pub enum ServeError {
     Blobs(blobs::OpenError),
     /// The pieces of files of an older store cannot be moved.
     Move(MoveError),
+    /// Other hubs on the store could not reach this one.
+    Unreachable(Unreachable),
     /// This hub cannot take part among those on its store.
     Join(JoinError),
     /// The store in a cluster cannot be opened.
@@ -110,6 +113,7 @@ impl fmt::Display for ServeError {
             ServeError::Open(error) => write!(f, "{error}"),
             ServeError::Blobs(error) => write!(f, "{error}"),
             ServeError::Move(error) => write!(f, "{error}"),
+            ServeError::Unreachable(error) => write!(f, "{error}"),
             ServeError::Join(error) => write!(f, "{error}"),
             ServeError::OpenCluster(error) => write!(f, "{error}"),
             ServeError::AuditBusy => f.write_str(
@@ -142,6 +146,7 @@ impl std::error::Error for ServeError {
             ServeError::Open(error) => error,
             ServeError::Blobs(error) => error,
             ServeError::Move(error) => error,
+            ServeError::Unreachable(error) => error,
             ServeError::Join(error) => error,
             ServeError::OpenCluster(error) => error,
             ServeError::Read(error) => error,
@@ -163,6 +168,9 @@ struct Announcement {
     http: SocketAddr,
     quic: SocketAddr,
     hub_key: Digest,
+    /// Which of many on one store.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hub: Option<HubId>,
     api_key: Option<String>,
     agent_token: String,
     data: PathBuf,
@@ -195,16 +203,21 @@ pub fn serve(config: &HubConfig) -> Result<(), ServeError> {
     // The store first: whoever starts a second hub by mistake is told of the first one, not of its port.
     let store = open(config)?;
     let blobs = Blobs::open(&config.blobs).map_err(ServeError::Blobs)?;
-    // A directory is one hub's by its lock. In a cluster others may stand by, and nobody connects to those.
-    let (store, seat) = match config.cluster {
-        Some(_) => steward::join(store, taken_over).map(|(store, seat)| (store, Some(seat))),
-        None => Ok((store, None)),
-    }
-    .map_err(ServeError::Join)?;
-    let http =
-        TcpListener::bind(config.http).map_err(|source| ServeError::Http { address: config.http, source })?;
+    let refused = |source| ServeError::Http { address: config.http, source };
+    let http = TcpListener::bind(config.http).map_err(refused)?;
     let sockets = LaneSockets::open(config.quic, config.lanes, SteeringPreference::default())
         .map_err(|source| ServeError::Quic { address: config.quic, source })?;
+    // A directory is one hub's by its lock. In a cluster there may be others, who are told where this one is.
+    let (store, seat) = match config.cluster {
+        Some(_) => {
+            let bound = http.local_addr().map_err(refused)?;
+            let at =
+                config.advertise.reached_at(bound, sockets.address()).map_err(ServeError::Unreachable)?;
+            let (store, seat) = steward::join(store, &at, taken_over).map_err(ServeError::Join)?;
+            (store, Some(seat))
+        }
+        None => (store, None),
+    };
     let moved = older::move_pieces(&*store, &blobs, UnixMillis(unix_ms())).map_err(ServeError::Move)?;
     if moved > 0 {
         tracing::info!(pieces = moved, blobs = %config.blobs, "files of an older store were moved to blobs");
@@ -218,7 +231,8 @@ pub fn serve(config: &HubConfig) -> Result<(), ServeError> {
     let control = control(&store, config);
     let quotas = Quotas::recover(&Renewed::new(&*store), config.quotas.clone()).map_err(ServeError::Read)?;
     let shelf = Shelf { blobs, uploads: Uploads::default(), quotas };
-    let running = start(config, http, sockets, (store, shelf), secrets, recovered)?;
+    let running =
+        start(config, http, sockets, (store, shelf), secrets, recovered, seat.as_ref().map(Seat::hub))?;
     announce(config, &running, first_key, token);
     let outcome = wait(running);
     drop(control);
@@ -265,6 +279,7 @@ fn start(
     (store, shelf): (Arc<dyn Engine>, Shelf),
     secrets: Secrets,
     recovered: Recovered,
+    me: Option<HubId>,
 ) -> Result<Running, ServeError> {
     let shares = Shares::of(config.vmem_bytes, config.lanes);
     let mut chest =
@@ -317,6 +332,7 @@ fn start(
         store,
         counters,
         api_keys: RwLock::new(api_keys),
+        me,
         hub_key: secrets.identity.public_key().0,
         identity: secrets.identity.clone(),
         settling: tokio::sync::Mutex::default(),
@@ -523,6 +539,7 @@ fn announce(config: &HubConfig, running: &Running, api_key: Option<String>, agen
         http: running.http.address(),
         quic: running.hub.quic,
         hub_key: Digest(running.hub.hub_key),
+        hub: running.hub.me,
         api_key,
         agent_token,
         data: config.data.clone(),
@@ -536,6 +553,9 @@ fn announce(config: &HubConfig, running: &Running, api_key: Option<String>, agen
     println!("Tessera hub {}", env!("CARGO_PKG_VERSION"));
     println!("  clients   http://{} (API, described at /openapi.json)", said.http);
     println!("  agents    {} (QUIC, {} lanes, key {})", said.quic, said.lanes, said.hub_key);
+    if let Some(hub) = said.hub {
+        println!("  hub       {hub}, of those that share the store");
+    }
     match &said.store {
         Some(store) => println!("  store     {store}"),
         None => println!("  data      {}", said.data.display()),

@@ -12,6 +12,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::records::HubAt;
 use tessera_hub_core::ownership::{News, Order, Seen, Steward};
 use tessera_protocol::id::HubId;
 use tessera_protocol::unit::Tick;
@@ -57,11 +58,17 @@ impl std::error::Error for JoinError {
 /// A hub's place among those on its store. Dropping it without [`Seat::leave`] is as dying.
 #[derive(Debug)]
 pub struct Seat {
+    me: HubId,
     ending: SyncSender<()>,
     thread: JoinHandle<Shell>,
 }
 
 impl Seat {
+    /// Which hub this is: each start of one is another.
+    pub fn hub(&self) -> HubId {
+        self.me
+    }
+
     /// Lets another take over at once. For when everything was written.
     pub fn leave(self) {
         drop(self.ending);
@@ -76,6 +83,7 @@ impl Seat {
 /// perhaps more than once, that another has taken over: nothing can be written any more.
 pub fn join(
     engine: Arc<dyn Engine>,
+    at: &HubAt,
     fenced: impl Fn() + Send + Sync + Clone + 'static,
 ) -> Result<(Arc<dyn Engine>, Seat), JoinError> {
     let mut id = [0; 16];
@@ -83,6 +91,7 @@ pub fn join(
     let (me, origin) = (HubId(id), Instant::now());
     let mut entry = Batch::new();
     entry.put(Key::Entry(me), 0_u64.to_be_bytes()).put(Key::Fence(me), []);
+    entry.put(Key::HubAt(me), at.bytes());
     let Commit::Done = engine.commit(entry).map_err(JoinError::Write)? else { return Err(JoinError::Fenced) };
     let (steward, told) = (Steward::new(me, Tick(0)), Arc::new(AtomicBool::new(false)));
     let mut shell = Shell { engine: engine.clone(), me, steward, origin, serves: false, told: told.clone() };
@@ -119,7 +128,7 @@ pub fn join(
         told.store(true, Ordering::Relaxed);
         fenced();
     });
-    Ok((Arc::new(written), Seat { ending, thread }))
+    Ok((Arc::new(written), Seat { me, ending, thread }))
 }
 
 /// How a turn ended.
@@ -206,7 +215,7 @@ impl Shell {
             Order::Adopt { hub } => self.adopt(hub),
             Order::Forget { hub } => {
                 let mut batch = Batch::new();
-                batch.expect_absent(Key::Fence(hub)).delete(Key::Entry(hub));
+                batch.expect_absent(Key::Fence(hub)).delete(Key::Entry(hub)).delete(Key::HubAt(hub));
                 // Who looks sees whether it is gone.
                 drop(self.engine.commit(batch));
                 return None;
@@ -285,6 +294,7 @@ impl Shell {
     fn leave(self) {
         let mut batch = Batch::new();
         batch.expect_exists(Key::Fence(self.me)).delete(Key::Fence(self.me)).delete(Key::Entry(self.me));
+        batch.delete(Key::HubAt(self.me));
         if self.serves {
             batch.delete(Key::HubActive);
         }

@@ -11,6 +11,10 @@ fn store() -> Arc<dyn Engine> {
     Arc::new(Memory::default())
 }
 
+fn at() -> HubAt {
+    HubAt { http: "127.0.0.1:1".into(), quic: "127.0.0.1:2".into() }
+}
+
 fn word(text: &str) -> Batch {
     let mut batch = Batch::new();
     batch.put("job/word", text);
@@ -21,14 +25,14 @@ fn word(text: &str) -> Batch {
 fn stand_by(engine: &Arc<dyn Engine>) -> Receiver<(Arc<dyn Engine>, Seat)> {
     let (said, heard) = sync_channel(1);
     let engine = engine.clone();
-    std::thread::spawn(move || drop(said.send(join(engine, || {}).unwrap())));
+    std::thread::spawn(move || drop(said.send(join(engine, &at(), || {}).unwrap())));
     heard
 }
 
 #[test]
 fn the_first_serves_and_the_next_as_soon_as_it_left() {
     let engine = store();
-    let (first, seat) = join(engine.clone(), || {}).unwrap();
+    let (first, seat) = join(engine.clone(), &at(), || {}).unwrap();
     assert_eq!(first.commit(word("first")).unwrap(), Commit::Done);
     let second = stand_by(&engine);
     assert!(second.recv_timeout(Duration::from_millis(2_500)).is_err(), "one serves already");
@@ -40,6 +44,7 @@ fn the_first_serves_and_the_next_as_soon_as_it_left() {
     let left = engine.snapshot().unwrap();
     assert_eq!(left.range(&Family::Entries.range(), 9).unwrap(), Vec::new());
     assert_eq!(left.range(&Family::Fences.range(), 9).unwrap(), Vec::new());
+    assert_eq!(left.range(&Family::HubAts.range(), 9).unwrap(), Vec::new());
     assert_eq!(left.get(&Key::HubActive.encode()).unwrap(), None);
 }
 
