@@ -278,6 +278,7 @@ async fn read_control(mut stream: RecvStream, welcomed: &Notify, teller: &Teller
             HubControl::Refused { reason } => Event::Refused(reason),
             HubControl::Draining => Event::HubDrained,
             HubControl::Hubs { addresses } => Event::HubsTold { addresses },
+            HubControl::Move { to } => Event::HubMoved { to },
         };
         teller.say(Said::Event(event)).await;
     }

@@ -102,6 +102,11 @@ pub enum HubControl {
         /// Each as [`HubAddress`](crate::address::HubAddress). At most [`limits::HUBS_MAX`].
         addresses: Vec<String>,
     },
+    /// Another hub has fewer agents: finish what is in flight, and then work for that one.
+    Move {
+        /// Its address, which was among those of [`HubControl::Hubs`].
+        to: String,
+    },
 }
 
 /// The terms of a session.
@@ -397,7 +402,7 @@ message!(AgentControl, |message| match message {
 });
 message!(HubControl, |message| match message {
     HubControl::Hubs { addresses } => addresses.len(),
-    HubControl::Welcome(_) | HubControl::Refused { .. } | HubControl::Draining => 0,
+    HubControl::Welcome(_) | HubControl::Refused { .. } | HubControl::Draining | HubControl::Move { .. } => 0,
 });
 message!(BulkHeader, |_| 0);
 message!(HubWork, |message| match message {
@@ -498,7 +503,7 @@ mod tests {
             }
         }
         let mut text = alloc::string::String::new();
-        let messages: [(&str, &dyn Fn(&mut Vec<u8>)); 8] = [
+        let messages: [(&str, &dyn Fn(&mut Vec<u8>)); 9] = [
             ("hello", &|out| hello().frame(out)),
             ("heartbeat", &|out| {
                 AgentControl::Heartbeat { holding: vec![Held { job: [1; 16], index: 2, epoch: 3 }] }
@@ -513,6 +518,7 @@ mod tests {
                 let addresses = vec!["a.example:7843".to_string(), "[::1]:7843".to_string()];
                 HubControl::Hubs { addresses }.frame(out)
             }),
+            ("move", &|out| HubControl::Move { to: "a.example:7843".to_string() }.frame(out)),
             ("assign", &|out| {
                 HubWork::Assign {
                     job: [1; 16],

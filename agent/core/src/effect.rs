@@ -123,6 +123,8 @@ pub enum Closing {
     Left,
     /// The hub is stopping and the agent holds nothing more.
     Drained,
+    /// The hub sent the agent to another, and the agent holds nothing more.
+    Moved,
     /// The hub refused the agent.
     Refused(Refusal),
     /// The hub did not answer the hello in time.
@@ -136,6 +138,7 @@ impl fmt::Display for Closing {
         match self {
             Closing::Left => f.write_str("the agent leaves"),
             Closing::Drained => f.write_str("the hub is stopping"),
+            Closing::Moved => f.write_str("another hub has fewer agents"),
             Closing::Refused(refusal) => refusal.fmt(f),
             Closing::NoWelcome => f.write_str("the hub did not answer the agent's hello"),
             Closing::Violated(violation) => violation.fmt(f),

@@ -44,6 +44,11 @@ pub enum Event {
         /// As it wrote them.
         addresses: Vec<String>,
     },
+    /// The hub said that another hub needs the agent more.
+    HubMoved {
+        /// Where that is, as it wrote it.
+        to: String,
+    },
     /// A job was announced.
     JobAnnounced {
         /// The job.

@@ -18,6 +18,8 @@ pub struct Hubs {
     given: Vec<HubAddress>,
     told: Vec<HubAddress>,
     current: HubAddress,
+    /// Whose turn is next, whoever else has had none.
+    next: Option<HubAddress>,
     /// Those whose turn has not come since a hub last took the agent, or since all had one.
     untried: VecDeque<HubAddress>,
     /// Whether all that had a turn since then showed another key.
@@ -42,7 +44,8 @@ impl Hubs {
     pub fn new(given: Vec<HubAddress>, told: Vec<HubAddress>) -> Option<Hubs> {
         let (given, told) = (first_of(given), first_of(told));
         let current = given.first()?.clone();
-        let mut hubs = Hubs { given, told, current, untried: VecDeque::new(), only_strangers: true };
+        let mut hubs =
+            Hubs { given, told, current, next: None, untried: VecDeque::new(), only_strangers: true };
         hubs.begin_round();
         hubs.untried.retain(|hub| *hub != hubs.current);
         Some(hubs)
@@ -65,6 +68,11 @@ impl Hubs {
     pub(crate) fn failed(&mut self, stranger: bool, random: Random) -> Next {
         self.only_strangers &= stranger;
         let only_strangers = self.only_strangers;
+        if let Some(next) = self.next.take() {
+            self.untried.retain(|hub| *hub != next);
+            self.current = next;
+            return Next::Other;
+        }
         let (next, mut untried) = match self.untried.is_empty() {
             false => (Next::Other, core::mem::take(&mut self.untried)),
             true => {
@@ -79,6 +87,12 @@ impl Hubs {
         }
         self.untried = untried;
         next
+    }
+
+    /// The turn passes to this one when the session ends, if it is one of those that are known.
+    pub(crate) fn prefer(&mut self, address: &str) {
+        let known = |hub: &HubAddress| self.given.contains(hub) || self.told.contains(hub);
+        self.next = address.parse().ok().filter(known);
     }
 
     /// Takes what a hub told, and says whether it is news. What is not an address, or one too many, is left out.
@@ -164,6 +178,18 @@ mod tests {
         };
         let quarter = u64::from(u32::MAX / 4);
         assert_eq!([0, 2 * quarter, 3 * quarter].map(goes_to), [2, 3, 4]);
+    }
+
+    #[test]
+    fn a_hub_can_send_an_agent_only_where_it_knows_a_hub_to_be() {
+        let mut hubs = Hubs::new(vec![at(1)], vec![at(2), at(3), at(4)]).expect("hubs");
+        hubs.took();
+        hubs.prefer("h:3");
+        assert_eq!((hubs.failed(false, Random(0)), hubs.current()), (Next::Other, &at(3)));
+        hubs.took();
+        hubs.prefer("elsewhere:3");
+        hubs.failed(false, Random(0));
+        assert_eq!(hubs.current(), &at(1));
     }
 
     #[test]

@@ -143,6 +143,7 @@ impl Machine {
             Event::Welcomed(welcome) => self.welcomed(welcome),
             Event::Refused(refusal) => self.refused(refusal),
             Event::HubDrained => self.hub_drained(),
+            Event::HubMoved { to } => self.hub_moved(&to),
             Event::HubsTold { addresses } => self.working(|machine, _| {
                 if let Some(hubs) = machine.identity.hubs.tell(&addresses) {
                     machine.effects.push_back(Effect::RememberHubs { hubs: hubs.to_vec() });
@@ -288,7 +289,7 @@ impl Machine {
             heartbeat_ms,
             heartbeat_at: self.now.after_ms(self.pulse.next_ms(heartbeat_ms)),
             since: self.now,
-            draining: false,
+            ending: None,
             linger_until: None,
         });
         self.identity.hubs.took();
@@ -313,8 +314,21 @@ impl Machine {
 
     fn hub_drained(&mut self) {
         match &mut self.phase {
-            Phase::Working(working) => working.draining = true,
+            Phase::Working(working) => working.ending = Some(Closing::Drained),
             Phase::Greeting { .. } => self.close(Closing::Drained),
+            _ => {}
+        }
+    }
+
+    /// As a hub that stops, but for this agent alone: the hub must know that it is to give it nothing more.
+    fn hub_moved(&mut self, to: &str) {
+        match &mut self.phase {
+            Phase::Working(working) if working.ending.is_none() && self.leave_by.is_none() => {
+                working.ending = Some(Closing::Moved);
+                self.identity.hubs.prefer(to);
+                self.effects.push_back(Effect::SendControl(AgentControl::Leaving));
+            }
+            Phase::Greeting { .. } => self.close(Closing::Violated(Violation::OutOfTurn)),
             _ => {}
         }
     }
@@ -475,15 +489,16 @@ impl Machine {
         let leaving = self.leave_by.is_some();
         let idle = self.intake.in_flight().is_empty();
         working.linger_until = match working.linger_until {
-            _ if !(idle && (leaving || working.draining)) => None,
+            _ if !(idle && (leaving || working.ending.is_some())) => None,
             None => Some(self.now.after_ms(LINGER_MS)),
             until => until,
         };
+        let ending = working.ending.unwrap_or(Closing::Drained);
         let lingered = working.linger_until.is_some_and(|until| until <= self.now);
         if self.leave_by.is_some_and(|leave_by| leave_by <= self.now) || (leaving && lingered) {
             self.exit(Exit::Stopped);
         } else if lingered {
-            self.close(Closing::Drained);
+            self.close(ending);
         }
     }
 

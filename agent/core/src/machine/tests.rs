@@ -458,3 +458,20 @@ fn a_list_of_hubs_is_not_taken_from_one_that_has_not_welcomed_the_agent() {
     let effects = at(&mut machine, 0, Event::HubsTold { addresses: vec!["elsewhere:1".to_string()] });
     assert_eq!(violation(&effects), Some(Violation::OutOfTurn));
 }
+
+#[test]
+fn an_agent_that_is_sent_to_another_hub_finishes_what_it_holds_takes_nothing_more_and_goes_there() {
+    let mut machine = working(1, 4);
+    let addresses = vec!["hub:1".to_string(), "hub:2".to_string(), "hub:3".to_string()];
+    at(&mut machine, 0, Event::HubsTold { addresses });
+    at(&mut machine, 0, announce(Some(task())));
+    at(&mut machine, 0, assign(0..1));
+    let effects = at(&mut machine, 1, Event::HubMoved { to: "hub:3".to_string() });
+    assert_eq!(effects, [Effect::SendControl(AgentControl::Leaving)]);
+    assert_eq!(results(&at(&mut machine, 2, done(0, 10))), [vec![0]]);
+    let until = machine.next_timer().expect("a moment for the last frames");
+    let effects = at(&mut machine, until.0, Event::TimePassed);
+    assert!(effects.contains(&Effect::CloseSession { reason: Closing::Moved }), "{effects:?}");
+    let effects = at(&mut machine, until.0, Event::SessionLost { random: Random(0) });
+    assert_eq!(effects.last(), Some(&Effect::Connect { hub: hub(3) }));
+}
