@@ -7,7 +7,9 @@ pub mod audit;
 pub mod backend;
 pub mod blobs;
 pub mod clients;
+pub mod cluster;
 pub mod config;
+pub mod duties;
 mod explain;
 #[cfg(feature = "hasty")]
 mod hasty;

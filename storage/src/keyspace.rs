@@ -10,7 +10,7 @@
 //! | `meta/upgrade` | how far the store is being brought up to a newer version of this page |
 //! | `meta/copying` | marks a store that is being filled from another and is none yet |
 //! | `hub/identity` | the hub's Ed25519 key |
-//! | `hub/start-token` | the digest of the token that the last start printed |
+//! | `hub/start-token` | the digest of the token that the last start printed; where many hubs run, of theirs too |
 //! | `hub/sampling` | the key that chooses which results are checked |
 //! | `hub/audit-head` | how many entries the audit log has, and the hash of the last |
 //! | `hub/active` | which start of a hub leads those that serve side by side |

@@ -173,6 +173,7 @@ impl Lane {
                 self.at_home(id, |home, judge, _| home.be_patient(judge.now));
             }
             Event::StandingsRecovered { agents } => self.restore(&agents),
+            Event::StandingRead { record } => self.learn(record),
             Event::Committed { batch } => self.committed(batch),
             Event::Conflicted { batch, existing, manifest } => {
                 if let Some(Writing::Acceptance { request, .. }) = self.writing.remove(&batch) {
@@ -431,6 +432,22 @@ impl Lane {
         self.registry = Registry::restore(agents.iter().filter(is_here).copied());
         let distrusted = agents.iter().filter(|record| record.proven);
         self.distrusted = distrusted.map(|record| record.agent).collect();
+    }
+
+    /// What another hub thinks of an agent, which may have worked there meanwhile.
+    fn learn(&mut self, record: StandingRecord) {
+        let agent = record.agent;
+        if record.proven && self.distrusted.insert(agent) {
+            // Also what it answered here and is not final.
+            self.refuted(agent);
+        }
+        if registry_lane(record.provider, self.config.lanes) != self.config.lane {
+            return;
+        }
+        let settled = !self.archive.is_unwritten();
+        if let Some(standing) = self.registry.learn(record, settled) {
+            self.out.tell_all(&LaneMessage::StandingChanged { agent, standing });
+        }
     }
 
     fn open(&mut self, job: Arc<NewJob>, progress: Option<Progress>, panels: Vec<KeptPanel>) {

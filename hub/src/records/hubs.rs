@@ -1,8 +1,9 @@
 //! What lies in the store of the hubs that share it: where each is reached, and whose each open job is.
 
 use serde::{Deserialize, Serialize};
+use tessera_hub_core::Record;
 use tessera_protocol::id::{HubId, JobId};
-use tessera_storage::{Family, Key, Snapshot};
+use tessera_storage::{Batch, Family, Key, Snapshot};
 
 use super::{RecordError, json};
 
@@ -19,6 +20,19 @@ impl HubAt {
     /// As it lies in the store.
     pub fn bytes(&self) -> Vec<u8> {
         json(self)
+    }
+}
+
+/// Adds to the batch of a record what it says of whose its job is.
+pub fn put_owner(batch: &mut Batch, record: &Record, me: HubId) {
+    match record {
+        Record::JobAccepted { job, .. } => {
+            batch.put(Key::Owner(job.id), me.0);
+        }
+        Record::JobEnded { job, .. } => {
+            batch.delete(Key::Owner(*job));
+        }
+        _ => {}
     }
 }
 
