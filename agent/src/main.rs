@@ -22,9 +22,10 @@ Exit codes: 0 left in good order, 1 cannot work here, 2 wrong usage, 3 the hub r
 #[derive(Parser)]
 #[command(name = "agent", version, after_help = EXIT_CODES)]
 struct Arguments {
-    /// The hub to work for
-    #[arg(long, env = "TESSERA_AGENT_HUB", value_name = "HOST:PORT")]
-    hub: HubAddress,
+    /// The hub to work for; of hubs that serve side by side any, or several with commas between: the next is tried where
+    /// one does not answer, and so is each that a hub told of
+    #[arg(long, env = "TESSERA_AGENT_HUB", value_name = "HOST:PORT", value_delimiter = ',', required = true)]
+    hub: Vec<HubAddress>,
     /// Enrolment token; needed once, until the hub knows this agent
     #[arg(long, env = "TESSERA_AGENT_TOKEN", hide_env_values = true, conflicts_with = "token_file")]
     token: Option<EnrolmentToken>,
@@ -115,7 +116,7 @@ fn config(arguments: Arguments) -> Result<Config, clap::Error> {
         wrong("no place for the agent's identity: HOME is not set, so give --data DIR".to_owned())
     })?;
     Ok(Config {
-        hub: arguments.hub,
+        hubs: arguments.hub,
         token,
         data,
         cache_bytes_max: arguments.cache_bytes.unwrap_or(u64::MAX),
@@ -138,12 +139,13 @@ fn data_directory() -> Option<PathBuf> {
 fn work(config: Config) -> Result<(), AgentError> {
     let agent = Agent::open(config)?;
     let config = agent.config();
+    let hubs: Vec<String> = config.hubs.iter().map(ToString::to_string).collect();
     // A closed standard output is no reason not to work.
     let _ = writeln!(
         std::io::stdout(),
         "{} connects to {} (hub key {}): slots {}, isa {}, data in {}",
         agent.id(),
-        config.hub,
+        hubs.join(" or "),
         agent.hub_key(),
         config.slots,
         config.isa,

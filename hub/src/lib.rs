@@ -20,6 +20,7 @@ pub mod keeper;
 pub mod lane;
 pub mod ops;
 pub mod output;
+pub mod peers;
 pub mod products;
 pub mod quic;
 pub mod reader;

@@ -39,6 +39,7 @@ use crate::journal::Journal;
 use crate::keeper::{self, Chest, Keeper, Shares};
 use crate::lane::{Handler, HandlerConfig, Input, Known, LaneCounters};
 use crate::ops::control::Control;
+use crate::peers::{Lookout, Peers};
 use crate::products::Shelf;
 use crate::quic::{Identity, IdentityError, LaneSockets, SteeringError, SteeringPreference};
 use crate::reader::Reader;
@@ -221,6 +222,8 @@ struct Running {
     lanes: Lanes<Input>,
     http: ServerHandle,
     chores: Chores,
+    /// Where others serve from the same store.
+    lookout: Option<Lookout>,
     keeper: (Keeper, JoinHandle<()>),
     threads: Vec<JoinHandle<()>>,
 }
@@ -363,6 +366,15 @@ fn start(
     let lanes = spawn_lanes(LaneConfig::default(), sockets, &secrets.identity, make_handler)
         .map_err(ServeError::Lanes)?;
     let api_keys = recovered.api_keys.iter().map(|digest| KeyHash(digest.0)).collect::<BTreeSet<_>>();
+    let (peers, lookout) = match me {
+        Some(me) => {
+            let (peers, lookout) =
+                Peers::start(me, store.clone(), views.clone(), lanes.mailboxes(), counters.clone())
+                    .map_err(ServeError::Thread)?;
+            (Some(peers), Some(lookout))
+        }
+        None => (None, None),
+    };
     let hub = Arc::new(Hub {
         lanes: lanes.mailboxes(),
         journal,
@@ -379,6 +391,7 @@ fn start(
         counters,
         api_keys: RwLock::new(api_keys),
         me,
+        peers,
         hub_key: secrets.identity.public_key().0,
         identity: secrets.identity.clone(),
         settling: tokio::sync::Mutex::default(),
@@ -405,7 +418,7 @@ fn start(
         }
     };
     let http = ingress::serve(http, hub.clone(), ingress::Limits::default()).map_err(ServeError::Thread)?;
-    Ok(Running { hub, lanes, http, chores, keeper: (keeper, keeper_thread), threads })
+    Ok(Running { hub, lanes, http, chores, lookout, keeper: (keeper, keeper_thread), threads })
 }
 
 /// What is kept of the tiles of open jobs.
@@ -454,7 +467,7 @@ fn push(hub: &Hub, lane: LaneIndex, event: Event) {
 }
 
 fn wait(running: Running) -> Result<(), ServeError> {
-    let Running { hub, lanes, http, chores, keeper: (keeper, keeper_thread), threads } = running;
+    let Running { hub, lanes, http, chores, lookout, keeper: (keeper, keeper_thread), threads } = running;
     let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(ServeError::Thread)?;
     let closer = signals.handle();
     let stopper = lanes.stopper();
@@ -475,6 +488,7 @@ fn wait(running: Running) -> Result<(), ServeError> {
     hub.clients.stop();
     hub.reader.stop();
     chores.end();
+    drop(lookout);
     // Before the journal too: whole tiles go there.
     keeper.stop();
     let kept = keeper_thread.join();

@@ -85,6 +85,9 @@ pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 pub const FRAME_VERSION: u8 = 2;
 /// ALPN of the agent protocol; a breaking change takes a new name.
 pub const ALPN: &[u8] = b"tessera/2";
+/// Most hubs that serve side by side and that an agent is told of: as many addresses as an agent tries, and a hub may
+/// make it try. The rest still serve.
+pub const HUBS_MAX: usize = 16;
 /// Largest frame on a control stream. *Units*: bytes, version byte included.
 /// Holds a heartbeat that names [`BATCH_ITEMS_MAX`] attempts of 32 bytes.
 pub const CONTROL_FRAME_BYTES_MAX: usize = 256 << 10;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use tessera_protocol::api::Problem;
 use tessera_protocol::id::{Digest, JobId};
+use tessera_protocol::limits::HUBS_MAX;
 
 /// *Source*: RFC 9110, section 15.6.4.
 const SERVICE_UNAVAILABLE: u16 = 503;
@@ -23,6 +24,11 @@ pub enum HubUrlError {
         /// What was given.
         url: String,
     },
+    /// More than [`HUBS_MAX`] of them.
+    TooMany {
+        /// How many were given.
+        hubs: usize,
+    },
 }
 
 impl fmt::Display for HubUrlError {
@@ -36,6 +42,7 @@ impl fmt::Display for HubUrlError {
             HubUrlError::NotHttp { url } => {
                 write!(f, "hub URL {url:?}: must be http://HOST:PORT, as in http://127.0.0.1:7840")
             }
+            HubUrlError::TooMany { hubs } => write!(f, "{hubs} hub URLs: name at most {HUBS_MAX}"),
         }
     }
 }
@@ -235,6 +242,14 @@ impl HubError {
             HubError::Refused(problem) => problem.status == SERVICE_UNAVAILABLE,
             _ => false,
         }
+    }
+}
+
+impl HubError {
+    /// Whether another hub on the same store may do what this one did not: nobody listens here or the connection
+    /// ended, or the hub says that it is not available.
+    pub(super) fn is_of_one_hub(&self) -> bool {
+        self.is_passing() || matches!(self, HubError::NoSuchHost { .. })
     }
 }
 

@@ -113,6 +113,8 @@ pub enum Code {
     HubUnavailable,
     /// Too many event streams are open.
     StreamsFull,
+    /// The hub that must answer is gone or cannot be reached.
+    OwnerUnreachable,
     /// The hub did not answer in time.
     AnswerTimeout,
 }
@@ -129,7 +131,7 @@ pub(super) struct Row {
 
 impl Code {
     /// Every code, by status.
-    pub const ALL: [Code; 49] = [
+    pub const ALL: [Code; 50] = [
         Code::JsonMalformed,
         Code::BodyMalformed,
         Code::QueryInvalid,
@@ -177,6 +179,7 @@ impl Code {
         Code::HubUnavailable,
         Code::StreamsFull,
         Code::UploadsFull,
+        Code::OwnerUnreachable,
         Code::AnswerTimeout,
         Code::StoreFull,
     ];
@@ -339,6 +342,9 @@ impl Code {
             Code::StreamsFull => ("streams_full", S::SERVICE_UNAVAILABLE, Some(5),
                 "Too many event streams are open",
                 "Ask `GET /v1/jobs/{id}` from time to time instead, or try again."),
+            Code::OwnerUnreachable => ("owner_unreachable", S::SERVICE_UNAVAILABLE, Some(5),
+                "The hub that must answer this cannot be reached",
+                "Try again in a few seconds: when a hub is gone, another takes its jobs within 15 s. With an Idempotency-Key nothing is done twice."),
             Code::AnswerTimeout => ("answer_timeout", S::GATEWAY_TIMEOUT, Some(2),
                 "The hub did not answer in time",
                 "Send it again with the same Idempotency-Key: what was asked may have happened."),

@@ -71,6 +71,15 @@ pub enum Input {
         /// Its header and bytes, as they are sent.
         payload: Option<Bytes>,
     },
+    /// The hubs that serve from the store have changed: where agents find them, this one included.
+    Hubs(Arc<[String]>),
+    /// Another hub has fewer agents than this one.
+    Spare {
+        /// How many of this lane's are to go there.
+        agents: usize,
+        /// Where it is.
+        to: Arc<str>,
+    },
     /// Every lane that has to know was told how far an agent is trusted.
     StandingTold {
         /// The session that waits.
@@ -226,7 +235,7 @@ impl Handler {
             Effect::TellLane { lane, message } => self.tell_lane(lane, message),
             Effect::Welcome { session, welcome } => {
                 self.counters.agents.fetch_add(1, Ordering::Relaxed);
-                self.frames.control(session, &HubControl::Welcome(welcome));
+                self.frames.welcome(session, welcome);
             }
             Effect::SendJob { session, job, kernel, task, ordered } => {
                 self.frames.job(session, job, &kernel, &task, ordered);
@@ -682,6 +691,8 @@ impl LaneHandler for Handler {
                 self.refuse(now, Session(session), Refusal::StoreUnavailable);
             }
             Input::Enrolled { session, verdict } => self.enrolled(now, Session(session), &verdict, io),
+            Input::Hubs(hubs) => self.frames.tell_hubs(hubs),
+            Input::Spare { agents, to } => self.frames.spare(agents, &to),
             Input::Piece { piece, payload } => {
                 for session in self.pieces.read(&piece) {
                     self.frames.piece(session, &piece, payload.clone());

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tessera_agent_core::{Event, Form, Identity, InputFile, Machine, Outcome, ShardWork, Task};
+use tessera_agent_core::{Event, Form, Hubs, Identity, InputFile, Machine, Outcome, ShardWork, Task};
 use tessera_hub_core::Account;
 use tessera_protocol::id::{AgentId, Digest, JobId, ProviderId};
 use tessera_protocol::monte_carlo::Model;
@@ -279,8 +279,10 @@ fn tally(task: &monte_carlo::Task, work: &ShardWork, lie: Option<u8>) -> (Vec<u8
 }
 
 fn machine(id: AgentId, slots: u16) -> Machine {
+    let hub = "hub:1".parse().expect("an address");
+    let hubs = Hubs::new(vec![hub], Vec::new()).expect("a hub");
     Machine::new(
-        Identity { agent: id, hello: hello(slots), gpus: Vec::new(), cache_bytes_max: u64::MAX },
+        Identity { agent: id, hello: hello(slots), gpus: Vec::new(), cache_bytes_max: u64::MAX, hubs },
         Vec::new(),
     )
 }

@@ -139,9 +139,11 @@ impl Witness {
             kernels: Vec::new(),
             region: alloc::string::String::new(),
         };
+        let hub = "hub:1".parse().expect("an address");
+        let hubs = Hubs::new(vec![hub], Vec::new()).expect("a hub");
         let mut witness = Witness {
             machine: Machine::new(
-                Identity { agent: AgentId(ME), hello, gpus: Vec::new(), cache_bytes_max: u64::MAX },
+                Identity { agent: AgentId(ME), hello, gpus: Vec::new(), cache_bytes_max: u64::MAX, hubs },
                 Vec::new(),
             ),
             now: 0,
@@ -173,7 +175,7 @@ impl Witness {
     fn carry_out(&mut self, effect: Effect) {
         assert!(!self.exited, "{effect:?} after the exit");
         match effect {
-            Effect::Connect => {
+            Effect::Connect { .. } => {
                 self.tell(Event::HubReached);
                 let welcome = Welcome { agent: ME, heartbeat_ms: 1_000, credit: CREDIT, lane: 0 };
                 self.in_session = true;
@@ -220,6 +222,7 @@ impl Witness {
             | Effect::SendBulk { .. }
             | Effect::SendControl(_)
             | Effect::RememberHub
+            | Effect::RememberHubs { .. }
             | Effect::AnnounceRetry { .. } => {}
         }
     }
