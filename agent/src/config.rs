@@ -19,8 +19,10 @@ pub struct Config {
     pub token: Option<EnrolmentToken>,
     /// Where its identity and the hub's key are kept; one agent a directory.
     pub data: PathBuf,
-    /// What input files may take of the disk under it. *Units*: bytes.
-    pub cache_bytes_max: u64,
+    /// What input files may take of the disk under it; nothing for as much as half of the memory. *Units*: bytes.
+    pub cache_bytes_max: Option<u64>,
+    /// The memory of this machine that is the agent's; nothing for all of it. *Units*: bytes.
+    pub memory_bytes: Option<u64>,
     /// How many shards its processors compute at once; each GPU computes one more.
     pub slots: u16,
     /// Which GPUs it uses.

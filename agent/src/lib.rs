@@ -12,6 +12,7 @@ mod executor;
 mod home;
 mod host;
 mod inputs;
+mod leaves;
 #[cfg(feature = "liar")]
 mod lie;
 mod outgoing;

@@ -39,6 +39,10 @@ struct Arguments {
     /// [default: as much as half of the memory]
     #[arg(long, env = "TESSERA_AGENT_CACHE_BYTES", value_name = "BYTES")]
     cache_bytes: Option<u64>,
+    /// Bytes of this machine's memory that the agent may count on: half of them are for matrices and tables [default: all,
+    /// or what its control group allows]
+    #[arg(long, env = "TESSERA_AGENT_MEMORY_BYTES", value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
+    memory_bytes: Option<u64>,
     /// How many shards to compute at once on processors [default: as many as there are]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(limits::SLOTS_MAX)))]
     slots: Option<u16>,
@@ -119,7 +123,8 @@ fn config(arguments: Arguments) -> Result<Config, clap::Error> {
         hubs: arguments.hub,
         token,
         data,
-        cache_bytes_max: arguments.cache_bytes.unwrap_or(u64::MAX),
+        cache_bytes_max: arguments.cache_bytes,
+        memory_bytes: arguments.memory_bytes,
         slots: arguments.slots.unwrap_or_else(slots_available),
         gpus: arguments.gpus,
         name: arguments.name.unwrap_or_else(host_name),

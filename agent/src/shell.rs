@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use tessera_agent_core::{
     Closing, Effect, Event, Exit, Hubs, Identity, Machine, Outcome, Random, SlotIndex, operand_bytes_max,
+    panel_bytes_max,
 };
 use tessera_cuda::DeviceInfo;
 use tessera_protocol::address::HubAddress;
@@ -68,12 +69,13 @@ pub(crate) async fn run(
     let log = log.map_err(|source| AgentError::System { what: "file for the work log", source })?;
     let runner = Runner::start(config.slots, &devices, config.isa, (studio.clone(), log), report)
         .map_err(|source| AgentError::System { what: "thread for a slot", source })?;
-    let room = config.cache_bytes_max.min(operand_bytes_max(host::memory_bytes()));
-    let (cache, kept) = Cache::open(&config.data, room)
+    let identity = identity(&config, &devices, studio.as_deref(), (home.agent(), hubs));
+    let (cache, kept) = Cache::open(&config.data, identity.cache_bytes_max)
         .map_err(|source| AgentError::System { what: "folder for inputs", source })?;
-    let stored = Inputs::new(cache, &kept);
-    let mut machine =
-        Machine::new(identity(&config, &devices, studio.as_deref(), (home.agent(), hubs)), kept);
+    let names = kept.iter().map(|(name, _)| *name).collect();
+    let stored = Inputs::new(cache, kept);
+    let panel_bytes_max = panel_bytes_max(operand_bytes_max(identity.hello.memory_bytes));
+    let mut machine = Machine::new(identity, names);
     let target = Target { hub, client, pinned };
     let mut hands = Hands {
         target,
@@ -83,6 +85,7 @@ pub(crate) async fn run(
         runner,
         programs: BTreeMap::new(),
         stored,
+        panel_bytes_max,
         lookers,
         serial: SessionSerial::default(),
         session: None,
@@ -148,6 +151,8 @@ fn identity(
     studio: Option<&Studio>,
     (agent, hubs): (AgentId, Hubs),
 ) -> Identity {
+    let memory_bytes = config.memory_bytes.unwrap_or_else(host::memory_bytes);
+    let cache_bytes_max = config.cache_bytes_max.unwrap_or_else(|| operand_bytes_max(memory_bytes));
     let hello = Hello {
         token: config.token.map(|token| token.secret),
         name: config.name.clone(),
@@ -155,12 +160,12 @@ fn identity(
         slots: slots_with(config.slots, devices),
         isa: config.isa.name().to_owned(),
         arch: std::env::consts::ARCH.to_owned(),
-        memory_bytes: host::memory_bytes(),
+        memory_bytes,
         kernels: studio.map(|studio| studio.encoder.kernels()).unwrap_or_default(),
         region: config.region.as_ref().map(ToString::to_string).unwrap_or_default(),
     };
     let gpus = devices.iter().map(devices::offered).collect();
-    Identity { agent, hello, gpus, cache_bytes_max: config.cache_bytes_max, hubs }
+    Identity { agent, hello, gpus, cache_bytes_max, hubs }
 }
 
 async fn sleep_until(begun: Instant, timer: Option<Tick>) {
@@ -185,6 +190,8 @@ struct Hands {
     /// Of jobs of which a shard has started.
     programs: BTreeMap<JobId, Arc<Program>>,
     stored: Inputs,
+    /// What the matrices of one job may take of memory. *Units*: bytes.
+    panel_bytes_max: u64,
     lookers: mpsc::Sender<Looked>,
     /// Of the current session; what others say is not heard.
     serial: SessionSerial,
@@ -252,7 +259,8 @@ impl Hands {
             Effect::SendBulk { header, payload } => self.send(|link| link.send_bulk(&header, &payload)),
             Effect::StartShard { slot, work } => {
                 let stored = &self.stored;
-                let program = || Arc::new(Program::new(&work.task, |input| stored.get(input)));
+                let of_all = self.panel_bytes_max;
+                let program = || Arc::new(Program::new(&work.task, |input| stored.get(input), of_all));
                 let program = self.programs.entry(work.attempt.job).or_insert_with(program).clone();
                 self.runner.begin(slot, work, program);
             }

@@ -42,8 +42,9 @@ pub const TRAINING_PRICES_MAX: u64 = 1 << 22;
 pub const TRAINING_DRAWS_MAX: u64 = 1 << 29;
 /// Most rows or columns of a matrix: a row of doubles is then at most 1 MiB.
 pub const MATRIX_SIDE_MAX: u64 = 1 << 17;
-/// Largest matrix. *Units*: bytes. Two operands and a result of it fit a small agent's memory.
-pub const MATRIX_BYTES_MAX: u64 = 1 << 30;
+/// Largest matrix, operand or result. *Units*: bytes. With the longest header it is the largest input of a hub, 16 GiB,
+/// which holds 46,340 rows and columns of doubles; nobody holds it in memory.
+pub const MATRIX_BYTES_MAX: u64 = (16 << 30) - (64 << 10);
 /// Smallest side of a tile: below it a shard costs more to send than to compute.
 pub const TILE_SIDE_MIN: u64 = 16;
 /// Largest side of a tile: a tile of doubles is then 8 MiB, and fits one transaction of the store.

@@ -75,7 +75,8 @@ pub struct Hello {
     pub isa: String,
     /// Processor architecture, as in `std::env::consts::ARCH`.
     pub arch: String,
-    /// Memory it offers. *Units*: bytes.
+    /// Memory it offers, or twice what files may take of its disk, whichever is more: half of this is what a job's files
+    /// and matrices may take. *Units*: bytes.
     pub memory_bytes: u64,
     /// Workloads it has kernels for.
     pub kernels: Vec<String>,

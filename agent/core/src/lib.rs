@@ -26,5 +26,5 @@ pub use effect::{Closing, Effect, Exit, FetchSerial, ShardWork};
 pub use event::{Event, Outcome, Random};
 pub use hubs::Hubs;
 pub use machine::{Drain, Identity, Machine, operand_bytes_max};
-pub use task::{Form, InputFile, KERNELS, Task, Unusable};
+pub use task::{InputFile, KERNELS, Task, Unusable, panel_bytes_max};
 pub use violation::Violation;

@@ -59,7 +59,8 @@ const BULK_HEADER_BYTES_MAX: usize = 256;
 pub struct Identity {
     /// The id of its key.
     pub agent: AgentId,
-    /// What it says of itself. Its `kernels` are filled in here; half of its memory is for matrices.
+    /// What it says of itself. Its `kernels` are filled in here; half of its memory is for what kernels hold. Where
+    /// the files on its disk may take more, it offers twice that.
     pub hello: Hello,
     /// The GPUs that compute some of its shards.
     pub gpus: Vec<Gpu>,
@@ -69,7 +70,8 @@ pub struct Identity {
     pub hubs: Hubs,
 }
 
-/// What matrices and files may take, all in all, on a machine with so much memory. *Units*: bytes.
+/// What operands may take of the memory of a machine that has so much, and files of its disk unless the provider says
+/// otherwise. *Units*: bytes.
 pub fn operand_bytes_max(memory_bytes: u64) -> u64 {
     match memory_bytes {
         0 => OPERAND_BYTES_UNKNOWN,
@@ -115,6 +117,10 @@ impl Machine {
         let more = core::mem::take(&mut identity.hello.kernels);
         identity.hello.kernels = KERNELS.iter().map(ToString::to_string).chain(more).collect();
         let operand_bytes_max = operand_bytes_max(identity.hello.memory_bytes);
+        // A hub gives jobs to agents that say they have twice the memory of the job's files; these lie on the disk.
+        if identity.cache_bytes_max > operand_bytes_max {
+            identity.hello.memory_bytes = identity.cache_bytes_max.saturating_mul(2);
+        }
         Machine {
             pulse: Pulse::new(identity.agent),
             inputs: Inputs::new(operand_bytes_max, identity.cache_bytes_max, kept),

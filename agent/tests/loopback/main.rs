@@ -33,12 +33,24 @@ struct Running {
 
 impl Running {
     fn start(hub: SocketAddr, data: &Path, token: Option<EnrolmentToken>, slots: u16) -> Running {
+        Running::start_with(hub, data, token, slots, [None, None])
+    }
+
+    /// With so much memory, and so much of the disk for files.
+    fn start_with(
+        hub: SocketAddr,
+        data: &Path,
+        token: Option<EnrolmentToken>,
+        slots: u16,
+        [memory_bytes, cache_bytes_max]: [Option<u64>; 2],
+    ) -> Running {
         let config = Config {
             gpus: tessera_agent::GpuChoice::None,
             hubs: vec![HubAddress { host: hub.ip().to_string(), port: hub.port() }],
             token,
             data: data.to_owned(),
-            cache_bytes_max: u64::MAX,
+            cache_bytes_max,
+            memory_bytes,
             slots,
             name: "test".to_owned(),
             region: "eu-north".parse().ok(),

@@ -272,7 +272,7 @@ impl Code {
                 "Send the file with a Content-Length and not chunked."),
             Code::InputTooLarge => ("input_too_large", S::PAYLOAD_TOO_LARGE, None,
                 "The file is too large",
-                "An input file may have 16 GiB, and a matrix 1 GiB: split it over several files."),
+                "An input file may have 16 GiB: split it over several files."),
             Code::UrlInvalid => ("url_invalid", S::FORBIDDEN, None,
                 "The signed URL is not good for this",
                 "Use it as it was made, or have another one made with `POST /v1/blobs/{blake3}/sign`."),

@@ -87,8 +87,8 @@ fn job(number: u8) -> JobId {
     JobId([number + 1; 16])
 }
 
-/// The matrices of job `number`: a file of one piece; a file of two; that and another one; and more than
-/// the machine has memory for.
+/// The matrices of job `number`: a file of one piece; a file of two; that and another one; and tiles of which
+/// one takes more memory than the machine has.
 fn matrices(number: u8) -> matrix::Task {
     let file = |name: u8, rows: u64, cols: u64| {
         let source = Source::Input { blake3: [name; 32], bytes: rows * cols * 8 + 128 };
@@ -143,7 +143,7 @@ impl Witness {
         let hubs = Hubs::new(vec![hub], Vec::new()).expect("a hub");
         let mut witness = Witness {
             machine: Machine::new(
-                Identity { agent: AgentId(ME), hello, gpus: Vec::new(), cache_bytes_max: u64::MAX, hubs },
+                Identity { agent: AgentId(ME), hello, gpus: Vec::new(), cache_bytes_max: MEMORY / 2, hubs },
                 Vec::new(),
             ),
             now: 0,

@@ -33,7 +33,8 @@ fn agent_with(slots: u16, memory_bytes: u64) -> Machine {
         region: alloc::string::String::new(),
     };
     let hubs = Hubs::new(vec![hub(1)], Vec::new()).expect("a hub");
-    Machine::new(Identity { agent: ME, hello, gpus: Vec::new(), cache_bytes_max: u64::MAX, hubs }, Vec::new())
+    let cache_bytes_max = operand_bytes_max(memory_bytes);
+    Machine::new(Identity { agent: ME, hello, gpus: Vec::new(), cache_bytes_max, hubs }, Vec::new())
 }
 
 fn hub(port: u16) -> HubAddress {
@@ -59,7 +60,7 @@ fn working(slots: u16, credit: u32) -> Machine {
     with_memory(slots, credit, 0)
 }
 
-/// Welcomed, with so much memory.
+/// Welcomed, with so much memory, and half as much of the disk.
 pub(super) fn with_memory(slots: u16, credit: u32, memory_bytes: u64) -> Machine {
     let mut machine = agent_with(slots, memory_bytes);
     for event in [Event::Started, Event::HubReached, welcome(credit)] {
