@@ -12,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tessera_client::api;
+use tessera_protocol::api::AgentState;
 use tessera_protocol::id::HubId;
 use tessera_storage::{Engine, Family, Key, Memory, standin};
 
@@ -20,6 +21,10 @@ use crate::crash::customer::{Promised, key};
 use crate::crash::jobs::{self, Known};
 use crate::crash::programs::{self, Agent, Hub, Place};
 use crate::crash::{Failure, Report};
+
+mod any;
+
+pub use any::{Seen, any_hub};
 
 /// Jobs that each hub is given.
 const JOBS: u64 = 4;
@@ -141,6 +146,11 @@ pub fn run(blow: Blow, folder: &Path) -> Result<Found, Failure> {
         Blow::PauseTheOther => (second, first),
     };
     let (theirs, api) = (victim.api()?, other.api()?);
+    // A job goes to a hub that has agents: each is to have its own.
+    until("both hubs have an agent", || {
+        let seen = api.agents().map_err(|error| Failure::Said(error.to_string()))?;
+        Ok(seen.agents.iter().filter(|agent| agent.state == AgentState::Connected).count() == 2)
+    })?;
     let mut promised = Vec::new();
     submit(&api, &known, 0, &mut promised)?;
     submit(&theirs, &known, JOBS, &mut promised)?;
