@@ -342,7 +342,8 @@ impl Hub {
             let is_dropped = matches!(error, HubError::Dropped { .. });
             dropped += u32::from(is_dropped);
             let soon = is_dropped && dropped <= DROPPED_RETRIES;
-            if !soon && !(error.is_passing() && since.elapsed() < self.patience) {
+            let again = soon || error.is_passing() && since.elapsed() < self.patience;
+            if !again {
                 return Err(error);
             }
             std::thread::sleep(pause);

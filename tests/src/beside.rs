@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use tessera_client::api;
 use tessera_hub_core::standing::StandingRecord;
-use tessera_protocol::api::Standing;
+use tessera_protocol::api::{AgentState, Standing};
 use tessera_protocol::credits::ProviderName;
 use tessera_protocol::id::HubId;
 use tessera_storage::{Batch, Commit, Engine, Family, Key, Memory, standin};
@@ -23,6 +23,10 @@ use crate::crash::customer::{Promised, key};
 use crate::crash::jobs::{self, Known};
 use crate::crash::programs::{self, Agent, Hub, Place};
 use crate::crash::{Failure, Report};
+
+mod any;
+
+pub use any::{Seen, any_hub};
 
 /// Jobs that each hub is given.
 const JOBS: u64 = 4;
@@ -162,6 +166,11 @@ pub fn run(blow: Blow, folder: &Path) -> Result<Found, Failure> {
         Blow::PauseTheOther => (second, first),
     };
     let (theirs, api) = (victim.api()?, other.api()?);
+    // A job goes to a hub that has agents: each is to have its own.
+    until("both hubs have an agent", || {
+        let seen = api.agents().map_err(|error| Failure::Said(error.to_string()))?;
+        Ok(seen.agents.iter().filter(|agent| agent.state == AgentState::Connected).count() == 2)
+    })?;
     let mut promised = Vec::new();
     submit(&api, &known, 0, &mut promised)?;
     submit(&theirs, &known, JOBS, &mut promised)?;
