@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tessera_client::api::{IdempotencyKey, News, follow};
 use tessera_protocol::api::{AgentState, JobState};
+use tessera_storage::Memory;
 
 use super::{Failure, PATIENCE, Scene, jobs, until};
 
@@ -30,7 +31,7 @@ fn said(error: impl std::fmt::Display) -> Failure {
 
 /// Two hubs, an agent at the second, a client that knows the first; then the second is killed.
 pub fn any_hub(folder: &Path) -> Result<Seen, Failure> {
-    let scene = Scene::new(folder)?;
+    let scene = Scene::new(folder, Memory::default())?;
     let known = jobs::long(7)?;
     let (first, second) = (scene.hub("first")?, scene.hub("second")?);
     let _agent = scene.agent("agent", &second)?;
