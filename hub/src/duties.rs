@@ -35,7 +35,7 @@ const LISTEN_PAUSE: Duration = Duration::from_secs(10);
 /// Acts that one transaction moves.
 const MOVED_MAX: usize = 256;
 /// How long the store is left alone after it could not be read.
-const RETRY: Duration = Duration::from_millis(200);
+const RETRY: Duration = Duration::from_secs(1);
 /// How long a full mailbox of a lane is left alone.
 const FULL_PAUSE: Duration = Duration::from_millis(1);
 
