@@ -4,10 +4,10 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use tessera_protocol::address::HubAddress;
 use tessera_protocol::limits;
 use tessera_protocol::wire::Refusal;
 
-use crate::config::HubAddress;
 use crate::home::HomeError;
 use crate::tls::HubKey;
 
@@ -18,6 +18,11 @@ pub enum AgentError {
     Slots {
         /// What was asked for.
         slots: u16,
+    },
+    /// No hub, or more than [`limits::HUBS_MAX`].
+    Hubs {
+        /// How many were given.
+        hubs: usize,
     },
     /// A name longer than [`limits::NAME_BYTES_MAX`].
     NameTooLong {
@@ -56,9 +61,9 @@ pub enum AgentError {
         /// Why.
         refusal: Refusal,
     },
-    /// The hub's name has no address.
+    /// The hub's name has no address, nor has that of any other hub.
     HostUnknown {
-        /// The name.
+        /// The name that was given first.
         hub: HubAddress,
         /// What the resolver said.
         source: io::Error,
@@ -90,6 +95,7 @@ impl fmt::Display for AgentError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             AgentError::Slots { slots } => write!(f, "{slots} slots: 1 to {} are allowed", limits::SLOTS_MAX),
+            AgentError::Hubs { hubs } => write!(f, "{hubs} hubs: 1 to {} are allowed", limits::HUBS_MAX),
             AgentError::NameTooLong { bytes } => {
                 write!(f, "a name of {bytes} bytes: at most {} are allowed", limits::NAME_BYTES_MAX)
             }

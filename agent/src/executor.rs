@@ -6,17 +6,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tessera_cuda::{CudaError, Device, DeviceInfo};
-use tessera_kernels::catastrophe::Find;
 use tessera_kernels::isa::Isa;
 use tessera_kernels::matrix::{self, Prepared};
 use tessera_kernels::monte_carlo::{self, KernelError};
+use tessera_kernels::runs::Files;
 use tessera_kernels::staged::{StageError, encoded};
 use tessera_media::{Encoder, MediaError};
 use tessera_protocol::monte_carlo::{Refine, Task};
 use tessera_protocol::product::ProductError;
 use tessera_protocol::{catastrophe, staged, video};
 
-use crate::cache::Cached;
+use crate::inputs::JobFiles;
 use crate::program::Trouble;
 
 /// One slot's means.
@@ -86,27 +86,23 @@ impl Executor {
         &mut self,
         task: &staged::Task,
         (first, count): (u64, u64),
-        input: &dyn Fn(&[u8; 32]) -> Option<Arc<Cached>>,
+        files: &JobFiles,
         stop: &dyn Fn() -> bool,
     ) -> Result<Vec<u8>, Trouble> {
         let outcome = match task {
             staged::Task::Video(task) => {
                 let studio = self.studio.as_ref();
                 let studio = studio.ok_or_else(|| Trouble::Stage("this agent has no encoder".to_owned()))?;
-                let path = |blake3: &[u8; 32]| Some(input(blake3)?.path().to_owned());
-                let product = studio.run(task, (first, count), &path, stop);
+                let product = studio.run(task, (first, count), &|blake3| files.path(blake3), stop);
                 product.map_err(|error| match error {
                     MediaError::Cancelled => StageError::Cancelled,
                     error => StageError::Kernel(error.to_string()),
                 })
             }
-            task => {
-                let bytes = |blake3: &[u8; 32]| input(blake3)?.bytes();
-                match self.losses(task, (first, count), &bytes, stop) {
-                    Some(outcome) => outcome,
-                    None => tessera_kernels::staged::run(task, (first, count), &bytes, self.isa, stop),
-                }
-            }
+            task => match self.losses(task, (first, count), files, stop) {
+                Some(outcome) => outcome,
+                None => tessera_kernels::staged::run(task, (first, count), files, self.isa, stop),
+            },
         };
         outcome.map_err(|error| match error {
             StageError::Cancelled => Trouble::Stopped,
@@ -120,11 +116,12 @@ impl Executor {
         &mut self,
         task: &staged::Task,
         (first, count): (u64, u64),
-        inputs: &Find<'_>,
+        files: &JobFiles,
         stop: &dyn Fn() -> bool,
     ) -> Option<Result<Vec<u8>, StageError>> {
         let staged::Task::Catastrophe(task @ catastrophe::Task::Losses { .. }) = task else { return None };
-        match self.device.as_mut()?.catastrophe(task, first, count, inputs, stop) {
+        let whole = |blake3: &[u8; 32]| files.whole(blake3);
+        match self.device.as_mut()?.catastrophe(task, first, count, &whole, stop) {
             Ok(product) => Some(encoded(&product)),
             Err(CudaError::Cancelled) => Some(Err(StageError::Cancelled)),
             Err(CudaError::Catastrophe(error)) => Some(Err(error.into())),

@@ -1,6 +1,7 @@
 //! The data directory: the agent's identity and the key of its hub.
 //!
-//! Owns `identity.pk8` (Ed25519, PKCS#8, readable by its owner only), `hub.key` (hex text) and `lock`.
+//! Owns `identity.pk8` (Ed25519, PKCS#8, readable by its owner only), `hub.key` (hex text), `hubs` (an address a line,
+//! as a hub told them) and `lock`.
 //! Files appear whole or not at all: written beside, synced, renamed.
 
 use std::fmt;
@@ -9,15 +10,18 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use ring::signature::{Ed25519KeyPair, KeyPair};
+use tessera_protocol::address::HubAddress;
 use tessera_protocol::id::{AgentId, parse_hex};
 
 use crate::tls::HubKey;
 
 const IDENTITY_FILE: &str = "identity.pk8";
 const PIN_FILE: &str = "hub.key";
+const HUBS_FILE: &str = "hubs";
 const LOCK_FILE: &str = "lock";
-/// Largest file read here; an Ed25519 PKCS#8 document has 48 to 85 bytes, a key as text 65.
-const FILE_BYTES_MAX: u64 = 4 << 10;
+/// Largest file read here; an Ed25519 PKCS#8 document has 48 to 85 bytes, a key as text 65, an address at most 260 and
+/// there are [`limits::HUBS_MAX`].
+const FILE_BYTES_MAX: u64 = 8 << 10;
 
 /// Why a data directory cannot be used.
 #[derive(Debug)]
@@ -176,6 +180,25 @@ impl Home {
             .map_err(failed("write", &self.pin_file()))
     }
 
+    /// Where a hub said that hubs are. What is no address is left out: the hub that was given tells again.
+    pub(crate) fn hubs(&self) -> Result<Vec<HubAddress>, HomeError> {
+        let path = self.data.join(HUBS_FILE);
+        match read(&path) {
+            Ok((text, _)) => {
+                Ok(String::from_utf8_lossy(&text).lines().filter_map(|line| line.parse().ok()).collect())
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(source) => Err(failed("read", &path)(source)),
+        }
+    }
+
+    /// Keeps where hubs are for later starts.
+    pub(crate) fn keep_hubs(&self, hubs: &[HubAddress]) -> Result<(), HomeError> {
+        let text: String = hubs.iter().map(|hub| format!("{hub}\n")).collect();
+        write_whole(&self.data, HUBS_FILE, text.as_bytes())
+            .map_err(failed("write", &self.data.join(HUBS_FILE)))
+    }
+
     /// Where the hub's key is kept.
     pub(crate) fn pin_file(&self) -> PathBuf {
         self.data.join(PIN_FILE)
@@ -273,6 +296,19 @@ mod tests {
         assert!(matches!(error, HomeError::InUse { .. }));
         drop(first);
         assert!(Home::open(folder.path()).is_ok());
+    }
+
+    #[test]
+    fn where_hubs_are_is_kept_and_what_is_no_address_does_no_harm() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let home = Home::open(folder.path()).expect("a new home");
+        assert_eq!(home.hubs().expect("readable"), []);
+        let hubs: Vec<HubAddress> =
+            ["a.example:1", "[::1]:2"].iter().map(|hub| hub.parse().expect("an address")).collect();
+        home.keep_hubs(&hubs).expect("writable");
+        assert_eq!(home.hubs().expect("readable"), hubs);
+        fs::write(folder.path().join(HUBS_FILE), b"nonsense\n\xff\n[::1]:2\n").expect("writable");
+        assert_eq!(home.hubs().expect("readable"), hubs[1..]);
     }
 
     #[test]

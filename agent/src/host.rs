@@ -25,8 +25,17 @@ pub fn slots_available() -> u16 {
     u16::try_from(processors).unwrap_or(u16::MAX).min(limits::SLOTS_MAX)
 }
 
-/// Memory of this machine; 0 where the system does not tell. *Units*: bytes.
+/// Where Linux says what a control group, as a container has one, may take of memory: version 2, then 1.
+const GROUP_LIMITS: [&str; 2] = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+
+/// Memory of this machine, or what its control group allows; 0 where the system does not tell. *Units*: bytes.
 pub(crate) fn memory_bytes() -> u64 {
+    let limit = |path: &&str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    let of_group = GROUP_LIMITS.iter().filter_map(limit).min().unwrap_or(u64::MAX);
+    of_machine().min(of_group)
+}
+
+fn of_machine() -> u64 {
     let table = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let total = table.lines().find_map(|line| line.strip_prefix("MemTotal:"));
     let kib = total

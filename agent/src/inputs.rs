@@ -1,35 +1,76 @@
-//! Inputs: files that the hub sends in pieces, as matrices in memory or as files in the cache.
+//! Inputs: files that the hub sends in pieces, and what kernels read of them.
 //!
-//! Owns the inputs and the one that is being read. Looks at bytes off the event loop: hashing and reading
-//! a piece takes milliseconds. What is fetched and what is dropped is the machine's to decide.
+//! Owns the inputs and the one that is coming. A piece goes to the disk and is gone from memory: what a file holds is
+//! looked at where a kernel reads it. Looks at bytes off the event loop: hashing and writing a piece takes milliseconds.
+//! What is fetched and what is dropped is the machine's to decide.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 
-use tessera_agent_core::{Event, FetchSerial, Form, InputFile};
-use tessera_kernels::matrix::Matrix;
-use tessera_kernels::matrix::npy::{NpyError, Reader};
+use bytes::Bytes;
+use tessera_agent_core::{Event, FetchSerial, InputFile};
+use tessera_kernels::runs::{Files, Runs, some_of};
 use tessera_protocol::id::Digest;
 
-use crate::cache::{Cache, Cached, Incoming};
+use crate::cache::{Cache, Cached, Incoming, Kept};
 
 /// All that is kept, and what is being read.
 pub(crate) struct Inputs {
     cache: Cache,
-    kept: HashMap<InputFile, Input>,
+    kept: HashMap<InputFile, Arc<Cached>>,
     /// The fetch whose pieces are awaited; nothing while a piece of it is looked at.
     reading: Option<Reading>,
     /// The fetch whose pieces count.
     current: Option<FetchSerial>,
 }
 
-/// An input as kernels read it.
-#[derive(Clone, Debug)]
-pub(crate) enum Input {
-    Matrix(Arc<Matrix>),
-    File(Arc<Cached>),
+/// The files of one job as its kernels read them.
+#[derive(Debug, Default)]
+pub(crate) struct JobFiles(HashMap<InputFile, JobFile>);
+
+#[derive(Debug)]
+struct JobFile {
+    cached: Arc<Cached>,
+    /// All of it, for kernels that parse the whole: as long as the job needs it.
+    whole: OnceLock<Option<Bytes>>,
+}
+
+impl JobFiles {
+    /// Those of these names that are here.
+    pub(crate) fn new(names: &[InputFile], input: impl Fn(&InputFile) -> Option<Arc<Cached>>) -> JobFiles {
+        let one = |name: &InputFile| Some((*name, JobFile { cached: input(name)?, whole: OnceLock::new() }));
+        JobFiles(names.iter().filter_map(one).collect())
+    }
+
+    /// A file to read runs of.
+    pub(crate) fn get(&self, blake3: &[u8; 32], bytes: u64) -> Option<Arc<dyn Runs>> {
+        let name = InputFile { blake3: Digest(*blake3), bytes };
+        Some(self.0.get(&name)?.cached.clone())
+    }
+
+    /// Where a file lies.
+    pub(crate) fn path(&self, blake3: &[u8; 32]) -> Option<PathBuf> {
+        Some(self.find(blake3)?.cached.path().to_owned())
+    }
+
+    fn find(&self, blake3: &[u8; 32]) -> Option<&JobFile> {
+        self.0.iter().find_map(|(name, file)| (name.blake3.0 == *blake3).then_some(file))
+    }
+}
+
+impl Files for JobFiles {
+    fn open(&self, blake3: &[u8; 32]) -> Option<Arc<dyn Runs>> {
+        Some(self.find(blake3)?.cached.clone())
+    }
+
+    fn whole(&self, blake3: &[u8; 32]) -> Option<Bytes> {
+        let file = self.find(blake3)?;
+        let read = || some_of(&*file.cached, 0, u64::MAX).ok().map(Bytes::from);
+        file.whole.get_or_init(read).clone()
+    }
 }
 
 /// A file of which some came.
@@ -37,22 +78,14 @@ pub(crate) struct Reading {
     fetch: FetchSerial,
     input: InputFile,
     hasher: blake3::Hasher,
-    sink: Sink,
+    file: io::Result<Incoming>,
     taken: u64,
-    /// Told only when the digest is right: otherwise these are not the file's bytes.
-    error: Option<Useless>,
-}
-
-enum Sink {
-    Matrix(Reader),
-    /// Nothing where it could not be begun.
-    File(Option<Incoming>),
 }
 
 /// What became of a piece.
 pub(crate) enum Looked {
     More(Box<Reading>),
-    Whole { fetch: FetchSerial, name: InputFile, input: Input },
+    Whole { fetch: FetchSerial, name: InputFile, input: Arc<Cached> },
     Useless { fetch: FetchSerial, name: InputFile, why: Useless },
 }
 
@@ -61,8 +94,6 @@ pub(crate) enum Looked {
 pub(crate) enum Useless {
     /// The bytes are not the file's.
     OtherDigest(Digest),
-    /// The file is not a matrix.
-    NotMatrix(NpyError),
     /// It cannot be written to the data directory.
     Disk(io::Error),
 }
@@ -71,7 +102,6 @@ impl fmt::Display for Useless {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Useless::OtherDigest(found) => write!(f, "the hub sent a file with digest {found} instead"),
-            Useless::NotMatrix(error) => error.fmt(f),
             Useless::Disk(error) => write!(f, "it cannot be written to the agent's data directory: {error}"),
         }
     }
@@ -79,9 +109,8 @@ impl fmt::Display for Useless {
 
 impl Inputs {
     /// With what a former start left in the cache.
-    pub(crate) fn new(cache: Cache, kept: &[InputFile]) -> Inputs {
-        let kept = kept.iter().map(|input| (*input, Input::File(Arc::new(cache.get(input))))).collect();
-        Inputs { cache, kept, reading: None, current: None }
+    pub(crate) fn new(cache: Cache, kept: Vec<Kept>) -> Inputs {
+        Inputs { cache, kept: kept.into_iter().collect(), reading: None, current: None }
     }
 
     /// The reading to which a piece belongs; the first piece begins one.
@@ -94,14 +123,7 @@ impl Inputs {
     }
 
     fn begin(&self, fetch: FetchSerial, input: InputFile) -> Reading {
-        let (sink, error) = match input.form {
-            Form::Matrix => (Sink::Matrix(Reader::keeping(input.bytes)), None),
-            Form::File => match self.cache.begin(&input) {
-                Ok(incoming) => (Sink::File(Some(incoming)), None),
-                Err(error) => (Sink::File(None), Some(Useless::Disk(error))),
-            },
-        };
-        Reading { fetch, input, hasher: blake3::Hasher::new(), sink, taken: 0, error }
+        Reading { fetch, input, hasher: blake3::Hasher::new(), file: self.cache.begin(&input), taken: 0 }
     }
 
     /// Takes what became of a piece, and says so in an event.
@@ -144,14 +166,13 @@ impl Inputs {
     /// Removes a file that nobody reads from the disk. A fetch of the same file that began since writes it
     /// again from its start.
     fn forget(&self, input: &InputFile) {
-        let wanted = self.kept.contains_key(input);
-        if input.form == Form::File && !wanted {
+        if !self.kept.contains_key(input) {
             self.cache.remove(input);
         }
     }
 
     /// A file that is kept.
-    pub(crate) fn get(&self, input: &InputFile) -> Option<Input> {
+    pub(crate) fn get(&self, input: &InputFile) -> Option<Arc<Cached>> {
         self.kept.get(input).cloned()
     }
 }
@@ -161,26 +182,20 @@ impl Reading {
     pub(crate) fn look(mut self, piece: &[u8]) -> Looked {
         self.hasher.update(piece);
         self.taken += piece.len() as u64;
-        if self.error.is_none() {
-            self.error = match &mut self.sink {
-                Sink::Matrix(reader) => reader.push(piece).err().map(Useless::NotMatrix),
-                Sink::File(None) => None,
-                Sink::File(Some(file)) => file.push(piece).err().map(Useless::Disk),
-            };
+        // Told only when the digest is right: otherwise these are not the file's bytes.
+        if let Ok(file) = &mut self.file
+            && let Err(error) = file.push(piece)
+        {
+            self.file = Err(error);
         }
         if self.taken < self.input.bytes {
             return Looked::More(Box::new(self));
         }
-        let Reading { fetch, input: name, hasher, sink, error, .. } = self;
+        let Reading { fetch, input: name, hasher, file, .. } = self;
         let found = Digest(*hasher.finalize().as_bytes());
-        let input = match (error, sink) {
-            _ if found != name.blake3 => Err(Useless::OtherDigest(found)),
-            (Some(error), _) => Err(error),
-            (None, Sink::Matrix(reader)) => {
-                reader.matrix().map(Arc::new).map(Input::Matrix).map_err(Useless::NotMatrix)
-            }
-            (None, Sink::File(Some(file))) => file.finish().map(Input::File).map_err(Useless::Disk),
-            (None, Sink::File(None)) => Err(Useless::Disk(io::ErrorKind::NotFound.into())),
+        let input = match found == name.blake3 {
+            true => file.and_then(Incoming::finish).map_err(Useless::Disk),
+            false => Err(Useless::OtherDigest(found)),
         };
         match input {
             Ok(input) => Looked::Whole { fetch, name, input },
@@ -193,20 +208,15 @@ impl Reading {
 mod tests {
     use super::*;
 
-    fn fixture(name: &str) -> Vec<u8> {
-        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../kernels/tests/npy");
-        std::fs::read(folder.join(name)).expect("a file")
-    }
-
     fn input(bytes: &[u8]) -> InputFile {
-        InputFile { blake3: Digest::of(bytes), bytes: bytes.len() as u64, form: Form::Matrix }
+        InputFile { blake3: Digest::of(bytes), bytes: bytes.len() as u64 }
     }
 
     /// Nothing is kept, and the folder goes with the test.
     fn inputs() -> (Inputs, tempfile::TempDir) {
         let folder = tempfile::tempdir().expect("a folder");
         let (cache, kept) = Cache::open(folder.path(), u64::MAX).expect("a cache");
-        (Inputs::new(cache, &kept), folder)
+        (Inputs::new(cache, kept), folder)
     }
 
     /// Sends a file in pieces of 100 bytes; the last event.
@@ -221,48 +231,37 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_file_is_kept_until_it_is_dropped() {
-        let ((mut inputs, _folder), bytes) = (inputs(), fixture("fortran.npy"));
+    fn a_file_is_kept_on_disk_until_it_is_dropped_and_other_bytes_never_are() {
+        let ((mut inputs, folder), bytes) = (inputs(), vec![7; 250]);
         let name = input(&bytes);
         assert_eq!(send(&mut inputs, 1, name, &bytes), Event::PieceStored { fetch: FetchSerial(1) });
-        assert!(matches!(inputs.get(&name), Some(Input::Matrix(matrix)) if matrix.shape() == [2, 3]));
+        let file = inputs.get(&name).expect("it is kept");
+        assert_eq!(some_of(&*file, 0, u64::MAX).as_ref(), Ok(&bytes));
         inputs.drop_input(&name);
         assert!(inputs.kept.is_empty());
-    }
-
-    #[test]
-    fn a_file_that_is_no_matrix_is_kept_on_disk_until_it_is_dropped() {
-        let ((mut inputs, folder), bytes) = (inputs(), vec![7; 250]);
-        let name = InputFile { form: Form::File, ..input(&bytes) };
-        assert_eq!(send(&mut inputs, 1, name, &bytes), Event::PieceStored { fetch: FetchSerial(1) });
-        let Some(Input::File(file)) = inputs.get(&name) else { panic!("it is kept") };
-        assert_eq!(file.bytes().as_deref(), Some(&bytes[..]));
-        inputs.drop_input(&name);
-        assert_eq!(Cache::open(folder.path(), u64::MAX).expect("a cache").1, []);
+        assert!(Cache::open(folder.path(), u64::MAX).expect("a cache").1.is_empty());
         let other = InputFile { blake3: Digest([1; 32]), ..name };
         assert_eq!(send(&mut inputs, 2, other, &bytes), Event::InputRejected { fetch: FetchSerial(2) });
         assert_eq!(std::fs::read_dir(folder.path().join("inputs")).expect("a folder").count(), 0);
     }
 
     #[test]
-    fn other_bytes_and_files_that_are_no_matrix_are_rejected() {
-        let rejected = Event::InputRejected { fetch: FetchSerial(1) };
-        let bytes = fixture("c.npy");
-        let other = InputFile { blake3: Digest([1; 32]), ..input(&bytes) };
-        assert_eq!(send(&mut inputs().0, 1, other, &bytes), rejected);
-        for name in
-            ["big_endian.npy", "nan.npy", "objects.npy", "vector.npy", "truncated.npy", "trailing.npy"]
-        {
-            let bytes = fixture(name);
-            let (mut inputs, _folder) = inputs();
-            assert_eq!(send(&mut inputs, 1, input(&bytes), &bytes), rejected, "{name}");
-            assert!(inputs.kept.is_empty());
-        }
+    fn kernels_of_one_job_share_what_they_parse_and_find_only_its_files() {
+        let ((mut inputs, _folder), bytes) = (inputs(), vec![7; 250]);
+        let name = input(&bytes);
+        send(&mut inputs, 1, name, &bytes);
+        let other = InputFile { blake3: Digest([1; 32]), bytes: 3 };
+        let files = JobFiles::new(&[name, other], |name| inputs.get(name));
+        let [first, second] = [(); 2].map(|()| files.whole(&name.blake3.0).expect("it is here"));
+        assert_eq!((&first[..], first.as_ptr()), (&bytes[..], second.as_ptr()), "it is read once");
+        assert_eq!(files.open(&name.blake3.0).map(|runs| runs.bytes()), Some(250));
+        assert!(files.get(&name.blake3.0, 250).is_some() && files.get(&name.blake3.0, 249).is_none());
+        assert!(files.open(&other.blake3.0).is_none() && files.path(&[9; 32]).is_none());
     }
 
     #[test]
     fn what_is_dropped_while_a_piece_is_looked_at_does_not_come_back() {
-        let ((mut inputs, _folder), bytes) = (inputs(), fixture("c.npy"));
+        let ((mut inputs, _folder), bytes) = (inputs(), vec![3; 176]);
         let name = input(&bytes);
         let reading = inputs.reading(FetchSerial(1), name, 0).expect("a reading");
         inputs.drop_input(&name);

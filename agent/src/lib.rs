@@ -1,4 +1,4 @@
-//! The provider's side: one agent that connects to one hub and computes shards for it.
+//! The provider's side: one agent that connects to a hub and computes shards for it.
 //!
 //! Owns the shell around [`tessera_agent_core`]: sockets, files, threads, the clock. It decides nothing:
 //! every decision is the machine's.
@@ -12,6 +12,7 @@ mod executor;
 mod home;
 mod host;
 mod inputs;
+mod leaves;
 #[cfg(feature = "liar")]
 mod lie;
 mod outgoing;
@@ -28,11 +29,12 @@ use std::future::Future;
 use tessera_protocol::id::AgentId;
 use tessera_protocol::limits;
 
-pub use config::{Config, HubAddress, ParseHubAddressError};
+pub use config::Config;
 pub use devices::{GpuChoice, ParseGpuChoiceError};
 pub use error::AgentError;
 pub use home::HomeError;
 pub use host::{host_name, slots_available};
+pub use tessera_protocol::address::{HubAddress, ParseHubAddressError};
 pub use tls::HubKey;
 
 use home::Home;
@@ -50,6 +52,9 @@ impl Agent {
     pub fn open(config: Config) -> Result<Agent, AgentError> {
         if config.slots == 0 || config.slots > limits::SLOTS_MAX {
             return Err(AgentError::Slots { slots: config.slots });
+        }
+        if config.hubs.is_empty() || config.hubs.len() > limits::HUBS_MAX {
+            return Err(AgentError::Hubs { hubs: config.hubs.len() });
         }
         if config.name.len() > limits::NAME_BYTES_MAX {
             return Err(AgentError::NameTooLong { bytes: config.name.len() });

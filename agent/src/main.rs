@@ -22,9 +22,10 @@ Exit codes: 0 left in good order, 1 cannot work here, 2 wrong usage, 3 the hub r
 #[derive(Parser)]
 #[command(name = "agent", version, after_help = EXIT_CODES)]
 struct Arguments {
-    /// The hub to work for
-    #[arg(long, env = "TESSERA_AGENT_HUB", value_name = "HOST:PORT")]
-    hub: HubAddress,
+    /// The hub to work for; of hubs that serve side by side any, or several with commas between: the next is tried where
+    /// one does not answer, and so is each that a hub told of
+    #[arg(long, env = "TESSERA_AGENT_HUB", value_name = "HOST:PORT", value_delimiter = ',', required = true)]
+    hub: Vec<HubAddress>,
     /// Enrolment token; needed once, until the hub knows this agent
     #[arg(long, env = "TESSERA_AGENT_TOKEN", hide_env_values = true, conflicts_with = "token_file")]
     token: Option<EnrolmentToken>,
@@ -38,6 +39,10 @@ struct Arguments {
     /// [default: as much as half of the memory]
     #[arg(long, env = "TESSERA_AGENT_CACHE_BYTES", value_name = "BYTES")]
     cache_bytes: Option<u64>,
+    /// Bytes of this machine's memory that the agent may count on: half of them are for matrices and tables [default: all,
+    /// or what its control group allows]
+    #[arg(long, env = "TESSERA_AGENT_MEMORY_BYTES", value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
+    memory_bytes: Option<u64>,
     /// How many shards to compute at once on processors [default: as many as there are]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(limits::SLOTS_MAX)))]
     slots: Option<u16>,
@@ -115,10 +120,11 @@ fn config(arguments: Arguments) -> Result<Config, clap::Error> {
         wrong("no place for the agent's identity: HOME is not set, so give --data DIR".to_owned())
     })?;
     Ok(Config {
-        hub: arguments.hub,
+        hubs: arguments.hub,
         token,
         data,
-        cache_bytes_max: arguments.cache_bytes.unwrap_or(u64::MAX),
+        cache_bytes_max: arguments.cache_bytes,
+        memory_bytes: arguments.memory_bytes,
         slots: arguments.slots.unwrap_or_else(slots_available),
         gpus: arguments.gpus,
         name: arguments.name.unwrap_or_else(host_name),
@@ -138,12 +144,13 @@ fn data_directory() -> Option<PathBuf> {
 fn work(config: Config) -> Result<(), AgentError> {
     let agent = Agent::open(config)?;
     let config = agent.config();
+    let hubs: Vec<String> = config.hubs.iter().map(ToString::to_string).collect();
     // A closed standard output is no reason not to work.
     let _ = writeln!(
         std::io::stdout(),
         "{} connects to {} (hub key {}): slots {}, isa {}, data in {}",
         agent.id(),
-        config.hub,
+        hubs.join(" or "),
         agent.hub_key(),
         config.slots,
         config.isa,

@@ -2,27 +2,27 @@
 //!
 //! Owns the choice of kernel and every call into one. Knows no slots.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use tessera_agent_core::{Form, InputFile, ShardWork, Task};
-use tessera_kernels::matrix::{self, Prepared};
+use tessera_agent_core::{InputFile, ShardWork, Task};
+use tessera_kernels::matrix::{self, Given, Prepared};
 use tessera_kernels::monte_carlo;
-use tessera_protocol::id::Digest;
 use tessera_protocol::monte_carlo::Refine;
 use tessera_protocol::wire::ShardFailure;
 
 use crate::cache::Cached;
 use crate::executor::Executor;
-use crate::inputs::Input;
+use crate::inputs::JobFiles;
 
 /// A job's task with all that its shards need.
 pub(crate) struct Program {
-    inputs: HashMap<InputFile, Input>,
+    files: JobFiles,
+    /// What matrices may take of memory besides what the slots work on. *Units*: bytes.
+    panel_bytes_max: u64,
     /// Made by the first shard of paths.
     paths: OnceLock<Result<monte_carlo::Prepared, monte_carlo::KernelError>>,
-    /// Made by the first shard while others wait; one that is cancelled leaves it to the next.
+    /// Made by the first shard while others wait.
     matrices: Mutex<Option<Result<Prepared, matrix::KernelError>>>,
 }
 
@@ -44,9 +44,12 @@ impl Trouble {
     pub(crate) fn failure(&self) -> ShardFailure {
         match self {
             Trouble::Pass | Trouble::Matrix(matrix::KernelError::Task) => ShardFailure::TaskInvalid,
-            Trouble::Matrix(matrix::KernelError::Input { .. } | matrix::KernelError::InputMissing { .. }) => {
-                ShardFailure::InputUnusable
-            }
+            Trouble::Matrix(
+                matrix::KernelError::Input { .. }
+                | matrix::KernelError::InputMissing { .. }
+                | matrix::KernelError::NotMatrix { .. }
+                | matrix::KernelError::NotFinite { .. },
+            ) => ShardFailure::InputUnusable,
             Trouble::Stopped | Trouble::MonteCarlo(_) | Trouble::Matrix(_) | Trouble::Stage(_) => {
                 ShardFailure::KernelFailed
             }
@@ -86,9 +89,13 @@ impl From<matrix::KernelError> for Trouble {
 
 impl Program {
     /// With the inputs that the task names. Prepares nothing yet.
-    pub(crate) fn new(task: &Task, input: impl Fn(&InputFile) -> Option<Input>) -> Program {
-        let inputs = task.files().into_iter().filter_map(|file| Some((file, input(&file)?))).collect();
-        Program { inputs, paths: OnceLock::new(), matrices: Mutex::new(None) }
+    pub(crate) fn new(
+        task: &Task,
+        input: impl Fn(&InputFile) -> Option<Arc<Cached>>,
+        panel_bytes_max: u64,
+    ) -> Program {
+        let files = JobFiles::new(&task.files(), input);
+        Program { files, panel_bytes_max, paths: OnceLock::new(), matrices: Mutex::new(None) }
     }
 
     /// Computes a shard's partial.
@@ -107,42 +114,19 @@ impl Program {
                 Ok(executor.paths(task, prepared, refine.as_ref(), range, stop)?)
             }
             Task::Matrix(_) | Task::Staged(_) if !work.pass.is_empty() => Err(Trouble::Pass),
-            Task::Staged(task) => {
-                executor.stage(task, (work.first, work.count), &|blake3| self.file(blake3), stop)
-            }
-            Task::Matrix(task) => Ok(executor.block(&self.matrices(task, stop)?, work.first, stop)?),
+            Task::Staged(task) => executor.stage(task, (work.first, work.count), &self.files, stop),
+            Task::Matrix(task) => Ok(executor.block(&self.matrices(task)?, work.first, stop)?),
         }
     }
 
-    fn file(&self, blake3: &[u8; 32]) -> Option<Arc<Cached>> {
-        self.inputs.iter().find_map(|(name, input)| match input {
-            Input::File(file) if name.blake3.0 == *blake3 => Some(file.clone()),
-            Input::File(_) | Input::Matrix(_) => None,
-        })
-    }
-
-    fn matrices(
-        &self,
-        task: &tessera_protocol::matrix::Task,
-        stop: &dyn Fn() -> bool,
-    ) -> Result<Prepared, matrix::KernelError> {
+    fn matrices(&self, task: &tessera_protocol::matrix::Task) -> Result<Prepared, matrix::KernelError> {
         // A shard that panicked while it held the lock has prepared nothing.
         let mut matrices = self.matrices.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(prepared) = &*matrices {
             return prepared.clone();
         }
-        let find = |blake3: &[u8; 32], bytes| match self.inputs.get(&InputFile {
-            blake3: Digest(*blake3),
-            bytes,
-            form: Form::Matrix,
-        }) {
-            Some(Input::Matrix(matrix)) => Some(matrix.clone()),
-            Some(Input::File(_)) | None => None,
-        };
-        let prepared = Prepared::new(Arc::new(task.clone()), &find, stop);
-        if !matches!(prepared, Err(matrix::KernelError::Cancelled)) {
-            *matrices = Some(prepared.clone());
-        }
-        prepared
+        let find = |blake3: &[u8; 32], bytes| self.files.get(blake3, bytes).map(Given::File);
+        let prepared = Prepared::new(Arc::new(task.clone()), &find, self.panel_bytes_max);
+        matrices.insert(prepared).clone()
     }
 }

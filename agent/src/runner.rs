@@ -113,7 +113,7 @@ fn work(
         if let (Some(log), Outcome::Done { digest, .. }) = (log, &outcome) {
             log.computed(&work.attempt, digest);
         }
-        // A job that is dropped lets go of its matrices before its slot is idle again.
+        // A job that is dropped lets go of what is in memory of its matrices before its slot is idle again.
         drop(program);
         if !report(outcome) {
             return;
@@ -158,7 +158,7 @@ mod tests {
     }
 
     fn program() -> Arc<Program> {
-        Arc::new(Program::new(&Task::MonteCarlo(points()), |_| None))
+        Arc::new(Program::new(&Task::MonteCarlo(points()), |_| None, 0))
     }
 
     fn pi(count: u64) -> ShardWork {

@@ -16,13 +16,13 @@ use quinn::{
     ReadToEndError, RecvStream, SendStream, WriteError,
 };
 use tessera_agent_core::{Event, Violation};
+use tessera_protocol::address::HubAddress;
 use tessera_protocol::id::JobId;
 use tessera_protocol::limits;
 use tessera_protocol::wire::{self, BulkHeader, HubControl, HubWork, Message};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 
-use crate::config::HubAddress;
 use crate::outgoing::{Full, Outgoing};
 use crate::tls::{HubKey, PinnedHub};
 
@@ -277,6 +277,8 @@ async fn read_control(mut stream: RecvStream, welcomed: &Notify, teller: &Teller
             }
             HubControl::Refused { reason } => Event::Refused(reason),
             HubControl::Draining => Event::HubDrained,
+            HubControl::Hubs { addresses } => Event::HubsTold { addresses },
+            HubControl::Move { to } => Event::HubMoved { to },
         };
         teller.say(Said::Event(event)).await;
     }

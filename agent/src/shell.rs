@@ -10,9 +10,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tessera_agent_core::{
-    Closing, Effect, Event, Exit, Identity, Machine, Outcome, Random, SlotIndex, operand_bytes_max,
+    Closing, Effect, Event, Exit, Hubs, Identity, Machine, Outcome, Random, SlotIndex, operand_bytes_max,
+    panel_bytes_max,
 };
 use tessera_cuda::DeviceInfo;
+use tessera_protocol::address::HubAddress;
 use tessera_protocol::id::{AgentId, JobId};
 use tessera_protocol::unit::Tick;
 use tessera_protocol::wire::{Hello, Welcome};
@@ -53,10 +55,9 @@ pub(crate) async fn run(
     hub_key: HubKey,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), AgentError> {
-    // A name that means nothing at the start is a mistake; later it is an outage.
-    session::resolve(&config.hub)
-        .await
-        .map_err(|source| AgentError::HostUnknown { hub: config.hub.clone(), source })?;
+    let hubs = Hubs::new(config.hubs.clone(), home.hubs()?).ok_or(AgentError::Hubs { hubs: 0 })?;
+    let hub = hubs.current().clone();
+    any_known(&config.hubs).await?;
     let (client, pinned) = tls::client(&home, hub_key).map_err(AgentError::Tls)?;
     let (inputs, mut said) = mpsc::channel(INPUTS_MAX);
     let (reports, mut ended) = mpsc::channel(INPUTS_MAX);
@@ -68,12 +69,14 @@ pub(crate) async fn run(
     let log = log.map_err(|source| AgentError::System { what: "file for the work log", source })?;
     let runner = Runner::start(config.slots, &devices, config.isa, (studio.clone(), log), report)
         .map_err(|source| AgentError::System { what: "thread for a slot", source })?;
-    let room = config.cache_bytes_max.min(operand_bytes_max(host::memory_bytes()));
-    let (cache, kept) = Cache::open(&config.data, room)
+    let identity = identity(&config, &devices, studio.as_deref(), (home.agent(), hubs));
+    let (cache, kept) = Cache::open(&config.data, identity.cache_bytes_max)
         .map_err(|source| AgentError::System { what: "folder for inputs", source })?;
-    let stored = Inputs::new(cache, &kept);
-    let mut machine = Machine::new(identity(&config, &devices, studio.as_deref(), home.agent()), kept);
-    let target = Target { hub: config.hub.clone(), client, pinned };
+    let names = kept.iter().map(|(name, _)| *name).collect();
+    let stored = Inputs::new(cache, kept);
+    let panel_bytes_max = panel_bytes_max(operand_bytes_max(identity.hello.memory_bytes));
+    let mut machine = Machine::new(identity, names);
+    let target = Target { hub, client, pinned };
     let mut hands = Hands {
         target,
         home,
@@ -82,6 +85,7 @@ pub(crate) async fn run(
         runner,
         programs: BTreeMap::new(),
         stored,
+        panel_bytes_max,
         lookers,
         serial: SessionSerial::default(),
         session: None,
@@ -127,7 +131,28 @@ pub(crate) async fn run(
     hands.outcome(exit)
 }
 
-fn identity(config: &Config, devices: &[DeviceInfo], studio: Option<&Studio>, agent: AgentId) -> Identity {
+/// A name that means nothing at the start is a mistake; later it is an outage.
+async fn any_known(hubs: &[HubAddress]) -> Result<(), AgentError> {
+    let mut unknown = None;
+    for hub in hubs {
+        match session::resolve(hub).await {
+            Ok(_) => return Ok(()),
+            Err(source) => {
+                unknown.get_or_insert(AgentError::HostUnknown { hub: hub.clone(), source });
+            }
+        }
+    }
+    unknown.map_or(Ok(()), Err)
+}
+
+fn identity(
+    config: &Config,
+    devices: &[DeviceInfo],
+    studio: Option<&Studio>,
+    (agent, hubs): (AgentId, Hubs),
+) -> Identity {
+    let memory_bytes = config.memory_bytes.unwrap_or_else(host::memory_bytes);
+    let cache_bytes_max = config.cache_bytes_max.unwrap_or_else(|| operand_bytes_max(memory_bytes));
     let hello = Hello {
         token: config.token.map(|token| token.secret),
         name: config.name.clone(),
@@ -135,12 +160,12 @@ fn identity(config: &Config, devices: &[DeviceInfo], studio: Option<&Studio>, ag
         slots: slots_with(config.slots, devices),
         isa: config.isa.name().to_owned(),
         arch: std::env::consts::ARCH.to_owned(),
-        memory_bytes: host::memory_bytes(),
+        memory_bytes,
         kernels: studio.map(|studio| studio.encoder.kernels()).unwrap_or_default(),
         region: config.region.as_ref().map(ToString::to_string).unwrap_or_default(),
     };
     let gpus = devices.iter().map(devices::offered).collect();
-    Identity { agent, hello, gpus, cache_bytes_max: config.cache_bytes_max }
+    Identity { agent, hello, gpus, cache_bytes_max, hubs }
 }
 
 async fn sleep_until(begun: Instant, timer: Option<Tick>) {
@@ -165,6 +190,8 @@ struct Hands {
     /// Of jobs of which a shard has started.
     programs: BTreeMap<JobId, Arc<Program>>,
     stored: Inputs,
+    /// What the matrices of one job may take of memory. *Units*: bytes.
+    panel_bytes_max: u64,
     lookers: mpsc::Sender<Looked>,
     /// Of the current session; what others say is not heard.
     serial: SessionSerial,
@@ -192,15 +219,19 @@ impl Hands {
             }
             Said::Event(event) => {
                 if let Event::Welcomed(Welcome { lane, .. }) = event {
-                    tracing::info!("connected as {} on lane {lane}", self.home.agent());
+                    let hub = &self.target.hub;
+                    tracing::info!("connected as {} on lane {lane} of {hub}", self.home.agent());
                     (self.reported, self.trouble) = (None, None);
                 }
                 event
             }
-            Said::Over(Trouble::OtherKey(found)) => Event::HubKeyDiffered { found: found.0 },
             Said::Over(trouble) => {
                 self.trouble = Some(trouble.to_string());
-                self.over(self.link.is_some())
+                let over = self.over(self.link.is_some());
+                match trouble {
+                    Trouble::OtherKey(found) => Event::HubKeyDiffered { found: found.0, random: random() },
+                    _ => over,
+                }
             }
         })
     }
@@ -218,7 +249,8 @@ impl Hands {
 
     fn carry_out(&mut self, effect: Effect) {
         match effect {
-            Effect::Connect => {
+            Effect::Connect { hub } => {
+                self.target.hub = hub;
                 let teller = Teller { serial: self.serial, inputs: self.inputs.clone() };
                 self.session = Some(tokio::spawn(session::converse(self.target.clone(), teller)));
             }
@@ -227,7 +259,8 @@ impl Hands {
             Effect::SendBulk { header, payload } => self.send(|link| link.send_bulk(&header, &payload)),
             Effect::StartShard { slot, work } => {
                 let stored = &self.stored;
-                let program = || Arc::new(Program::new(&work.task, |input| stored.get(input)));
+                let of_all = self.panel_bytes_max;
+                let program = || Arc::new(Program::new(&work.task, |input| stored.get(input), of_all));
                 let program = self.programs.entry(work.attempt.job).or_insert_with(program).clone();
                 self.runner.begin(slot, work, program);
             }
@@ -245,6 +278,7 @@ impl Hands {
             }
             Effect::CancelShard { slot } => self.runner.cancel(slot),
             Effect::RememberHub => self.remember_hub(),
+            Effect::RememberHubs { hubs } => self.remember_hubs(&hubs),
             Effect::AnnounceRetry { delay_ms } => self.announce_retry(delay_ms),
             Effect::CloseSession { reason } => self.close(reason),
             Effect::Exit { reason } => self.exit = Some(reason),
@@ -279,6 +313,14 @@ impl Hands {
         }
     }
 
+    fn remember_hubs(&self, hubs: &[HubAddress]) {
+        let named: Vec<String> = hubs.iter().map(ToString::to_string).collect();
+        tracing::info!("the hub serves beside others; any of these will do: {}", named.join(", "));
+        if let Err(error) = self.home.keep_hubs(hubs) {
+            tracing::warn!("{error}; the next start knows only of the hubs that it is given");
+        }
+    }
+
     /// Says why and when, once for each reason in a row.
     fn announce_retry(&mut self, delay_ms: u64) {
         let trouble = self.trouble.take().unwrap_or_default();
@@ -286,7 +328,7 @@ impl Hands {
         if self.reported.as_ref() == Some(&trouble) {
             tracing::debug!("{hub}: {trouble}; trying again in {seconds:.1} s");
         } else {
-            tracing::warn!("{hub}: {trouble}; trying again in {seconds:.1} s, and then until it answers");
+            tracing::warn!("{hub}: {trouble}; trying again in {seconds:.1} s, and then until a hub answers");
             self.reported = Some(trouble);
         }
     }

@@ -5,12 +5,14 @@
 //! drops is tried again with the same key.
 
 use std::io::{self, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tessera_protocol::api::{
-    AgentList, ExtendRequest, JobList, JobView, PlanQuote, Problem, TokenIssued, TokenRequest,
+    AgentList, ExtendRequest, HubList, JobList, JobView, PlanQuote, Problem, TokenIssued, TokenRequest,
 };
 use tessera_protocol::audit::AuditPage;
 use tessera_protocol::credits::{
@@ -18,6 +20,7 @@ use tessera_protocol::credits::{
 };
 use tessera_protocol::explain::{AgentExplained, JobExplained};
 use tessera_protocol::id::{AgentId, Digest, JobId};
+use tessera_protocol::limits::HUBS_MAX;
 use tessera_protocol::spec::JobSpec;
 use tessera_protocol::unit::UnixMillis;
 use ureq::http::{Method, Request, Response, StatusCode};
@@ -64,17 +67,20 @@ impl IdempotencyKey {
     }
 }
 
-/// A hub at a URL.
+/// A hub at a URL, or the hubs on one store: where one is gone or takes nothing, the next is asked.
 #[derive(Clone, Debug)]
 pub struct Hub {
-    url: String,
+    urls: Arc<[String]>,
+    /// Which of them is asked; shared by all copies.
+    at: Arc<AtomicUsize>,
     key: Option<String>,
     patience: Duration,
     agent: ureq::Agent,
 }
 
 impl Hub {
-    /// The hub at `url`, which is `http://HOST:PORT`, with the API key if there is one. Connects to nothing.
+    /// The hub at `url`, which is `http://HOST:PORT` or several of them with commas between, with the API key if there
+    /// is one. Connects to nothing.
     pub fn new(url: &str, key: Option<&str>) -> Result<Hub, HubUrlError> {
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
@@ -84,7 +90,8 @@ impl Hub {
             .user_agent(concat!("tessera/", env!("CARGO_PKG_VERSION")))
             .build();
         Ok(Hub {
-            url: checked_url(url)?,
+            urls: checked_urls(url)?,
+            at: Arc::default(),
             key: key.map(str::to_owned),
             patience: Duration::ZERO,
             agent: config.new_agent(),
@@ -96,9 +103,9 @@ impl Hub {
         Hub { patience, ..self }
     }
 
-    /// Where it is.
+    /// Where it is; of several, where the one is that is asked now.
     pub fn url(&self) -> &str {
-        &self.url
+        &self.urls[self.at.load(Ordering::Relaxed) % self.urls.len()]
     }
 
     /// Submits a job. The same key and specification give the same job.
@@ -162,6 +169,11 @@ impl Hub {
     }
 
     fn stream(&self, path: &str) -> Result<impl Read + use<>, HubError> {
+        self.anywhere(|| self.open(path))
+    }
+
+    /// The body of a successful answer, as it comes.
+    fn open(&self, path: &str) -> Result<ureq::BodyReader<'static>, HubError> {
         let request = self.request(Method::GET, path, None)?;
         let request = request.body(()).map_err(|source| self.unreachable(source.into()))?;
         let request =
@@ -175,7 +187,7 @@ impl Hub {
 
     /// What a connection that ended is called.
     pub fn dropped(&self, source: io::Error) -> HubError {
-        HubError::Dropped { url: self.url.clone(), source: ureq::Error::Io(source) }
+        HubError::Dropped { url: self.url().to_owned(), source: ureq::Error::Io(source) }
     }
 
     /// Stops a job.
@@ -258,6 +270,11 @@ impl Hub {
         }
     }
 
+    /// The hubs that serve from the store of the one that answers.
+    pub fn hubs(&self) -> Result<HubList, HubError> {
+        self.get("/v1/hubs")
+    }
+
     /// Asks nothing but whether it is there.
     pub fn health(&self) -> Result<(), HubError> {
         self.call("/healthz", || self.send(Method::GET, "/healthz", &[], None)).map(drop)
@@ -267,15 +284,7 @@ impl Hub {
     /// connection drops; [`follow`] survives that.
     pub fn events(&self, id: JobId) -> Result<JobEvents, HubError> {
         let path = format!("/v1/jobs/{id}/events");
-        let request = self.request(Method::GET, &path, None)?;
-        let request = request.body(()).map_err(|source| self.unreachable(source.into()))?;
-        let request =
-            self.agent.configure_request(request).timeout_per_read(Some(events::SILENCE_MAX)).build();
-        let response = self.agent.run(request).map_err(|source| self.unreachable(source))?;
-        match response.status() {
-            StatusCode::OK => Ok(JobEvents::new(self, &path, response.into_body().into_reader())),
-            status => Err(self.refusal(&path, status, &self.body(&path, response)?)),
-        }
+        Ok(JobEvents::new(self, &path, self.stream(&path)?))
     }
 
     fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, HubError> {
@@ -322,6 +331,7 @@ impl Hub {
     /// few times.
     fn repeat<T>(&self, ask: impl Fn() -> Result<T, HubError>) -> Result<T, HubError> {
         let since = Instant::now();
+        let ask = || self.anywhere(&ask);
         let mut pause = PAUSE_MIN;
         let mut dropped = 0;
         loop {
@@ -329,15 +339,44 @@ impl Hub {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
-            dropped += u32::from(matches!(error, HubError::Dropped { .. }));
-            let again = error.is_passing() && since.elapsed() < self.patience
-                || (1..=DROPPED_RETRIES).contains(&dropped);
+            let is_dropped = matches!(error, HubError::Dropped { .. });
+            dropped += u32::from(is_dropped);
+            let soon = is_dropped && dropped <= DROPPED_RETRIES;
+            let again = soon || error.is_passing() && since.elapsed() < self.patience;
             if !again {
                 return Err(error);
             }
             std::thread::sleep(pause);
             pause = (pause * 2).min(PAUSE_MAX);
         }
+    }
+
+    /// Asks each hub once, until one does not say that another should be asked.
+    fn anywhere<T>(&self, ask: impl Fn() -> Result<T, HubError>) -> Result<T, HubError> {
+        let mut left = self.urls.len();
+        loop {
+            let at = self.at.load(Ordering::Relaxed);
+            let error = match ask() {
+                Err(error) if self.urls.len() > 1 && error.is_of_one_hub() => error,
+                answer => return answer,
+            };
+            self.pass_on(at);
+            left -= 1;
+            match error {
+                _ if left > 0 => {}
+                HubError::NoHub { source, .. } => {
+                    return Err(HubError::NoHub { url: self.urls.join(" or "), source });
+                }
+                error => return Err(error),
+            }
+        }
+    }
+
+    /// The hub at this place is asked no more for now, unless another call has found so first.
+    fn pass_on(&self, at: usize) {
+        let next = (at + 1) % self.urls.len();
+        // Where it fails, another call has passed on.
+        let _ = self.at.compare_exchange(at, next, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     fn send(
@@ -387,12 +426,9 @@ impl Hub {
 
     fn body(&self, path: &str, response: Response<ureq::Body>) -> Result<Vec<u8>, HubError> {
         let mut bytes = Vec::new();
-        response
-            .into_body()
-            .into_reader()
-            .take(REPLY_BYTES_MAX + 1)
-            .read_to_end(&mut bytes)
-            .map_err(|source| HubError::Dropped { url: self.url.clone(), source: ureq::Error::Io(source) })?;
+        response.into_body().into_reader().take(REPLY_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(
+            |source| HubError::Dropped { url: self.url().to_owned(), source: ureq::Error::Io(source) },
+        )?;
         if bytes.len() as u64 > REPLY_BYTES_MAX {
             return Err(HubError::BadReply { url: self.url_of(path), problem: ReplyProblem::TooLarge });
         }
@@ -407,14 +443,14 @@ impl Hub {
     }
 
     fn url_of(&self, path: &str) -> String {
-        format!("{}{path}", self.url)
+        format!("{}{path}", self.url())
     }
 
     fn refusal(&self, path: &str, status: StatusCode, body: &[u8]) -> HubError {
         let problem = serde_json::from_slice::<Problem>(body).ok();
         match (status, problem) {
             (StatusCode::UNAUTHORIZED, _) => {
-                HubError::WrongKey { url: self.url.clone(), given: self.key.is_some() }
+                HubError::WrongKey { url: self.url().to_owned(), given: self.key.is_some() }
             }
             (_, Some(problem)) => HubError::Refused(Box::new(problem)),
             (status, None) => {
@@ -424,7 +460,7 @@ impl Hub {
     }
 
     fn unreachable(&self, source: ureq::Error) -> HubError {
-        let url = self.url.clone();
+        let url = self.url().to_owned();
         match source {
             ureq::Error::HostNotFound => HubError::NoSuchHost { url },
             ureq::Error::Io(source) if source.to_string().starts_with(LOOKUP_FAILED) => {
@@ -436,6 +472,20 @@ impl Hub {
             ureq::Error::Http(source) => HubError::NotSendable { source },
             source => HubError::Dropped { url, source },
         }
+    }
+}
+
+fn checked_urls(urls: &str) -> Result<Arc<[String]>, HubUrlError> {
+    let mut checked: Vec<String> = Vec::new();
+    for url in urls.split(',') {
+        let url = checked_url(url.trim())?;
+        if !checked.contains(&url) {
+            checked.push(url);
+        }
+    }
+    match checked.len() {
+        ..=HUBS_MAX => Ok(checked.into()),
+        hubs => Err(HubUrlError::TooMany { hubs }),
     }
 }
 

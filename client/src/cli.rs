@@ -49,6 +49,10 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
             show(json, &quote, || render::quote(&quote, spec.limits.cost_cap))
         }
         Command::Job { connection, command } => job(&connect(&connection)?, command),
+        Command::Hubs { connection, json } => {
+            let list = connect(&connection)?.hubs()?;
+            show(json, &list, || render::hubs(&list))
+        }
         Command::Agent { connection, command } => agent(&connect(&connection)?, &command),
         Command::Provider { connection, command } => accounts::provider(&connect(&connection)?, &command),
         Command::Receipt { command } => accounts::receipt(&command),

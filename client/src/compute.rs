@@ -261,18 +261,17 @@ pub fn compute(
     }
 }
 
-/// A matrix task with its operands in memory.
-fn operands(
-    task: &Arc<MatrixTask>,
-    input: &FindInput<'_>,
-    cancelled: &dyn Fn() -> bool,
-) -> Result<matrix::Prepared, ComputeError> {
+/// What of random matrices is kept in memory for all threads. *Units*: bytes.
+const PANEL_BYTES_MAX: u64 = 1 << 30;
+
+/// A matrix task with its operands: inputs in memory, random matrices made block by block.
+fn operands(task: &Arc<MatrixTask>, input: &FindInput<'_>) -> Result<matrix::Prepared, ComputeError> {
     let mut inputs = BTreeMap::new();
     for (blake3, _) in task.inputs() {
         inputs.insert(blake3, input(Digest(blake3))?);
     }
-    let find = |blake3: &[u8; 32], _| inputs.get(blake3).cloned();
-    matrix::Prepared::new(task.clone(), &find, cancelled).map_err(ComputeError::Matrix)
+    let find = |blake3: &[u8; 32], _| inputs.get(blake3).cloned().map(matrix::Given::from);
+    matrix::Prepared::new(task.clone(), &find, PANEL_BYTES_MAX).map_err(ComputeError::Matrix)
 }
 
 /// What one thread computes with.
@@ -333,7 +332,7 @@ impl Run<'_> {
         file: &mut dyn FnMut(&[u8]),
     ) -> Result<Vec<u8>, ComputeError> {
         let cancelled = || self.stop.load(Ordering::Relaxed);
-        let prepared = operands(task, input, &cancelled)?;
+        let prepared = operands(task, input)?;
         let stitched: Mutex<(BTreeMap<u64, Fold>, BTreeMap<u64, Vec<u8>>)> = Mutex::default();
         self.each_shard(plan, |means, index| {
             let bytes = match means {

@@ -17,7 +17,7 @@ const FILE_BYTES_MAX: u64 = 64 << 10;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// URL of the hub.
+    /// URL of the hub, or of several on one store with commas between.
     pub hub: Option<String>,
     /// API key.
     pub api_key: Option<String>,

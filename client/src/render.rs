@@ -15,7 +15,7 @@ mod staged;
 
 pub use accounts::{bill, credits, providers, receipt, statement};
 pub use explain::{explained_agent, explained_job};
-pub use lists::{agents, failure, job, jobs, quote, summary, token};
+pub use lists::{agents, failure, hubs, job, jobs, quote, summary, token};
 pub use matrix::{MatrixOutput, MatrixResult};
 pub use number::{duration, grouped};
 pub use result::result;

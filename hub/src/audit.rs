@@ -1,5 +1,8 @@
 //! The audit log as the journal writes it: entries in the transaction of what they report.
 //!
+//! Of many hubs on one store only the one that leads writes the log. The others write what they report beside their own
+//! records, in the same transaction and where no other hub writes; the leader moves it into the log.
+//!
 //! Owns the head of the chain, the Merkle tree and the signing of checkpoints. Every batch that adds entries expects
 //! the head it was made for, so that the store itself keeps the chain whole: a batch whose head is another's by then
 //! conflicts, and is made anew.
@@ -8,13 +11,15 @@ use std::time::Duration;
 
 use ct_merkle::mem_backed_tree::MemoryBackedTree;
 use ring::signature::{ED25519, UnparsedPublicKey};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sha2::Sha256;
 use tessera_protocol::audit::{
     Act, AuditError, AuditPage, BLOCK_ENTRIES, Checked, Checkpoint, Entry, Seals, SignedCheckpoint,
     signature_text,
 };
 use tessera_protocol::canonical;
-use tessera_protocol::id::Digest;
+use tessera_protocol::id::{Digest, HubId};
 use tessera_protocol::unit::UnixMillis;
 use tessera_storage::{Batch, Expect, Family, Key, KeyRange, ReadError, Snapshot};
 
@@ -41,6 +46,34 @@ pub struct Deed {
 impl From<Batch> for Deed {
     fn from(batch: Batch) -> Deed {
         Deed { batch, acts: Vec::new() }
+    }
+}
+
+/// Under `act/`: what is to stand in the log, and when it happened.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Told {
+    /// When it happened.
+    pub time_ms: UnixMillis,
+    /// What happened: an [`Act`], or one of a newer hub.
+    pub act: Value,
+}
+
+impl Told {
+    /// What happened at a time.
+    pub fn of(act: &Act, time_ms: UnixMillis) -> Told {
+        Told { time_ms, act: serde_json::to_value(act).unwrap_or_default() }
+    }
+
+    /// As it lies in the store.
+    pub fn bytes(&self) -> Vec<u8> {
+        // Our own types have string keys and finite numbers, so they always are JSON.
+        serde_json::to_vec(self).expect("stored types are JSON")
+    }
+
+    /// What a hub wrote.
+    pub fn decode(hub: HubId, value: &[u8]) -> Result<Told, RecordError> {
+        let malformed = |_| RecordError::Malformed { what: "report", of: hub.to_string() };
+        serde_json::from_slice(value).map_err(malformed)
     }
 }
 
@@ -110,7 +143,14 @@ impl Auditor {
     /// Adds entries to the batch that does what they report. When it conflicts at [`Key::AuditHead`], the head was
     /// another by then: [`Auditor::read_head`], and write it again.
     pub fn write(&mut self, batch: &mut Batch, acts: &[Act]) {
-        if acts.is_empty() {
+        let now = UnixMillis(unix_ms());
+        let told: Vec<Told> = acts.iter().map(|act| Told::of(act, now)).collect();
+        self.write_told(batch, &told);
+    }
+
+    /// As [`Auditor::write`], of what happened earlier.
+    fn write_told(&mut self, batch: &mut Batch, told: &[Told]) {
+        if told.is_empty() {
             return;
         }
         let expect = match self.head {
@@ -119,12 +159,12 @@ impl Auditor {
         };
         batch.expect(Key::AuditHead, expect);
         let now = unix_ms();
-        for act in acts {
+        for Told { time_ms, act } in told {
             let entry = Entry {
                 number: self.head.entries,
-                time_ms: UnixMillis(now),
+                time_ms: *time_ms,
                 previous: self.head.hash,
-                act: serde_json::to_value(act).unwrap_or_default(),
+                act: act.clone(),
             };
             let line = entry.line();
             self.head = Head { entries: entry.number + 1, hash: Digest::of(&line) };
@@ -141,6 +181,85 @@ impl Auditor {
         }
         batch.put(Key::AuditHead, self.head.bytes());
     }
+}
+
+/// How what a hub reports reaches the log.
+#[derive(Debug)]
+pub enum Reports {
+    /// It writes the log itself.
+    Log(Auditor),
+    /// Another hub leads, and moves there what this one writes beside its records.
+    Beside(Beside),
+}
+
+/// What a hub that does not lead has reported.
+#[derive(Debug)]
+pub struct Beside {
+    identity: Identity,
+    hub: HubId,
+    next: u64,
+}
+
+impl From<Auditor> for Reports {
+    fn from(auditor: Auditor) -> Reports {
+        Reports::Log(auditor)
+    }
+}
+
+impl Reports {
+    /// Of a hub that has just begun to serve beside others.
+    pub fn beside(identity: Identity, hub: HubId) -> Reports {
+        Reports::Beside(Beside { identity, hub, next: 0 })
+    }
+
+    /// From now on this hub writes the log.
+    pub fn lead(&mut self, store: &dyn Snapshot) -> Result<(), RecordError> {
+        if let Reports::Beside(Beside { identity, .. }) = self {
+            *self = Reports::Log(Auditor::resume(identity.clone(), store)?);
+        }
+        Ok(())
+    }
+
+    /// See [`Auditor::read_head`].
+    pub fn read_head(&mut self, store: &dyn Snapshot) -> Result<(), RecordError> {
+        match self {
+            Reports::Log(auditor) => auditor.read_head(store),
+            // A number is used once, whatever became of it.
+            Reports::Beside(_) => Ok(()),
+        }
+    }
+
+    /// Adds to a batch what it does, and what was reported earlier and is moved by it.
+    pub fn write(&mut self, batch: &mut Batch, acts: &[Act], moved: &[Told]) {
+        if acts.is_empty() && moved.is_empty() {
+            return;
+        }
+        let now = UnixMillis(unix_ms());
+        let told: Vec<Told> = acts.iter().map(|act| Told::of(act, now)).collect();
+        match self {
+            Reports::Log(auditor) => {
+                auditor.write_told(batch, &[moved, &told].concat());
+            }
+            Reports::Beside(Beside { hub, next, .. }) => {
+                for told in moved.iter().chain(&told) {
+                    batch.put(Key::Act { hub: *hub, number: *next }, told.bytes());
+                    *next += 1;
+                }
+            }
+        }
+    }
+}
+
+/// What hubs reported and the log does not say yet, at most so many acts: a batch that removes it where it lies, and
+/// what is to be added to the log with it. *Order*: of each hub, as it reported.
+pub fn reported(store: &dyn Snapshot, max: usize) -> Result<(Batch, Vec<Told>), RecordError> {
+    let (mut batch, mut told) = (Batch::new(), Vec::new());
+    for entry in store.range(&Family::Acts.range(), max)? {
+        let Ok((Key::Act { hub, .. }, _)) = Key::decode(&entry.key) else { continue };
+        told.push(Told::decode(hub, &entry.value)?);
+        batch.expect_exists(entry.key.clone()).delete(entry.key);
+    }
+    Ok((batch, told))
 }
 
 fn line_of(signed: &SignedCheckpoint) -> Vec<u8> {

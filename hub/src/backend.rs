@@ -6,21 +6,21 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use blake3::Hasher;
 use bytes::Bytes;
 use tessera_hub_core::record::Base;
 use tessera_hub_core::{Answer, Event, NewJob, RequestId, admission, home_lane};
 use tessera_planners::Plan;
-use tessera_protocol::api::{AgentView, JobState, JobView, PlanQuote, TokenIssued};
+use tessera_protocol::api::{AgentView, HubList, JobState, JobView, PlanQuote, TokenIssued};
 use tessera_protocol::audit::{Act, AuditPage};
 use tessera_protocol::credits::{
     JobBill, Microcredits, ProviderList, ProviderName, Settlement, SettlementRequest, Statement,
     class_percent, price,
 };
 use tessera_protocol::explain::{AgentExplained, JobExplained};
-use tessera_protocol::id::{AgentId, Digest, JobId};
+use tessera_protocol::id::{AgentId, Digest, HubId, JobId};
 use tessera_protocol::limits::{self, INPUT_PIECE_BYTES};
 use tessera_protocol::matrix::Task;
 use tessera_protocol::product::{Output, OutputPart};
@@ -36,8 +36,8 @@ use crate::clients::Clients;
 use crate::ingress::Views;
 use crate::ingress::backend::{
     AgentLookupError, Backend, CancelError, Claim, ClaimError, ExtendError, Extension, Health, JobFilter,
-    JobResult, LookupError, Outage, OutputFile, PlanError, ReceiptError, Reply, ResultError, SettleError,
-    StatementError, Submission, SubmitError, Submitted, TokenError,
+    JobResult, LookupError, Outage, OutputFile, Peer, Place, PlanError, ReceiptError, Reply, ResultError,
+    SettleError, StatementError, Submission, SubmitError, Submitted, TokenError,
 };
 use crate::ingress::keys::KeyHash;
 use crate::inputs::quota::{Quotas, Reservation};
@@ -46,6 +46,7 @@ use crate::journal::{Journal, StoreState, Verdict};
 use crate::keeper::Keeper;
 use crate::lane::{Input, LaneCounters};
 use crate::output;
+use crate::peers::Peers;
 use crate::quic::Identity;
 use crate::reader::Reader;
 use crate::records::{self, Owner, RecordError};
@@ -72,6 +73,10 @@ pub struct Hub {
     pub(crate) store: Arc<dyn Engine>,
     pub(crate) counters: Vec<Arc<LaneCounters>>,
     pub(crate) api_keys: RwLock<BTreeSet<KeyHash>>,
+    /// Which of the hubs on its store it is; nothing where it has the store for itself.
+    pub(crate) me: Option<HubId>,
+    /// The others of them.
+    pub(crate) peers: Option<Arc<Peers>>,
     pub(crate) hub_key: [u8; 32],
     /// Signs receipts and checkpoints.
     pub(crate) identity: Identity,
@@ -163,7 +168,7 @@ impl Hub {
             Answer::Refused(error @ admission::AdmissionError::TooLarge) => {
                 Err(SubmitError::NotPlannable(SpecError::of("params.book", error)))
             }
-            Answer::StoreFailing => Err(SubmitError::Outage(Outage::StoreFailing)),
+            Answer::StoreFailing => Err(SubmitError::Outage(self.store_outage())),
             Answer::Stopping => Err(SubmitError::Outage(Outage::Draining)),
             Answer::Cancelled(_) | Answer::NotOpen | Answer::JobExplained(..) | Answer::AgentExplained(_) => {
                 Err(SubmitError::Outage(Outage::Unavailable))
@@ -260,11 +265,18 @@ impl Hub {
         self.journal.retry(request).map_err(|_| Outage::Unavailable)?;
         match verdict.await {
             Ok(Verdict::Judged(judged)) => Ok(judged),
-            Ok(Verdict::Failed(_)) if self.journal.store_state() == StoreState::Full => {
-                Err(Outage::StoreFull)
-            }
-            Ok(Verdict::Failed(_)) => Err(Outage::StoreFailing),
+            Ok(Verdict::Failed(_)) => Err(self.store_outage()),
             Err(_) => Err(Outage::Unavailable),
+        }
+    }
+
+    /// What clients are told of a commit that failed.
+    fn store_outage(&self) -> Outage {
+        match self.journal.store_state() {
+            StoreState::Full => Outage::StoreFull,
+            StoreState::ReadOnly => Outage::StoreReadOnly,
+            // It may have recovered since.
+            StoreState::Ok | StoreState::Failing => Outage::StoreFailing,
         }
     }
 
@@ -383,7 +395,7 @@ impl Hub {
                 Ok(view) => cancelled(view),
                 Err(_) => Err(CancelError::Outage(Outage::Unavailable)),
             },
-            Answer::StoreFailing => Err(CancelError::Outage(Outage::StoreFailing)),
+            Answer::StoreFailing => Err(CancelError::Outage(self.store_outage())),
             Answer::Stopping => Err(CancelError::Outage(Outage::Draining)),
             Answer::Accepted(_)
             | Answer::Replayed { .. }
@@ -454,7 +466,45 @@ impl Hub {
         let owner = Owner(provider);
         self.store(token_deed(&secret, &owner)).await.map_err(out)?;
         let token = EnrolmentToken { hub_key: self.hub_key, secret }.to_string();
-        Ok(TokenIssued { token, hub: self.quic.to_string(), provider: owner.name().to_owned() })
+        let hub = match &self.peers {
+            Some(peers) => peers.agent_addresses().join(","),
+            None => self.quic.to_string(),
+        };
+        Ok(TokenIssued { token, hub, provider: owner.name().to_owned() })
+    }
+
+    /// Where a job is, where others serve from the same store.
+    async fn find_job(&self, peers: &Peers, job: JobId) -> Result<Place, Outage> {
+        let shown = self.views.job(job);
+        if shown.as_ref().is_some_and(|view| !view.state.is_open()) {
+            return Ok(Place::Here);
+        }
+        let look = move |store: &dyn Snapshot| {
+            let owner = records::owner_of_job(store, job)?;
+            // What another hub had when this one started may have ended since.
+            let ended = match (owner, &shown) {
+                (None, Some(_)) => records::read_view(store, job)?.filter(|view| !view.state.is_open()),
+                _ => None,
+            };
+            Ok((owner, ended))
+        };
+        let (owner, ended) = self.read(look).await?;
+        ended.into_iter().for_each(|view| self.views.publish_job(view));
+        Ok(owner.map_or(Place::Here, |owner| peers.place_of(owner)))
+    }
+
+    /// Whether another hub has made a key since this one started.
+    async fn look_for_key(&self, hash: KeyHash) -> bool {
+        let Some(peers) = &self.peers else { return false };
+        if !peers.may_look_for(hash, Instant::now()) {
+            return false;
+        }
+        let key = Key::ApiKey(Digest(hash.0)).encode();
+        let found = self.read(move |store| Ok(store.get(&key)?.is_some())).await.unwrap_or(false);
+        if found && let Ok(mut keys) = self.api_keys.write() {
+            keys.insert(hash);
+        }
+        found
     }
 }
 
@@ -640,15 +690,46 @@ impl Backend for Hub {
         self.api_keys.read().is_ok_and(|keys| keys.contains(hash))
     }
 
+    fn find_key(&self, hash: KeyHash) -> Reply<'_, bool> {
+        Box::pin(self.look_for_key(hash))
+    }
+
+    fn is_one_of_many(&self) -> bool {
+        self.peers.is_some()
+    }
+
+    fn place_of(&self, job: JobId) -> Reply<'_, Result<Place, Outage>> {
+        Box::pin(async move {
+            match &self.peers {
+                Some(peers) => self.find_job(peers, job).await,
+                None => Ok(Place::Here),
+            }
+        })
+    }
+
+    fn worker(&self) -> Place {
+        self.peers.as_ref().map_or(Place::Here, |peers| peers.worker())
+    }
+
+    fn leader(&self) -> Place {
+        self.peers.as_ref().map_or(Place::Here, |peers| peers.leader())
+    }
+
+    fn peers(&self) -> Vec<Peer> {
+        self.peers.as_ref().map_or(Vec::new(), |peers| peers.others())
+    }
+
+    fn hubs(&self) -> HubList {
+        self.peers.as_ref().map_or(HubList { hubs: Vec::new() }, |peers| peers.list())
+    }
+
     fn health(&self) -> Health {
         if self.draining.load(Ordering::Relaxed) {
             return Health::Out(Outage::Draining);
         }
         match self.journal.store_state() {
             StoreState::Ok => Health::Ok,
-            StoreState::Full => Health::Out(Outage::StoreFull),
-            StoreState::ReadOnly => Health::Out(Outage::StoreReadOnly),
-            StoreState::Failing => Health::Out(Outage::StoreFailing),
+            StoreState::Full | StoreState::ReadOnly | StoreState::Failing => Health::Out(self.store_outage()),
         }
     }
 

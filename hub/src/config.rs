@@ -12,6 +12,7 @@ use serde::Deserialize;
 use tessera_hub_core::scheduler::{Share, Sharing};
 use tessera_storage::foundationdb::{Place, PlaceError};
 
+use crate::advertise::{Advertise, HostPort, ParseHostPortError};
 use crate::blobs::{self, ParsePlaceError};
 use crate::inputs::quota::Limits;
 use crate::inputs::wanted::GRACE_DEFAULT;
@@ -29,8 +30,8 @@ const VMEM_BYTES_UNKNOWN: u64 = 1 << 30;
 /// Flags of `hub serve`.
 #[derive(Args, Clone, Debug, Default)]
 pub struct ServeArgs {
-    /// Configuration file (TOML): data, store, blobs, http, quic, lanes, vmem_bytes, log, retention, projects; flags
-    /// win over it
+    /// Configuration file (TOML): data, store, blobs, http, quic, advertise, lanes, vmem_bytes, log, retention,
+    /// projects; flags win over it
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Directory of the store, made when missing [default: $XDG_DATA_HOME/tessera-hub]
@@ -49,6 +50,12 @@ pub struct ServeArgs {
     /// Address agents connect to by QUIC [default: 127.0.0.1:7843]
     #[arg(long, value_name = "HOST:PORT")]
     pub quic: Option<SocketAddr>,
+    /// Where other hubs on the same cluster and their clients reach this one's API [default: the address of --http]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub advertise_http: Option<HostPort>,
+    /// Where agents reach this hub, as the hubs on the same cluster tell them [default: the address of --quic]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub advertise_quic: Option<HostPort>,
     /// Lanes, one thread each [default: one per core]
     #[arg(long, value_name = "N")]
     pub lanes: Option<u16>,
@@ -72,6 +79,8 @@ struct File {
     store: Option<String>,
     http: Option<SocketAddr>,
     quic: Option<SocketAddr>,
+    #[serde(default)]
+    advertise: AdvertiseFile,
     lanes: Option<u16>,
     vmem_bytes: Option<u64>,
     log: Option<String>,
@@ -79,6 +88,14 @@ struct File {
     retention: RetentionFile,
     #[serde(default)]
     projects: BTreeMap<String, ProjectShare>,
+}
+
+/// Where the hub is reached, as the file says it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AdvertiseFile {
+    http: Option<String>,
+    quic: Option<String>,
 }
 
 /// How long things are kept, as the file says it: `"90d"`, `"36h"`.
@@ -167,6 +184,8 @@ pub struct HubConfig {
     pub http: SocketAddr,
     /// Address agents connect to.
     pub quic: SocketAddr,
+    /// Where others reach it, where many hubs share a store.
+    pub advertise: Advertise,
     /// Number of lanes.
     pub lanes: u16,
     /// What numbers on their way to results may take of memory.
@@ -211,6 +230,8 @@ pub enum ConfigError {
     },
     /// The place for blobs is none.
     Blobs(ParsePlaceError),
+    /// A place where the hub is to be reached is none.
+    Advertise(ParseHostPortError),
     /// The directory for blobs is a relative one, and there is no working directory.
     BlobsDirectory(std::io::Error),
     /// What the file calls a store is none.
@@ -238,6 +259,7 @@ impl fmt::Display for ConfigError {
                 write!(f, "{field} = \"{text}\": {source}; expected a time as in \"90d\" or \"36h\"")
             }
             ConfigError::Blobs(error) => error.fmt(f),
+            ConfigError::Advertise(error) => write!(f, "advertise: {error}"),
             ConfigError::BlobsDirectory(error) => write!(f, "no directory for blobs: {error}"),
             ConfigError::Store(error) => write!(f, "store: {error}"),
             ConfigError::NoDataDirectory => {
@@ -260,6 +282,7 @@ impl std::error::Error for ConfigError {
             ConfigError::Parse { source, .. } => Some(source),
             ConfigError::Time { source, .. } => Some(source),
             ConfigError::Blobs(error) => Some(error),
+            ConfigError::Advertise(error) => Some(error),
             ConfigError::BlobsDirectory(error) => Some(error),
             ConfigError::Store(error) => Some(error),
             ConfigError::NoDataDirectory | ConfigError::Lanes { .. } | ConfigError::Vmem { .. } => None,
@@ -280,6 +303,10 @@ pub fn resolve(args: ServeArgs) -> Result<HubConfig, ConfigError> {
         return Err(ConfigError::Vmem { asked: vmem_bytes });
     }
     let named = file.store.map(|text| text.parse().map_err(ConfigError::Store)).transpose()?;
+    let place = |flag: Option<HostPort>, file: Option<String>| match (flag, file) {
+        (Some(flag), _) => Ok(Some(flag)),
+        (None, file) => file.map(|text| text.parse()).transpose().map_err(ConfigError::Advertise),
+    };
     let constant = |text: &str| text.parse().expect("the default addresses are addresses");
     let data = data_directory(args.data.or(file.data))?;
     Ok(HubConfig {
@@ -294,6 +321,10 @@ pub fn resolve(args: ServeArgs) -> Result<HubConfig, ConfigError> {
         cluster: args.store.or(named),
         http: args.http.or(file.http).unwrap_or_else(|| constant(HTTP_DEFAULT)),
         quic: args.quic.or(file.quic).unwrap_or_else(|| constant(QUIC_DEFAULT)),
+        advertise: Advertise {
+            http: place(args.advertise_http, file.advertise.http)?,
+            quic: place(args.advertise_quic, file.advertise.quic)?,
+        },
         lanes,
         quotas: quotas(&file.projects),
         retention: retention(file.retention, &file.projects)?,
@@ -400,6 +431,22 @@ mod tests {
         let error =
             resolve(ServeArgs { config: Some(path), ..ServeArgs::default() }).unwrap_err().to_string();
         assert!(error.contains("line 2") && error.contains("unknown field `lane`"), "{error}");
+    }
+
+    #[test]
+    fn where_a_hub_is_reached_is_said_by_flag_or_file_and_a_place_that_is_none_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("hub.toml");
+        let text = "data = \"/d\"\n[advertise]\nhttp = \"a.lab:1\"\nquic = \"a.lab:2\"\n";
+        std::fs::write(&path, text).unwrap();
+        let flag = "b.lab:3".parse().ok();
+        let args =
+            ServeArgs { config: Some(path.clone()), advertise_quic: flag.clone(), ..ServeArgs::default() };
+        let config = resolve(args).unwrap();
+        assert_eq!(config.advertise, Advertise { http: "a.lab:1".parse().ok(), quic: flag });
+        std::fs::write(&path, text.replace("a.lab:1", "a.lab")).unwrap();
+        let error = resolve(ServeArgs { config: Some(path), ..ServeArgs::default() }).unwrap_err();
+        assert!(error.to_string().starts_with("advertise: `a.lab` is not where"), "{error}");
     }
 
     #[test]

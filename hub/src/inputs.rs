@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tessera_protocol::id::Digest;
-use tessera_protocol::limits::INPUT_PIECE_BYTES;
+use tessera_protocol::limits::{INPUT_PIECE_BYTES, MATRIX_BYTES_MAX};
 use tessera_protocol::unit::UnixMillis;
 use tessera_storage::{Batch, Entry, Family, Key, ReadError, Snapshot, pieces_of, pieces_within};
 
@@ -22,9 +22,9 @@ pub mod older;
 pub mod quota;
 pub mod wanted;
 
-/// Largest input file. *Units*: bytes. A job may allow less: a matrix has at most
-/// [`MATRIX_BYTES_MAX`](tessera_protocol::limits::MATRIX_BYTES_MAX).
+/// Largest input file. *Units*: bytes. The largest matrix fits with its header.
 pub const INPUT_BYTES_MAX: u64 = 16 << 30;
+const _: () = assert!(MATRIX_BYTES_MAX + (1 << 16) <= INPUT_BYTES_MAX);
 /// Uploads at once; each holds a piece in memory.
 pub const UPLOADS_MAX: usize = 16;
 /// How long the pieces of an upload that was cut off are kept after the last of them came.

@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tessera_storage::{Commit, CommitError, Engine, Key, Snapshot};
+use tessera_storage::{Batch, Commit, CommitError, Engine, Key, Snapshot};
 
 mod health;
 
@@ -19,7 +19,7 @@ pub use health::StoreState;
 
 use health::Health;
 
-use crate::audit::{Auditor, Deed};
+use crate::audit::{Deed, Reports, Told};
 use crate::records::{RecordError, proof_of};
 
 /// Requests that may wait; the next is given back to its sender.
@@ -59,7 +59,8 @@ pub enum Failed {
 type Callback = Box<dyn FnOnce(Verdict) + Send>;
 
 enum Request {
-    Commit { make: Box<dyn FnOnce() -> Deed + Send>, then: Callback },
+    Commit { make: Box<dyn FnOnce() -> (Deed, Vec<Told>) + Send>, then: Callback },
+    Lead { then: SyncSender<bool> },
     Stop,
 }
 
@@ -99,23 +100,23 @@ impl Journal {
         Journal::spawn(engine, None)
     }
 
-    /// Starts the thread that owns `engine`'s commits and its audit log.
+    /// Starts the thread that owns `engine`'s commits and what is reported with them.
     pub fn start_audited(
         engine: Arc<dyn Engine>,
-        auditor: Auditor,
+        reports: impl Into<Reports>,
     ) -> std::io::Result<(Journal, JoinHandle<()>)> {
-        Journal::spawn(engine, Some(auditor))
+        Journal::spawn(engine, Some(reports.into()))
     }
 
     fn spawn(
         engine: Arc<dyn Engine>,
-        auditor: Option<Auditor>,
+        reports: Option<Reports>,
     ) -> std::io::Result<(Journal, JoinHandle<()>)> {
         let (requests, inbox) = sync_channel(QUEUE_MAX);
         let state = Arc::new(State::default());
         let journal = Journal { requests, state: state.clone() };
         let thread = std::thread::Builder::new().name("tessera-journal".into()).spawn(move || {
-            run(&Desk { engine: &*engine, state: &state }, auditor, &inbox);
+            run(&Desk { engine: &*engine, state: &state }, reports, &inbox);
             state.stopped.store(true, Ordering::Relaxed);
         })?;
         Ok((journal, thread))
@@ -139,13 +140,31 @@ impl Journal {
         make: impl FnOnce() -> D + Send + 'static,
         then: impl FnOnce(Verdict) + Send + 'static,
     ) -> Refused {
-        Refused(Request::Commit { make: Box::new(move || make().into()), then: Box::new(then) })
+        let make = move || (make().into(), Vec::new());
+        Refused(Request::Commit { make: Box::new(make), then: Box::new(then) })
     }
 
     /// Waits until a batch is durable, or is not, on a thread that may wait.
     pub fn commit_and_wait<D: Into<Deed>>(&self, make: impl FnOnce() -> D + Send + 'static) -> bool {
+        self.wait_for(move || (make().into(), Vec::new()))
+    }
+
+    /// As [`Journal::commit_and_wait`], of a batch with which the log is told what was reported earlier.
+    pub fn tell_and_wait(&self, batch: Batch, told: Vec<Told>) -> bool {
+        self.wait_for(move || (batch.into(), told))
+    }
+
+    /// From now on this hub writes the audit log: says whether it could find out where that ends. Waits.
+    pub fn lead(&self) -> bool {
+        let (then, heard) = sync_channel(1);
+        // Nobody answers once the journal has stopped.
+        self.requests.send(Request::Lead { then }).is_ok() && heard.recv().unwrap_or(false)
+    }
+
+    fn wait_for(&self, make: impl FnOnce() -> (Deed, Vec<Told>) + Send + 'static) -> bool {
         let (say, heard) = sync_channel(1);
-        let mut request = Journal::request(make, move |verdict| drop(say.send(verdict)));
+        let then = move |verdict| drop(say.send(verdict));
+        let mut request = Refused(Request::Commit { make: Box::new(make), then: Box::new(then) });
         while let Err(refused) = self.retry(request) {
             if self.state.stopped.load(Ordering::Relaxed) {
                 return false;
@@ -191,10 +210,12 @@ struct Desk<'a> {
 /// A batch as its sender made it, and who waits for it.
 struct Order {
     deed: Deed,
+    /// What was reported earlier, and is added to the log with it.
+    told: Vec<Told>,
     then: Callback,
 }
 
-fn run(desk: &Desk<'_>, mut auditor: Option<Auditor>, inbox: &Receiver<Request>) {
+fn run(desk: &Desk<'_>, mut reports: Option<Reports>, inbox: &Receiver<Request>) {
     let mut stopping = false;
     while !stopping {
         let mut orders = Vec::new();
@@ -212,10 +233,12 @@ fn run(desk: &Desk<'_>, mut auditor: Option<Auditor>, inbox: &Receiver<Request>)
         for request in std::iter::once(first).chain(std::iter::from_fn(|| inbox.try_recv().ok())) {
             match request {
                 Request::Commit { make, then } => {
-                    let deed = make();
+                    let (deed, told) = make();
                     weight_bytes += deed.batch.weight_bytes();
-                    orders.push(Order { deed, then });
+                    orders.push(Order { deed, told, then });
                 }
+                // Whatever is in this group is told of by the new leader too.
+                Request::Lead { then } => drop(then.send(lead(desk, &mut reports))),
                 Request::Stop => stopping = true,
             }
             if stopping || orders.len() == GROUP_MAX || weight_bytes >= GROUP_BYTES_MAX {
@@ -223,27 +246,28 @@ fn run(desk: &Desk<'_>, mut auditor: Option<Auditor>, inbox: &Receiver<Request>)
             }
         }
         while !orders.is_empty() {
-            orders = commit_group(desk, orders, &mut auditor);
+            orders = commit_group(desk, orders, &mut reports);
         }
     }
 }
 
 /// Commits a group, and returns what must be tried again: batches whose entries in the audit log were to follow those
 /// of a batch that came to nothing.
-fn commit_group(desk: &Desk<'_>, orders: Vec<Order>, auditor: &mut Option<Auditor>) -> Vec<Order> {
+fn commit_group(desk: &Desk<'_>, orders: Vec<Order>, reports: &mut Option<Reports>) -> Vec<Order> {
     let started = Instant::now();
     let (mut batches, mut proofs) = (Vec::new(), Vec::new());
     let (mut waiting, mut again) = (Vec::new(), Vec::new());
-    for Order { deed: Deed { batch, acts }, then } in orders {
+    for Order { deed: Deed { batch, acts }, told, then } in orders {
         // Only what the log reports may have to be made anew.
-        let kept = (!acts.is_empty()).then(|| batch.clone());
+        let is_told = !acts.is_empty() || !told.is_empty();
+        let kept = is_told.then(|| batch.clone());
         let mut batch = batch;
-        if let Some(auditor) = auditor {
-            auditor.write(&mut batch, &acts);
+        if let Some(reports) = reports {
+            reports.write(&mut batch, &acts, &told);
         }
         proofs.push((proof_of(&batch), batch.weight_bytes()));
         batches.push(batch);
-        waiting.push((kept, acts, then));
+        waiting.push((kept, (acts, told), then));
     }
     let outcomes = desk.engine.commit_all(batches);
     desk.state.groups.fetch_add(1, Ordering::Relaxed);
@@ -251,19 +275,19 @@ fn commit_group(desk: &Desk<'_>, orders: Vec<Order>, auditor: &mut Option<Audito
     let astray = outcomes
         .iter()
         .zip(&waiting)
-        .any(|(outcome, (_, acts, _))| !acts.is_empty() && !matches!(outcome, Ok(Commit::Done)));
-    for ((outcome, (kept, acts, then)), (proof, weight_bytes)) in
+        .any(|(outcome, (kept, ..))| kept.is_some() && !matches!(outcome, Ok(Commit::Done)));
+    for ((outcome, (kept, (acts, told), then)), (proof, weight_bytes)) in
         outcomes.into_iter().zip(waiting).zip(proofs)
     {
         match (outcome, kept) {
             (Ok(Commit::Conflict { key, .. }), Some(batch)) if is_head(&key) => {
-                again.push(Order { deed: Deed { batch, acts }, then });
+                again.push(Order { deed: Deed { batch, acts }, told, then });
             }
             (outcome, _) => then(desk.verdict((outcome, weight_bytes), proof, started)),
         }
     }
     if astray {
-        read_head(desk, auditor, started);
+        read_head(desk, reports, started);
     }
     again
 }
@@ -272,13 +296,20 @@ fn is_head(key: &[u8]) -> bool {
     key == Key::AuditHead.encode()
 }
 
+fn lead(desk: &Desk<'_>, reports: &mut Option<Reports>) -> bool {
+    let Some(reports) = reports else { return true };
+    let read = desk.engine.snapshot().map_err(RecordError::from);
+    let led = read.and_then(|store| reports.lead(&*store));
+    led.inspect_err(|error| tracing::error!(%error, "cannot find out where the audit log ends")).is_ok()
+}
+
 /// Finds out where the audit log is. While that cannot be read, the batches that report something conflict and are
 /// not written: the store itself compares the head.
-fn read_head(desk: &Desk<'_>, auditor: &mut Option<Auditor>, started: Instant) {
-    let Some(auditor) = auditor else { return };
+fn read_head(desk: &Desk<'_>, reports: &mut Option<Reports>, started: Instant) {
+    let Some(reports) = reports else { return };
     loop {
         let read = desk.engine.snapshot().map_err(RecordError::from);
-        match read.and_then(|store| auditor.read_head(&*store)) {
+        match read.and_then(|store| reports.read_head(&*store)) {
             Ok(()) => return,
             Err(_) if started.elapsed() < RESOLVE_MAX => std::thread::sleep(RESOLVE_PAUSE),
             Err(error) => return tracing::error!(%error, "cannot find out where the audit log ends"),

@@ -2,11 +2,14 @@
 //! effects away from it; decides nothing itself and computes nothing.
 
 pub mod accounts;
+pub mod advertise;
 pub mod audit;
 pub mod backend;
 pub mod blobs;
 pub mod clients;
+pub mod cluster;
 pub mod config;
+pub mod duties;
 mod explain;
 #[cfg(feature = "hasty")]
 mod hasty;
@@ -17,6 +20,7 @@ pub mod keeper;
 pub mod lane;
 pub mod ops;
 pub mod output;
+pub mod peers;
 pub mod products;
 pub mod quic;
 pub mod reader;

@@ -91,6 +91,10 @@ struct StoredProgress {
 }
 
 mod bills;
+mod hubs;
+
+pub use hubs::{HubAt, hubs, owner_of_job, put_owner};
+pub(crate) use hubs::{decode_hub_at, decode_owner};
 
 pub(crate) use bills::{decode_earning, decode_provider, decode_removal, decode_settled, each_line};
 pub use bills::{
@@ -243,7 +247,7 @@ pub fn batch_of(record: &Record) -> Batch {
                 batch.put(Key::Trace(agent), provider.0);
             }
             for record in agents {
-                batch.put(Key::Standing(record.agent), json(record));
+                batch.put(Key::Standing(record.agent), standing_bytes(record));
             }
             for change in changes.iter().filter(|change| change.to == Standing::Removed) {
                 let provider = agents.iter().find(|record| record.agent == change.agent);
@@ -283,9 +287,10 @@ pub fn batch_of(record: &Record) -> Batch {
 }
 
 /// The batch that tells of a job that ended that more of its result is tainted than was known.
-pub fn taint_batch(view: &JobView, bill: &Charges, unchecked: &Unchecked) -> Batch {
+/// `found` is its record until then.
+pub fn taint_batch(found: Vec<u8>, view: &JobView, bill: &Charges, unchecked: &Unchecked) -> Batch {
     let mut batch = Batch::new();
-    batch.expect_exists(Key::Job(view.id)).put(Key::Job(view.id), stored_job(0, None, view));
+    batch.expect_equals(Key::Job(view.id), found).put(Key::Job(view.id), stored_job(0, None, view));
     bills::put(&mut batch, view.id, bill, Some(unchecked));
     batch
 }
@@ -463,10 +468,25 @@ pub struct Recovered {
 
 /// Reads everything back.
 pub fn recover(store: &dyn Snapshot) -> Result<Recovered, RecordError> {
+    recover_where(store, |_| true)
+}
+
+/// Reads back what a hub beside others needs: no open job, for each is some hub's, and changes meanwhile.
+pub fn recover_beside(store: &dyn Snapshot) -> Result<Recovered, RecordError> {
+    recover_where(store, |view| !view.state.is_open())
+}
+
+fn recover_where(
+    store: &dyn Snapshot,
+    concerns: impl Fn(&JobView) -> bool,
+) -> Result<Recovered, RecordError> {
     let mut recovered = Recovered::default();
     for entry in entries(store, Family::Jobs)? {
         let Ok((Key::Job(id), _)) = Key::decode(&entry.key) else { continue };
         let stored = decode_job(id, &entry.value)?;
+        if !concerns(&stored.view) {
+            continue;
+        }
         if !stored.view.state.is_open() {
             recovered.views.push(stored.view);
             continue;
@@ -512,6 +532,11 @@ pub(crate) fn decode_agent(id: AgentId, value: &[u8]) -> Result<StoredAgent, Rec
 pub(crate) fn decode_standing(value: &[u8]) -> Result<StandingRecord, RecordError> {
     let malformed = |_| RecordError::Malformed { what: "standing", of: "an agent".to_owned() };
     serde_json::from_slice(value).map_err(malformed)
+}
+
+/// As it lies under `standing/`.
+pub(crate) fn standing_bytes(record: &StandingRecord) -> Vec<u8> {
+    json(record)
 }
 
 /// The record of a job.

@@ -1,11 +1,12 @@
-//! One hub from start to stop: opens the store, recovers, starts the threads, announces, waits for a
-//! signal, drains.
+//! One hub from start to stop: opens the store, joins others that share it, recovers, starts the threads, announces,
+//! waits for a signal, drains.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, RwLock};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -17,18 +18,18 @@ use tessera_hub_core::lane::Config as MachineConfig;
 use tessera_hub_core::record::KeptPanel;
 use tessera_hub_core::{Event, home_lane};
 use tessera_protocol::audit::Act;
-use tessera_protocol::id::{Digest, JobId};
-use tessera_protocol::token::EnrolmentToken;
+use tessera_protocol::id::{Digest, HubId, JobId};
 use tessera_protocol::unit::{LaneIndex, UnixMillis};
-use tessera_storage::{
-    Batch, Commit, CommitError, Embedded, Engine, Key, OpenError, ReadError, Renewed, Snapshot, foundationdb,
-};
+use tessera_storage::{Batch, Commit, CommitError, Embedded, Engine, Key, OpenError, Renewed, foundationdb};
 
-use crate::audit::{Auditor, Deed};
-use crate::backend::{Hub, token_deed, unix_ms};
+use crate::advertise::Unreachable;
+use crate::audit::Auditor;
+use crate::backend::{Hub, unix_ms};
 use crate::blobs::{self, Blobs};
 use crate::clients::Clients;
+use crate::cluster;
 use crate::config::HubConfig;
+use crate::duties::{self, Means};
 use crate::ingress::keys::{ApiKey, KeyHash};
 use crate::ingress::{self, ServerHandle, Views};
 use crate::inputs::Uploads;
@@ -36,16 +37,22 @@ use crate::inputs::older::{self, MoveError};
 use crate::inputs::quota::Quotas;
 use crate::journal::Journal;
 use crate::keeper::{self, Chest, Keeper, Shares};
-use crate::lane::{Handler, HandlerConfig, Input, LaneCounters};
+use crate::lane::{Handler, HandlerConfig, Input, Known, LaneCounters};
 use crate::ops::control::Control;
+use crate::peers::{Lookout, Peers};
 use crate::products::Shelf;
 use crate::quic::{Identity, IdentityError, LaneSockets, SteeringError, SteeringPreference};
 use crate::reader::Reader;
-use crate::records::{self, Owner, RecordError, Recovered};
+use crate::records::{self, RecordError, Recovered};
 use crate::runtime::{LaneConfig, LaneError, Lanes, PushError, SpawnError, spawn_lanes};
-use crate::steward::{self, JoinError};
+use crate::steward::{self, Duty, JoinError, Seat};
 use crate::sweeper::Sweeper;
 use crate::tracer;
+
+mod alone;
+mod secrets;
+
+use secrets::Secrets;
 
 /// Why a hub did not start or did not end well.
 #[derive(Debug)]
@@ -61,6 +68,8 @@ pub enum ServeError {
     Blobs(blobs::OpenError),
     /// The pieces of files of an older store cannot be moved.
     Move(MoveError),
+    /// Other hubs on the store could not reach this one.
+    Unreachable(Unreachable),
     /// This hub cannot take part among those on its store.
     Join(JoinError),
     /// The store in a cluster cannot be opened.
@@ -110,6 +119,7 @@ impl fmt::Display for ServeError {
             ServeError::Open(error) => write!(f, "{error}"),
             ServeError::Blobs(error) => write!(f, "{error}"),
             ServeError::Move(error) => write!(f, "{error}"),
+            ServeError::Unreachable(error) => write!(f, "{error}"),
             ServeError::Join(error) => write!(f, "{error}"),
             ServeError::OpenCluster(error) => write!(f, "{error}"),
             ServeError::AuditBusy => f.write_str(
@@ -142,6 +152,7 @@ impl std::error::Error for ServeError {
             ServeError::Open(error) => error,
             ServeError::Blobs(error) => error,
             ServeError::Move(error) => error,
+            ServeError::Unreachable(error) => error,
             ServeError::Join(error) => error,
             ServeError::OpenCluster(error) => error,
             ServeError::Read(error) => error,
@@ -163,6 +174,9 @@ struct Announcement {
     http: SocketAddr,
     quic: SocketAddr,
     hub_key: Digest,
+    /// Which of many on one store.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hub: Option<HubId>,
     api_key: Option<String>,
     agent_token: String,
     data: PathBuf,
@@ -171,13 +185,35 @@ struct Announcement {
     lanes: u16,
 }
 
-/// What the store holds for the hub itself.
-struct Secrets {
-    identity: Identity,
-    sampling_key: [u8; 32],
-    first_api_key: Option<ApiKey>,
-    token: EnrolmentToken,
-    auditor: Auditor,
+/// What one hub at a time does on a store.
+enum Chores {
+    /// This hub has the store for itself.
+    Always(Sweeper),
+    /// It serves beside others, and may come to lead them.
+    WhenLeading(Sender<Duty>, JoinHandle<()>),
+}
+
+impl Chores {
+    /// Before the journal stops: they wait there for batches that they gave.
+    fn end(self) {
+        match self {
+            Chores::Always(sweeper) => drop(sweeper),
+            Chores::WhenLeading(duties, thread) => {
+                // An error says that it has ended already.
+                let _ = duties.send(Duty::End);
+                if thread.join().is_err() {
+                    tracing::error!("the thread of the hub's duties panicked");
+                }
+            }
+        }
+    }
+}
+
+/// A hub's place among others, and the way of what follows from it.
+struct Place {
+    seat: Seat,
+    duties: Sender<Duty>,
+    inbox: Receiver<Duty>,
 }
 
 /// A hub whose threads run.
@@ -185,7 +221,9 @@ struct Running {
     hub: Arc<Hub>,
     lanes: Lanes<Input>,
     http: ServerHandle,
-    sweeper: Sweeper,
+    chores: Chores,
+    /// Where others serve from the same store.
+    lookout: Option<Lookout>,
     keeper: (Keeper, JoinHandle<()>),
     threads: Vec<JoinHandle<()>>,
 }
@@ -195,30 +233,45 @@ pub fn serve(config: &HubConfig) -> Result<(), ServeError> {
     // The store first: whoever starts a second hub by mistake is told of the first one, not of its port.
     let store = open(config)?;
     let blobs = Blobs::open(&config.blobs).map_err(ServeError::Blobs)?;
-    // A directory is one hub's by its lock. In a cluster others may stand by, and nobody connects to those.
-    let (store, seat) = match config.cluster {
-        Some(_) => steward::join(store, taken_over).map(|(store, seat)| (store, Some(seat))),
-        None => Ok((store, None)),
-    }
-    .map_err(ServeError::Join)?;
-    let http =
-        TcpListener::bind(config.http).map_err(|source| ServeError::Http { address: config.http, source })?;
+    let refused = |source| ServeError::Http { address: config.http, source };
+    let http = TcpListener::bind(config.http).map_err(refused)?;
     let sockets = LaneSockets::open(config.quic, config.lanes, SteeringPreference::default())
         .map_err(|source| ServeError::Quic { address: config.quic, source })?;
+    // A directory is one hub's by its lock. In a cluster there may be others, who are told where this one is.
+    let (store, place) = match config.cluster {
+        Some(_) => {
+            let bound = http.local_addr().map_err(refused)?;
+            let at =
+                config.advertise.reached_at(bound, sockets.address()).map_err(ServeError::Unreachable)?;
+            let (duties, inbox) = channel();
+            let joined = steward::join(store, &at, duties.clone(), taken_over);
+            let (store, seat) = joined.map_err(ServeError::Join)?;
+            (store, Some(Place { seat, duties, inbox }))
+        }
+        None => (store, None),
+    };
     let moved = older::move_pieces(&*store, &blobs, UnixMillis(unix_ms())).map_err(ServeError::Move)?;
     if moved > 0 {
         tracing::info!(pieces = moved, blobs = %config.blobs, "files of an older store were moved to blobs");
     }
-    let snapshot = || store.snapshot().map_err(|error| ServeError::Read(error.into()));
-    let secrets = secrets(&*store, &*snapshot()?)?;
-    // Nothing else writes yet, so it does no harm that a long recovery is not of one moment.
-    let recovered = records::recover(&Renewed::new(&*store)).map_err(ServeError::Read)?;
+    let (me, seat, duties) = match place {
+        Some(Place { seat, duties, inbox }) => (Some(seat.hub()), Some(seat), Some((duties, inbox))),
+        None => (None, None, None),
+    };
+    let mut secrets = secrets::read_or_make(&*store, me)?;
+    if me.is_none() {
+        alone::settle(&*store, &mut secrets.reports)?;
+    }
+    // Nothing else writes yet to what is read, so it does no harm that a long recovery is not of one moment.
+    let whole = Renewed::new(&*store);
+    let recovered = if me.is_some() { records::recover_beside(&whole) } else { records::recover(&whole) };
+    let recovered = recovered.map_err(ServeError::Read)?;
     let first_key = secrets.first_api_key.as_ref().map(ApiKey::reveal);
     let token = secrets.token.to_string();
     let control = control(&store, config);
     let quotas = Quotas::recover(&Renewed::new(&*store), config.quotas.clone()).map_err(ServeError::Read)?;
     let shelf = Shelf { blobs, uploads: Uploads::default(), quotas };
-    let running = start(config, http, sockets, (store, shelf), secrets, recovered)?;
+    let running = start(config, http, sockets, (store, shelf), secrets, recovered, (me, duties))?;
     announce(config, &running, first_key, token);
     let outcome = wait(running);
     drop(control);
@@ -231,7 +284,7 @@ pub fn serve(config: &HubConfig) -> Result<(), ServeError> {
 /// Nothing that this hub says can be kept any more.
 fn taken_over() {
     eprintln!(
-        "hub: another hub has taken over, as this one did not renew its lease; start it again to stand by"
+        "hub: others have taken over the jobs of this hub, as it did not renew its lease; start it again to serve beside them"
     );
     std::process::exit(1);
 }
@@ -253,7 +306,7 @@ fn control(store: &Arc<dyn Engine>, config: &HubConfig) -> Option<Control> {
 /// Opens the store that the settings name, or makes one there.
 fn open(config: &HubConfig) -> Result<Arc<dyn Engine>, ServeError> {
     match &config.cluster {
-        Some(place) => foundationdb::open(place).map_err(ServeError::OpenCluster),
+        Some(place) => cluster::open(place).map_err(ServeError::OpenCluster),
         None => Ok(Arc::new(Embedded::open(&config.data).map_err(ServeError::Open)?)),
     }
 }
@@ -265,6 +318,7 @@ fn start(
     (store, shelf): (Arc<dyn Engine>, Shelf),
     secrets: Secrets,
     recovered: Recovered,
+    (me, duties): (Option<HubId>, Option<(Sender<Duty>, Receiver<Duty>)>),
 ) -> Result<Running, ServeError> {
     let shares = Shares::of(config.vmem_bytes, config.lanes);
     let mut chest =
@@ -275,25 +329,35 @@ fn start(
     #[cfg(feature = "hasty")]
     let written = crate::hasty::wrapped(written);
     let (journal, journal_thread) =
-        Journal::start_audited(written, secrets.auditor).map_err(ServeError::Thread)?;
+        Journal::start_audited(written, secrets.reports).map_err(ServeError::Thread)?;
     let (keeper, keeper_thread) =
         Keeper::start(chest, journal.clone(), shares).map_err(ServeError::Thread)?;
     let (reader, reader_threads) = Reader::start(store.clone()).map_err(ServeError::Thread)?;
     let (clients, clients_thread) = Clients::start(views.clone()).map_err(ServeError::Thread)?;
-    let (tracer, tracer_thread) =
-        tracer::start(store.clone(), journal.clone(), views.clone()).map_err(ServeError::Thread)?;
+    let (tracer, tracer_thread) = tracer::start(store.clone(), journal.clone(), views.clone(), me.is_some())
+        .map_err(ServeError::Thread)?;
+    // Dropped with the duties: the tracer ends when nobody can tell it anything.
+    let leads = tracer.clone();
     let counters: Vec<Arc<LaneCounters>> = (0..config.lanes).map(|_| Arc::default()).collect();
     let quic = sockets.address();
     tracing::info!(steering = ?sockets.steering(), lanes = config.lanes, "lanes open");
     let unix_origin = UnixMillis(unix_ms());
     let origin = Instant::now();
+    let known = Known::default();
     let make_handler = {
         let (journal, reader, shelf) = (journal.clone(), reader.clone(), shelf.clone());
         let (clients, counters, keeper) = (clients.clone(), counters.clone(), keeper.clone());
         let (lanes, sampling_key, sharing) = (config.lanes, secrets.sampling_key, config.sharing.clone());
         move |lane: LaneIndex, peers| {
             let machine = MachineConfig { lane, lanes, sampling_key, unix_origin };
-            let config = HandlerConfig { machine, sharing: sharing.clone(), room_bytes: shares.lane, origin };
+            let config = HandlerConfig {
+                machine,
+                hub: me,
+                known: known.clone(),
+                sharing: sharing.clone(),
+                room_bytes: shares.lane,
+                origin,
+            };
             let counters = counters[lane.as_usize()].clone();
             let store = (reader.clone(), shelf.clone(), keeper.clone());
             Handler::new(config, (journal.clone(), tracer.clone()), store, clients.clone(), peers, counters)
@@ -302,6 +366,15 @@ fn start(
     let lanes = spawn_lanes(LaneConfig::default(), sockets, &secrets.identity, make_handler)
         .map_err(ServeError::Lanes)?;
     let api_keys = recovered.api_keys.iter().map(|digest| KeyHash(digest.0)).collect::<BTreeSet<_>>();
+    let (peers, lookout) = match me {
+        Some(me) => {
+            let (peers, lookout) =
+                Peers::start(me, store.clone(), views.clone(), lanes.mailboxes(), counters.clone())
+                    .map_err(ServeError::Thread)?;
+            (Some(peers), Some(lookout))
+        }
+        None => (None, None),
+    };
     let hub = Arc::new(Hub {
         lanes: lanes.mailboxes(),
         journal,
@@ -317,6 +390,8 @@ fn start(
         store,
         counters,
         api_keys: RwLock::new(api_keys),
+        me,
+        peers,
         hub_key: secrets.identity.public_key().0,
         identity: secrets.identity.clone(),
         settling: tokio::sync::Mutex::default(),
@@ -324,20 +399,26 @@ fn start(
         draining: AtomicBool::new(false),
     });
     resume(&hub, recovered, panels);
-    // After the views are there from which it takes what it prunes.
-    let (sweeper, sweeper_thread) = Sweeper::start(
-        hub.store.clone(),
-        hub.journal.clone(),
-        (shelf, hub.views.clone()),
-        config.retention.clone(),
-    )
-    .map_err(ServeError::Thread)?;
-    let threads = [sweeper_thread, tracer_thread, journal_thread, clients_thread]
-        .into_iter()
-        .chain(reader_threads)
-        .collect();
+    let mut threads = vec![tracer_thread, journal_thread, clients_thread];
+    threads.extend(reader_threads);
+    let retention = config.retention.clone();
+    let chores = match (me, duties) {
+        (Some(me), Some((duties, inbox))) => {
+            let means = Means { me, shelf, retention, tracer: leads };
+            Chores::WhenLeading(duties, duties::start(hub.clone(), means, inbox).map_err(ServeError::Thread)?)
+        }
+        _ => {
+            // After the views are there from which it takes what it prunes.
+            let views = (shelf, hub.views.clone());
+            let (sweeper, thread) =
+                Sweeper::start(hub.store.clone(), hub.journal.clone(), views, retention, false)
+                    .map_err(ServeError::Thread)?;
+            threads.push(thread);
+            Chores::Always(sweeper)
+        }
+    };
     let http = ingress::serve(http, hub.clone(), ingress::Limits::default()).map_err(ServeError::Thread)?;
-    Ok(Running { hub, lanes, http, sweeper, keeper: (keeper, keeper_thread), threads })
+    Ok(Running { hub, lanes, http, chores, lookout, keeper: (keeper, keeper_thread), threads })
 }
 
 /// What is kept of the tiles of open jobs.
@@ -386,7 +467,7 @@ fn push(hub: &Hub, lane: LaneIndex, event: Event) {
 }
 
 fn wait(running: Running) -> Result<(), ServeError> {
-    let Running { hub, lanes, http, sweeper, keeper: (keeper, keeper_thread), threads } = running;
+    let Running { hub, lanes, http, chores, lookout, keeper: (keeper, keeper_thread), threads } = running;
     let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(ServeError::Thread)?;
     let closer = signals.handle();
     let stopper = lanes.stopper();
@@ -406,8 +487,8 @@ fn wait(running: Running) -> Result<(), ServeError> {
     http.join();
     hub.clients.stop();
     hub.reader.stop();
-    // Before the journal: it waits there for a batch that it gave.
-    drop(sweeper);
+    chores.end();
+    drop(lookout);
     // Before the journal too: whole tiles go there.
     keeper.stop();
     let kept = keeper_thread.join();
@@ -421,55 +502,6 @@ fn wait(running: Running) -> Result<(), ServeError> {
     let _ = watcher.join();
     tracing::info!("stopped");
     outcome.map_err(ServeError::Lane)
-}
-
-fn secrets(store: &dyn Engine, snapshot: &dyn Snapshot) -> Result<Secrets, ServeError> {
-    let mut batch = Batch::new();
-    let read =
-        |key: Key<'_>| snapshot.get(&key.encode()).map_err(|error: ReadError| ServeError::Read(error.into()));
-    let identity = match read(Key::HubIdentity)? {
-        Some(pkcs8) => Identity::from_pkcs8(&pkcs8).map_err(ServeError::Identity)?,
-        None => {
-            let identity = Identity::generate().map_err(ServeError::Identity)?;
-            batch.put(Key::HubIdentity, identity.pkcs8());
-            identity
-        }
-    };
-    let sampling_key = match read(Key::HubSampling)?.and_then(|bytes| bytes.try_into().ok()) {
-        Some(key) => key,
-        None => {
-            let key = random()?;
-            batch.put(Key::HubSampling, key);
-            key
-        }
-    };
-    let any = snapshot
-        .range(&tessera_storage::Family::ApiKeys.range(), 1)
-        .map_err(|error| ServeError::Read(error.into()))?;
-    let first_api_key = if any.is_empty() { Some(add_key(&mut batch)?) } else { None };
-    let token = EnrolmentToken { hub_key: identity.public_key().0, secret: random()? };
-    // The token that an earlier start printed and nobody used must not stay valid for ever.
-    if let Some(earlier) = read(Key::HubStartToken)?.and_then(|digest| digest.try_into().ok()) {
-        let earlier = Key::Token(Digest(earlier));
-        if read(earlier)?.as_deref() == Some(records::TOKEN_UNSPENT) {
-            batch.delete(earlier);
-        }
-    }
-    batch.put(Key::HubStartToken, Digest::of(&token.secret).0);
-    let Deed { batch: made, mut acts } = token_deed(&token.secret, &Owner(None));
-    batch.append(made);
-    if let Some(key) = &first_api_key {
-        acts.push(Act::ApiKeyMade { key: Digest(key.hash().0) });
-    }
-    let mut auditor = Auditor::resume(identity.clone(), snapshot).map_err(ServeError::Read)?;
-    auditor.write(&mut batch, &acts);
-    match store.commit(batch).map_err(ServeError::Write)? {
-        Commit::Done => Ok(Secrets { identity, sampling_key, first_api_key, token, auditor }),
-        Commit::Conflict { key, .. } => Err(ServeError::Read(RecordError::Malformed {
-            what: "token",
-            of: String::from_utf8_lossy(&key).into_owned(),
-        })),
-    }
 }
 
 /// Adds an API key to the store of a hub that is not running.
@@ -523,6 +555,7 @@ fn announce(config: &HubConfig, running: &Running, api_key: Option<String>, agen
         http: running.http.address(),
         quic: running.hub.quic,
         hub_key: Digest(running.hub.hub_key),
+        hub: running.hub.me,
         api_key,
         agent_token,
         data: config.data.clone(),
@@ -536,6 +569,9 @@ fn announce(config: &HubConfig, running: &Running, api_key: Option<String>, agen
     println!("Tessera hub {}", env!("CARGO_PKG_VERSION"));
     println!("  clients   http://{} (API, described at /openapi.json)", said.http);
     println!("  agents    {} (QUIC, {} lanes, key {})", said.quic, said.lanes, said.hub_key);
+    if let Some(hub) = said.hub {
+        println!("  hub       {hub}, of those that share the store");
+    }
     match &said.store {
         Some(store) => println!("  store     {store}"),
         None => println!("  data      {}", said.data.display()),

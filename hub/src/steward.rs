@@ -1,21 +1,38 @@
-//! Many hubs on one store: one serves, the others stand by and take over when it falls silent.
+//! Many hubs on one store, side by side: each has its own jobs, and others take those of one that falls silent.
 //!
-//! Owns this hub's entry and fence in the store, and carries out what [`Steward`] orders. Who serves is one key, which
-//! changes hands only after the fence of its holder is down; every commit of the hub requires its own fence to stand
-//! ([`Fenced`]). It may not know what a hub does when it serves.
+//! Owns this hub's entry, its fence and its address in the store, and carries out what [`Steward`] orders. An open job
+//! is its owner's, and the lead is one hub's, by a key each, which changes hands only after the fence of its holder is
+//! down; every commit of the hub requires its own fence to stand ([`Fenced`]). What a hub does with a job or with the
+//! lead is told as a [`Duty`] to whoever knows.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tessera_hub_core::ownership::{News, Order, Seen, Steward};
-use tessera_protocol::id::HubId;
+use tessera_protocol::id::{HubId, JobId};
 use tessera_protocol::unit::Tick;
-use tessera_storage::{Batch, Commit, CommitError, Engine, Family, Fenced, Key, ReadError};
+use tessera_storage::{Batch, Commit, CommitError, Engine, Family, Fenced, Key, Snapshot};
+
+use crate::records::{self, HubAt, RecordError};
+
+/// Jobs that one order takes over: the lease must be renewed in between. The next look finds those that are left.
+const ADOPTED_MAX: usize = 1_000;
+
+/// What follows for the hub from what the store says of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Duty {
+    /// These jobs are its now, and open nowhere.
+    Open(Vec<JobId>),
+    /// It leads: does what one hub at a time must do.
+    Lead,
+    /// It stops, and needs to do nothing any more.
+    End,
+}
 
 /// Why a hub cannot take part.
 #[derive(Debug)]
@@ -26,8 +43,8 @@ pub enum JoinError {
     Write(CommitError),
     /// Its thread cannot be started.
     Thread(std::io::Error),
-    /// It was taken for dead while it stood by.
-    Fenced,
+    /// Another has its id, which cannot be by chance.
+    Taken,
 }
 
 impl fmt::Display for JoinError {
@@ -36,8 +53,8 @@ impl fmt::Display for JoinError {
             JoinError::Entropy(error) => write!(f, "no randomness for the hub's id: {error}"),
             JoinError::Write(error) => write!(f, "the hub's entry: {error}"),
             JoinError::Thread(error) => write!(f, "the hub's lease: {error}"),
-            JoinError::Fenced => f.write_str(
-                "another hub took this one for dead while it stood by, for it did not renew its lease; start it again",
+            JoinError::Taken => f.write_str(
+                "another hub has the id that this one drew: the system's random bytes are not random; look at that first",
             ),
         }
     }
@@ -49,7 +66,7 @@ impl std::error::Error for JoinError {
             JoinError::Entropy(error) => Some(error),
             JoinError::Write(error) => Some(error),
             JoinError::Thread(error) => Some(error),
-            JoinError::Fenced => None,
+            JoinError::Taken => None,
         }
     }
 }
@@ -57,11 +74,17 @@ impl std::error::Error for JoinError {
 /// A hub's place among those on its store. Dropping it without [`Seat::leave`] is as dying.
 #[derive(Debug)]
 pub struct Seat {
+    me: HubId,
     ending: SyncSender<()>,
     thread: JoinHandle<Shell>,
 }
 
 impl Seat {
+    /// Which hub this is: each start of one is another.
+    pub fn hub(&self) -> HubId {
+        self.me
+    }
+
     /// Lets another take over at once. For when everything was written.
     pub fn leave(self) {
         drop(self.ending);
@@ -72,32 +95,36 @@ impl Seat {
     }
 }
 
-/// Takes part, and returns once this hub is the one that serves, with the store as it may use it. `fenced` hears,
-/// perhaps more than once, that another has taken over: nothing can be written any more.
+/// Takes part at once, and gives the store as this hub may use it. `duties` hears what follows: no more than one duty
+/// for each look at the others, a second. `fenced` hears, perhaps more than once, that others own what was this hub's:
+/// nothing can be written any more.
 pub fn join(
     engine: Arc<dyn Engine>,
+    at: &HubAt,
+    duties: Sender<Duty>,
     fenced: impl Fn() + Send + Sync + Clone + 'static,
 ) -> Result<(Arc<dyn Engine>, Seat), JoinError> {
     let mut id = [0; 16];
     getrandom::fill(&mut id).map_err(JoinError::Entropy)?;
     let (me, origin) = (HubId(id), Instant::now());
     let mut entry = Batch::new();
-    entry.put(Key::Entry(me), 0_u64.to_be_bytes()).put(Key::Fence(me), []);
-    let Commit::Done = engine.commit(entry).map_err(JoinError::Write)? else { return Err(JoinError::Fenced) };
+    entry.expect_absent(Key::Entry(me)).put(Key::Entry(me), 0_u64.to_be_bytes());
+    entry.put(Key::Fence(me), []).put(Key::HubAt(me), at.bytes());
+    let Commit::Done = engine.commit(entry).map_err(JoinError::Write)? else { return Err(JoinError::Taken) };
     let (steward, told) = (Steward::new(me, Tick(0)), Arc::new(AtomicBool::new(false)));
-    let mut shell = Shell { engine: engine.clone(), me, steward, origin, serves: false, told: told.clone() };
+    let doubtful = BTreeSet::new();
+    let mut shell = Shell {
+        engine: engine.clone(),
+        me,
+        steward,
+        origin,
+        leads: false,
+        doubtful,
+        duties,
+        told: told.clone(),
+    };
     shell.claim();
-    if !shell.serves {
-        tracing::info!(hub = %me, "another hub serves from this store: standing by to take over when it falls silent");
-    }
-    let (never, ending) = sync_channel(0);
-    while !shell.serves {
-        if shell.turn(&ending).is_stop() {
-            return Err(JoinError::Fenced);
-        }
-    }
-    drop(never);
-    tracing::info!(hub = %me, "this hub serves");
+    tracing::info!(hub = %me, leads = shell.leads, "this hub serves beside others on its store");
     let (ending, ended) = sync_channel(0);
     let down = fenced.clone();
     let thread = std::thread::Builder::new().name("tessera-lease".into());
@@ -119,7 +146,7 @@ pub fn join(
         told.store(true, Ordering::Relaxed);
         fenced();
     });
-    Ok((Arc::new(written), Seat { ending, thread }))
+    Ok((Arc::new(written), Seat { me, ending, thread }))
 }
 
 /// How a turn ended.
@@ -129,19 +156,16 @@ enum Turn {
     Stop,
 }
 
-impl Turn {
-    fn is_stop(&self) -> bool {
-        matches!(self, Turn::Stop)
-    }
-}
-
 struct Shell {
     engine: Arc<dyn Engine>,
     me: HubId,
     steward: Steward,
     origin: Instant,
-    /// Whether this hub is the one that serves.
-    serves: bool,
+    /// Whether this hub is the one that leads.
+    leads: bool,
+    /// Jobs that may be this hub's: nobody knows how the commit went that took them over.
+    doubtful: BTreeSet<JobId>,
+    duties: Sender<Duty>,
     /// Whether a commit of the hub's found its fence down.
     told: Arc<AtomicBool>,
 }
@@ -167,18 +191,25 @@ impl Shell {
                 news.extend(self.carry_out(order));
             }
         }
-        if !self.serves {
-            // The one that served may have left in good order.
-            self.claim();
-        }
         Turn::GoOn
     }
 
-    /// Serves, if nobody does.
+    /// Leads, if nobody does.
     fn claim(&mut self) {
         let mut batch = Batch::new();
         batch.expect_exists(Key::Fence(self.me)).expect_absent(Key::HubActive).put(Key::HubActive, self.me.0);
-        self.serves |= matches!(self.engine.commit(batch), Ok(Commit::Done));
+        if let Ok(Commit::Done) = self.engine.commit(batch) {
+            self.lead();
+        }
+    }
+
+    fn lead(&mut self) {
+        if !self.leads {
+            self.leads = true;
+            tracing::info!(hub = %self.me, "this hub leads");
+            // Nobody hears it once the hub stops.
+            let _ = self.duties.send(Duty::Lead);
+        }
     }
 
     fn carry_out(&mut self, order: Order) -> Option<News> {
@@ -196,7 +227,13 @@ impl Shell {
                 }
             }
             Order::Look => match self.look() {
-                Ok(hubs) => News::Looked(hubs),
+                Ok((hubs, is_led)) => {
+                    if !is_led {
+                        // The one that led has left in good order, or its claim is not known to have happened.
+                        self.claim();
+                    }
+                    News::Looked(hubs)
+                }
                 Err(error) => {
                     tracing::warn!(%error, "the other hubs' leases cannot be read");
                     News::LookFailed
@@ -206,7 +243,7 @@ impl Shell {
             Order::Adopt { hub } => self.adopt(hub),
             Order::Forget { hub } => {
                 let mut batch = Batch::new();
-                batch.expect_absent(Key::Fence(hub)).delete(Key::Entry(hub));
+                batch.expect_absent(Key::Fence(hub)).delete(Key::Entry(hub)).delete(Key::HubAt(hub));
                 // Who looks sees whether it is gone.
                 drop(self.engine.commit(batch));
                 return None;
@@ -215,7 +252,8 @@ impl Shell {
         })
     }
 
-    fn look(&self) -> Result<Vec<Seen>, ReadError> {
+    /// Every hub, and whether one of them leads.
+    fn look(&mut self) -> Result<(Vec<Seen>, bool), RecordError> {
         let store = self.engine.snapshot()?;
         let active = store.get(&Key::HubActive.encode())?;
         let mut hubs = Vec::new();
@@ -224,16 +262,25 @@ impl Shell {
             let beat = entry.value.first_chunk().map_or(0, |beat| u64::from_be_bytes(*beat));
             let fenced = store.get(&Key::Fence(hub).encode())?.is_none();
             let has_jobs = active.as_deref() == Some(&hub.0);
-            hubs.push(Seen { hub, beat, fenced, has_jobs, former: false });
+            hubs.push(Seen { hub, beat, fenced, has_jobs });
         }
-        if let Some(hub) = active.and_then(|id| id.try_into().ok()).map(HubId)
+        // A list that may be long, and matters only where somebody's jobs are to be taken over.
+        if hubs.iter().any(|seen| seen.fenced) {
+            let owned: BTreeSet<HubId> = owners(&*store)?.into_iter().map(|(_, owner)| owner).collect();
+            hubs.iter_mut().for_each(|seen| seen.has_jobs |= owned.contains(&seen.hub));
+        }
+        let leader = active.and_then(|id| id.try_into().ok()).map(HubId);
+        if leader == Some(self.me) {
+            self.lead();
+        }
+        if let Some(hub) = leader
             && !hubs.iter().any(|seen| seen.hub == hub)
             && store.get(&Key::Fence(hub).encode())?.is_none()
         {
             // Its entry is gone: somebody may have changed the store by hand.
-            hubs.push(Seen { hub, beat: 0, fenced: true, has_jobs: true, former: false });
+            hubs.push(Seen { hub, beat: 0, fenced: true, has_jobs: true });
         }
-        Ok(hubs)
+        Ok((hubs, leader.is_some()))
     }
 
     fn fence(&self, hub: HubId, beat: u64) -> News {
@@ -254,43 +301,132 @@ impl Shell {
         }
     }
 
-    /// Serves in a fenced hub's stead; of itself: finds out whether it does.
+    /// Takes over the lead and the jobs of a fenced hub; of itself: finds out which it took over.
     fn adopt(&mut self, hub: HubId) -> News {
-        if hub != self.me {
+        let taken = if hub == self.me { self.settle() } else { self.take_over(hub) };
+        match taken {
+            Ok(()) => News::Adopted(hub),
+            Err(error) => {
+                tracing::warn!(%error, %hub, "whether another's jobs are this hub's now is not known yet");
+                News::AdoptFailed(hub)
+            }
+        }
+    }
+
+    fn take_over(&mut self, hub: HubId) -> Result<(), AdoptError> {
+        let store = self.engine.snapshot().map_err(RecordError::from)?;
+        let mut jobs: Vec<JobId> =
+            owners(&*store)?.into_iter().filter(|(_, owner)| *owner == hub).map(|(job, _)| job).collect();
+        jobs.truncate(ADOPTED_MAX);
+        let change = |key: Key<'_>| {
             let mut batch = Batch::new();
             batch
                 .expect_exists(Key::Fence(self.me))
                 .expect_absent(Key::Fence(hub))
-                .expect_equals(Key::HubActive, hub.0)
-                .put(Key::HubActive, self.me.0);
-            match self.engine.commit(batch) {
-                Ok(_) => {}
+                .expect_equals(key, hub.0)
+                .put(key, self.me.0);
+            batch
+        };
+        let batches = std::iter::once(change(Key::HubActive));
+        let batches = batches.chain(jobs.iter().map(|job| change(Key::Owner(*job)))).collect();
+        let mut outcomes = self.engine.commit_all(batches).into_iter();
+        let lead = outcomes.next().transpose();
+        let (mut mine, mut failed) = (Vec::new(), None);
+        for (job, outcome) in jobs.into_iter().zip(outcomes) {
+            match outcome {
+                Ok(Commit::Done) => mine.push(job),
+                // Another hub has it.
+                Ok(Commit::Conflict { .. }) => {}
                 Err(error) => {
-                    tracing::warn!(%error, %hub, "whether this hub serves in another's stead is not known yet");
-                    return News::AdoptFailed(hub);
+                    self.doubtful.insert(job);
+                    failed = Some(error);
                 }
             }
         }
-        let active = self.engine.snapshot().and_then(|store| store.get(&Key::HubActive.encode()));
-        match active {
-            Ok(active) => {
-                self.serves |= active.as_deref() == Some(&self.me.0);
-                News::Adopted(hub)
+        self.open(hub, mine);
+        if let Some(Commit::Done) = lead? {
+            self.lead();
+        }
+        failed.map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    /// What is read after a commit that failed does not change any more.
+    fn settle(&mut self) -> Result<(), AdoptError> {
+        let store = self.engine.snapshot().map_err(RecordError::from)?;
+        let mut mine = Vec::new();
+        for job in &self.doubtful {
+            if records::owner_of_job(&*store, *job)? == Some(self.me) {
+                mine.push(*job);
             }
-            Err(_) => News::AdoptFailed(hub),
+        }
+        let active = store.get(&Key::HubActive.encode()).map_err(RecordError::from)?;
+        self.doubtful.clear();
+        self.open(self.me, mine);
+        if active.as_deref() == Some(&self.me.0) {
+            self.lead();
+        }
+        Ok(())
+    }
+
+    fn open(&self, of: HubId, jobs: Vec<JobId>) {
+        if !jobs.is_empty() {
+            tracing::warn!(jobs = jobs.len(), %of, "this hub goes on with jobs that another began");
+            let _ = self.duties.send(Duty::Open(jobs));
         }
     }
 
-    /// Everything of this hub goes at once: who stands by finds nobody serving.
+    /// Everything of this hub goes at once, but what others need to go on with its jobs.
     fn leave(self) {
+        let owners = self.engine.snapshot().map_err(RecordError::from).and_then(|store| owners(&*store));
         let mut batch = Batch::new();
-        batch.expect_exists(Key::Fence(self.me)).delete(Key::Fence(self.me)).delete(Key::Entry(self.me));
-        if self.serves {
+        batch.expect_exists(Key::Fence(self.me)).delete(Key::Fence(self.me)).delete(Key::HubAt(self.me));
+        if owners.is_ok_and(|owners| owners.iter().all(|(_, owner)| *owner != self.me)) {
+            batch.delete(Key::Entry(self.me));
+        }
+        if self.leads {
             batch.delete(Key::HubActive);
         }
         if let Err(error) = self.engine.commit(batch) {
             tracing::warn!(%error, "another hub takes over only once this one's lease has lapsed");
         }
+    }
+}
+
+/// Whose each open job is.
+fn owners(store: &dyn Snapshot) -> Result<Vec<(JobId, HubId)>, RecordError> {
+    let mut owners = Vec::new();
+    for entry in store.range(&Family::Owners.range(), usize::MAX)? {
+        let Ok((Key::Owner(job), _)) = Key::decode(&entry.key) else { continue };
+        owners.push((job, records::decode_owner(job, &entry.value)?));
+    }
+    Ok(owners)
+}
+
+/// Why it is not known whose jobs are.
+#[derive(Debug)]
+enum AdoptError {
+    Read(RecordError),
+    Write(CommitError),
+}
+
+impl fmt::Display for AdoptError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AdoptError::Read(error) => write!(f, "{error}"),
+            AdoptError::Write(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+impl From<RecordError> for AdoptError {
+    fn from(error: RecordError) -> AdoptError {
+        AdoptError::Read(error)
+    }
+}
+
+impl From<CommitError> for AdoptError {
+    fn from(error: CommitError) -> AdoptError {
+        AdoptError::Write(error)
     }
 }
 

@@ -4,6 +4,8 @@
 //! Owns when it looks. What is left over is the business of [`inputs`]; it touches nothing that
 //! is being uploaded or stored.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
 use std::thread::JoinHandle;
@@ -11,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use tessera_protocol::id::Digest;
 use tessera_protocol::unit::UnixMillis;
-use tessera_storage::Engine;
+use tessera_storage::{Batch, Engine, Key};
 
 use crate::backend::unix_ms;
 use crate::config::Retention;
@@ -43,10 +45,12 @@ impl Sweeper {
         journal: Journal,
         (shelf, views): (Shelf, Arc<Views>),
         retention: Retention,
+        shared: bool,
     ) -> std::io::Result<(Sweeper, JoinHandle<()>)> {
         let (ending, ended) = sync_channel(0);
         let Retention { blobs: grace, finished } = retention;
-        let sweep = Sweep { store, journal, shelf, views, grace, finished, ended };
+        let seen = RefCell::default();
+        let sweep = Sweep { store, journal, shelf, views, grace, finished, ended, shared, seen };
         let thread = std::thread::Builder::new().name("tessera-sweeper".into()).spawn(move || sweep.run())?;
         Ok((Sweeper { _ending: ending }, thread))
     }
@@ -62,14 +66,23 @@ struct Sweep {
     /// How long finished jobs are.
     finished: Policy,
     ended: Receiver<()>,
+    /// Whether other hubs use the store and the blobs.
+    shared: bool,
+    /// What looked abandoned at the last look, where others may be storing it.
+    seen: RefCell<BTreeSet<Digest>>,
 }
 
 impl Sweep {
     fn run(&self) {
-        self.report(self.abandoned());
+        if !self.shared {
+            self.report(self.abandoned());
+        }
         let mut listed: Option<Instant> = None;
         loop {
             let now = UnixMillis(unix_ms());
+            if self.shared {
+                self.report(self.long_abandoned());
+            }
             self.report(self.stale(now));
             self.report(self.finished(now).map_err(InputError::from));
             self.report(self.unwanted(now));
@@ -104,12 +117,27 @@ impl Sweep {
         Ok(())
     }
 
+    /// As [`Sweep::abandoned`], of what was so already at the last look: until then another hub may have been storing
+    /// it, whose places this one does not see.
+    fn long_abandoned(&self) -> Result<(), InputError> {
+        let found = inputs::abandoned(&*self.store.snapshot()?)?;
+        let seen = self.seen.replace(found.iter().copied().collect());
+        for input in found.into_iter().filter(|input| seen.contains(input)) {
+            let Ok(_place) = self.shelf.uploads.begin_removal(input) else { continue };
+            if inputs::is_abandoned(&*self.store.snapshot()?, input)? {
+                tracing::info!(%input, "removing pieces of a file that is not here");
+                self.remove(input)?;
+            }
+        }
+        Ok(())
+    }
+
     fn stale(&self, now: UnixMillis) -> Result<(), InputError> {
         for input in inputs::stale(&*self.store.snapshot()?, now)? {
             let Ok(_place) = self.shelf.uploads.begin_removal(input) else { continue };
             if inputs::is_stale(&*self.store.snapshot()?, input, now)? {
                 tracing::info!(%input, "removing what came of an upload that nobody has gone on with");
-                self.remove(input)?;
+                self.give_up(input)?;
             }
         }
         Ok(())
@@ -204,7 +232,7 @@ impl Sweep {
                         for (project, bytes) in owners {
                             self.shelf.quotas.give_back(&project, bytes);
                         }
-                        self.remove(blob)?;
+                        self.give_up(blob)?;
                     }
                     return Ok(());
                 }
@@ -243,6 +271,21 @@ impl Sweep {
         }
     }
 
+    /// Removes what is left of a file that nobody tells of any more; where others may be bringing it anew, later.
+    fn give_up(&self, input: Digest) -> Result<(), InputError> {
+        if !self.shared {
+            return self.remove(input);
+        }
+        if let Some(upload) =
+            self.store.snapshot()?.get(&Key::Upload(input).encode()).map_err(RecordError::from)?
+        {
+            let mut batch = Batch::new();
+            batch.expect_equals(Key::Upload(input), upload).delete(Key::Upload(input));
+            self.journal.commit_and_wait(move || batch);
+        }
+        Ok(())
+    }
+
     fn remove(&self, input: Digest) -> Result<(), InputError> {
         while let Some(batch) = inputs::removal_batch(&*self.store.snapshot()?, &self.shelf.blobs, input)? {
             if self.is_ending() || !self.journal.commit_and_wait(move || batch) {
@@ -261,12 +304,11 @@ impl Sweep {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeSet;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use tessera_protocol::api::JobState;
     use tessera_protocol::id::JobId;
     use tessera_protocol::limits::INPUT_PIECE_BYTES;
-    use tessera_storage::{Batch, Commit, CommitError, Family, Key, Memory, ReadError, Snapshot};
+    use tessera_storage::{Commit, CommitError, Family, Memory, ReadError, Snapshot};
 
     use crate::blobs::{Blobs, Name, Place};
     use crate::inputs::quota::Quotas;
@@ -316,6 +358,7 @@ mod tests {
             journal.clone(),
             (shelf.clone(), Arc::default()),
             Retention { blobs: DAY, finished: Policy::default() },
+            false,
         )
         .unwrap();
         let kept = || {
@@ -390,6 +433,8 @@ mod tests {
             grace: DAY,
             finished: Policy::default(),
             ended,
+            shared: false,
+            seen: RefCell::default(),
         };
         let kept = (!is_ending).then_some(ending);
         sweep.abandoned().unwrap();

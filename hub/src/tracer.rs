@@ -1,5 +1,8 @@
 //! The tracer: one thread that tells of results which ended before whoever answered them was proven wrong.
 //!
+//! Of many hubs on one store the one that leads looks through what ended; the others look at their own jobs that extend
+//! another, at their end.
+//!
 //! Owns the taint of jobs that ended; their homes own that of open ones. The store remembers which agents it has not
 //! dealt with, so a hub that stops in between goes on at its next start. It takes nothing back: a result stays as it
 //! was given to its client, who is told what it rests on.
@@ -25,6 +28,9 @@ use crate::records::{self, RecordError};
 /// How long after an agent was proven wrong it looks again: a job may have ended on a lane that had not heard of it.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
+/// Times that it tells of a job which others tell of at the same time.
+const ATTEMPTS: usize = 3;
+
 /// What it hears of records that became durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
@@ -32,6 +38,8 @@ pub enum News {
     Proven(Vec<(AgentId, ProviderId)>),
     /// A job ended that extends another.
     Extended(JobId),
+    /// This hub leads: it deals with every agent proven wrong, whichever hub it was proven on.
+    Leads,
 }
 
 impl News {
@@ -51,16 +59,22 @@ impl News {
 /// Tells the tracer, from any thread; the tracer ends when the last of them is dropped.
 pub type Tell = Sender<News>;
 
-/// Starts its thread, which first deals with what the last hub left.
+/// Starts its thread, which first deals with what the last hub left. `shared`: once it is told that it leads, and then
+/// also with what other hubs leave in the store.
 pub fn start(
     store: Arc<dyn Engine>,
     journal: Journal,
     views: Arc<Views>,
+    shared: bool,
 ) -> std::io::Result<(Tell, JoinHandle<()>)> {
     let (tell, news) = channel();
-    let tracer = Tracer { store, journal, views };
+    let tracer = Tracer { store, journal, views, shared };
     let thread =
         std::thread::Builder::new().name("tessera-tracer".into()).spawn(move || tracer.run(&news))?;
+    if !shared {
+        // It has just begun to listen.
+        let _ = tell.send(News::Leads);
+    }
     Ok((tell, thread))
 }
 
@@ -68,24 +82,38 @@ struct Tracer {
     store: Arc<dyn Engine>,
     journal: Journal,
     views: Arc<Views>,
+    /// Whether other hubs write to the store.
+    shared: bool,
 }
 
 impl Tracer {
     fn run(&self, news: &Receiver<News>) {
         // Agents to look at once more before they are done with, and when.
         let mut again: BTreeMap<AgentId, (ProviderId, Instant)> = BTreeMap::new();
-        report(self.resume(&mut again));
+        let mut leads = false;
         loop {
             let now = Instant::now();
             let next = again.values().map(|(_, at)| at.saturating_duration_since(now)).min();
-            match news.recv_timeout(next.unwrap_or(LOOK_AGAIN * 120)) {
+            let idle = if leads && self.shared { LOOK_AGAIN } else { LOOK_AGAIN * 120 };
+            match news.recv_timeout(next.unwrap_or(idle).min(idle)) {
+                Ok(News::Leads) => {
+                    leads = true;
+                    report(self.resume(&mut again));
+                }
+                // The store names them, and the hub that leads looks there.
+                Ok(News::Proven(_)) if !leads => {}
                 Ok(News::Proven(agents)) => {
                     report(self.trace(&agents));
                     let at = Instant::now() + LOOK_AGAIN;
                     again.extend(agents.into_iter().map(|(agent, provider)| (agent, (provider, at))));
                 }
                 Ok(News::Extended(job)) => report(self.tell(job, &BTreeSet::new()).map(drop)),
-                Err(RecvTimeoutError::Timeout) => self.look_again(&mut again),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.look_again(&mut again);
+                    if leads && self.shared {
+                        report(self.hear_of_others(&mut again));
+                    }
+                }
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
@@ -98,6 +126,19 @@ impl Tracer {
         self.extensions()?;
         let now = Instant::now();
         again.extend(left.into_iter().map(|(agent, provider)| (agent, (provider, now))));
+        Ok(())
+    }
+
+    /// Agents that were proven wrong on other hubs since the last look.
+    fn hear_of_others(
+        &self,
+        again: &mut BTreeMap<AgentId, (ProviderId, Instant)>,
+    ) -> Result<(), RecordError> {
+        let mut found = records::traces(&*self.store.snapshot()?)?;
+        found.retain(|(agent, _)| !again.contains_key(agent));
+        self.trace(&found)?;
+        let at = Instant::now() + LOOK_AGAIN;
+        again.extend(found.into_iter().map(|(agent, provider)| (agent, (provider, at))));
         Ok(())
     }
 
@@ -144,27 +185,42 @@ impl Tracer {
 
     /// Tells of one job, and says whether there was anything to tell.
     fn tell(&self, job: JobId, proven: &BTreeSet<AgentId>) -> Result<bool, RecordError> {
+        let mut any = false;
+        // Another hub may tell of it at this moment: then there may be less to tell, and what that one told is kept.
+        for _ in 0..ATTEMPTS {
+            match self.offer(job, proven)? {
+                Some(true) => return Ok(true),
+                Some(false) => any = true,
+                None => break,
+            }
+        }
+        Ok(any)
+    }
+
+    /// Whether what there was to tell is written; nothing where there was nothing.
+    fn offer(&self, job: JobId, proven: &BTreeSet<AgentId>) -> Result<Option<bool>, RecordError> {
         let store = self.store.snapshot()?;
-        let Some(mut view) = records::read_view(&*store, job)?.filter(|view| view.state == JobState::Done)
-        else {
-            return Ok(false);
+        let record = records::read_record(&*store, job)?;
+        let Some((record, mut view)) = record.filter(|(_, view)| view.state == JobState::Done) else {
+            return Ok(None);
         };
         let base = view.extends.map(|base| records::read_view(&*store, base)).transpose()?.flatten();
         let base = base.map_or(0, |base| base.tainted);
         let mut unchecked = records::read_unchecked(&*store, job)?;
         let (theirs, more) = unchecked.taint(base, |agent| proven.contains(agent));
-        let Some(bill) = records::read_bill(&*store, job)?.filter(|_| more > 0) else { return Ok(false) };
+        let Some(bill) = records::read_bill(&*store, job)?.filter(|_| more > 0) else { return Ok(None) };
         view.tainted += more;
         tracing::warn!(%job, shards = more, "a result that was given out rests on the word of an agent proven wrong");
         let said = |(agent, tainted): (AgentId, u64)| Act::Recalled { job, agent, shards: 0, tainted };
         let deed = Deed {
-            batch: records::taint_batch(&view, &bill, &unchecked),
+            batch: records::taint_batch(record, &view, &bill, &unchecked),
             acts: theirs.into_iter().map(said).collect(),
         };
-        if self.journal.commit_and_wait(move || deed) {
+        let written = self.journal.commit_and_wait(move || deed);
+        if written {
             self.show(view);
         }
-        Ok(true)
+        Ok(Some(written))
     }
 
     /// Older jobs than the views keep are read from the store.

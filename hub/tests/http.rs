@@ -10,6 +10,8 @@ mod explain;
 mod fake;
 #[path = "http/files.rs"]
 mod files;
+#[path = "http/hubs.rs"]
+mod hubs;
 #[path = "http/jobs.rs"]
 mod jobs;
 #[path = "http/load.rs"]

@@ -289,7 +289,7 @@ fn a_full_disk_shows_where_operators_look_once_in_the_log_and_passes_though_nobo
     let ballast = mount.join("ballast");
     let mut file = std::fs::File::create(&ballast).unwrap();
     while file.write_all(&[0; 4_096]).is_ok() {}
-    until("the disk is full for the store too", || (submit() == "503").then_some(()));
+    until("the disk is full for the store too", || (submit() == "507").then_some(()));
     // Work that agents would bring is tried again and again: it is the same trouble still.
     (0..20).for_each(|_| drop(submit()));
     let (status, body) = running.ask("GET", "/healthz", &key, "");

@@ -4,6 +4,9 @@
 //! products, *eigen* decomposes them, *modes* and *project* find loadings and scores, *finish* writes what
 //! the client gets. What a stage finds wrong with the data is a product too, so that it is verified like
 //! any answer; errors are for broken tasks and missing inputs.
+//!
+//! What a shard holds does not grow with the field: of its files runs of at most a panel of cells of one sample, of
+//! earlier products those that its stage reads, whole.
 
 mod anomalies;
 mod cells;
@@ -28,7 +31,8 @@ use tessera_protocol::product::Product;
 
 use crate::gemm::GemmError;
 use crate::isa::{self, Isa};
-use anomalies::Hole;
+use crate::runs::Unreadable;
+use anomalies::NoBlock;
 use finding::Finding;
 pub use values::Find;
 
@@ -41,6 +45,8 @@ pub enum KernelError {
     Task,
     /// A file that the task names was not given, or has another length.
     InputMissing,
+    /// A file cannot be read.
+    Unreadable(Unreadable),
     /// A product of an earlier stage is not what its kernel writes.
     Product,
     /// A product of matrices cannot be computed.
@@ -57,6 +63,7 @@ impl fmt::Display for KernelError {
             KernelError::InputMissing => {
                 f.write_str("a file that the task names is not there or has another length")
             }
+            KernelError::Unreadable(error) => error.fmt(f),
             KernelError::Product => {
                 f.write_str("a product of an earlier stage is not what its kernel writes")
             }
@@ -70,6 +77,7 @@ impl std::error::Error for KernelError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             KernelError::Gemm(error) => Some(error),
+            KernelError::Unreadable(error) => Some(error),
             _ => None,
         }
     }
@@ -84,16 +92,25 @@ impl From<GemmError> for KernelError {
     }
 }
 
-impl From<Hole> for KernelError {
+impl From<Unreadable> for KernelError {
+    fn from(error: Unreadable) -> KernelError {
+        KernelError::Unreadable(error)
+    }
+}
+
+impl From<NoBlock> for KernelError {
     /// Of the field itself: its cells were looked at, so the products of their stage are not this field's.
-    fn from(_: Hole) -> KernelError {
-        KernelError::Product
+    fn from(error: NoBlock) -> KernelError {
+        match error {
+            NoBlock::Hole(_) => KernelError::Product,
+            NoBlock::Unreadable(error) => error.into(),
+        }
     }
 }
 
 /// Runs units `first .. first + count` of a stage.
 ///
-/// `inputs` finds files by digest. `cancelled` is asked every few milliseconds, except while the output is
+/// `inputs` finds files by digest; of those of the field only the runs that the units need are read. `cancelled` is asked every few milliseconds, except while the output is
 /// written.
 ///
 /// *Errors*: those of [`KernelError`]. What is wrong with the data is a product whose head says so.

@@ -158,7 +158,7 @@ pub fn gemm<T: Element>(
     out: &mut [T],
     cancelled: &dyn Fn() -> bool,
 ) -> Result<(), GemmError> {
-    compute(isa, product, k, None, out, cancelled)
+    compute(isa, product, k, None, Stretch::WHOLE, out, cancelled)
 }
 
 /// Which half of a symmetric result is computed; both hold the diagonal.
@@ -185,7 +185,35 @@ pub fn syrk<T: Element>(
     out: &mut [T],
     cancelled: &dyn Fn() -> bool,
 ) -> Result<(), GemmError> {
-    compute(isa, product, k, Some(triangle), out, cancelled)
+    compute(isa, product, k, Some(triangle), Stretch::WHOLE, out, cancelled)
+}
+
+/// Which of a panel's terms a call of [`stretch`] has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stretch {
+    /// Not its first ones: the output holds the accumulators of those before.
+    pub resume: bool,
+    /// Its last ones: accumulators become results.
+    pub last: bool,
+}
+
+impl Stretch {
+    const WHOLE: Stretch = Stretch { resume: false, last: true };
+}
+
+/// As [`gemm`], or [`syrk`] with a triangle, of a panel that comes in several products, one after another. The bits are
+/// those of one: accumulators rest in the output between two calls. `C` is added with the last.
+///
+/// *Errors*: as theirs.
+pub fn stretch<T: Element>(
+    isa: Isa,
+    product: &Product<'_, T>,
+    triangle: Option<Triangle>,
+    stretch: Stretch,
+    out: &mut [T],
+    cancelled: &dyn Fn() -> bool,
+) -> Result<(), GemmError> {
+    compute(isa, product, 0..product.depth(), triangle, stretch, out, cancelled)
 }
 
 fn compute<T: Element>(
@@ -193,6 +221,7 @@ fn compute<T: Element>(
     product: &Product<'_, T>,
     k: Range<usize>,
     triangle: Option<Triangle>,
+    stretch: Stretch,
     out: &mut [T],
     cancelled: &dyn Fn() -> bool,
 ) -> Result<(), GemmError> {
@@ -202,7 +231,8 @@ fn compute<T: Element>(
     }
     let region = triangle.map_or(Region::All, Region::Of);
     let whole = Out::new(out, product.rows(), product.cols());
-    let finite = blocked::compute(Block { isa, product: *product, k, region, out: whole }, cancelled)?;
+    let finite =
+        blocked::compute(Block { isa, product: *product, k, region, stretch, out: whole }, cancelled)?;
     if finite { Ok(()) } else { all_finite(out, product.cols()) }
 }
 

@@ -15,5 +15,6 @@ pub mod monte_carlo;
 pub mod pages;
 pub mod peak;
 pub mod philox;
+pub mod runs;
 pub mod staged;
 pub mod sums;

@@ -1,24 +1,35 @@
 //! The matrix kernel: any block of a planned product to its bytes.
 //!
-//! Owns the operands of a job in memory, where they come from and how a block is taken from them. What an
-//! element is, [`gemm`] says.
+//! Owns how a block is taken from operands that may be larger than memory. What an element is, [`gemm`] says; where
+//! operands lie and what of them is in memory, the rooms beside this say.
+//!
+//! *Memory*: a block is computed in stretches of its terms, [`STRETCH_BYTES`] of each line of both operands.
+//! Accumulators rest in the tile between two stretches, which is exact, so no bit depends on them. A thread needs
+//! [`Task::block_bytes`], whatever the operands are; rectangles that were used are kept for the next block within the cap of
+//! [`Prepared::new`].
 //!
 //! *Shape* of a partial: the block's elements by rows, little-endian, in the task's type. Of a block on
 //! the diagonal of a symmetric update, those outside the half are +0.
 
+mod lying;
 pub mod npy;
+mod panels;
 mod random;
 
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use tessera_protocol::matrix::{Block, Half, Operand, Source, Task};
+use tessera_protocol::matrix::{Block, Half, Operand, STRETCH_BYTES, Source, Task};
 use tessera_protocol::spec::Dtype;
 
-use crate::gemm::{self, Element, GemmError, Product, Triangle, View};
+use crate::gemm::{self, Element, GemmError, Product, Stretch, Triangle};
 use crate::isa::Isa;
 use crate::pages::advise_large;
+pub use lying::Given;
+use lying::{Lying, Rectangle, Stored};
+pub use panels::Held;
+use panels::{Panel, Panels};
 
 /// A matrix in memory.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,16 +55,6 @@ impl<T> Dense<T> {
     }
 }
 
-impl<T: Element> Dense<T> {
-    fn view(&self) -> Result<View<'_, T>, GemmError> {
-        let [rows, cols] = self.shape;
-        match self.fortran {
-            true => View::column_major(&self.elements, rows, cols),
-            false => View::row_major(&self.elements, rows, cols),
-        }
-    }
-}
-
 impl Matrix {
     /// Of its elements.
     pub fn dtype(&self) -> Dtype {
@@ -67,20 +68,6 @@ impl Matrix {
     pub fn shape(&self) -> [u64; 2] {
         let (Matrix::F32(Dense { shape, .. }) | Matrix::F64(Dense { shape, .. })) = self;
         shape.map(|side| side as u64)
-    }
-
-    fn f32(&self) -> Result<View<'_, f32>, KernelError> {
-        match self {
-            Matrix::F32(dense) => Ok(dense.view()?),
-            Matrix::F64(_) => Err(KernelError::Task),
-        }
-    }
-
-    fn f64(&self) -> Result<View<'_, f64>, KernelError> {
-        match self {
-            Matrix::F64(dense) => Ok(dense.view()?),
-            Matrix::F32(_) => Err(KernelError::Task),
-        }
     }
 }
 
@@ -104,6 +91,27 @@ pub enum KernelError {
         expected: (Dtype, [u64; 2]),
         /// What it is.
         found: (Dtype, [u64; 2]),
+    },
+    /// An input is no matrix of a job.
+    NotMatrix {
+        /// Which.
+        operand: &'static str,
+        /// What its file says.
+        reason: String,
+    },
+    /// An entry of an input is NaN or infinite.
+    NotFinite {
+        /// Of which.
+        operand: &'static str,
+        /// From zero, as the matrix lies.
+        row: u64,
+        /// As `row`.
+        col: u64,
+    },
+    /// An input cannot be read here.
+    Unreadable {
+        /// Which.
+        operand: &'static str,
     },
     /// The product cannot be computed.
     Gemm(GemmError),
@@ -129,6 +137,16 @@ impl fmt::Display for KernelError {
                     |(dtype, [rows, cols]): &(Dtype, [u64; 2])| format!("{rows} x {cols} {}", dtype.word());
                 write!(f, "the input of {operand} is {} where the job says {}", words(found), words(expected))
             }
+            KernelError::NotMatrix { operand, reason } => write!(f, "the input of {operand}: {reason}"),
+            KernelError::NotFinite { operand, row, col } => {
+                write!(
+                    f,
+                    "the input of {operand}: entry [{row}, {col}] is NaN or infinite: every entry must be finite"
+                )
+            }
+            KernelError::Unreadable { operand } => {
+                write!(f, "the input of {operand}: {}", crate::runs::Unreadable)
+            }
             KernelError::Gemm(error) => error.fmt(f),
         }
     }
@@ -144,36 +162,33 @@ impl std::error::Error for KernelError {
 }
 
 /// Finds an input by its digest and length.
-pub type Find<'a> = dyn Fn(&[u8; 32], u64) -> Option<Arc<Matrix>> + 'a;
+pub type Find<'a> = dyn Fn(&[u8; 32], u64) -> Option<Given> + 'a;
 
-/// A task with its operands in memory: what every block of it needs.
+/// A task and where its operands lie: what every block of it needs.
 #[derive(Clone, Debug)]
 pub struct Prepared {
     task: Arc<Task>,
-    a: Arc<Matrix>,
-    b: Arc<Matrix>,
-    c: Option<Arc<Matrix>>,
+    operands: Operands,
+}
+
+#[derive(Clone, Debug)]
+enum Operands {
+    F32(Arc<OfType<f32>>),
+    F64(Arc<OfType<f64>>),
 }
 
 impl Prepared {
-    /// Gathers the operands: inputs by `input`; random ones are made. `cancelled` is asked every
-    /// few milliseconds.
+    /// Finds the operands: inputs by `input`; random ones are made when they are needed. Of inputs that are files the
+    /// header is read. Up to `panel_bytes_max` of them are kept in memory for the blocks that follow.
     ///
-    /// *Errors*: [`KernelError::InputMissing`], [`KernelError::Input`], [`KernelError::Cancelled`].
-    pub fn new(
-        task: Arc<Task>,
-        input: &Find<'_>,
-        cancelled: &dyn Fn() -> bool,
-    ) -> Result<Prepared, KernelError> {
-        let gather = |name, operand| self::gather(&task, name, operand, input, cancelled);
-        let a = gather("a", &task.a)?;
-        // A symmetric update's second operand is its first one, and is so in memory.
-        let b = match task.a.source == task.b.source {
-            true => a.clone(),
-            false => gather("b", &task.b)?,
+    /// *Errors*: [`KernelError::InputMissing`], [`KernelError::Input`], [`KernelError::NotMatrix`],
+    /// [`KernelError::Unreadable`].
+    pub fn new(task: Arc<Task>, input: &Find<'_>, panel_bytes_max: u64) -> Result<Prepared, KernelError> {
+        let operands = match task.double {
+            true => Operands::F64(Arc::new(OfType::find(&task, input, panel_bytes_max)?)),
+            false => Operands::F32(Arc::new(OfType::find(&task, input, panel_bytes_max)?)),
         };
-        let c = task.c.as_ref().map(|operand| gather("c", operand)).transpose()?;
-        Ok(Prepared { task, a, b, c })
+        Ok(Prepared { task, operands })
     }
 
     /// The task.
@@ -181,67 +196,229 @@ impl Prepared {
         &self.task
     }
 
+    /// What is and was in memory of operands that are not given there.
+    pub fn held(&self) -> &Held {
+        match &self.operands {
+            Operands::F32(of) => of.panels.held(),
+            Operands::F64(of) => of.panels.held(),
+        }
+    }
+
     /// Computes the block at a position. `cancelled` is asked every few milliseconds.
     ///
-    /// *Errors*: [`KernelError::Task`] past the last block, [`KernelError::Gemm`],
-    /// [`KernelError::Cancelled`].
+    /// *Errors*: [`KernelError::Task`] past the last block, [`KernelError::Gemm`], [`KernelError::NotFinite`],
+    /// [`KernelError::Unreadable`], [`KernelError::Cancelled`].
     pub fn run(&self, isa: Isa, block: u64, cancelled: &dyn Fn() -> bool) -> Result<Vec<u8>, KernelError> {
-        match self.block(block)? {
-            BlockTerms::F32(terms) => terms.run(isa, cancelled),
-            BlockTerms::F64(terms) => terms.run(isa, cancelled),
+        let block = self.task.block(block).ok_or(KernelError::Task)?;
+        match &self.operands {
+            Operands::F32(of) => of.run(&self.task, &block, isa, cancelled),
+            Operands::F64(of) => of.run(&self.task, &block, isa, cancelled),
         }
     }
 
-    /// What the block at a position is made of.
+    /// What the block at a position is made of: all terms of it in memory, for a device that cuts them itself.
     ///
-    /// *Errors*: [`KernelError::Task`] past the last block.
-    pub fn block(&self, block: u64) -> Result<BlockTerms<'_>, KernelError> {
-        self.of(&self.task.block(block).ok_or(KernelError::Task)?)
+    /// *Errors*: as [`Prepared::run`].
+    pub fn load(&self, block: u64, cancelled: &dyn Fn() -> bool) -> Result<Loaded<'_>, KernelError> {
+        self.load_of(self.task.block(block).ok_or(KernelError::Task)?, cancelled)
     }
 
-    /// What the whole result is made of, as one block.
+    /// What the whole result is made of, as one block: all operands in memory.
+    ///
+    /// *Errors*: as [`Prepared::run`].
+    pub fn load_whole(&self, cancelled: &dyn Fn() -> bool) -> Result<Loaded<'_>, KernelError> {
+        let [rows, cols, terms] = self.task.shape();
+        self.load_of(Block { tile: 0, panel: 0, rows: 0..rows, cols: 0..cols, terms: 0..terms }, cancelled)
+    }
+
+    fn load_of(&self, block: Block, cancelled: &dyn Fn() -> bool) -> Result<Loaded<'_>, KernelError> {
+        let terms = whole(&block.terms);
+        let pieces = match &self.operands {
+            Operands::F32(of) => {
+                LoadedPieces::F32(of, of.pieces(&self.task, &block, terms, true, cancelled)?)
+            }
+            Operands::F64(of) => {
+                LoadedPieces::F64(of, of.pieces(&self.task, &block, terms, true, cancelled)?)
+            }
+        };
+        Ok(Loaded { task: &self.task, block, pieces })
+    }
+}
+
+/// A block's part of the operands, in memory.
+#[derive(Debug)]
+pub struct Loaded<'a> {
+    task: &'a Task,
+    block: Block,
+    pieces: LoadedPieces<'a>,
+}
+
+#[derive(Debug)]
+enum LoadedPieces<'a> {
+    F32(&'a OfType<f32>, Pieces<f32>),
+    F64(&'a OfType<f64>, Pieces<f64>),
+}
+
+impl Loaded<'_> {
+    /// What the block is made of.
     ///
     /// *Errors*: [`KernelError::Task`] if its matrices do not fit together.
-    pub fn whole(&self) -> Result<BlockTerms<'_>, KernelError> {
-        let [rows, cols, terms] = self.task.shape();
-        self.of(&Block { tile: 0, panel: 0, rows: 0..rows, cols: 0..cols, terms: 0..terms })
+    pub fn terms(&self) -> Result<BlockTerms<'_>, KernelError> {
+        let half = half(self.task, &self.block);
+        Ok(match &self.pieces {
+            LoadedPieces::F32(of, pieces) => {
+                let product = of.product(self.task, pieces)?;
+                BlockTerms::F32(Terms { k: 0..product.depth(), product, half })
+            }
+            LoadedPieces::F64(of, pieces) => {
+                let product = of.product(self.task, pieces)?;
+                BlockTerms::F64(Terms { k: 0..product.depth(), product, half })
+            }
+        })
     }
+}
 
-    fn of(&self, block: &Block) -> Result<BlockTerms<'_>, KernelError> {
-        if self.task.double {
-            let c = self.c.as_ref().map(|c| c.f64()).transpose()?;
-            let factors = [self.task.alpha, self.task.beta];
-            self.terms(block, factors, self.a.f64()?, self.b.f64()?, c).map(BlockTerms::F64)
-        } else {
-            let c = self.c.as_ref().map(|c| c.f32()).transpose()?;
-            let factors = [self.task.alpha as f32, self.task.beta as f32];
-            self.terms(block, factors, self.a.f32()?, self.b.f32()?, c).map(BlockTerms::F32)
-        }
-    }
+/// The operands of a task by the type of their elements.
+#[derive(Debug)]
+struct OfType<T> {
+    /// Each matrix once: a symmetric update's second operand is its first one.
+    matrices: Vec<Lying>,
+    /// Which of them each operand is.
+    a: usize,
+    b: usize,
+    c: Option<usize>,
+    panels: Panels<T>,
+}
 
-    fn terms<'a, T: Element>(
-        &self,
-        block: &Block,
-        [alpha, beta]: [T; 2],
-        a: View<'a, T>,
-        b: View<'a, T>,
-        c: Option<View<'a, T>>,
-    ) -> Result<Terms<'a, T>, KernelError> {
-        let range = |range: &Range<u64>| range.start as usize..range.end as usize;
-        let (rows, cols) = (range(&block.rows), range(&block.cols));
-        let a = if self.task.a.transposed { a.transposed() } else { a };
-        let b = if self.task.b.transposed { b.transposed() } else { b };
-        let mut product = Product::new(alpha, a, b)?;
-        if let (Some(c), Some(operand)) = (c, &self.task.c) {
-            product = product.adding(beta, if operand.transposed { c.transposed() } else { c })?;
-        }
-        let half = match self.task.half.filter(|_| rows == cols) {
-            Some(Half::Lower) => Some(Triangle::Lower),
-            Some(Half::Upper) => Some(Triangle::Upper),
-            None => None,
+/// Rectangles of the operands for some terms of a block.
+#[derive(Debug)]
+struct Pieces<T> {
+    a: Piece<T>,
+    b: Piece<T>,
+    c: Option<Piece<T>>,
+}
+
+#[derive(Debug)]
+struct Piece<T> {
+    matrix: usize,
+    rectangle: Rectangle,
+    panel: Arc<Panel<T>>,
+}
+
+impl<T: Stored> OfType<T> {
+    fn find(task: &Task, input: &Find<'_>, panel_bytes_max: u64) -> Result<OfType<T>, KernelError> {
+        let (mut sources, mut matrices) = (Vec::new(), Vec::new());
+        let mut place = |name, operand: &Operand| {
+            if let Some(place) = sources.iter().position(|source| *source == operand.source) {
+                return Ok::<_, KernelError>(place);
+            }
+            let lying = match operand.source {
+                Source::Input { blake3, bytes } => {
+                    let given = input(&blake3, bytes).ok_or(KernelError::InputMissing { operand: name })?;
+                    Lying::given(given, name, operand, task.double)?
+                }
+                Source::Uniform { stream } => Lying::Made { key: task.key, stream, cols: operand.cols },
+            };
+            sources.push(operand.source);
+            matrices.push(lying);
+            Ok(matrices.len() - 1)
         };
-        Ok(Terms { product: product.tile(rows, cols)?, half, k: range(&block.terms) })
+        let (a, b) = (place("a", &task.a)?, place("b", &task.b)?);
+        let c = task.c.as_ref().map(|operand| place("c", operand)).transpose()?;
+        Ok(OfType { matrices, a, b, c, panels: Panels::new(panel_bytes_max) })
     }
+
+    fn run(
+        &self,
+        task: &Task,
+        block: &Block,
+        isa: Isa,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Vec<u8>, KernelError> {
+        let (half, terms) = (half(task, block), whole(&block.terms));
+        let mut out = vec![T::ZERO; block.elements() as usize];
+        advise_large(&out);
+        let step = STRETCH_BYTES as usize / size_of::<T>();
+        for start in terms.clone().step_by(step) {
+            let end = terms.end.min(start + step);
+            let stretch = Stretch { resume: start != terms.start, last: end == terms.end };
+            let pieces = self.pieces(task, block, start..end, stretch.last, cancelled)?;
+            let product = self.product(task, &pieces)?;
+            gemm::stretch(isa, &product, half, stretch, &mut out, cancelled)?;
+        }
+        Ok(to_bytes(&out))
+    }
+
+    /// Some terms of a block, with the addend where it has one and they are its last.
+    fn pieces(
+        &self,
+        task: &Task,
+        block: &Block,
+        terms: Range<usize>,
+        last: bool,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Pieces<T>, KernelError> {
+        let (rows, cols) = (whole(&block.rows), whole(&block.cols));
+        let a = self.piece("a", self.a, Rectangle::of(&rows, &terms, task.a.transposed), cancelled)?;
+        let of_b = Rectangle::of(&terms, &cols, task.b.transposed);
+        // Of a tile on the diagonal of a symmetric update both are the same elements in the same place.
+        let b = match (self.b, of_b) == (a.matrix, a.rectangle) {
+            true => Piece { panel: a.panel.clone(), ..a },
+            false => self.piece("b", self.b, of_b, cancelled)?,
+        };
+        let c = match (self.c, &task.c) {
+            (Some(matrix), Some(operand)) if block.panel == 0 && last => {
+                Some(self.piece("c", matrix, Rectangle::of(&rows, &cols, operand.transposed), cancelled)?)
+            }
+            _ => None,
+        };
+        Ok(Pieces { a, b, c })
+    }
+
+    fn piece(
+        &self,
+        operand: &'static str,
+        matrix: usize,
+        rectangle: Rectangle,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Piece<T>, KernelError> {
+        let lying = &self.matrices[matrix];
+        let panel = match lying {
+            Lying::Memory(_) => self.panels.none(),
+            _ => self.panels.get((matrix, rectangle), || lying.bring(operand, rectangle, cancelled))?,
+        };
+        Ok(Piece { matrix, rectangle, panel })
+    }
+
+    fn product<'a>(&'a self, task: &Task, pieces: &'a Pieces<T>) -> Result<Product<'a, T>, KernelError> {
+        let view = |piece: &'a Piece<T>, operand: &Operand| {
+            let view = self.matrices[piece.matrix].view(piece.rectangle, &piece.panel.elements)?;
+            Ok::<_, KernelError>(if operand.transposed { view.transposed() } else { view })
+        };
+        let (a, b) = (view(&pieces.a, &task.a)?, view(&pieces.b, &task.b)?);
+        let product = Product::new(T::rounded(task.alpha), a, b)?;
+        match (&pieces.c, &task.c) {
+            (Some(c), Some(operand)) => Ok(product.adding(T::rounded(task.beta), view(c, operand)?)?),
+            _ => Ok(product),
+        }
+    }
+}
+
+/// The half that is computed of a block on the diagonal.
+fn half(task: &Task, block: &Block) -> Option<Triangle> {
+    match task.half.filter(|_| block.rows == block.cols)? {
+        Half::Lower => Some(Triangle::Lower),
+        Half::Upper => Some(Triangle::Upper),
+    }
+}
+
+/// Positions of a checked task: sides are at most 2^17.
+fn whole(range: &Range<u64>) -> Range<usize> {
+    range.start as usize..range.end as usize
+}
+
+fn dtype(double: bool) -> Dtype {
+    if double { Dtype::F64 } else { Dtype::F32 }
 }
 
 /// What one block is made of, by the type of its elements.
@@ -264,53 +441,9 @@ pub struct Terms<'a, T> {
     pub k: Range<usize>,
 }
 
-impl<T: Element> Terms<'_, T> {
-    fn run(self, isa: Isa, cancelled: &dyn Fn() -> bool) -> Result<Vec<u8>, KernelError> {
-        let mut out = vec![T::ZERO; self.product.rows() * self.product.cols()];
-        advise_large(&out);
-        match self.half {
-            Some(half) => gemm::syrk(isa, &self.product, half, self.k, &mut out, cancelled)?,
-            None => gemm::gemm(isa, &self.product, self.k, &mut out, cancelled)?,
-        }
-        Ok(to_bytes(&out))
-    }
-}
-
 /// A block's partial from its elements.
 pub fn to_bytes<T: Element>(elements: &[T]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(size_of_val(elements));
     elements.iter().for_each(|element| element.put(&mut bytes));
     bytes
-}
-
-fn gather(
-    task: &Task,
-    name: &'static str,
-    operand: &Operand,
-    input: &Find<'_>,
-    cancelled: &dyn Fn() -> bool,
-) -> Result<Arc<Matrix>, KernelError> {
-    match operand.source {
-        Source::Input { blake3, bytes } => {
-            let matrix = input(&blake3, bytes).ok_or(KernelError::InputMissing { operand: name })?;
-            let expected = (task.dtype(), [operand.rows, operand.cols]);
-            let found = (matrix.dtype(), matrix.shape());
-            if found == expected {
-                Ok(matrix)
-            } else {
-                Err(KernelError::Input { operand: name, expected, found })
-            }
-        }
-        Source::Uniform { stream } => {
-            let shape = [operand.rows as usize, operand.cols as usize];
-            let count = operand.rows * operand.cols;
-            let matrix = match task.double {
-                true => random::uniform(task.key, stream, count, cancelled)
-                    .map(|entries| Matrix::F64(Dense::new(entries, shape, false))),
-                false => random::uniform(task.key, stream, count, cancelled)
-                    .map(|entries| Matrix::F32(Dense::new(entries, shape, false))),
-            };
-            matrix.map(Arc::new).ok_or(KernelError::Cancelled)
-        }
-    }
 }

@@ -5,11 +5,11 @@
 
 use std::fmt;
 
-use bytes::Bytes;
 use tessera_protocol::product::Product;
 use tessera_protocol::staged::Task;
 
 use crate::isa::Isa;
+use crate::runs::Files;
 use crate::{catastrophe, climate};
 
 /// Why there is no product.
@@ -59,13 +59,16 @@ impl From<catastrophe::KernelError> for StageError {
 pub fn run(
     task: &Task,
     (first, count): (u64, u64),
-    inputs: &dyn Fn(&[u8; 32]) -> Option<Bytes>,
+    inputs: &dyn Files,
     isa: Isa,
     cancelled: &dyn Fn() -> bool,
 ) -> Result<Vec<u8>, StageError> {
     let product = match task {
         Task::Climate(task) => climate::run(task, first, count, inputs, isa, cancelled)?,
-        Task::Catastrophe(task) => catastrophe::run(task, first, count, inputs, isa, cancelled)?,
+        Task::Catastrophe(task) => {
+            let whole = |blake3: &[u8; 32]| inputs.whole(blake3);
+            catastrophe::run(task, first, count, &whole, isa, cancelled)?
+        }
         Task::Video(_) => return Err(StageError::Elsewhere),
     };
     encoded(&product)

@@ -57,10 +57,10 @@ fn what_is_no_matrix_of_a_job_is_refused_with_what_to_do() {
         ),
         ("vector.npy", "an array of 1 dimensions: a matrix has 2; see numpy.reshape"),
         ("cube.npy", "an array of 3 dimensions: a matrix has 2; see numpy.reshape"),
-        ("empty.npy", "0 x 3 elements: sides are 1 to 131072, and a matrix has at most 1073741824 bytes"),
+        ("empty.npy", "0 x 3 elements: sides are 1 to 131072, and a matrix has at most 17179803648 bytes"),
         (
             "absurd.npy",
-            "1099511627776 x 8 elements: sides are 1 to 131072, and a matrix has at most 1073741824 bytes",
+            "1099511627776 x 8 elements: sides are 1 to 131072, and a matrix has at most 17179803648 bytes",
         ),
         ("nan.npy", "entry [1, 0] is NaN or infinite: every entry must be finite"),
         ("infinite_fortran.npy", "entry [0, 2] is NaN or infinite: every entry must be finite"),

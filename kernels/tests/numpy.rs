@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tessera_kernels::gemm::{Element, View};
 use tessera_kernels::isa::Isa;
 use tessera_kernels::matrix::npy::Reader;
-use tessera_kernels::matrix::{BlockTerms, Matrix, Prepared};
+use tessera_kernels::matrix::{BlockTerms, Given, Matrix, Prepared};
 use tessera_protocol::matrix::{Half, Operand, Source, Task};
 
 const ROWS: usize = 13;
@@ -55,7 +55,8 @@ fn prepared(double: bool, a: &Input, b: Option<&Input>, half: Option<Half>) -> P
         Source::Uniform { .. } => unreachable!("it is a file"),
     };
     let inputs: HashMap<_, _> = [Some(a), b].into_iter().flatten().map(named).collect();
-    Prepared::new(Arc::new(task), &|digest, _| inputs.get(digest).cloned(), &|| false).expect("operands")
+    let find = |digest: &[u8; 32], _| inputs.get(digest).cloned().map(Given::from);
+    Prepared::new(Arc::new(task), &find, u64::MAX).expect("operands")
 }
 
 /// The entries of a file by rows, as the kernels see them.
@@ -64,7 +65,9 @@ fn entries(double: bool, input: &Input) -> Vec<f64> {
         let places = (0..view.rows()).flat_map(|row| (0..view.cols()).map(move |col| (row, col)));
         places.map(|(row, col)| view.at(row, col).widened()).collect()
     }
-    match prepared(double, input, None, None).block(0).expect("a block") {
+    let prepared = prepared(double, input, None, None);
+    let loaded = prepared.load(0, &|| false).expect("a block");
+    match loaded.terms().expect("a block") {
         BlockTerms::F32(terms) => by_rows(terms.product.factors().1),
         BlockTerms::F64(terms) => by_rows(terms.product.factors().1),
     }

@@ -308,4 +308,26 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn a_product_of_forty_thousand_squared_is_cut_into_blocks_that_small_agents_compute() {
+        use alloc::format;
+        let matrix = r#"{"random":"uniform","rows":40000,"cols":40000}"#;
+        let text = format!(
+            r#"{{"name":"p","workload":"gemm","params":{{"dtype":"f64","a":{matrix},"b":{matrix}}}}}"#
+        );
+        let manifest = JobSpec::from_json(text.as_bytes()).unwrap().check().unwrap();
+        let plan = crate::Plan::new(&manifest, 0).unwrap();
+        let task = plan.matrix().unwrap();
+        assert_eq!((task.tile, task.panels(), plan.shards()), ([512, 512], 1, 79 * 79));
+        // 40,000³ fused multiply-adds.
+        assert_eq!(cost(task), 64_000_000_000_000 / TERMS_PER_UNIT);
+        assert_eq!(npy_bytes(task), 12_800_000_128);
+        // Operands of 25.6 GB, of which a thread holds two stretches, a tile and its partial.
+        assert_eq!(task.operand_bytes(), 25_600_000_000);
+        assert_eq!(task.block_bytes(), 2 * 512 * 15_360 + 2 * (2 << 20));
+        assert_eq!(plan.operand_bytes(), task.block_bytes());
+        let last = task.block(plan.shards() - 1).unwrap();
+        assert_eq!((last.rows, last.cols, last.terms), (39_936..40_000, 39_936..40_000, 0..40_000));
+    }
 }

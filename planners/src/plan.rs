@@ -372,14 +372,15 @@ impl Plan {
         }
     }
 
-    /// Memory that an agent takes for the files that the task reads and for matrices that are made from the seed.
+    /// Room that an agent needs: on its disk for the files that the task reads, in memory for a block of a product, whichever
+    /// is more. What an agent offers is for either.
     /// *Units*: bytes.
     pub fn operand_bytes(&self) -> u64 {
         let files = || self.inputs().iter().fold(0u64, |sum, (_, bytes)| sum.saturating_add(*bytes));
         match &self.cut {
             Cut::Samples { .. } => 0,
             Cut::Units { .. } => files(),
-            Cut::Blocks(task) => files().saturating_add(task.made_bytes()),
+            Cut::Blocks(task) => files().max(task.block_bytes()),
         }
     }
 

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use crate::credits::{Microcredits, OPERATOR, ProviderName};
-use crate::id::{AgentId, Digest, JobId, ProviderId};
+use crate::id::{AgentId, Digest, HubId, JobId, ProviderId};
 use crate::spec::{FieldError, Priority, VerifyClass};
 use crate::unit::{ComputeUnits, UnixMillis};
 
@@ -165,6 +165,10 @@ pub struct JobView {
 pub struct JobList {
     /// The jobs.
     pub jobs: Vec<JobView>,
+    /// Hubs beside the one that was asked which did not answer: open jobs of theirs may be missing or be shown as they
+    /// were.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hubs_silent: Vec<HubId>,
 }
 
 /// What a job would take, without running it.
@@ -320,6 +324,33 @@ pub struct GpuView {
 pub struct AgentList {
     /// The agents.
     pub agents: Vec<AgentView>,
+    /// Hubs beside the one that was asked which did not answer: agents that work for them are shown as away.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hubs_silent: Vec<HubId>,
+}
+
+/// A hub that serves from a store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HubView {
+    /// Made when it started.
+    pub id: HubId,
+    /// Where clients and other hubs reach it, as `HOST:PORT`.
+    pub http: String,
+    /// Where agents reach it, as `HOST:PORT`.
+    pub quic: String,
+    /// Whether it does what one hub at a time must do, as paying settlements.
+    pub leader: bool,
+    /// Whether it is the one that answers.
+    pub here: bool,
+    /// How long the one that answers has not seen it renew its lease. *Units*: milliseconds.
+    pub silent_ms: u64,
+}
+
+/// The hubs that serve from one store, by id; none where a hub has its store to itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HubList {
+    /// The hubs.
+    pub hubs: Vec<HubView>,
 }
 
 /// What a signed URL is good for.

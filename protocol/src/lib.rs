@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 extern crate alloc;
 
+pub mod address;
 pub mod api;
 pub mod audit;
 pub mod bins;

@@ -42,8 +42,9 @@ pub const TRAINING_PRICES_MAX: u64 = 1 << 22;
 pub const TRAINING_DRAWS_MAX: u64 = 1 << 29;
 /// Most rows or columns of a matrix: a row of doubles is then at most 1 MiB.
 pub const MATRIX_SIDE_MAX: u64 = 1 << 17;
-/// Largest matrix. *Units*: bytes. Two operands and a result of it fit a small agent's memory.
-pub const MATRIX_BYTES_MAX: u64 = 1 << 30;
+/// Largest matrix, operand or result. *Units*: bytes. With the longest header it is the largest input of a hub, 16 GiB,
+/// which holds 46,340 rows and columns of doubles; nobody holds it in memory.
+pub const MATRIX_BYTES_MAX: u64 = (16 << 30) - (64 << 10);
 /// Smallest side of a tile: below it a shard costs more to send than to compute.
 pub const TILE_SIDE_MIN: u64 = 16;
 /// Largest side of a tile: a tile of doubles is then 8 MiB, and fits one transaction of the store.
@@ -85,6 +86,9 @@ pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 pub const FRAME_VERSION: u8 = 2;
 /// ALPN of the agent protocol; a breaking change takes a new name.
 pub const ALPN: &[u8] = b"tessera/2";
+/// Most hubs that serve side by side and that an agent is told of: as many addresses as an agent tries, and a hub may
+/// make it try. The rest still serve.
+pub const HUBS_MAX: usize = 16;
 /// Largest frame on a control stream. *Units*: bytes, version byte included.
 /// Holds a heartbeat that names [`BATCH_ITEMS_MAX`] attempts of 32 bytes.
 pub const CONTROL_FRAME_BYTES_MAX: usize = 256 << 10;

@@ -16,6 +16,9 @@ use rkyv::{Archive, Deserialize, Serialize};
 use crate::limits;
 use crate::spec::{Dtype, Triangle};
 
+/// What a thread takes of each line of an operand at a time, so that no operand need fit memory. *Units*: bytes.
+pub const STRETCH_BYTES: u64 = 15 << 10;
+
 /// A planned matrix product, `C = alpha op(A) op(B) + beta C`, the same for every block of it.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub struct Task {
@@ -219,21 +222,25 @@ impl Task {
         self.dtype().bytes()
     }
 
-    /// Memory for the operands that are made from the seed, each stream once. *Units*: bytes.
-    pub fn made_bytes(&self) -> u64 {
+    /// The elements of all operands, each matrix once. *Units*: bytes.
+    pub fn operand_bytes(&self) -> u64 {
         let operands = || [Some(&self.a), Some(&self.b), self.c.as_ref()].into_iter().flatten();
-        let stream_of = |operand: &Operand| match operand.source {
-            Source::Uniform { stream } => Some(stream),
-            Source::Input { .. } => None,
+        let is_first = |position: usize, source: Source| {
+            operands().take(position).all(|earlier| earlier.source != source)
         };
-        let is_first = |position: usize, stream: u32| {
-            operands().take(position).all(|earlier| stream_of(earlier) != Some(stream))
-        };
-        let made = operands().enumerate().filter(|(position, operand)| {
-            stream_of(operand).is_some_and(|stream| is_first(*position, stream))
-        });
+        let each = operands().enumerate().filter(|(position, operand)| is_first(*position, operand.source));
         // A checked task's matrices are within the limits.
-        made.map(|(_, operand)| operand.rows * operand.cols * self.element_bytes()).sum()
+        each.map(|(_, operand)| operand.rows * operand.cols * self.element_bytes()).sum()
+    }
+
+    /// What one thread needs in memory for a block, whatever the operands are: a stretch of both, the tile, the
+    /// addend's, and the partial. *Units*: bytes.
+    pub fn block_bytes(&self) -> u64 {
+        let [m, n, k] = self.shape();
+        let (rows, cols, terms) = (self.tile[0].min(m), self.tile[1].min(n), self.k_panel.min(k));
+        let tile = rows * cols * self.element_bytes();
+        let stretch = STRETCH_BYTES.min(terms * self.element_bytes());
+        (rows + cols) * stretch + tile * if self.c.is_some() { 3 } else { 2 }
     }
 
     /// The input files it reads, each once.

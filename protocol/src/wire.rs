@@ -75,7 +75,8 @@ pub struct Hello {
     pub isa: String,
     /// Processor architecture, as in `std::env::consts::ARCH`.
     pub arch: String,
-    /// Memory it offers. *Units*: bytes.
+    /// Memory it offers, or twice what files may take of its disk, whichever is more: half of this is what a job's files
+    /// and matrices may take. *Units*: bytes.
     pub memory_bytes: u64,
     /// Workloads it has kernels for.
     pub kernels: Vec<String>,
@@ -95,6 +96,18 @@ pub enum HubControl {
     },
     /// The hub is stopping: finish, then reconnect with backoff.
     Draining,
+    /// Every hub that serves from this hub's store, this one included: where to go when this one is gone. Sent after the
+    /// welcome, and again when it has changed; a hub that has its store to itself sends none. Replaces what was sent
+    /// before.
+    Hubs {
+        /// Each as [`HubAddress`](crate::address::HubAddress). At most [`limits::HUBS_MAX`].
+        addresses: Vec<String>,
+    },
+    /// Another hub has fewer agents: finish what is in flight, and then work for that one.
+    Move {
+        /// Its address, which was among those of [`HubControl::Hubs`].
+        to: String,
+    },
 }
 
 /// The terms of a session.
@@ -388,7 +401,10 @@ message!(AgentControl, |message| match message {
     AgentControl::Devices(gpus) => gpus.len(),
     AgentControl::Hello(_) | AgentControl::Leaving => 0,
 });
-message!(HubControl, |_| 0);
+message!(HubControl, |message| match message {
+    HubControl::Hubs { addresses } => addresses.len(),
+    HubControl::Welcome(_) | HubControl::Refused { .. } | HubControl::Draining | HubControl::Move { .. } => 0,
+});
 message!(BulkHeader, |_| 0);
 message!(HubWork, |message| match message {
     HubWork::Assign { items, .. } => items.len(),
@@ -488,7 +504,7 @@ mod tests {
             }
         }
         let mut text = alloc::string::String::new();
-        let messages: [(&str, &dyn Fn(&mut Vec<u8>)); 6] = [
+        let messages: [(&str, &dyn Fn(&mut Vec<u8>)); 9] = [
             ("hello", &|out| hello().frame(out)),
             ("heartbeat", &|out| {
                 AgentControl::Heartbeat { holding: vec![Held { job: [1; 16], index: 2, epoch: 3 }] }
@@ -498,6 +514,12 @@ mod tests {
                 HubControl::Welcome(Welcome { agent: [1; 16], heartbeat_ms: 10_000, credit: 4, lane: 1 })
                     .frame(out)
             }),
+            ("draining", &|out| HubControl::Draining.frame(out)),
+            ("hubs", &|out| {
+                let addresses = vec!["a.example:7843".to_string(), "[::1]:7843".to_string()];
+                HubControl::Hubs { addresses }.frame(out)
+            }),
+            ("move", &|out| HubControl::Move { to: "a.example:7843".to_string() }.frame(out)),
             ("assign", &|out| {
                 HubWork::Assign {
                     job: [1; 16],

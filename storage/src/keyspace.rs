@@ -10,12 +10,15 @@
 //! | `meta/upgrade` | how far the store is being brought up to a newer version of this page |
 //! | `meta/copying` | marks a store that is being filled from another and is none yet |
 //! | `hub/identity` | the hub's Ed25519 key |
-//! | `hub/start-token` | the digest of the token that the last start printed |
+//! | `hub/start-token` | the digest of the token that the last start printed; where many hubs run, of theirs too |
 //! | `hub/sampling` | the key that chooses which results are checked |
 //! | `hub/audit-head` | how many entries the audit log has, and the hash of the last |
-//! | `hub/active` | which start of a hub serves, where many may |
+//! | `hub/active` | which start of a hub leads those that serve side by side |
 //! | `entry/` hub id (16) | how often a hub has renewed its lease, big-endian `u64` |
 //! | `fence/` hub id (16) | nothing: it stands as long as that hub may commit |
+//! | `hub-at/` hub id (16) | where a hub that serves beside others is reached |
+//! | `owner/` job id (16) | the hub, of many, whose an open job is: its id (16) |
+//! | `act/` hub id (16), number (8) | what a hub that does not lead reports to the audit log, until it stands there |
 //! | `job/` job id (16) | the job's record |
 //! | `manifest/` job id (16), chunk (4) | what the job computes, chunked |
 //! | `progress/` job id (16), chunk (4) | how far it is, chunked |
@@ -69,12 +72,23 @@ pub enum Key<'a> {
     HubSampling,
     /// Which token the last start printed.
     HubStartToken,
-    /// Which start of a hub serves, where many may.
+    /// Which start of a hub leads, where many serve.
     HubActive,
     /// How often a hub has renewed its lease.
     Entry(HubId),
     /// Stands as long as a hub may commit.
     Fence(HubId),
+    /// Where a hub that serves beside others is reached.
+    HubAt(HubId),
+    /// Which hub, of many, owns an open job.
+    Owner(JobId),
+    /// What a hub that does not lead reports to the audit log.
+    Act {
+        /// The hub.
+        hub: HubId,
+        /// Its how manieth.
+        number: u64,
+    },
     /// A job's record.
     Job(JobId),
     /// What a job computes. Chunked.
@@ -217,6 +231,12 @@ pub enum Family {
     Entries,
     /// `fence/`
     Fences,
+    /// `hub-at/`
+    HubAts,
+    /// `owner/`
+    Owners,
+    /// `act/`
+    Acts,
     /// `job/`
     Jobs,
     /// `manifest/`
@@ -281,11 +301,14 @@ pub enum Family {
 
 impl Family {
     /// Every family.
-    pub const ALL: [Family; 34] = [
+    pub const ALL: [Family; 37] = [
         Family::Meta,
         Family::Hub,
         Family::Entries,
         Family::Fences,
+        Family::HubAts,
+        Family::Owners,
+        Family::Acts,
         Family::Jobs,
         Family::Manifests,
         Family::Progress,
@@ -325,6 +348,9 @@ impl Family {
             Family::Hub => b"hub/",
             Family::Entries => b"entry/",
             Family::Fences => b"fence/",
+            Family::HubAts => b"hub-at/",
+            Family::Owners => b"owner/",
+            Family::Acts => b"act/",
             Family::Jobs => b"job/",
             Family::Manifests => b"manifest/",
             Family::Progress => b"progress/",
@@ -429,6 +455,9 @@ impl<'a> Key<'a> {
             Key::HubActive => Family::Hub,
             Key::Entry(_) => Family::Entries,
             Key::Fence(_) => Family::Fences,
+            Key::HubAt(_) => Family::HubAts,
+            Key::Owner(_) => Family::Owners,
+            Key::Act { .. } => Family::Acts,
             Key::Job(_) => Family::Jobs,
             Key::Manifest(_) => Family::Manifests,
             Key::Progress(_) => Family::Progress,
@@ -491,11 +520,16 @@ impl<'a> Key<'a> {
             Key::HubSampling => bytes.extend(b"sampling"),
             Key::HubStartToken => bytes.extend(b"start-token"),
             Key::HubActive => bytes.extend(b"active"),
-            Key::Entry(id) | Key::Fence(id) => bytes.extend(id.0),
+            Key::Entry(id) | Key::Fence(id) | Key::HubAt(id) => bytes.extend(id.0),
+            Key::Act { hub, number } => {
+                bytes.extend(hub.0);
+                bytes.extend(number.to_be_bytes());
+            }
             Key::AuditHead => bytes.extend(b"audit-head"),
             Key::Job(id) | Key::Manifest(id) | Key::Progress(id) | Key::Result(id) | Key::Bill(id) => {
                 bytes.extend(id.0);
             }
+            Key::Owner(id) => bytes.extend(id.0),
             Key::Settlement(number) | Key::Audit(number) | Key::Checkpoint(number) => {
                 bytes.extend(number.to_be_bytes());
             }
@@ -577,6 +611,11 @@ impl<'a> Key<'a> {
             },
             Family::Entries => array(rest).map(|id| Key::Entry(HubId(id))),
             Family::Fences => array(rest).map(|id| Key::Fence(HubId(id))),
+            Family::HubAts => array(rest).map(|id| Key::HubAt(HubId(id))),
+            Family::Owners => array(rest).map(|id| Key::Owner(JobId(id))),
+            Family::Acts => rest.split_first_chunk().and_then(|(hub, number)| {
+                Some(Key::Act { hub: HubId(*hub), number: u64::from_be_bytes(array(number)?) })
+            }),
             Family::Jobs => array(rest).map(|id| Key::Job(JobId(id))),
             Family::Agents => array(rest).map(|id| Key::Agent(AgentId(id))),
             Family::Standings => array(rest).map(|id| Key::Standing(AgentId(id))),
@@ -693,7 +732,7 @@ mod tests {
     use super::*;
     use crate::chunked::chunk_key;
 
-    fn keys() -> [(Key<'static>, Vec<u8>); 39] {
+    fn keys() -> [(Key<'static>, Vec<u8>); 42] {
         let sixteen = *b"0123456789abcdef";
         let digest = Digest([7; 32]);
         let with = |prefix: &[u8], rest: &[u8]| [prefix, rest].concat();
@@ -708,6 +747,12 @@ mod tests {
             (Key::HubActive, b"hub/active".to_vec()),
             (Key::Entry(HubId(sixteen)), b"entry/0123456789abcdef".to_vec()),
             (Key::Fence(HubId(sixteen)), b"fence/0123456789abcdef".to_vec()),
+            (Key::HubAt(HubId(sixteen)), b"hub-at/0123456789abcdef".to_vec()),
+            (Key::Owner(JobId(sixteen)), b"owner/0123456789abcdef".to_vec()),
+            (
+                Key::Act { hub: HubId(sixteen), number: 258 },
+                b"act/0123456789abcdef\0\0\0\0\0\0\x01\x02".to_vec(),
+            ),
             (Key::Job(JobId(sixteen)), b"job/0123456789abcdef".to_vec()),
             (Key::Manifest(JobId(sixteen)), b"manifest/0123456789abcdef".to_vec()),
             (Key::Progress(JobId(sixteen)), b"progress/0123456789abcdef".to_vec()),

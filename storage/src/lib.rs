@@ -23,6 +23,8 @@ pub mod keyspace;
 pub mod limits;
 pub mod memory;
 mod renewed;
+#[cfg(feature = "standin")]
+pub mod standin;
 
 pub use batch::{Batch, Condition, Expect, LimitError, Quoted, Write};
 pub use embedded::{Embedded, OpenError, ReadOnly};

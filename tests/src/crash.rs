@@ -3,10 +3,10 @@
 //! Owns the choice of moments, drawn from a seed; the moments themselves are the machine's, so a run is
 //! not a function of its seed. May start and end only processes of its own.
 
-mod books;
-mod customer;
-mod jobs;
-mod programs;
+pub(crate) mod books;
+pub(crate) mod customer;
+pub(crate) mod jobs;
+pub(crate) mod programs;
 
 use std::fmt;
 use std::io;
@@ -136,7 +136,7 @@ impl std::error::Error for Failure {
 pub fn run(settings: &Settings, folder: &Path, tell: &mut dyn FnMut(&str)) -> Result<Report, Failure> {
     let known = Arc::new(jobs::known(settings.seed)?);
     let early = settings.early_ms.map(|ms| ("TESSERA_TEST_ACKNOWLEDGE_EARLY_MS".to_owned(), ms.to_string()));
-    let place = Place { data: folder.join("hub"), environment: early.into_iter().collect() };
+    let place = Place { data: folder.join("hub"), config: None, environment: early.into_iter().collect() };
     let mut hub = Hub::start(place)?;
     let api = hub.api()?;
     let mut agents = Vec::new();

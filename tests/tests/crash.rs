@@ -17,7 +17,6 @@ fn every_acknowledged_job_ends_with_the_reference_bytes_although_the_hub_is_kill
 }
 
 #[test]
-#[ignore = "takes minutes: a hub that lost its agents' enrolment ends no job"]
 fn a_hub_that_acknowledges_before_it_commits_is_caught() {
     let report = crashed(&Settings { cycles: 20, seed: 1, early_ms: Some(200) });
     println!("{report}");

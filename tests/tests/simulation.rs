@@ -93,17 +93,20 @@ fn projects_that_want_more_than_there_is_get_what_their_weights_say_and_none_wai
 
 #[test]
 fn of_many_hubs_on_one_store_each_job_has_one_and_those_of_the_dead_find_another() {
-    let mut happened = [0; 4];
+    let mut happened = [0; 7];
     for seed in 0..seeds() {
         match hubs::run(seed, None) {
             Ok(together) => {
-                let counts = [together.fenced_off, together.adopted, together.died, together.came_back];
+                let hubs = [together.fenced_off, together.died, together.came_back, together.led];
+                let jobs = [together.adopted, together.orphans, together.accepted];
+                let counts = hubs.into_iter().chain(jobs);
                 happened.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
             }
             Err(discord) => panic!("seed {seed}: {discord:?}"),
         }
     }
-    println!("commits fenced off, jobs adopted, hubs that died, that came back to a fence: {happened:?}");
+    println!("commits fenced off, hubs that died, that came back to a fence, that led: {:?}", &happened[..4]);
+    println!("jobs adopted, that were nobody's, that were accepted: {:?}", &happened[4..]);
     for count in happened {
         assert!(count > seeds() / 20, "each must happen to mean something: {happened:?}");
     }

@@ -28,7 +28,7 @@ fn oddities(workload: &str, params: &Value) -> Vec<Oddity> {
     let prepared = sampled.map(|task| monte_carlo::Prepared::new(&task).expect("the task runs"));
     let product = plan
         .matrix()
-        .map(|task| tessera_kernels::matrix::Prepared::new(task.clone(), &|_, _| None, &|| false));
+        .map(|task| tessera_kernels::matrix::Prepared::new(task.clone(), &|_, _| None, u64::MAX));
     let product = product.map(|prepared| prepared.expect("the task runs"));
     for index in (plan.indices().start..plan.indices().end).map(ShardIndex) {
         let shard = plan.shard(index).expect("a shard of the plan");

@@ -25,6 +25,11 @@ impl Backoff {
         ((u128::from(random.0) * u128::from(end + 1)) >> 64) as u64
     }
 
+    /// A wait before another hub is tried that has not failed. *Units*: milliseconds.
+    pub(crate) fn jitter_ms(random: Random) -> u64 {
+        Backoff::default().next_ms(random)
+    }
+
     /// A session lasted: the next failure is a first one.
     pub(crate) fn reset(&mut self) {
         self.failures = 0;

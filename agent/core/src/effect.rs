@@ -4,6 +4,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
+use tessera_protocol::address::HubAddress;
 use tessera_protocol::id::JobId;
 use tessera_protocol::wire::{AgentControl, AgentWork, BulkHeader, Refusal};
 
@@ -18,8 +19,11 @@ pub struct FetchSerial(pub u64);
 /// One order.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
-    /// Connect to the hub; answer with `HubReached`, `ConnectFailed` or `HubKeyDiffered`.
-    Connect,
+    /// Connect to a hub; answer with `HubReached`, `ConnectFailed` or `HubKeyDiffered`.
+    Connect {
+        /// Where it is.
+        hub: HubAddress,
+    },
     /// Send on the control stream.
     SendControl(AgentControl),
     /// Send on the work stream.
@@ -75,6 +79,11 @@ pub enum Effect {
     },
     /// Keep the hub's key for later starts: the hub has taken this agent.
     RememberHub,
+    /// Keep where hubs are for later starts, instead of what was kept before.
+    RememberHubs {
+        /// At most [`HUBS_MAX`](tessera_protocol::limits::HUBS_MAX).
+        hubs: Vec<HubAddress>,
+    },
     /// Tell the provider that the next attempt comes after a while.
     AnnounceRetry {
         /// *Units*: milliseconds.
@@ -114,6 +123,8 @@ pub enum Closing {
     Left,
     /// The hub is stopping and the agent holds nothing more.
     Drained,
+    /// The hub sent the agent to another, and the agent holds nothing more.
+    Moved,
     /// The hub refused the agent.
     Refused(Refusal),
     /// The hub did not answer the hello in time.
@@ -127,6 +138,7 @@ impl fmt::Display for Closing {
         match self {
             Closing::Left => f.write_str("the agent leaves"),
             Closing::Drained => f.write_str("the hub is stopping"),
+            Closing::Moved => f.write_str("another hub has fewer agents"),
             Closing::Refused(refusal) => refusal.fmt(f),
             Closing::NoWelcome => f.write_str("the hub did not answer the agent's hello"),
             Closing::Violated(violation) => violation.fmt(f),

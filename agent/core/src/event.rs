@@ -30,6 +30,8 @@ pub enum Event {
     HubKeyDiffered {
         /// The key it showed.
         found: [u8; 32],
+        /// Jitter of the next wait, where there are other hubs.
+        random: Random,
     },
     /// The hub has judged this agent and takes it.
     Welcomed(Welcome),
@@ -37,6 +39,16 @@ pub enum Event {
     Refused(Refusal),
     /// The hub said that it is stopping.
     HubDrained,
+    /// The hub said where all hubs are that serve from its store.
+    HubsTold {
+        /// As it wrote them.
+        addresses: Vec<String>,
+    },
+    /// The hub said that another hub needs the agent more.
+    HubMoved {
+        /// Where that is, as it wrote it.
+        to: String,
+    },
     /// A job was announced.
     JobAnnounced {
         /// The job.

@@ -1,10 +1,10 @@
-//! Files and matrices that are here and on the way.
+//! Files that are here and on the way, and memory for what kernels make of them.
 //!
 //! Owns which job has room for its operands, which files are kept, and the one fetch that is under way.
 //! Never holds a byte of them: the shell does. Room is given to whole jobs, in the order in which their
 //! shards came, so that no two jobs hold half of it each and wait for the other half. When there is none,
 //! files that no job needs go first, then the operands of jobs without shards in flight; a job that still
-//! finds none waits.
+//! finds none waits. Files lie on the disk, what is read of them in memory: each has a limit of its own.
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
@@ -15,7 +15,7 @@ use tessera_protocol::unit::Tick;
 use tessera_protocol::wire::AgentWork;
 
 use crate::effect::{Effect, FetchSerial};
-use crate::task::{Form, InputFile, Operands, Unusable, UnusableJob};
+use crate::task::{InputFile, Operands, Unusable, UnusableJob};
 use crate::violation::Violation;
 
 /// How long a piece may take: 70 kB/s. *Units*: milliseconds.
@@ -77,7 +77,7 @@ impl Fetch {
 /// How a job stands that wants its operands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Claim {
-    /// All are in memory or can be made.
+    /// All are here or can be made.
     Ready,
     /// They are on the way.
     Gathering,
@@ -85,16 +85,16 @@ pub(crate) enum Claim {
     NoRoom,
 }
 
-/// What of some inputs lies on disk. *Units*: bytes.
-fn on_disk<'a>(inputs: impl IntoIterator<Item = &'a InputFile>) -> u64 {
-    inputs.into_iter().filter(|input| input.form == Form::File).map(|input| input.bytes).sum()
+fn file_bytes<'a>(inputs: impl IntoIterator<Item = &'a InputFile>) -> u64 {
+    inputs.into_iter().map(|input| input.bytes).sum()
 }
 
 /// Files, room and the fetch.
 #[derive(Debug)]
 pub(crate) struct Inputs {
+    /// What kernels may take of memory for operands.
     bytes_max: u64,
-    /// What the files among them may take of the disk.
+    /// What files may take of the disk.
     cache_bytes_max: u64,
     files: BTreeMap<InputFile, File>,
     /// What each job with room holds.
@@ -109,11 +109,10 @@ pub(crate) struct Inputs {
 }
 
 impl Inputs {
-    /// With room for so many bytes, of which files on disk may take so many, and files that are there already, the
+    /// With so many bytes of memory and so many on disk, and files that are there already, the
     /// one that was used longest ago first. *Panics*: if those need more.
     pub(crate) fn new(bytes_max: u64, cache_bytes_max: u64, kept: Vec<InputFile>) -> Inputs {
-        let kept_bytes: u64 = kept.iter().map(|input| input.bytes).sum();
-        assert!(kept_bytes <= bytes_max.min(cache_bytes_max), "more is kept than there is room for");
+        assert!(file_bytes(&kept) <= cache_bytes_max, "more is kept than there is room for");
         let let_go = kept.len() as u64;
         let file = |let_go| File { state: State::Kept, readers: 0, let_go };
         Inputs {
@@ -130,11 +129,11 @@ impl Inputs {
 
     /// Whether there could ever be room.
     pub(crate) fn check(&self, operands: &Operands) -> Result<(), Unusable> {
-        let (bytes, bytes_max) = (operands.bytes(), self.bytes_max);
+        let (bytes, bytes_max) = (operands.least_bytes, self.bytes_max);
         if bytes > bytes_max {
             return Err(Unusable::TooLarge { bytes, bytes_max });
         }
-        let (bytes, bytes_max) = (on_disk(&operands.files), self.cache_bytes_max);
+        let (bytes, bytes_max) = (operands.file_bytes(), self.cache_bytes_max);
         if bytes > bytes_max { Err(Unusable::CacheTooSmall { bytes, bytes_max }) } else { Ok(()) }
     }
 
@@ -278,9 +277,9 @@ impl Inputs {
         fetch.into_iter().map(|fetch| Effect::DropInput { input: fetch.file }).collect()
     }
 
+    /// Memory that is given away.
     fn bytes(&self) -> u64 {
-        let files: u64 = self.files.keys().map(|file| file.bytes).sum();
-        files + self.rooms.values().map(|operands| operands.made_bytes).sum::<u64>()
+        self.rooms.values().map(|operands| operands.room(self.bytes_max)).sum()
     }
 
     fn make_room(
@@ -293,19 +292,18 @@ impl Inputs {
         effects: &mut Vec<Effect>,
     ) -> bool {
         loop {
-            let missing = || operands.files.iter().filter(|file| !self.files.contains_key(file));
-            let more = missing().map(|file| file.bytes).sum::<u64>() + operands.made_bytes;
-            let is_full = self.bytes() + more > self.bytes_max;
-            let is_disk_full = on_disk(self.files.keys()) + on_disk(missing()) > self.cache_bytes_max;
+            let missing = operands.files.iter().filter(|file| !self.files.contains_key(file));
+            let is_full = self.bytes() + operands.room(self.bytes_max) > self.bytes_max;
+            let is_disk_full = file_bytes(self.files.keys()) + file_bytes(missing) > self.cache_bytes_max;
             if !is_full && !is_disk_full {
                 return true;
             }
-            // What is no file on disk makes no room there.
+            // A file that nobody reads holds no memory.
             let unread = self.files.iter().filter(|(name, file)| {
-                file.readers == 0
+                is_disk_full
+                    && file.readers == 0
                     && file.state == State::Kept
                     && !operands.files.contains(name)
-                    && (is_full || name.form == Form::File)
             });
             if let Some((name, _)) = unread.min_by_key(|(_, file)| file.let_go) {
                 let input = *name;
@@ -372,8 +370,8 @@ impl Inputs {
 
     /// Panics when files, rooms and the fetch disagree.
     pub(crate) fn invariants(&self) {
-        assert!(self.bytes() <= self.bytes_max, "more is kept than there is room for");
-        assert!(on_disk(self.files.keys()) <= self.cache_bytes_max, "more is on disk than may be");
+        assert!(self.bytes() <= self.bytes_max, "more memory is given away than there is");
+        assert!(file_bytes(self.files.keys()) <= self.cache_bytes_max, "more is on disk than may be");
         for (name, file) in &self.files {
             assert_eq!(file.readers, self.readers_of(name).len());
             assert!(file.readers > 0 || file.state == State::Kept, "{name:?} is wanted by nobody");
@@ -404,44 +402,66 @@ mod tests {
 
     const JOBS: [JobId; 2] = [JobId([1; 16]), JobId([2; 16])];
 
-    fn file(number: u8, bytes: u64, form: Form) -> InputFile {
-        InputFile { blake3: Digest([number; 32]), bytes, form }
+    fn file(number: u8, bytes: u64) -> InputFile {
+        InputFile { blake3: Digest([number; 32]), bytes }
     }
 
     fn operands(files: &[InputFile]) -> Operands {
-        Operands { files: files.to_vec(), made_bytes: 0 }
+        Operands { files: files.to_vec(), ..Operands::default() }
+    }
+
+    fn holding(least_bytes: u64, most_bytes: u64) -> Operands {
+        Operands { files: Vec::new(), least_bytes, most_bytes }
     }
 
     #[test]
-    fn files_that_were_used_longest_ago_leave_the_disk_for_others_and_matrices_do_not() {
-        let [old, new, wanted] = [1, 2, 3].map(|number| file(number, 40, Form::File));
-        let matrix = file(4, 500, Form::Matrix);
-        // The one used longest ago has not the smallest digest.
-        let mut inputs = Inputs::new(1_000, 100, vec![new, old]);
+    fn files_that_were_used_longest_ago_leave_the_disk_for_others() {
+        let [old, new, wanted] = [1, 2, 3].map(|number| file(number, 40));
+        // The one used longest ago has not the smallest digest. Files take nothing of the memory.
+        let mut inputs = Inputs::new(10, 100, vec![new, old]);
         inputs.invariants();
         let mut evicted = Vec::new();
-        let (claim, effects) =
-            inputs.claim(Tick(0), JOBS[0], &operands(&[matrix, wanted]), &|_| false, &mut evicted);
+        let (claim, effects) = inputs.claim(Tick(0), JOBS[0], &operands(&[wanted]), &|_| false, &mut evicted);
         assert_eq!((claim, effects[0].clone()), (Claim::Gathering, Effect::DropInput { input: new }));
         inputs.invariants();
         assert!(evicted.is_empty());
         let (claim, effects) =
-            inputs.claim(Tick(0), JOBS[1], &operands(&[file(5, 60, Form::File)]), &|_| false, &mut evicted);
+            inputs.claim(Tick(0), JOBS[1], &operands(&[file(5, 60)]), &|_| false, &mut evicted);
         assert_eq!(effects, [Effect::DropInput { input: old }]);
         assert_eq!(claim, Claim::Gathering);
         inputs.invariants();
-        let third = operands(&[file(6, 1, Form::File)]);
+        let third = operands(&[file(6, 1)]);
         let (claim, _) = inputs.claim(Tick(0), JobId([3; 16]), &third, &|_| false, &mut evicted);
         assert_eq!(claim, Claim::NoRoom, "both are being read");
     }
 
     #[test]
     fn a_job_whose_files_never_fit_the_disk_is_refused_with_the_provider_s_limit() {
-        let inputs = Inputs::new(1_000, 100, Vec::new());
-        assert_eq!(inputs.check(&operands(&[file(1, 100, Form::File), file(2, 500, Form::Matrix)])), Ok(()));
-        let refused = inputs.check(&operands(&[file(1, 60, Form::File), file(2, 41, Form::File)]));
+        let inputs = Inputs::new(10, 100, Vec::new());
+        assert_eq!(inputs.check(&operands(&[file(1, 100)])), Ok(()));
+        let refused = inputs.check(&operands(&[file(1, 60), file(2, 41)]));
         let reason = Unusable::CacheTooSmall { bytes: 101, bytes_max: 100 };
         assert_eq!(refused, Err(reason));
         assert!(alloc::format!("{reason}").contains("--cache-bytes"));
+    }
+
+    #[test]
+    fn operands_larger_than_memory_take_half_of_it_and_leave_room_for_another_job() {
+        let mut inputs = Inputs::new(100, 100, Vec::new());
+        let huge = holding(20, 1_000_000);
+        assert_eq!(inputs.check(&huge), Ok(()));
+        assert_eq!(inputs.check(&holding(101, 101)), Err(Unusable::TooLarge { bytes: 101, bytes_max: 100 }));
+        let mut evicted = Vec::new();
+        for job in JOBS {
+            let (claim, _) = inputs.claim(Tick(0), job, &huge, &|_| false, &mut evicted);
+            assert_eq!((claim, inputs.bytes()), (Claim::Ready, 50 * u64::from(job.0[0])));
+            inputs.invariants();
+        }
+        let third = JobId([3; 16]);
+        let (claim, _) = inputs.claim(Tick(0), third, &holding(20, 30), &|_| false, &mut evicted);
+        assert_eq!(claim, Claim::NoRoom);
+        let (claim, _) = inputs.claim(Tick(0), third, &holding(20, 30), &|_| true, &mut evicted);
+        assert_eq!((claim, &evicted[..]), (Claim::Ready, &JOBS[..1]), "an idle job lets its memory go");
+        inputs.invariants();
     }
 }

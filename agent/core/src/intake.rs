@@ -311,7 +311,7 @@ impl Intake {
             Ok(task) => {
                 let operands = Arc::new(task.operands());
                 let prepared = Prepared { task: Arc::new(task), operands, bytes };
-                if prepared.operands.bytes() > 0 {
+                if !prepared.operands.is_nothing() {
                     Stage::Gathering { prepared, waiting }
                 } else {
                     self.ready.extend(waiting);
@@ -382,10 +382,12 @@ impl Intake {
             assert!(!job.begun || matches!(job.stage, Stage::Ready(_)), "{id} is kept and cannot start");
         }
         assert!(self.wanting.iter().all(|job| self.jobs.contains_key(job)));
-        let operands = |job: JobId| match &self.jobs.get(&job)?.stage {
-            Stage::Gathering { prepared, .. } | Stage::Ready(prepared) => Some(prepared.operands.bytes()),
+        let needs_room = |job: JobId| match &self.jobs.get(&job)?.stage {
+            Stage::Gathering { prepared, .. } | Stage::Ready(prepared) => {
+                Some(!prepared.operands.is_nothing())
+            }
             _ => None,
         };
-        assert!(rooms.all(|job| operands(job) > Some(0)), "room is held by a job that needs none");
+        assert!(rooms.all(|job| needs_room(job) == Some(true)), "room is held by a job that needs none");
     }
 }

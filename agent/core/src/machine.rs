@@ -26,6 +26,7 @@ use crate::attempt::SlotIndex;
 use crate::backoff::Backoff;
 use crate::effect::{Closing, Effect, Exit};
 use crate::event::{Event, Outcome, Random};
+use crate::hubs::{Hubs, Next};
 use crate::inputs::{Claim, Inputs};
 use crate::intake::{Intake, Unable};
 use crate::outbox::{Finished, Outbox};
@@ -58,15 +59,19 @@ const BULK_HEADER_BYTES_MAX: usize = 256;
 pub struct Identity {
     /// The id of its key.
     pub agent: AgentId,
-    /// What it says of itself. Its `kernels` are filled in here; half of its memory is for matrices.
+    /// What it says of itself. Its `kernels` are filled in here; half of its memory is for what kernels hold. Where
+    /// the files on its disk may take more, it offers twice that.
     pub hello: Hello,
     /// The GPUs that compute some of its shards.
     pub gpus: Vec<Gpu>,
     /// What files may take of the disk. *Units*: bytes.
     pub cache_bytes_max: u64,
+    /// For whom it may work.
+    pub hubs: Hubs,
 }
 
-/// What matrices and files may take, all in all, on a machine with so much memory. *Units*: bytes.
+/// What operands may take of the memory of a machine that has so much, and files of its disk unless the provider says
+/// otherwise. *Units*: bytes.
 pub fn operand_bytes_max(memory_bytes: u64) -> u64 {
     match memory_bytes {
         0 => OPERAND_BYTES_UNKNOWN,
@@ -112,6 +117,10 @@ impl Machine {
         let more = core::mem::take(&mut identity.hello.kernels);
         identity.hello.kernels = KERNELS.iter().map(ToString::to_string).chain(more).collect();
         let operand_bytes_max = operand_bytes_max(identity.hello.memory_bytes);
+        // A hub gives jobs to agents that say they have twice the memory of the job's files; these lie on the disk.
+        if identity.cache_bytes_max > operand_bytes_max {
+            identity.hello.memory_bytes = identity.cache_bytes_max.saturating_mul(2);
+        }
         Machine {
             pulse: Pulse::new(identity.agent),
             inputs: Inputs::new(operand_bytes_max, identity.cache_bytes_max, kept),
@@ -135,11 +144,18 @@ impl Machine {
         match event {
             Event::Started => self.begin(),
             Event::HubReached => self.greet(),
-            Event::ConnectFailed { random } | Event::SessionLost { random } => self.wait(random),
-            Event::HubKeyDiffered { found } => self.exit(Exit::HubKeyDiffered { found }),
+            Event::ConnectFailed { random } | Event::SessionLost { random } => self.wait(random, None),
+            Event::HubKeyDiffered { found, random } => self.wait(random, Some(found)),
             Event::Welcomed(welcome) => self.welcomed(welcome),
             Event::Refused(refusal) => self.refused(refusal),
             Event::HubDrained => self.hub_drained(),
+            Event::HubMoved { to } => self.hub_moved(&to),
+            Event::HubsTold { addresses } => self.working(|machine, _| {
+                if let Some(hubs) = machine.identity.hubs.tell(&addresses) {
+                    machine.effects.push_back(Effect::RememberHubs { hubs: hubs.to_vec() });
+                }
+                Ok(())
+            }),
             Event::JobAnnounced { job, kernel, task } => {
                 self.working(|machine, _| {
                     let offered = &machine.identity.hello.kernels;
@@ -220,7 +236,8 @@ impl Machine {
 
     fn connect(&mut self) {
         self.phase = Phase::Connecting;
-        self.effects.push_back(Effect::Connect);
+        let hub = self.identity.hubs.current().clone();
+        self.effects.push_back(Effect::Connect { hub });
     }
 
     fn greet(&mut self) {
@@ -230,8 +247,9 @@ impl Machine {
         }
     }
 
-    /// The session is gone: everything of it is cancelled and forgotten, another follows later.
-    fn wait(&mut self, random: Random) {
+    /// The session is gone, or none came: everything of it is cancelled and forgotten, another follows later. `stranger`
+    /// is the key of one that is not the hub: with other hubs to try it is as one that does not answer.
+    fn wait(&mut self, random: Random, stranger: Option<[u8; 32]>) {
         self.pulse.stir(random);
         if let Phase::Working(working) = &self.phase
             && working.since.after_ms(LASTING_MS) <= self.now
@@ -243,7 +261,14 @@ impl Machine {
             Phase::Fresh | Phase::Waiting { .. } | Phase::Ended => {}
             _ if self.leave_by.is_some() => self.exit(Exit::Stopped),
             _ => {
-                let delay_ms = self.backoff.next_ms(random);
+                let next = self.identity.hubs.failed(stranger.is_some(), random);
+                let delay_ms = match (next, stranger) {
+                    (Next::Again { only_strangers: true }, Some(found)) => {
+                        return self.exit(Exit::HubKeyDiffered { found });
+                    }
+                    (Next::Other, _) => Backoff::jitter_ms(random),
+                    (Next::Again { .. }, _) => self.backoff.next_ms(random),
+                };
                 self.phase = Phase::Waiting { until: self.now.after_ms(delay_ms) };
                 self.effects.push_back(Effect::AnnounceRetry { delay_ms });
             }
@@ -270,9 +295,10 @@ impl Machine {
             heartbeat_ms,
             heartbeat_at: self.now.after_ms(self.pulse.next_ms(heartbeat_ms)),
             since: self.now,
-            draining: false,
+            ending: None,
             linger_until: None,
         });
+        self.identity.hubs.took();
         // The hub knows the key from now on, and a secret is not sent twice.
         self.identity.hello.token = None;
         if !self.identity.gpus.is_empty() {
@@ -294,8 +320,21 @@ impl Machine {
 
     fn hub_drained(&mut self) {
         match &mut self.phase {
-            Phase::Working(working) => working.draining = true,
+            Phase::Working(working) => working.ending = Some(Closing::Drained),
             Phase::Greeting { .. } => self.close(Closing::Drained),
+            _ => {}
+        }
+    }
+
+    /// As a hub that stops, but for this agent alone: the hub must know that it is to give it nothing more.
+    fn hub_moved(&mut self, to: &str) {
+        match &mut self.phase {
+            Phase::Working(working) if working.ending.is_none() && self.leave_by.is_none() => {
+                working.ending = Some(Closing::Moved);
+                self.identity.hubs.prefer(to);
+                self.effects.push_back(Effect::SendControl(AgentControl::Leaving));
+            }
+            Phase::Greeting { .. } => self.close(Closing::Violated(Violation::OutOfTurn)),
             _ => {}
         }
     }
@@ -456,15 +495,16 @@ impl Machine {
         let leaving = self.leave_by.is_some();
         let idle = self.intake.in_flight().is_empty();
         working.linger_until = match working.linger_until {
-            _ if !(idle && (leaving || working.draining)) => None,
+            _ if !(idle && (leaving || working.ending.is_some())) => None,
             None => Some(self.now.after_ms(LINGER_MS)),
             until => until,
         };
+        let ending = working.ending.unwrap_or(Closing::Drained);
         let lingered = working.linger_until.is_some_and(|until| until <= self.now);
         if self.leave_by.is_some_and(|leave_by| leave_by <= self.now) || (leaving && lingered) {
             self.exit(Exit::Stopped);
         } else if lingered {
-            self.close(Closing::Drained);
+            self.close(ending);
         }
     }
 

@@ -1,6 +1,6 @@
 //! A job's task as its kernel reads it.
 //!
-//! Owns which kernels there are and what each needs in memory before a shard can start.
+//! Owns which kernels there are and what each needs on the disk and in memory before a shard can start.
 
 use alloc::borrow::ToOwned;
 use alloc::string::String;
@@ -55,33 +55,39 @@ pub struct InputFile {
     pub blake3: Digest,
     /// Its length.
     pub bytes: u64,
-    /// How it is kept.
-    pub form: Form,
 }
 
-/// How an input is kept for the kernels that read it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Form {
-    /// As a matrix in memory.
-    Matrix,
-    /// As the file that it is.
-    File,
-}
-
-/// What a task needs in memory.
+/// What a task needs on the disk and in memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Operands {
-    /// The files, in the order in which the task numbers them.
+    /// The files, which lie on the disk, in the order in which the task numbers them.
     pub(crate) files: Vec<InputFile>,
-    /// Of operands that are made and not sent.
-    pub(crate) made_bytes: u64,
+    /// Memory without which no shard can be computed. *Units*: bytes.
+    pub(crate) least_bytes: u64,
+    /// Memory beyond which more is of no use. *Units*: bytes.
+    pub(crate) most_bytes: u64,
 }
 
 impl Operands {
-    /// Memory for all of them. Elements take no more than the file they are in.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.files.iter().fold(self.made_bytes, |sum, file| sum.saturating_add(file.bytes))
+    /// What they take of the disk. *Units*: bytes.
+    pub(crate) fn file_bytes(&self) -> u64 {
+        self.files.iter().fold(0, |sum, file| sum.saturating_add(file.bytes))
     }
+
+    /// Whether shards can start without room for anything.
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.files.is_empty() && self.most_bytes == 0
+    }
+
+    /// What they get of so much memory. *Units*: bytes.
+    pub(crate) fn room(&self, bytes_max: u64) -> u64 {
+        self.most_bytes.min(panel_bytes_max(bytes_max)).max(self.least_bytes)
+    }
+}
+
+/// What the matrices of one job may take of memory for all: half, so that two jobs have room. *Units*: bytes.
+pub fn panel_bytes_max(operand_bytes_max: u64) -> u64 {
+    operand_bytes_max / 2
 }
 
 impl Task {
@@ -100,31 +106,37 @@ impl Task {
 
     /// The files that it reads, in the order in which it numbers them.
     pub fn files(&self) -> Vec<InputFile> {
-        let (inputs, form) = match self {
+        let inputs = match self {
             Task::MonteCarlo(_) => return Vec::new(),
             Task::Matrix(task) => {
-                let inputs = task.inputs().into_iter().map(|(blake3, bytes)| (Digest(blake3), bytes));
-                (inputs.collect(), Form::Matrix)
+                task.inputs().into_iter().map(|(blake3, bytes)| (Digest(blake3), bytes)).collect()
             }
-            Task::Staged(task) => (task.inputs(), Form::File),
+            Task::Staged(task) => task.inputs(),
         };
-        inputs.into_iter().map(|(blake3, bytes)| InputFile { blake3, bytes, form }).collect()
+        inputs.into_iter().map(|(blake3, bytes)| InputFile { blake3, bytes }).collect()
     }
 
     pub(crate) fn operands(&self) -> Operands {
-        let task = match self {
-            Task::MonteCarlo(_) => return Operands::default(),
-            Task::Staged(_) => return Operands { files: self.files(), made_bytes: 0 },
-            Task::Matrix(task) => task,
-        };
-        Operands { files: self.files(), made_bytes: task.made_bytes() }
+        let on_disk = Operands { files: self.files(), ..Operands::default() };
+        match self {
+            Task::MonteCarlo(_) => Operands::default(),
+            // Its kernel parses whole tables; those of the others read runs of their files.
+            Task::Staged(staged::Task::Catastrophe(_)) => {
+                let bytes = on_disk.file_bytes();
+                Operands { least_bytes: bytes, most_bytes: bytes, ..on_disk }
+            }
+            Task::Staged(_) => on_disk,
+            Task::Matrix(task) => {
+                Operands { least_bytes: task.block_bytes(), most_bytes: task.operand_bytes(), ..on_disk }
+            }
+        }
     }
 }
 
 /// Why the shards of a job cannot be computed here, in words for the provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unusable {
-    /// Its matrices take more memory than there is for them.
+    /// What its kernel needs of memory is more than there is.
     TooLarge {
         /// What they take.
         bytes: u64,
@@ -155,7 +167,7 @@ impl core::fmt::Display for Unusable {
         match self {
             Unusable::TooLarge { bytes, bytes_max } => write!(
                 f,
-                "its files and matrices take {bytes} bytes, and this agent keeps at most {bytes_max}: half of its memory"
+                "its kernel needs {bytes} bytes of memory, and this agent gives at most {bytes_max}: half of its memory"
             ),
             Unusable::CacheTooSmall { bytes, bytes_max } => write!(
                 f,

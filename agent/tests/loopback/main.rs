@@ -33,12 +33,24 @@ struct Running {
 
 impl Running {
     fn start(hub: SocketAddr, data: &Path, token: Option<EnrolmentToken>, slots: u16) -> Running {
+        Running::start_with(hub, data, token, slots, [None, None])
+    }
+
+    /// With so much memory, and so much of the disk for files.
+    fn start_with(
+        hub: SocketAddr,
+        data: &Path,
+        token: Option<EnrolmentToken>,
+        slots: u16,
+        [memory_bytes, cache_bytes_max]: [Option<u64>; 2],
+    ) -> Running {
         let config = Config {
             gpus: tessera_agent::GpuChoice::None,
-            hub: HubAddress { host: hub.ip().to_string(), port: hub.port() },
+            hubs: vec![HubAddress { host: hub.ip().to_string(), port: hub.port() }],
             token,
             data: data.to_owned(),
-            cache_bytes_max: u64::MAX,
+            cache_bytes_max,
+            memory_bytes,
             slots,
             name: "test".to_owned(),
             region: "eu-north".parse().ok(),
@@ -320,6 +332,38 @@ async fn a_hub_with_another_key_is_refused_and_both_keys_are_named() {
     for identity in [&pinned, &impostor] {
         assert!(text.contains(&identity.token().to_string()[4..68]), "{text}");
     }
+}
+
+#[tokio::test]
+async fn an_agent_whose_hub_is_gone_works_for_another_that_it_was_told_of_and_still_knows_it_after_a_restart()
+{
+    let (data, identity, stranger) = (folder(), HubIdentity::new(), HubIdentity::new());
+    let (first, second) = (Hub::start(&identity), Hub::start(&identity));
+    let impostor = Hub::start(&stranger);
+    let given = first.address();
+    let agent = Running::start(given, data.path(), Some(identity.token()), 1);
+    let mut session = first.welcomed(2).await;
+    let addresses = [&first, &second, &impostor].map(|hub| hub.address().to_string()).to_vec();
+    session.control(&HubControl::Hubs { addresses }).await;
+    session.said().await.expect("a heartbeat: the list has arrived");
+    drop(session);
+    first.stop().await;
+
+    let strangers = tokio::spawn(async move { impostor.refuse_handshakes().await });
+    let mut session = second.welcomed(2).await;
+    assert_eq!(session.hello.token, None, "the hubs share what they know of agents");
+    session.work(&announce(Some(pi().encode()))).await;
+    session.work(&assign(0..1)).await;
+    assert_eq!(results(&mut session, 1).await[0].partial, Some(expected(&pi(), 0)));
+    drop(session);
+    agent.stop().await.expect("a clean end");
+
+    // Nobody answers where the provider says that the hub is.
+    let agent = Running::start(given, data.path(), None, 1);
+    let mut session = second.welcomed(2).await;
+    session.said().await.expect("a heartbeat");
+    agent.stop().await.expect("a clean end");
+    strangers.abort();
 }
 
 #[tokio::test]

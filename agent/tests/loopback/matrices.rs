@@ -12,6 +12,7 @@ use tessera_protocol::wire::{self, AgentWork, Assignment, BulkHeader, HubWork, S
 
 use super::hub::{Hub, HubIdentity, Session};
 use super::{JOB, Running, folder, results};
+use tessera_protocol::limits::INPUT_PIECE_BYTES;
 
 fn fixture(name: &str) -> Vec<u8> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kernels/tests/npy");
@@ -62,8 +63,8 @@ async fn a_product_of_files_is_computed_from_what_the_hub_sends() {
         let mut reader = Reader::keeping(file.len() as u64);
         reader.push(&file).expect("a matrix");
         let matrix = Arc::new(reader.matrix().expect("a matrix"));
-        let find = |_: &[u8; 32], _| Some(matrix.clone());
-        let prepared = Prepared::new(Arc::new(task), &find, &|| false).expect("operands");
+        let find = |_: &[u8; 32], _| Some(matrix.clone().into());
+        let prepared = Prepared::new(Arc::new(task), &find, u64::MAX).expect("operands");
         let expected = prepared.run(Isa::PLAIN, 0, &|| false).expect("a block");
         assert_eq!(results(&mut session, 1).await[0].partial, Some(expected), "{name}");
         session.work(&HubWork::Forget { job: JOB }).await;
@@ -101,6 +102,61 @@ async fn inputs_that_cannot_be_used_fail_their_shards_and_the_session_lives_on()
     taller.k_panel = 2;
     order(&mut session, &taller).await;
     send(&mut session, &right).await;
+    assert_eq!(session.answer().await, failed);
+    agent.stop().await.expect("a clean end");
+}
+
+/// A `.npy` of so many rows of 4,096 doubles.
+fn large(rows: u64) -> Vec<u8> {
+    let mut file = tessera_planners::npy_header(rows, 4_096, tessera_protocol::spec::Dtype::F64);
+    file.extend((0..rows * 4_096).flat_map(|at| ((at % 1_009) as f64 - 504.0).to_le_bytes()));
+    file
+}
+
+#[tokio::test]
+async fn a_matrix_of_four_times_the_memory_is_multiplied_from_the_disk() {
+    let (data, identity) = (folder(), HubIdentity::new());
+    let hub = Hub::start(&identity);
+    let file = large(512);
+    assert!(file.len() > 16 << 20);
+    let room = [Some(4 << 20), Some(17 << 20)];
+    let agent = Running::start_with(hub.address(), data.path(), Some(identity.token()), 2, room);
+    let mut session = hub.welcomed(8).await;
+    let source = Source::Input { blake3: Digest::of(&file).0, bytes: file.len() as u64 };
+    let a = Operand { source, rows: 512, cols: 4_096, transposed: false };
+    let b = Operand { transposed: true, ..a.clone() };
+    let task = Task { a, b, tile: [16, 16], k_panel: 4_096, ..task(&fixture("c.npy")) };
+    assert_eq!(task.check(), Ok(()));
+    session.work(&HubWork::Job { job: JOB, kernel: "gemm".to_owned(), task: Some(task.encode()) }).await;
+    let last = task.blocks() - 1;
+    let items = [0, 1, last].map(|index| Assignment { index, epoch: 7, first: index, count: 1 }).to_vec();
+    session.work(&HubWork::Assign { job: JOB, items }).await;
+    for (position, piece) in file.chunks(INPUT_PIECE_BYTES as usize).enumerate() {
+        let offset = position as u64 * INPUT_PIECE_BYTES;
+        assert_eq!(session.answer().await, AgentWork::Fetch { job: JOB, input: 0, offset });
+        session.bulk(&wire::bulk(&BulkHeader::Input { job: JOB, input: 0, offset }, piece)).await;
+    }
+    let mut reader = Reader::keeping(file.len() as u64);
+    reader.push(&file).expect("a matrix");
+    let matrix = Arc::new(reader.matrix().expect("a matrix"));
+    let find = |_: &[u8; 32], _| Some(matrix.clone().into());
+    let prepared = Prepared::new(Arc::new(task), &find, u64::MAX).expect("operands");
+    for (index, result) in [0, 1, last].into_iter().zip(results(&mut session, 3).await) {
+        let expected = prepared.run(Isa::PLAIN, index, &|| false).expect("a block");
+        assert_eq!((result.index, result.digest), (index, Digest::of(&expected).0));
+    }
+    session.work(&HubWork::Forget { job: JOB }).await;
+    // The disk has less for it than the next file takes.
+    let more = large(550);
+    let source = Source::Input { blake3: Digest::of(&more).0, bytes: more.len() as u64 };
+    let wider = Operand { source, rows: 550, cols: 4_096, transposed: false };
+    assert!(more.len() > 17 << 20);
+    let b = Operand { transposed: true, ..wider.clone() };
+    let task = Task { a: wider, b, tile: [16, 16], k_panel: 4_096, ..self::task(&fixture("c.npy")) };
+    session.work(&HubWork::Job { job: JOB, kernel: "gemm".to_owned(), task: Some(task.encode()) }).await;
+    let items = vec![Assignment { index: 0, epoch: 7, first: 0, count: 1 }];
+    session.work(&HubWork::Assign { job: JOB, items }).await;
+    let failed = AgentWork::Failed { job: JOB, index: 0, epoch: 7, failure: ShardFailure::InputUnusable };
     assert_eq!(session.answer().await, failed);
     agent.stop().await.expect("a clean end");
 }

@@ -216,7 +216,8 @@ impl Agent {
                 measures.refused += 1;
                 (self.refused, self.standing) = (Some(reason), Standing::Over);
             }
-            Ok(HubControl::Draining) => {}
+            // One hub is measured, with its store to itself.
+            Ok(HubControl::Draining | HubControl::Hubs { .. } | HubControl::Move { .. }) => {}
             Err(_) => measures.malformed += 1,
         }
     }

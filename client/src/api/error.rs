@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use tessera_protocol::api::Problem;
 use tessera_protocol::id::{Digest, JobId};
+use tessera_protocol::limits::HUBS_MAX;
 
 /// *Source*: RFC 9110, section 15.6.4.
 const SERVICE_UNAVAILABLE: u16 = 503;
@@ -23,6 +24,11 @@ pub enum HubUrlError {
         /// What was given.
         url: String,
     },
+    /// More than [`HUBS_MAX`] of them.
+    TooMany {
+        /// How many were given.
+        hubs: usize,
+    },
 }
 
 impl fmt::Display for HubUrlError {
@@ -36,6 +42,7 @@ impl fmt::Display for HubUrlError {
             HubUrlError::NotHttp { url } => {
                 write!(f, "hub URL {url:?}: must be http://HOST:PORT, as in http://127.0.0.1:7840")
             }
+            HubUrlError::TooMany { hubs } => write!(f, "{hubs} hub URLs: name at most {HUBS_MAX}"),
         }
     }
 }
@@ -202,7 +209,7 @@ fn hint(problem: &Problem) -> &str {
         "input_differs" => "the file changed while it was uploaded: submit the job again",
         "input_busy" => "try again in a moment: what arrives of the file by then is not sent again",
         "store_full" => {
-            "its operator should make room; what arrived of a file is kept for a day, and the next try goes on from there"
+            "its operator should make room: then try again; what arrived of a file is kept for a day, and the next try goes on from there"
         }
         "job_unknown" => "`tessera job list` lists the jobs of this hub",
         "job_not_done" => "`tessera job watch JOB` follows it until it is done",
@@ -235,6 +242,14 @@ impl HubError {
             HubError::Refused(problem) => problem.status == SERVICE_UNAVAILABLE,
             _ => false,
         }
+    }
+}
+
+impl HubError {
+    /// Whether another hub on the same store may do what this one did not: nobody listens here or the connection
+    /// ended, or the hub says that it is not available.
+    pub(super) fn is_of_one_hub(&self) -> bool {
+        self.is_passing() || matches!(self, HubError::NoSuchHost { .. })
     }
 }
 

@@ -28,7 +28,7 @@ pub struct JobEvents {
 
 impl JobEvents {
     pub(super) fn new(hub: &Hub, path: &str, body: impl Read + Send + 'static) -> JobEvents {
-        JobEvents { url: hub.url.clone(), path: path.to_owned(), lines: BufReader::new(Box::new(body)) }
+        JobEvents { url: hub.url().to_owned(), path: path.to_owned(), lines: BufReader::new(Box::new(body)) }
     }
 
     /// One line without its end, or nothing at the end of the stream.

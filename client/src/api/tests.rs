@@ -149,6 +149,17 @@ fn a_submission_whose_connection_drops_is_sent_again_with_the_same_key() {
 }
 
 #[test]
+fn what_is_refused_after_a_dropped_connection_is_not_asked_for_again() {
+    let problem =
+        r#"{"type":"about:blank","title":"t","status":404,"code":"job_not_found","detail":"d","hint":"h"}"#;
+    let unknown = answer("404 Not Found", "application/problem+json", problem);
+    let (url, seen) = hub_that_answers(vec![String::new(), unknown.clone(), unknown]);
+    let error = Hub::new(&url, Some("k")).unwrap().job(id()).unwrap_err();
+    assert!(matches!(error, HubError::Refused(problem) if problem.status == 404));
+    assert_eq!(seen.lock().unwrap().len(), 2);
+}
+
+#[test]
 fn a_result_with_another_digest_is_refused() {
     let (url, _) = hub_that_answers(vec![json("200 OK", "{}"), json("200 OK", "{ }")]);
     let hub = Hub::new(&url, Some("k")).unwrap();
@@ -254,4 +265,65 @@ fn a_refusal_says_what_to_do_in_words_of_this_program() {
         error.to_string(),
         "there is no such job\nhint: `tessera job list` lists the jobs of this hub"
     );
+}
+
+#[test]
+fn of_several_hubs_the_next_is_asked_where_one_is_gone_or_not_available_and_the_same_key_goes_along() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let gone = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let draining = r#"{"type":"t","title":"t","status":503,"detail":"stops","code":"draining","hint":"h"}"#;
+    let (first, first_seen) = hub_that_answers(vec![json("503 Service Unavailable", draining)]);
+    let (second, second_seen) =
+        hub_that_answers(vec![json("201 Created", &view("queued", 0)), json("200 OK", &view("done", 4))]);
+    let hub = Hub::new(&format!("{gone}, {first},{second}/"), None).unwrap();
+    hub.submit(&spec(), &IdempotencyKey::chosen("k-1")).unwrap();
+    assert_eq!(hub.url(), second, "later calls go where an answer came from");
+    hub.clone().job(id()).unwrap();
+    let key = |seen: &Seen| {
+        seen.lock().unwrap()[0].1.iter().find(|line| line.starts_with("idempotency-key")).cloned()
+    };
+    assert_eq!(key(&first_seen).as_deref(), Some("idempotency-key: k-1"));
+    assert_eq!(key(&second_seen), key(&first_seen));
+    assert_eq!(second_seen.lock().unwrap().len(), 2);
+}
+
+#[test]
+fn what_one_hub_refuses_for_good_no_other_is_asked_and_where_all_are_gone_all_are_named() {
+    let unknown = r#"{"type":"t","title":"t","status":404,"detail":"none","code":"job_unknown","hint":"h"}"#;
+    let (first, _) = hub_that_answers(vec![json("404 Not Found", unknown)]);
+    let (second, seen) = hub_that_answers(vec![json("200 OK", &view("done", 4))]);
+    let error = Hub::new(&format!("{first},{second}"), None).unwrap().job(id()).unwrap_err();
+    assert!(matches!(error, HubError::Refused(_)), "{error}");
+    assert!(seen.lock().unwrap().is_empty());
+
+    let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (one, other) = (free(), free());
+    let error = Hub::new(&format!("http://{one},http://{other}"), None).unwrap().jobs().unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains(&one.to_string()) && text.contains(&other.to_string()), "{text}");
+}
+
+#[test]
+fn a_watched_job_is_followed_at_another_hub_when_the_one_that_told_of_it_is_gone() {
+    let event = |view: &str| format!("event: job\nid: 1\ndata: {view}\n\n");
+    let (first, _) =
+        hub_that_answers(vec![answer("200 OK", "text/event-stream", &event(&view("running", 1)))]);
+    let (second, _) = hub_that_answers(vec![
+        json("200 OK", &view("running", 1)),
+        answer("200 OK", "text/event-stream", &event(&view("done", 4))),
+    ]);
+    let hub = Hub::new(&format!("{first},{second}"), None).unwrap();
+    let mut away = false;
+    let last = follow(&hub, id(), |news| away |= news == News::HubAway).unwrap();
+    assert_eq!((last.state, away), (JobState::Done, false));
+}
+
+#[test]
+fn every_one_of_several_urls_is_checked_and_there_is_a_limit() {
+    let wrong = Hub::new("http://a:1,ftp://b:2", None).unwrap_err();
+    assert_eq!(wrong, HubUrlError::NotHttp { url: "ftp://b:2".to_owned() });
+    assert!(matches!(Hub::new("http://a:1,", None), Err(HubUrlError::NotHttp { .. })));
+    let many: Vec<String> = (1..=17).map(|port| format!("http://a:{port}")).collect();
+    assert_eq!(Hub::new(&many.join(","), None).unwrap_err(), HubUrlError::TooMany { hubs: 17 });
 }

@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tessera_protocol::id::Digest;
@@ -92,6 +93,7 @@ impl Hub {
             if waits_since.is_none() {
                 tell(UploadNews::From(received));
             }
+            let at = self.at.load(Ordering::Relaxed);
             let Err(error) = self.send_rest(project, (input, path), received, tell) else { return Ok(()) };
             let error = self.reason(error);
             match remedy(&error) {
@@ -107,6 +109,8 @@ impl Hub {
                 Remedy::GoOn => (tries, waits_since) = (tries + 1, None),
                 Remedy::TryAgain => {
                     tell(UploadNews::Again(&error));
+                    // What arrived at one hub of a store is there for all of them.
+                    self.pass_on(at);
                     std::thread::sleep((PAUSE_MIN * 2u32.pow(tries)).min(PAUSE_MAX));
                     (tries, waits_since) = (tries + 1, None);
                 }

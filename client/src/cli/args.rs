@@ -39,7 +39,7 @@ impl Args {
                 .error(
                     ErrorKind::UnknownArgument,
                     format!(
-                        "{flag} belongs after a command that talks to a hub: submit, plan, job, agent, provider or audit export; `tessera run` \
+                        "{flag} belongs after a command that talks to a hub: submit, plan, job, hubs, agent, provider or audit export; `tessera run` \
                          starts a hub of its own"
                     ),
                 )
@@ -62,7 +62,8 @@ const CONNECTION_FLAGS: [&str; 3] = ["--hub", "--api-key", "--api-key-file"];
 /// Which hub, and with which key. `run` starts its own and takes none of these.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Connection {
-    /// URL of the hub [default: http://127.0.0.1:7840, or `hub` in the configuration file]
+    /// URL of the hub, or of several on one store with commas between: the next is asked where one is not available
+    /// [default: http://127.0.0.1:7840, or `hub` in the configuration file]
     #[arg(long, global = true, env = "TESSERA_HUB", value_name = "URL")]
     pub(crate) hub: Option<String>,
     /// API key [default: `api_key` in ~/.config/tessera/config.toml]
@@ -100,6 +101,14 @@ pub(crate) enum Command {
     Kernels {
         #[command(subcommand)]
         command: KernelsCommand,
+    },
+    /// List the hubs that serve from one store
+    Hubs {
+        #[command(flatten)]
+        connection: Connection,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
     },
     /// Look at agents and enrol them
     Agent {
@@ -427,6 +436,7 @@ mod tests {
             "tessera job extend job_000102030405060708090a0b0c0d0e0f --paths 10 --hub http://h:1"
         ));
         assert!(parses("tessera job --hub http://h:1 list"));
+        assert!(parses("tessera hubs --hub http://h:1,http://g:1 --json"));
         assert!(parses("tessera provider settle --until 2026-11-30 --csv f --hub http://h:1"));
         assert!(parses("tessera agent token --provider acme"));
         assert!(parses("tessera audit export -o f --hub http://h:1"));

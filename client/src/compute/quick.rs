@@ -66,14 +66,15 @@ pub fn look(
     else {
         return Ok(Look::NotWorthIt);
     };
-    let prepared = operands(&task, input, cancelled)?;
+    let prepared = operands(&task, input)?;
     let [rows, cols, _] = task.shape();
     let expected = npy_header(rows, cols, task.dtype());
     let mut header = vec![0; expected.len()];
     if file.read_exact(&mut header).is_err() || header != expected {
         return Ok(Look::NotTheFile);
     }
-    let terms = prepared.whole().map_err(ComputeError::Matrix)?;
+    let loaded = prepared.load_whole(cancelled).map_err(ComputeError::Matrix)?;
+    let terms = loaded.terms().map_err(ComputeError::Matrix)?;
     let job = Job { task: &task, isa, vectors, threads, cancelled };
     match terms {
         BlockTerms::F32(terms) => job.look(&terms, file, f32::from_le_bytes),

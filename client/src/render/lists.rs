@@ -1,9 +1,10 @@
 //! Jobs, agents and quotes as text.
 
 use tessera_protocol::api::{
-    AgentList, AgentState, JobFailure, JobList, JobView, LossView, PlanQuote, Standing, TokenIssued,
+    AgentList, AgentState, HubList, JobFailure, JobList, JobView, LossView, PlanQuote, Standing, TokenIssued,
 };
 use tessera_protocol::credits::OPERATOR;
+use tessera_protocol::id::HubId;
 
 use super::accounts::{credits, rate};
 use super::number::{duration, grouped};
@@ -13,7 +14,7 @@ const NAME_CHARS: usize = 24;
 
 /// Jobs, newest first as the hub lists them. `now_ms` is for ages. *Units*: Unix milliseconds.
 pub fn jobs(list: &JobList, now_ms: u64) -> String {
-    if list.jobs.is_empty() {
+    if list.jobs.is_empty() && list.hubs_silent.is_empty() {
         return "no jobs yet; `tessera submit FILE` makes one\n".to_owned();
     }
     let rows = list.jobs.iter().map(|job| {
@@ -26,12 +27,13 @@ pub fn jobs(list: &JobList, now_ms: u64) -> String {
             duration(now_ms.saturating_sub(job.created_ms.0)),
         ]
     });
-    lines(&table(&["job", "name", "state", "shards", "paths", "age"], 3, rows.collect()))
+    let shown = lines(&table(&["job", "name", "state", "shards", "paths", "age"], 3, rows.collect()));
+    shown + &silent(&list.hubs_silent, "jobs that are open there may be missing")
 }
 
 /// The agents of a hub.
 pub fn agents(list: &AgentList) -> String {
-    if list.agents.is_empty() {
+    if list.agents.is_empty() && list.hubs_silent.is_empty() {
         return "no agents yet; `tessera agent token` makes a token with which one enrols\n".to_owned();
     }
     let rows = list.agents.iter().map(|agent| {
@@ -50,7 +52,29 @@ pub fn agents(list: &AgentList) -> String {
         ]
     });
     let header = ["agent", "name", "provider", "standing", "state", "busy", "done"];
-    lines(&table(&header, 5, rows.collect()))
+    let shown = lines(&table(&header, 5, rows.collect()));
+    shown + &silent(&list.hubs_silent, "agents that work there show as away")
+}
+
+/// What a list lacks because hubs did not answer.
+fn silent(hubs: &[HubId], so: &str) -> String {
+    hubs.iter().map(|hub| format!("{hub} does not answer: {so}\n")).collect()
+}
+
+/// The hubs that share a store.
+pub fn hubs(list: &HubList) -> String {
+    if list.hubs.is_empty() {
+        return "one hub, which has its store to itself\n".to_owned();
+    }
+    let rows = list.hubs.iter().map(|hub| {
+        let seen = match hub.silent_ms {
+            _ if hub.here => "answers".to_owned(),
+            silent_ms => format!("{} ago", duration(silent_ms)),
+        };
+        let role = if hub.leader { "leads" } else { "serves" };
+        vec![hub.id.to_string(), role.to_owned(), seen, shortened(&hub.http, 40), shortened(&hub.quic, 40)]
+    });
+    lines(&table(&["hub", "role", "seen", "clients", "agents"], 5, rows.collect()))
 }
 
 /// What to do with a token, and whose agent it enrols.

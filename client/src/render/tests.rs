@@ -3,7 +3,8 @@
 use super::*;
 use std::path::Path;
 
-use tessera_protocol::api::{AgentList, JobList, JobView, PlanQuote};
+use tessera_protocol::api::{AgentList, HubList, HubView, JobList, JobView, PlanQuote};
+use tessera_protocol::id::HubId;
 
 fn matches_golden(name: &str, text: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
@@ -136,8 +137,22 @@ fn pi_is_two_lines() {
 }
 
 #[test]
+fn hubs_are_a_table_that_says_which_one_leads_and_which_is_silent() {
+    let hub = |id: u8, leader, here, silent_ms| HubView {
+        id: HubId([id; 16]),
+        http: format!("hub{id}.lab:7840"),
+        quic: format!("hub{id}.lab:7843"),
+        leader,
+        here,
+        silent_ms,
+    };
+    let list = HubList { hubs: vec![hub(1, false, true, 0), hub(2, true, false, 4_400)] };
+    matches_golden("hub_list.txt", &hubs(&list));
+}
+
+#[test]
 fn jobs_and_agents_are_tables_and_one_job_is_a_page() {
-    let list = JobList { jobs: vec![view("queued"), view("failed"), view("done")] };
+    let list = JobList { jobs: vec![view("queued"), view("failed"), view("done")], hubs_silent: Vec::new() };
     matches_golden("job_list.txt", &jobs(&list, 1_763_000_060_000));
     matches_golden("job_done.txt", &job(&view("done"), Style::default()));
     matches_golden("job_failed.txt", &job(&view("failed"), Style::default()));
@@ -147,6 +162,9 @@ fn jobs_and_agents_are_tables_and_one_job_is_a_page() {
         {"id":"agt_100102030405060708090a0b0c0d0e0f","name":"a name\u001b that is long","state":"away","lane":null,"version":"0.1.0","slots":16,"isa":"avx512","arch":"x86_64","memory_bytes":0,"in_flight":0,"completed":0,"mismatches":0}]}"#;
     let list: AgentList = serde_json::from_str(agent).unwrap();
     matches_golden("agent_list.txt", &agents(&list));
+    let list = AgentList { hubs_silent: vec![HubId([7; 16])], ..list };
+    let said = "hub_07070707070707070707070707070707 does not answer: agents that work there show as away\n";
+    assert!(agents(&list).ends_with(said), "{}", agents(&list));
     let plan: PlanQuote = serde_json::from_str(
         r#"{"manifest_digest":"af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262","plan_digest":"2e99758548972a8e8822ad47fa1017ff72f06f3ff6a016851f45c398732bc50c","paths":1000000,"shard_size":16384,"shards":62,"cost":96000000,"percent":110,"price":"105600000"}"#,
     ).unwrap();

@@ -58,6 +58,12 @@ pub enum Event {
         /// Those of all lanes.
         agents: Arc<[StandingRecord]>,
     },
+    /// Another hub may have judged an agent that comes to this one: what the store says of it. *Order*: before it is
+    /// admitted. Every lane hears it.
+    StandingRead {
+        /// As the store has it.
+        record: StandingRecord,
+    },
     /// A batch is on disk.
     Committed {
         /// Which.

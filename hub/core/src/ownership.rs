@@ -34,10 +34,8 @@ pub struct Seen {
     pub beat: u64,
     /// Whether its fence is down.
     pub fenced: bool,
-    /// Whether jobs are still its.
+    /// Whether jobs, or the lead, are still its. *Shape*: need not be known while its fence stands.
     pub has_jobs: bool,
-    /// Whether it is an earlier start of this very hub, which therefore runs no more.
-    pub former: bool,
 }
 
 /// What the shell tells.
@@ -245,7 +243,7 @@ impl Steward {
         if self.unsure && !self.others.get(&me).is_some_and(|own| own.busy) {
             self.unsure = false;
             let own = Watched { beat: 0, since: 0, busy: false };
-            self.order_about(me, own, |hub| Order::Adopt { hub }, orders);
+            self.order_about(me, own, Order::Adopt { hub: me }, orders);
         }
         let now = self.steady(now);
         for seen in hubs.iter().filter(|seen| seen.hub != me) {
@@ -259,30 +257,22 @@ impl Steward {
                     }
                 })
                 .or_insert(fresh);
-            let lapsed = seen.former || now >= watched.since + LAPSE_MS;
+            let lapsed = now >= watched.since + LAPSE_MS;
             let down = seen.fenced || lapsed && self.planting.is(Planted::AdoptUnfenced);
-            match (down, seen.has_jobs) {
-                (true, true) => self.order_about(seen.hub, watched, |hub| Order::Adopt { hub }, orders),
-                (true, false) => self.order_about(seen.hub, watched, |hub| Order::Forget { hub }, orders),
-                (false, _) if lapsed => {
-                    let fence = |hub| Order::Fence { hub, beat: seen.beat };
-                    self.order_about(seen.hub, watched, fence, orders);
-                }
-                (false, _) => {}
-            }
+            let hub = seen.hub;
+            let order = match (down, seen.has_jobs) {
+                (true, true) => Order::Adopt { hub },
+                (true, false) => Order::Forget { hub },
+                (false, _) if lapsed => Order::Fence { hub, beat: seen.beat },
+                (false, _) => continue,
+            };
+            self.order_about(hub, watched, order, orders);
         }
     }
 
-    fn order_about(
-        &mut self,
-        hub: HubId,
-        fresh: Watched,
-        order: impl FnOnce(HubId) -> Order,
-        orders: &mut Vec<Order>,
-    ) {
+    fn order_about(&mut self, hub: HubId, fresh: Watched, order: Order, orders: &mut Vec<Order>) {
         let watched = self.others.entry(hub).or_insert(fresh);
         if !watched.busy {
-            let order = order(hub);
             // Nobody hears how the removal of an entry went: it is seen.
             watched.busy = !matches!(order, Order::Forget { .. });
             orders.push(order);

@@ -113,11 +113,17 @@ pub enum Planted {
     ForgetFailedAdoptions,
     /// A hub whose fence is down goes on.
     ServeBehindTheFence,
+    /// A hub leads although another does.
+    LeadUnasked,
+    /// Jobs that are nobody's stay so.
+    ForgetOrphans,
+    /// A job is accepted, and whose it is not written down.
+    AcceptForNobody,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Planted; 55] = [
+    pub const ALL: [Planted; 58] = [
         Planted::SpeakBeforePersist,
         Planted::ForgetLostShards,
         Planted::KeepLapsedLeases,
@@ -173,6 +179,9 @@ impl Planted {
         Planted::JudgeThroughOutages,
         Planted::ForgetFailedAdoptions,
         Planted::ServeBehindTheFence,
+        Planted::LeadUnasked,
+        Planted::ForgetOrphans,
+        Planted::AcceptForNobody,
     ];
 }
 

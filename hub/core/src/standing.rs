@@ -181,6 +181,34 @@ impl Registry {
         record.standing
     }
 
+    /// The store says this of an agent, which another hub may have judged: says where it stands if that is news.
+    /// `settled`: what this registry said of it last is durable, unless it is unsaved.
+    ///
+    /// What the store says is newer, and counts. Where this registry knows something that the store does not say yet,
+    /// or where the store says something worse, the worse of the two counts: nobody gets rid of a proof by moving.
+    pub fn learn(&mut self, stored: StandingRecord, settled: bool) -> Option<Standing> {
+        let Some(known) = self.agents.get(&stored.agent).copied() else {
+            self.put(stored);
+            return Some(stored.standing);
+        };
+        let settled = settled && !self.unsaved.contains(&stored.agent);
+        let record = match settled {
+            true => stored,
+            false => StandingRecord {
+                standing: known.standing.min(stored.standing),
+                agreed: known.agreed.min(stored.agreed),
+                wrong: known.wrong.max(stored.wrong),
+                proven: known.proven || stored.proven,
+                ..stored
+            },
+        };
+        if record != stored {
+            self.unsaved.insert(record.agent);
+        }
+        self.put(record);
+        (record.standing != known.standing).then_some(record.standing)
+    }
+
     /// Where an agent stands; nothing for one that belongs to another lane or never came.
     pub fn standing(&self, agent: AgentId) -> Option<Standing> {
         self.agents.get(&agent).map(|record| record.standing)
@@ -413,6 +441,34 @@ mod tests {
         assert_eq!(judge(&mut registry, 0, ProvenWrong, 1), Removed);
         assert_eq!(judge(&mut registry, 0, Agreed, 10_000), Removed);
         assert_eq!(registry.arrived(agent(0), of("acme")), Removed, "not a new session either");
+    }
+
+    #[test]
+    fn who_was_proven_wrong_on_another_hub_is_so_on_this_one_and_a_proof_that_is_not_durable_yet_stays() {
+        let mut registry = provider(2);
+        judge(&mut registry, 0, Agreed, 40);
+        let mine = *registry.record(agent(0)).expect("it arrived");
+        assert_eq!(mine.standing, Trusted);
+        registry.take_unsaved();
+        let theirs = StandingRecord { standing: Sandboxed, wrong: 1, proven: true, agreed: 0, ..mine };
+        assert_eq!(registry.learn(theirs, true), Some(Sandboxed));
+        assert_eq!(registry.record(agent(0)), Some(&theirs));
+        assert!(!registry.is_unsaved(), "the store says so already");
+        // It has made up for it there since.
+        let later = StandingRecord { standing: Probation, ..theirs };
+        assert_eq!(registry.learn(later, true), Some(Probation));
+        // A second proof here, which the store does not know yet.
+        assert_eq!(judge(&mut registry, 0, ProvenWrong, 1), Removed);
+        assert_eq!(registry.learn(later, true), None);
+        assert_eq!(
+            registry.record(agent(0)).map(|record| (record.standing, record.wrong)),
+            Some((Removed, 2))
+        );
+        assert!(registry.is_unsaved());
+        registry.take_unsaved();
+        assert_eq!(registry.learn(later, false), None, "nor while it is on its way");
+        let stranger = StandingRecord { agent: agent(9), ..theirs };
+        assert_eq!(registry.learn(stranger, true), Some(Sandboxed));
     }
 
     #[test]

@@ -194,3 +194,48 @@ fn a_log_that_grows_while_it_is_exported_is_whole_all_the_same() {
         assert!(checked.entries >= PAGE_ENTRIES && checked.entries <= auditor.head.entries, "{more} more");
     }
 }
+
+#[test]
+fn what_hubs_report_beside_the_log_is_in_it_once_and_in_order_whichever_of_them_leads() {
+    let (identity, store) = (Identity::generate().unwrap(), Arc::new(Memory::default()));
+    let hubs = [1, 2].map(|number| HubId([number; 16]));
+    let journals = hubs
+        .map(|hub| Journal::start_audited(store.clone(), Reports::beside(identity.clone(), hub)).unwrap());
+    let report = |hub: usize, numbers: std::ops::Range<u64>| {
+        for number in numbers {
+            let deed = move || Deed { batch: Batch::new(), acts: vec![act(number)] };
+            assert!(journals[hub].0.commit_and_wait(deed));
+        }
+    };
+    let moved = |hub: usize| {
+        let (batch, told) = reported(&*store.snapshot().unwrap(), 7).unwrap();
+        !told.is_empty() && journals[hub].0.tell_and_wait(batch, told)
+    };
+    report(0, 0..5);
+    report(1, 100..110);
+    assert_eq!(page(&identity, &*store.snapshot().unwrap(), 0).unwrap().entries, 0, "nobody leads");
+    assert!(journals[0].0.lead());
+    // It writes at once what it does now, and does not wait for what lies there.
+    report(0, 5..8);
+    while moved(0) {}
+    report(1, 110..120);
+    // The first is gone, and what was reported last is moved by the other.
+    assert!(journals[1].0.lead());
+    while moved(1) {}
+    report(1, 120..125);
+    for (journal, thread) in journals {
+        journal.stop();
+        thread.join().unwrap();
+    }
+    let lines = pages(&identity, &store);
+    assert_eq!(check_lines(&lines, None).unwrap().entries, 8 + 25);
+    let place = |number: u64| {
+        let token = Digest::of(&number.to_be_bytes()).to_string();
+        let found: Vec<usize> = (0..lines.len()).filter(|line| lines[*line].contains(&token)).collect();
+        assert_eq!(found.len(), 1, "act {number}");
+        found[0]
+    };
+    assert!((100..125).map(place).is_sorted() && (0..5).map(place).is_sorted());
+    assert!((0..8).all(|number| place(number) < lines.len()));
+    assert_eq!(store.snapshot().unwrap().range(&Family::Acts.range(), 9).unwrap(), []);
+}

@@ -11,13 +11,13 @@ use std::sync::Arc;
 
 use blake3::Hasher;
 use bytes::Bytes;
-use tessera_protocol::api::{AgentView, JobFailure, JobState, JobView, PlanQuote, TokenIssued};
+use tessera_protocol::api::{AgentView, HubList, JobFailure, JobState, JobView, PlanQuote, TokenIssued};
 use tessera_protocol::audit::AuditPage;
 use tessera_protocol::credits::{
     JobBill, ProviderList, ProviderName, Settlement, SettlementRequest, Statement,
 };
 use tessera_protocol::explain::{AgentExplained, JobExplained};
-use tessera_protocol::id::{AgentId, Digest, JobId};
+use tessera_protocol::id::{AgentId, Digest, HubId, JobId};
 use tessera_protocol::spec::{Manifest, SpecError};
 use tessera_protocol::unit::{ComputeUnits, UnixMillis};
 use tokio::sync::{mpsc, watch};
@@ -143,14 +143,56 @@ pub trait Backend: Send + Sync + 'static {
     /// A part of the audit log, from this entry on.
     fn audit(&self, from: u64) -> Reply<'_, Result<AuditPage, Outage>>;
 
-    /// Whether an API key with this hash is in force.
+    /// Whether an API key with this hash is in force, as far as this hub knows.
     fn key_is_valid(&self, hash: &KeyHash) -> bool;
+
+    /// Looks for an API key that this hub does not know among those of all hubs on its store.
+    fn find_key(&self, hash: KeyHash) -> Reply<'_, bool>;
+
+    /// Whether others serve from the same store. Where not, nothing is asked of which hub has what.
+    fn is_one_of_many(&self) -> bool;
+
+    /// Which hub answers what is asked about a job: the one that has it while it is open, and any when it has ended or
+    /// there is none.
+    fn place_of(&self, job: JobId) -> Reply<'_, Result<Place, Outage>>;
+
+    /// Which hub a new job is for: one that has agents.
+    fn worker(&self) -> Place;
+
+    /// Which hub does what one at a time must do.
+    fn leader(&self) -> Place;
+
+    /// The other hubs on the store. *Order*: by id.
+    fn peers(&self) -> Vec<Peer>;
+
+    /// All hubs on the store, this one included. *Order*: by id.
+    fn hubs(&self) -> HubList;
 
     /// How the hub does.
     fn health(&self) -> Health;
 
     /// The hub's own metrics in the Prometheus text format, each line ended; ingress adds its own.
     fn metrics(&self) -> String;
+}
+
+/// Another hub on the same store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Which.
+    pub id: HubId,
+    /// Where its HTTP API is, as `HOST:PORT`.
+    pub http: String,
+}
+
+/// Where something is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// At this hub, or wherever it is asked for.
+    Here,
+    /// At another.
+    At(Peer),
+    /// At a hub that is gone, if at any; another takes over within seconds.
+    Gone(Option<HubId>),
 }
 
 /// A job to accept.

@@ -9,7 +9,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tracing::Instrument;
 
 use super::Backend;
@@ -91,7 +91,14 @@ impl Door {
         }
     }
 
-    fn check_key(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+    /// A place for one more event stream.
+    pub(super) fn stream_place(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        self.streams.clone().try_acquire_owned().map_err(|_| {
+            Refusal::new(Code::StreamsFull, format!("{} event streams are open", self.limits.streams_max))
+        })
+    }
+
+    async fn check_key(&self, headers: &HeaderMap) -> Result<(), Refusal> {
         let Some(value) = headers.get(header::AUTHORIZATION) else {
             return Err(Refusal::new(Code::KeyMissing, "there is no Authorization header"));
         };
@@ -104,6 +111,8 @@ impl Door {
         match ApiKey::parse(key.trim()) {
             None => Err(Refusal::new(Code::KeyWrong, "this is not the text of an API key")),
             Some(key) if self.backend.key_is_valid(&key.hash()) => Ok(()),
+            // Another hub on the store may have made it since.
+            Some(key) if self.backend.find_key(key.hash()).await => Ok(()),
             Some(_) => Err(Refusal::new(Code::KeyWrong, "this hub does not know the key")),
         }
     }
@@ -122,8 +131,10 @@ pub(super) async fn pass(State(door): State<Arc<Door>>, request: Request, next: 
         request.extensions().get::<MatchedPath>().map_or("(none)".into(), |path| path.as_str().to_owned());
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let span = tracing::info_span!("request", %id, %method, path);
-    let checked =
-        if needs_key(&path, door.metrics_open) { door.check_key(request.headers()) } else { Ok(()) };
+    let checked = match needs_key(&path, door.metrics_open) {
+        true => door.check_key(request.headers()).await,
+        false => Ok(()),
+    };
     let mut response = match checked {
         Ok(()) => next.run(request).instrument(span.clone()).await,
         Err(refusal) => refusal.into_response(),

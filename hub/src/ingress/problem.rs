@@ -113,6 +113,8 @@ pub enum Code {
     HubUnavailable,
     /// Too many event streams are open.
     StreamsFull,
+    /// The hub that must answer is gone or cannot be reached.
+    OwnerUnreachable,
     /// The hub did not answer in time.
     AnswerTimeout,
 }
@@ -129,7 +131,7 @@ pub(super) struct Row {
 
 impl Code {
     /// Every code, by status.
-    pub const ALL: [Code; 49] = [
+    pub const ALL: [Code; 50] = [
         Code::JsonMalformed,
         Code::BodyMalformed,
         Code::QueryInvalid,
@@ -177,6 +179,7 @@ impl Code {
         Code::HubUnavailable,
         Code::StreamsFull,
         Code::UploadsFull,
+        Code::OwnerUnreachable,
         Code::AnswerTimeout,
         Code::StoreFull,
     ];
@@ -269,7 +272,7 @@ impl Code {
                 "Send the file with a Content-Length and not chunked."),
             Code::InputTooLarge => ("input_too_large", S::PAYLOAD_TOO_LARGE, None,
                 "The file is too large",
-                "An input file may have 16 GiB, and a matrix 1 GiB: split it over several files."),
+                "An input file may have 16 GiB: split it over several files."),
             Code::UrlInvalid => ("url_invalid", S::FORBIDDEN, None,
                 "The signed URL is not good for this",
                 "Use it as it was made, or have another one made with `POST /v1/blobs/{blake3}/sign`."),
@@ -332,13 +335,16 @@ impl Code {
                 "Its operator should look at the disk and the hub's log; nothing was half stored."),
             Code::StoreFull => ("store_full", S::INSUFFICIENT_STORAGE, Some(60),
                 "The hub's disk is full",
-                "Its operator should make room; what came of an upload is kept for a day, and the next one goes on from there."),
+                "Its operator should make room: then submit again. What came of an upload is kept for a day, and the next one goes on from there."),
             Code::HubUnavailable => ("hub_unavailable", S::SERVICE_UNAVAILABLE, Some(2),
                 "The hub is overloaded or partly down",
                 "Try again; if it lasts, its operator should look at the hub's log."),
             Code::StreamsFull => ("streams_full", S::SERVICE_UNAVAILABLE, Some(5),
                 "Too many event streams are open",
                 "Ask `GET /v1/jobs/{id}` from time to time instead, or try again."),
+            Code::OwnerUnreachable => ("owner_unreachable", S::SERVICE_UNAVAILABLE, Some(5),
+                "The hub that must answer this cannot be reached",
+                "Try again in a few seconds: when a hub is gone, another takes its jobs within 15 s. With an Idempotency-Key nothing is done twice."),
             Code::AnswerTimeout => ("answer_timeout", S::GATEWAY_TIMEOUT, Some(2),
                 "The hub did not answer in time",
                 "Send it again with the same Idempotency-Key: what was asked may have happened."),

@@ -3,26 +3,25 @@
 use std::sync::Arc;
 
 use axum::body::HttpBody;
-use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router, middleware};
-use serde::{Deserialize, Serialize};
-use tessera_protocol::api::{AgentView, ExtendRequest, JobState, JobView, PlanQuote, TokenRequest};
+use serde::Serialize;
+use tessera_protocol::api::{ExtendRequest, PlanQuote, TokenRequest};
 use tessera_protocol::id::{Digest, JobId};
 use tessera_protocol::spec::Manifest;
 
 use super::accounts;
-use super::backend::{
-    Extension, Health, IdempotencyKey, JobFilter, JobResult, Outage, Submission, Submitted,
-};
+use super::backend::{Extension, Health, IdempotencyKey, JobResult, Outage, Submission, Submitted};
 use super::body;
 use super::door::{self, Door};
 use super::events::{self, Feed};
 use super::files;
-use super::limits::{LIST_DEFAULT, LIST_MAX};
+use super::forward;
+use super::merged;
 use super::problem::{Code, Refusal};
 use super::signed;
 use super::upload::{self, Permit};
@@ -39,7 +38,7 @@ pub(super) fn router(door: Arc<Door>) -> Router {
         .route("/healthz", get(health))
         .route("/metrics", get(metrics))
         .route("/openapi.json", get(openapi))
-        .route("/v1/jobs", get(list).post(submit))
+        .route("/v1/jobs", get(merged::jobs).post(submit))
         .route("/v1/jobs:plan", post(plan))
         .route("/v1/jobs/{id}", get(show).post(act))
         .route("/v1/jobs/{id}/result", get(result))
@@ -59,11 +58,13 @@ pub(super) fn router(door: Arc<Door>) -> Router {
         .route("/v1/settlements/{number}", get(accounts::settlement))
         .route("/v1/audit", get(accounts::audit))
         .route("/v1/jobs/{id}/explain", get(explain_job))
-        .route("/v1/agents", get(agents))
-        .route("/v1/agents/{id}/explain", get(explain_agent))
+        .route("/v1/hubs", get(merged::hubs))
+        .route("/v1/agents", get(merged::agents))
+        .route("/v1/agents/{id}/explain", get(merged::explain_agent))
         .route("/v1/agent-tokens", post(issue_token))
         .fallback(route_unknown)
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::from_fn_with_state(door.clone(), forward::route))
         .layer(middleware::from_fn_with_state(door.clone(), door::pass))
         .with_state(door)
 }
@@ -98,34 +99,6 @@ async fn metrics(State(door): Shared) -> impl IntoResponse {
 
 async fn openapi() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], OPENAPI)
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ListQuery {
-    state: Option<JobState>,
-    project: Option<String>,
-    limit: Option<usize>,
-}
-
-/// As `api::JobList`, without copying the views.
-#[derive(Serialize)]
-struct Jobs<'a> {
-    jobs: Vec<&'a JobView>,
-}
-
-async fn list(
-    State(door): Shared,
-    query: Result<Query<ListQuery>, QueryRejection>,
-) -> Result<Response, Refusal> {
-    let Query(query) = query.map_err(|error| Refusal::new(Code::QueryInvalid, error.body_text()))?;
-    let limit = query.limit.unwrap_or(LIST_DEFAULT);
-    if !(1..=LIST_MAX).contains(&limit) {
-        return Err(Refusal::new(Code::QueryInvalid, format!("limit = {limit}: 1 to {LIST_MAX}")));
-    }
-    let filter = JobFilter { state: query.state, project: query.project, limit };
-    let jobs = door.answer(door.backend.jobs(filter)).await?;
-    Ok(fresh(StatusCode::OK, Jobs { jobs: jobs.iter().map(Arc::as_ref).collect() }))
 }
 
 async fn submit(State(door): Shared, request: Request) -> Result<Response, Refusal> {
@@ -273,23 +246,10 @@ async fn show_input(
 
 async fn watch(State(door): Shared, id: Result<Path<String>, PathRejection>) -> Result<Response, Refusal> {
     let id = job_id(&path_text(id)?)?;
-    let place = door.streams.clone().try_acquire_owned().map_err(|_| {
-        Refusal::new(Code::StreamsFull, format!("{} event streams are open", door.limits.streams_max))
-    })?;
+    let place = door.stream_place()?;
     let job = door.answer(door.backend.watch(id)).await?;
     let (stopping, limits) = (door.stopping.clone(), door.limits.clone());
     Ok(events::respond(Feed { job, stopping, limits, _place: place }))
-}
-
-/// As `api::AgentList`, without copying the views.
-#[derive(Serialize)]
-struct Agents<'a> {
-    agents: Vec<&'a AgentView>,
-}
-
-async fn agents(State(door): Shared) -> Response {
-    let agents = door.backend.agents();
-    fresh(StatusCode::OK, Agents { agents: agents.iter().map(Arc::as_ref).collect() })
 }
 
 async fn explain_job(
@@ -297,17 +257,6 @@ async fn explain_job(
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Refusal> {
     let explained = door.answer(door.backend.explain_job(job_id(&path_text(id)?)?)).await?;
-    Ok(fresh(StatusCode::OK, explained))
-}
-
-async fn explain_agent(
-    State(door): Shared,
-    id: Result<Path<String>, PathRejection>,
-) -> Result<Response, Refusal> {
-    let text = path_text(id)?;
-    let agent = text.parse();
-    let agent = agent.map_err(|error| Refusal::new(Code::IdInvalid, format!("`{text}` is {error}")))?;
-    let explained = door.answer(door.backend.explain_agent(agent)).await?;
     Ok(fresh(StatusCode::OK, explained))
 }
 

@@ -1,13 +1,14 @@
 //! Frames on their way to agents: assignments of one turn share a frame, and what a full session
 //! does not take waits here in order.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tessera_hub_core::SessionId as Session;
 use tessera_protocol::id::JobId;
 use tessera_protocol::limits;
-use tessera_protocol::wire::{self, Assignment, BulkHeader, HubControl, HubWork, Message};
+use tessera_protocol::wire::{self, Assignment, BulkHeader, HubControl, HubWork, Message, Welcome};
 
 use super::pieces::Piece;
 use crate::quic::{SendError, SessionId, Sessions};
@@ -32,6 +33,10 @@ pub(super) struct Frames {
     waiting: BTreeMap<Session, VecDeque<Outgoing>>,
     /// Large tasks as bulk payloads, until their job is forgotten.
     tasks: BTreeMap<JobId, Bytes>,
+    /// Sessions whose agents are welcome, and were not sent elsewhere.
+    welcomed: BTreeSet<Session>,
+    /// Where agents find this hub and those beside it; empty where the store is this hub's own.
+    hubs: Arc<[String]>,
     scratch: Vec<u8>,
 }
 
@@ -39,6 +44,31 @@ impl Frames {
     pub(super) fn control(&mut self, session: Session, message: &HubControl) {
         let body = self.body(message);
         self.push(session, Outgoing::Control(body));
+    }
+
+    /// The terms of a session, and where else the agent may go.
+    pub(super) fn welcome(&mut self, session: Session, welcome: Welcome) {
+        self.control(session, &HubControl::Welcome(welcome));
+        self.welcomed.insert(session);
+        if !self.hubs.is_empty() {
+            self.control(session, &HubControl::Hubs { addresses: self.hubs.to_vec() });
+        }
+    }
+
+    /// Says to every agent where hubs now are, and to those that come.
+    pub(super) fn tell_hubs(&mut self, hubs: Arc<[String]>) {
+        for session in self.welcomed.clone() {
+            self.control(session, &HubControl::Hubs { addresses: hubs.to_vec() });
+        }
+        self.hubs = hubs;
+    }
+
+    /// Sends so many agents to another hub, those first that came first.
+    pub(super) fn spare(&mut self, agents: usize, to: &str) {
+        for session in self.welcomed.iter().copied().take(agents).collect::<Vec<_>>() {
+            self.welcomed.remove(&session);
+            self.control(session, &HubControl::Move { to: to.to_owned() });
+        }
     }
 
     /// A task of which another may follow for the same job goes among the frames, which keep their order.
@@ -98,6 +128,7 @@ impl Frames {
     pub(super) fn drop_session(&mut self, session: Session) {
         self.assigning.remove(&session);
         self.waiting.remove(&session);
+        self.welcomed.remove(&session);
     }
 
     /// Hands everything to the sessions; what one does not take now stays for the next turn. Answers the

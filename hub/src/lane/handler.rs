@@ -10,11 +10,12 @@ use tessera_hub_core::effect::CloseReason as MachineReason;
 use tessera_hub_core::event::PanelFate;
 use tessera_hub_core::lane::Config;
 use tessera_hub_core::scheduler::Sharing;
+use tessera_hub_core::standing::StandingRecord;
 use tessera_hub_core::{
     BatchId, Counts, Effect, Event, Lane, LaneMessage, Payment, Record, SessionId as Session,
 };
 use tessera_protocol::audit::Act;
-use tessera_protocol::id::{AgentId, Digest, JobId};
+use tessera_protocol::id::{AgentId, Digest, HubId, JobId};
 use tessera_protocol::matrix::Task;
 use tessera_protocol::unit::{LaneIndex, ShardIndex, Tick};
 use tessera_protocol::wire::{self, BulkHeader, Hello, HubControl, Refusal};
@@ -23,6 +24,7 @@ use tessera_vmem::KeepError;
 
 use super::agents::{self, Found, Heard, Standing, Standings};
 use super::frames::Frames;
+use super::known::{self, Known};
 use super::pieces::{Piece, Pieces, TooMany};
 use crate::audit::Deed;
 use crate::clients::{Clients, ToClients};
@@ -69,6 +71,22 @@ pub enum Input {
         /// Its header and bytes, as they are sent.
         payload: Option<Bytes>,
     },
+    /// The hubs that serve from the store have changed: where agents find them, this one included.
+    Hubs(Arc<[String]>),
+    /// Another hub has fewer agents than this one.
+    Spare {
+        /// How many of this lane's are to go there.
+        agents: usize,
+        /// Where it is.
+        to: Arc<str>,
+    },
+    /// Every lane that has to know was told how far an agent is trusted.
+    StandingTold {
+        /// The session that waits.
+        session: u64,
+        /// Whether that could be found out.
+        known: bool,
+    },
     /// The store judged an enrolment.
     Enrolled {
         /// The session that waits.
@@ -83,6 +101,10 @@ pub enum Input {
 pub struct HandlerConfig {
     /// The machine's.
     pub machine: Config,
+    /// Which of the hubs on its store this is; nothing where it has the store for itself.
+    pub hub: Option<HubId>,
+    /// What those may have changed, for all lanes.
+    pub known: Known,
     /// What projects may have.
     pub sharing: Sharing,
     /// What numbers may take of memory. *Units*: bytes.
@@ -112,6 +134,9 @@ pub struct LaneCounters {
 pub struct Handler {
     machine: Lane,
     lane: LaneIndex,
+    hub: Option<HubId>,
+    /// What other hubs may have changed.
+    known: Known,
     origin: Instant,
     standings: Standings,
     /// What the providers of agents that were here are called: from their ids as text.
@@ -159,6 +184,8 @@ impl Handler {
         Handler {
             machine,
             lane,
+            hub: config.hub,
+            known: config.known,
             origin: config.origin,
             standings: Standings::new(),
             providers: BTreeMap::new(),
@@ -208,7 +235,7 @@ impl Handler {
             Effect::TellLane { lane, message } => self.tell_lane(lane, message),
             Effect::Welcome { session, welcome } => {
                 self.counters.agents.fetch_add(1, Ordering::Relaxed);
-                self.frames.control(session, &HubControl::Welcome(welcome));
+                self.frames.welcome(session, welcome);
             }
             Effect::SendJob { session, job, kernel, task, ordered } => {
                 self.frames.job(session, job, &kernel, &task, ordered);
@@ -288,11 +315,50 @@ impl Handler {
     // --- out ------------------------------------------------------------------------------------
 
     fn persist(&mut self, batch: BatchId, record: Record) {
-        let me = self.me.clone();
-        let news = News::of(&record).map(|news| (self.tracer.clone(), news));
-        let make = move || records::deed_of(&record);
+        let news = News::of(&record);
+        let Some(hub) = self.hub else {
+            return self.persist_as((batch, news), move || records::deed_of(&record), |_| None);
+        };
+        let agents = match &record {
+            Record::StandingsChanged { agents, .. } => agents.clone(),
+            _ => Vec::new(),
+        };
+        let (known, told) = (self.known.clone(), self.known.clone());
+        let changed = agents.clone();
+        let make = move || {
+            let mut deed = records::deed_of(&record);
+            records::put_owner(&mut deed.batch, &record, hub);
+            known.require(&mut deed.batch, &changed);
+            deed
+        };
+        let learn = move |verdict: &Verdict| match verdict {
+            Verdict::Judged(Commit::Done) => {
+                told.wrote(&agents);
+                None
+            }
+            Verdict::Judged(Commit::Conflict { key, found }) => {
+                let agent = known::agent_of(key)?;
+                told.found(agent, found.as_deref());
+                records::decode_standing(found.as_deref()?).ok()
+            }
+            Verdict::Failed(_) => None,
+        };
+        self.persist_as((batch, news), make, learn);
+    }
+
+    /// `learn`: what another hub has written meanwhile. The machine tries again, with what it learned.
+    fn persist_as(
+        &mut self,
+        (batch, news): (BatchId, Option<News>),
+        make: impl FnOnce() -> Deed + Send + 'static,
+        learn: impl FnOnce(&Verdict) -> Option<StandingRecord> + Send + 'static,
+    ) {
+        let (me, peers, tracer) = (self.me.clone(), self.peers.clone(), self.tracer.clone());
         self.write(make, move |verdict| {
-            if let (Some((tracer, news)), Verdict::Judged(Commit::Done)) = (news, &verdict) {
+            if let Some(record) = learn(&verdict) {
+                tell_standing(&peers, record);
+            }
+            if let (Some(news), Verdict::Judged(Commit::Done)) = (news, &verdict) {
                 // It ends after the lanes do; what it does not hear it reads at its next start.
                 let _ = tracer.send(news);
             }
@@ -541,7 +607,11 @@ impl Handler {
             (Found::Refused(reason), _) => self.refuse(now, session, reason),
             (Found::Enrolled(found), _) => {
                 *owner = Some(found);
-                self.admit(now, session, io);
+                let agent = *agent;
+                match self.hub {
+                    None => self.admit(now, session, io),
+                    Some(_) => self.read_standing(session, agent),
+                }
             }
             (Found::Token(_), None) => self.refuse(now, session, Refusal::TokenMissing),
             (Found::Token(found), Some(secret)) => {
@@ -554,6 +624,28 @@ impl Handler {
                 );
             }
         }
+    }
+
+    /// Asks the store how far other hubs trust an agent, behind all that this hub has given it to write.
+    fn read_standing(&mut self, session: Session, agent: AgentId) {
+        let (me, peers, known) = (self.me.clone(), self.peers.clone(), self.known.clone());
+        self.write(
+            move || known::look_up(agent).into(),
+            move |verdict| {
+                let found = match &verdict {
+                    Verdict::Judged(Commit::Done) => Some(None),
+                    Verdict::Judged(Commit::Conflict { found, .. }) => Some(found.as_deref()),
+                    Verdict::Failed(_) => None,
+                };
+                if let Some(found) = found {
+                    known.found(agent, found);
+                    let record = found.and_then(|found| records::decode_standing(found).ok());
+                    record.into_iter().for_each(|record| tell_standing(&peers, record));
+                }
+                let known = found.is_some();
+                deliver(&me, Input::StandingTold { session: session.0, known });
+            },
+        );
     }
 
     fn enrolled(&mut self, now: Instant, session: Session, verdict: &Verdict, io: &mut Sessions) {
@@ -587,9 +679,20 @@ impl LaneHandler for Handler {
 
     fn message(&mut self, now: Instant, message: Input, io: &mut Sessions) {
         match message {
-            Input::Event(event) => self.step(now, *event, io),
+            Input::Event(event) => {
+                if let (Event::StandingsRecovered { agents }, Some(_)) = (&*event, self.hub) {
+                    self.known.wrote(agents);
+                }
+                self.step(now, *event, io);
+            }
             Input::Known { session, verdict } => self.known(now, Session(session), &verdict, io),
+            Input::StandingTold { session, known: true } => self.admit(now, Session(session), io),
+            Input::StandingTold { session, known: false } => {
+                self.refuse(now, Session(session), Refusal::StoreUnavailable);
+            }
             Input::Enrolled { session, verdict } => self.enrolled(now, Session(session), &verdict, io),
+            Input::Hubs(hubs) => self.frames.tell_hubs(hubs),
+            Input::Spare { agents, to } => self.frames.spare(agents, &to),
             Input::Piece { piece, payload } => {
                 for session in self.pieces.read(&piece) {
                     self.frames.piece(session, &piece, payload.clone());
@@ -683,6 +786,13 @@ fn event_of(batch: BatchId, verdict: Verdict) -> Event {
             }
         }
         Verdict::Failed(failed) => Event::CommitFailed { batch, too_large: failed == Failed::TooLarge },
+    }
+}
+
+/// Tells all lanes what the store says of an agent.
+fn tell_standing(lanes: &Mailboxes<Input>, record: StandingRecord) {
+    for lane in (0..lanes.lanes()).map(LaneIndex) {
+        deliver(&lanes.get(lane), Input::Event(Box::new(Event::StandingRead { record })));
     }
 }
 

@@ -4,7 +4,9 @@
 mod agents;
 mod frames;
 mod handler;
+mod known;
 mod pieces;
 
 pub use handler::{Handler, HandlerConfig, Input, LaneCounters};
+pub use known::Known;
 pub use pieces::Piece;

@@ -5,6 +5,7 @@
 
 mod files;
 mod fleet;
+mod hubs;
 mod jobs;
 mod log;
 mod money;
@@ -230,8 +231,8 @@ pub fn check(store: &dyn Snapshot, blobs: Option<Blobs>) -> Result<Report, Check
         found => return Err(CheckError::Format(FormatError::Other { found })),
     }
     let mut report = Report { blobs, ..Report::default() };
-    let rooms: [fn(&dyn Snapshot, &mut Report) -> Result<(), ReadError>; 6] =
-        [values::check, jobs::check, money::check, fleet::check, log::check, files::check];
+    let rooms: [fn(&dyn Snapshot, &mut Report) -> Result<(), ReadError>; 7] =
+        [values::check, jobs::check, money::check, fleet::check, hubs::check, log::check, files::check];
     for room in rooms {
         match room(store, &mut report) {
             Ok(()) => {}

@@ -22,9 +22,11 @@ pub(super) fn of(key: Key<'_>) -> String {
         Key::HubSampling => "sampling".to_owned(),
         Key::HubStartToken => "start-token".to_owned(),
         Key::HubActive => "active".to_owned(),
-        Key::Entry(id) | Key::Fence(id) => id.to_string(),
+        Key::Entry(id) | Key::Fence(id) | Key::HubAt(id) => id.to_string(),
+        Key::Act { hub, number } => format!("{hub}/{number}"),
         Key::AuditHead => "audit-head".to_owned(),
         Key::Job(id)
+        | Key::Owner(id)
         | Key::Pruned(id)
         | Key::Manifest(id)
         | Key::Progress(id)

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tessera_storage::foundationdb::{self, Place, PlaceError};
 use tessera_storage::{Embedded, Engine, OpenError, ReadError, ReadOnly, Renewed, Snapshot};
 
+use crate::cluster;
 use crate::config::HubConfig;
 
 /// What the address of a cluster begins with.
@@ -144,7 +145,7 @@ pub fn open(location: &Location) -> Result<Source, SourceError> {
     let data = match location {
         Location::Directory(data) => data,
         Location::Cluster(place) => {
-            return foundationdb::open_unclaimed(place).map(Source::Cluster).map_err(SourceError::Cluster);
+            return cluster::open_unclaimed(place).map(Source::Cluster).map_err(SourceError::Cluster);
         }
     };
     if !Embedded::exists(data) {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tessera_storage::{Embedded, Engine, OpenError, foundationdb};
 
 use super::source::Location;
+use crate::cluster;
 
 /// What may lie in a directory that is filled: what an attempt that was cut off leaves.
 const LEFT: [&str; 3] = ["lock", "store.redb", "store.redb.draft"];
@@ -67,7 +68,7 @@ impl std::error::Error for TargetError {
 /// Opens what is to become a store. Whether it is one already is found out when it is filled.
 pub fn open(location: &Location) -> Result<Arc<dyn Engine>, TargetError> {
     match location {
-        Location::Cluster(place) => foundationdb::open_unclaimed(place).map_err(TargetError::Cluster),
+        Location::Cluster(place) => cluster::open_unclaimed(place).map_err(TargetError::Cluster),
         Location::Directory(data) => {
             require_empty(data)?;
             Ok(Arc::new(Embedded::open_unclaimed(data).map_err(TargetError::Open)?))

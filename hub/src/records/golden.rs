@@ -133,11 +133,14 @@ fn files_and_log(engine: &Memory) {
     wanted::put_reference(&mut batch, child, file, wanted::Role::Product);
     wanted::put_owner(&mut batch, file, "quant", 4);
     batch.put(Key::Entry(HubId([3; 16])), 9_u64.to_be_bytes()).put(Key::Fence(HubId([3; 16])), []);
+    let at = HubAt { http: "hub3.lab:7840".into(), quic: "hub3.lab:7843".into() };
+    batch.put(Key::HubAt(HubId([3; 16])), at.bytes()).put(Key::Owner(child), [3; 16]);
     batch.put(Key::Trace(AgentId([2; 16])), [1; 16]);
     batch.put(Key::Extension { parent: job, child }, [VERSION]);
     batch.put(Key::Pruned(job), retention::stone_bytes(UnixMillis(15), "quant"));
     write(engine, batch);
     let act = Act::TokenMade { token: Digest([1; 32]), provider: "acme".into() };
+    let told = crate::audit::Told::of(&act, UnixMillis(16)).bytes();
     let act = serde_json::to_value(act).unwrap();
     let line = audit::Entry { number: 0, time_ms: UnixMillis(13), previous: Digest([0; 32]), act }.line();
     let head = Digest::of(&line);
@@ -146,6 +149,7 @@ fn files_and_log(engine: &Memory) {
     let signed = SignedCheckpoint { checkpoint, hub_key: Digest([4; 32]), signature };
     let mut batch = Batch::new();
     batch
+        .put(Key::Act { hub: HubId([3; 16]), number: 1 }, told)
         .put(Key::Audit(0), line)
         .put(Key::Checkpoint(1), canonical::to_vec(&signed).unwrap())
         .put(Key::AuditHead, crate::audit::head_bytes(1, head));

@@ -66,7 +66,7 @@ fn run(store: &Arc<Memory>, news: Vec<News>) -> Arc<Views> {
         .views
         .into_iter()
         .for_each(|view| views.publish_job(view));
-    let (tell, thread) = start(store.clone(), journal.clone(), views.clone()).unwrap();
+    let (tell, thread) = start(store.clone(), journal.clone(), views.clone(), false).unwrap();
     news.into_iter().for_each(|news| tell.send(news).unwrap());
     drop(tell);
     thread.join().unwrap();
@@ -109,7 +109,8 @@ fn what_a_hub_did_not_get_to_is_told_by_the_next_and_only_once() {
 fn an_agent_is_done_with_once_it_was_looked_at_again() {
     let store = Arc::new(Memory::default());
     let (journal, journal_thread) = Journal::start(store.clone()).unwrap();
-    let tracer = Tracer { store: store.clone(), journal: journal.clone(), views: Arc::default() };
+    let tracer =
+        Tracer { store: store.clone(), journal: journal.clone(), views: Arc::default(), shared: false };
     proven(&store, LIAR);
     let mut again = BTreeMap::new();
     tracer.resume(&mut again).unwrap();
@@ -146,7 +147,7 @@ fn taint_is_handed_on_to_jobs_that_extend_one_and_to_those_that_extend_them() {
 fn what_was_taken_away_meanwhile_stays_away() {
     let store = Memory::default();
     let view = fixture::view(1);
-    let batch = records::taint_batch(&view, &bill(), &Unchecked::default());
+    let batch = records::taint_batch(b"its record".to_vec(), &view, &bill(), &Unchecked::default());
     assert!(matches!(store.commit(batch).unwrap(), Commit::Conflict { .. }));
 }
 
@@ -156,7 +157,8 @@ fn the_audit_log_says_whose_word_a_result_rested_on() {
     let identity = crate::quic::Identity::generate().unwrap();
     let auditor = crate::audit::Auditor::resume(identity.clone(), &*store.snapshot().unwrap()).unwrap();
     let (journal, journal_thread) = Journal::start_audited(store.clone(), auditor).unwrap();
-    let tracer = Tracer { store: store.clone(), journal: journal.clone(), views: Arc::default() };
+    let tracer =
+        Tracer { store: store.clone(), journal: journal.clone(), views: Arc::default(), shared: false };
     let job = end(&store, 1, None, 0);
     tracer.trace(&[(LIAR, ProviderId::of_name(ACME))]).unwrap();
     let page = crate::audit::page(&identity, &*store.snapshot().unwrap(), 0).unwrap();

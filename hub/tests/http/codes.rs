@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::Shutdown;
 use std::time::Duration;
 
-use tessera_hub::ingress::backend::Outage;
+use tessera_hub::ingress::backend::{Outage, Place};
 use tessera_hub::ingress::keys::ApiKey;
 use tessera_hub::ingress::{Code, Limits};
 use tessera_protocol::api::{JobFailure, JobState, Problem};
@@ -37,6 +37,7 @@ fn every_problem_code_is_reached_and_says_what_to_do() {
     wrong_bodies(&mut seen);
     wrong_jobs(&mut seen);
     full_and_out(&mut seen);
+    elsewhere(&mut seen);
     slow(&mut seen);
     crate::files::wrong_files(&mut seen);
     let all: BTreeMap<String, u16> =
@@ -223,6 +224,14 @@ fn full_and_out(seen: &mut Seen) {
             seen.expect(answer, status, code);
         }
     }
+}
+
+fn elsewhere(seen: &mut Seen) {
+    let hub = Hub::start(Limits::default());
+    let id = hub.submit(PI);
+    hub.fake.beside(Vec::new());
+    hub.fake.places(id, Place::Gone(None));
+    seen.expect(hub.get(&format!("/v1/jobs/{id}")), 503, "owner_unreachable");
 }
 
 fn slow(seen: &mut Seen) {

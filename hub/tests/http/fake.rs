@@ -68,6 +68,16 @@ pub(crate) struct Fake {
     pub(crate) pruned: Mutex<Option<JobId>>,
     jobs: AtomicU64,
     tokens: AtomicU64,
+    /// The other hubs on its store, if it is one of many.
+    peers: Mutex<Option<Vec<Peer>>>,
+    /// Where jobs are that are not here.
+    places: Mutex<BTreeMap<JobId, Place>>,
+    leader: Mutex<Place>,
+    worker: Mutex<Place>,
+    asked_where: AtomicU64,
+    settled: AtomicU64,
+    /// A key that another hub made.
+    late_key: Mutex<Option<KeyHash>>,
 }
 
 /// As the fake's store has no files at its start.
@@ -80,10 +90,10 @@ fn quotas() -> Quotas {
 }
 
 impl Fake {
-    fn new() -> Fake {
+    fn new(key: ApiKey) -> Fake {
         Fake {
             views: Views::default(),
-            key: ApiKey::generate().unwrap(),
+            key,
             outage: Mutex::default(),
             pause: Mutex::default(),
             pieces_stored_max: Mutex::default(),
@@ -100,7 +110,54 @@ impl Fake {
             pruned: Mutex::default(),
             jobs: AtomicU64::new(0),
             tokens: AtomicU64::new(0),
+            peers: Mutex::default(),
+            places: Mutex::default(),
+            leader: Mutex::new(Place::Here),
+            worker: Mutex::new(Place::Here),
+            asked_where: AtomicU64::new(0),
+            settled: AtomicU64::new(0),
+            late_key: Mutex::default(),
         }
+    }
+
+    /// Serves beside others from now on.
+    pub(crate) fn beside(&self, peers: Vec<Peer>) {
+        *self.peers.lock().unwrap() = Some(peers);
+    }
+
+    /// Says where a job is.
+    pub(crate) fn places(&self, job: JobId, place: Place) {
+        self.places.lock().unwrap().insert(job, place);
+    }
+
+    /// Says which hub leads.
+    pub(crate) fn led_by(&self, place: Place) {
+        *self.leader.lock().unwrap() = place;
+    }
+
+    /// Says which hub has agents.
+    pub(crate) fn worked_by(&self, place: Place) {
+        *self.worker.lock().unwrap() = place;
+    }
+
+    /// Another hub makes a key.
+    pub(crate) fn made_elsewhere(&self, key: KeyHash) {
+        *self.late_key.lock().unwrap() = Some(key);
+    }
+
+    /// Numbers jobs from here on.
+    pub(crate) fn number_from(&self, number: u64) {
+        self.jobs.store(number, Ordering::Relaxed);
+    }
+
+    /// How often it was asked where a job is.
+    pub(crate) fn asked_where(&self) -> u64 {
+        self.asked_where.load(Ordering::Relaxed)
+    }
+
+    /// How many settlements it made.
+    pub(crate) fn settled(&self) -> u64 {
+        self.settled.load(Ordering::Relaxed)
     }
 
     /// Changes what is shown of a job.
@@ -520,7 +577,10 @@ impl Backend for Fake {
             self.up().map_err(SettleError::Outage)?;
             match request.until_ms {
                 Some(UnixMillis(0)) => Err(SettleError::NothingDue),
-                _ => Ok(settlement()),
+                _ => {
+                    self.settled.fetch_add(1, Ordering::Relaxed);
+                    Ok(settlement())
+                }
             }
         })
     }
@@ -543,6 +603,43 @@ impl Backend for Fake {
 
     fn key_is_valid(&self, hash: &KeyHash) -> bool {
         *hash == self.key.hash()
+    }
+
+    fn find_key(&self, hash: KeyHash) -> Reply<'_, bool> {
+        Box::pin(async move { *self.late_key.lock().unwrap() == Some(hash) })
+    }
+
+    fn is_one_of_many(&self) -> bool {
+        self.peers.lock().unwrap().is_some()
+    }
+
+    fn place_of(&self, job: JobId) -> Reply<'_, Result<Place, Outage>> {
+        self.asked_where.fetch_add(1, Ordering::Relaxed);
+        Box::pin(async move { Ok(self.places.lock().unwrap().get(&job).cloned().unwrap_or(Place::Here)) })
+    }
+
+    fn worker(&self) -> Place {
+        self.worker.lock().unwrap().clone()
+    }
+
+    fn leader(&self) -> Place {
+        self.leader.lock().unwrap().clone()
+    }
+
+    fn peers(&self) -> Vec<Peer> {
+        self.peers.lock().unwrap().clone().unwrap_or_default()
+    }
+
+    fn hubs(&self) -> HubList {
+        let view = |peer: Peer| HubView {
+            id: peer.id,
+            http: peer.http,
+            quic: "10.0.0.2:7843".into(),
+            leader: true,
+            here: false,
+            silent_ms: 12,
+        };
+        HubList { hubs: self.peers().into_iter().map(view).collect() }
     }
 
     fn health(&self) -> Health {
@@ -611,7 +708,11 @@ pub(crate) struct Hub {
 
 impl Hub {
     pub(crate) fn start(limits: Limits) -> Hub {
-        let fake = Arc::new(Fake::new());
+        Hub::start_with(limits, ApiKey::generate().unwrap())
+    }
+
+    pub(crate) fn start_with(limits: Limits, key: ApiKey) -> Hub {
+        let fake = Arc::new(Fake::new(key));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let server = serve(listener, fake.clone(), limits).unwrap();
         let bearer = format!("Bearer {}", fake.key.reveal());

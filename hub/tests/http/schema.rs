@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
+use tessera_hub::ingress::backend::Peer;
 use tessera_hub::ingress::{Code, Limits};
 use tessera_protocol::api::*;
-use tessera_protocol::id::{AgentId, Digest, JobId, ProviderId};
+use tessera_protocol::id::{AgentId, Digest, HubId, JobId, ProviderId};
 use tessera_protocol::spec::{FieldError, JobSpec, Workload};
 use tessera_protocol::unit::UnixMillis;
 
@@ -98,7 +99,13 @@ fn the_published_schemas_name_the_fields_that_are_served() {
     });
     let view = hub.get(&format!("/v1/jobs/{id}")).json();
     compare(&document, "JobView", &view, &view);
-    compare(&document, "JobList", &hub.get("/v1/jobs").json(), &json!({"jobs": []}));
+    let with_silent = |list: &Value| {
+        let mut full = list.clone();
+        full["hubs_silent"] = json!([HubId([1; 16])]);
+        full
+    };
+    let jobs = hub.get("/v1/jobs").json();
+    compare(&document, "JobList", &with_silent(&jobs), &json!({"jobs": []}));
     hub.fake.views.publish_agent(agent(1));
     let agents = hub.get("/v1/agents").json();
     let mut least = agents["agents"][0].clone();
@@ -109,7 +116,12 @@ fn the_published_schemas_name_the_fields_that_are_served() {
     compare(&document, "AgentView", &agents["agents"][0], &least);
     let gpu = &agents["agents"][0]["gpus"][0];
     compare(&document, "GpuView", gpu, gpu);
-    compare(&document, "AgentList", &agents, &agents);
+    compare(&document, "AgentList", &with_silent(&agents), &agents);
+    hub.fake.beside(vec![Peer { id: HubId([2; 16]), http: "10.0.0.2:7840".into() }]);
+    let hubs = hub.get("/v1/hubs").json();
+    compare(&document, "HubList", &hubs, &hubs);
+    compare(&document, "HubView", &hubs["hubs"][0], &hubs["hubs"][0]);
+    hub.fake.beside(Vec::new());
     for (name, value) in [
         ("PlanQuote", hub.post("/v1/jobs:plan", PI).json()),
         ("TokenIssued", hub.post("/v1/agent-tokens", "").json()),

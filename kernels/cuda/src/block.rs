@@ -16,7 +16,8 @@ pub fn block<B: Backend>(
     block: u64,
     cancelled: &dyn Fn() -> bool,
 ) -> Result<Vec<u8>, CudaError> {
-    match prepared.block(block)? {
+    let loaded = prepared.load(block, cancelled)?;
+    match loaded.terms()? {
         BlockTerms::F32(terms) => of_type(backend, &terms, cancelled),
         BlockTerms::F64(terms) => of_type(backend, &terms, cancelled),
     }

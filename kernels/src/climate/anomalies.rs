@@ -9,6 +9,7 @@ use tessera_protocol::climate::{Anomalies, Source};
 
 use super::values::{Find, Samples};
 use super::{KernelError, files};
+use crate::runs::Unreadable;
 
 /// Mean and factor of one cell; the mean of a missing one is not a number.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -39,6 +40,20 @@ pub(super) struct Hole {
     pub(super) cell: u64,
 }
 
+/// Why there is no block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoBlock {
+    /// The first value that is missing.
+    Hole(Hole),
+    Unreadable(Unreadable),
+}
+
+impl From<Unreadable> for NoBlock {
+    fn from(error: Unreadable) -> NoBlock {
+        NoBlock::Unreadable(error)
+    }
+}
+
 /// The cells of a grid from the products of their stage.
 pub(super) fn cells(products: &[Source], count: u64, find: &Find<'_>) -> Result<Vec<Cell>, KernelError> {
     let numbers = files::numbers(products, "cells", find)?;
@@ -66,13 +81,13 @@ impl Matrix {
 
     /// Rows of so many samples by so many cells.
     ///
-    /// *Errors*: the first [`Hole`].
+    /// *Errors*: the first [`Hole`], or a file that cannot be read.
     pub(super) fn block(
         &self,
         samples: Range<u64>,
         cells: Range<u64>,
         out: &mut Vec<f64>,
-    ) -> Result<(), Hole> {
+    ) -> Result<(), NoBlock> {
         let width = (cells.end - cells.start) as usize;
         let rows = (samples.end - samples.start) as usize;
         // Every element is written below.
@@ -82,7 +97,7 @@ impl Matrix {
         }
         let of_cells = &self.cells[cells.start as usize..cells.end as usize];
         for (sample, row) in samples.zip(out.chunks_exact_mut(width)) {
-            self.samples.read(sample, cells.start, row);
+            self.samples.read(sample, cells.start, row)?;
             let mut hole = false;
             for (value, cell) in row.iter_mut().zip(of_cells) {
                 let anomaly = (*value - cell.mean) * cell.factor;
@@ -92,7 +107,7 @@ impl Matrix {
             if hole {
                 let missing = |(value, cell): (&f64, &Cell)| value.is_nan() && !cell.is_missing();
                 let at = row.iter().zip(of_cells).position(missing).unwrap_or(0) as u64;
-                return Err(Hole { sample, cell: cells.start + at });
+                return Err(NoBlock::Hole(Hole { sample, cell: cells.start + at }));
             }
         }
         Ok(())
@@ -105,13 +120,13 @@ impl Matrix {
         places: &[u64],
         buffer: &mut Vec<f64>,
         out: &mut Vec<f64>,
-    ) -> Result<(), Hole> {
+    ) -> Result<(), NoBlock> {
         out.clear();
         let (Some(first), Some(last)) = (places.first(), places.last()) else { return Ok(()) };
-        let width = (last - first + 1) as usize;
-        self.block(samples, *first..last + 1, buffer)?;
-        for row in buffer.chunks_exact(width) {
-            out.extend(places.iter().map(|place| row[(place - first) as usize]));
+        // A few cells may lie all over a large grid: one sample of what is between them at a time.
+        for sample in samples {
+            self.block(sample..sample + 1, *first..last + 1, buffer)?;
+            out.extend(places.iter().map(|place| buffer[(place - first) as usize]));
         }
         Ok(())
     }

@@ -118,7 +118,7 @@ fn first_pass(
         if cancelled() {
             return Err(KernelError::Cancelled);
         }
-        samples.read(sample, first, &mut row);
+        samples.read(sample, first, &mut row)?;
         if sample == 0 {
             pass.first.copy_from_slice(&row);
         }
@@ -172,7 +172,7 @@ fn deviations(
         if cancelled() {
             return Err(KernelError::Cancelled);
         }
-        samples.read(sample, first, &mut row);
+        samples.read(sample, first, &mut row)?;
         for ((sum, value), centre) in sums.iter_mut().zip(&row).zip(&centres) {
             let difference = value - centre;
             sum.add(difference * difference);

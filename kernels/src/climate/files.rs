@@ -8,7 +8,7 @@ use super::values::{Find, fetch};
 
 /// A file of a product.
 pub(super) fn file(product: &Source, name: &str, find: &Find<'_>) -> Result<bytes::Bytes, KernelError> {
-    let bytes = fetch(find, product)?;
+    let bytes = bytes::Bytes::from(fetch(find, product)?);
     let view = ProductView::decode(&bytes).map_err(|_| KernelError::Product)?;
     let file = view.file(name).ok_or(KernelError::Product)?;
     Ok(bytes.slice_ref(file))

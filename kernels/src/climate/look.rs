@@ -195,7 +195,8 @@ fn matrix(
     }
     let bytes = Bytes::from(product.encode().map_err(|_| KernelError::Output)?);
     let source = Source { blake3: Digest::of(&bytes).0, bytes: bytes.len() as u64 };
-    let find = |blake3: &[u8; 32]| if *blake3 == source.blake3 { Some(bytes.clone()) } else { files(blake3) };
+    let find =
+        |blake3: &[u8; 32]| if *blake3 == source.blake3 { Some(bytes.clone()) } else { files.whole(blake3) };
     let matrix = Matrix::open(&Anomalies { field: task.field.clone(), cells: vec![source] }, &find)?;
     let list = |name: &str| arrays.get(name).map_or(&[][..], Vec::as_slice);
     let factor = |cell: &Cell| if cell.is_missing() { f64::NAN } else { cell.factor };

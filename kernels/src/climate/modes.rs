@@ -10,7 +10,7 @@ use tessera_protocol::climate::{
 };
 use tessera_protocol::product::{File, Product};
 
-use super::anomalies::{Hole, Matrix};
+use super::anomalies::{Hole, Matrix, NoBlock};
 use super::finding::{Finding, Place};
 use super::sum::Sum;
 use super::values::Find;
@@ -173,8 +173,9 @@ fn block_scores(
     let mut sums = vec![Sum::default(); rows * modes];
     let (mut y, mut out) = (Vec::new(), vec![0.0; rows * modes]);
     for panel in panels(&(0..matrix.cells().len() as u64)) {
-        if let Err(hole) = matrix.block(samples.clone(), panel.clone(), &mut y) {
-            return Ok(Err(hole));
+        match matrix.block(samples.clone(), panel.clone(), &mut y) {
+            Err(NoBlock::Hole(hole)) => return Ok(Err(hole)),
+            block => block?,
         }
         let columns = panel.start as usize..panel.end as usize;
         let y = View::row_major(&y, rows, columns.len())?;

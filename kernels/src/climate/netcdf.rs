@@ -7,15 +7,18 @@
 //! *Source*: The NetCDF Classic Format Specification; CF conventions 1.11, chapters 3 to 5, 8.1.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use hdf5_reader::error::Error as ReadError;
 use netcdf_reader::classic::{data, header};
-use netcdf_reader::{NcAttrValue, NcFile, NcFormat, NcOpenOptions, NcType, NcVariable};
+use netcdf_reader::{NcAttrValue, NcFile, NcFormat, NcType, NcVariable, Storage, StorageBuffer};
 use tessera_protocol::climate::{Coordinate, Element, Slab, Unpack};
 use tessera_protocol::limits;
 
 use super::survey::{Described, Grid, SurveyError, checked};
 use super::values;
+use crate::runs::{Runs, some_of};
 
 /// Most of a file in which its header must end. Real ones have a few kilobytes.
 const HEADER_BYTES_MAX: usize = 1 << 20;
@@ -31,6 +34,9 @@ const COORDINATES_MAX: usize = 8;
 const COORDINATE_NUMBERS_MAX: u64 = 2 * limits::CLIMATE_CELLS_MAX;
 /// Most numbers of an output: its arrays and the coordinates that it repeats.
 const OUTPUT_NUMBERS_MAX: u64 = limits::CLIMATE_OUTPUT_BYTES_MAX / 8 + 2 * COORDINATE_NUMBERS_MAX;
+/// Most of a NetCDF-4 file that the library asks for at once: a piece of values, as long as all that a survey unpacks,
+/// badly compressed.
+const RANGE_BYTES_MAX: u64 = 2 * limits::CLIMATE_UNPACKED_BYTES_MAX;
 /// What stands for a missing value where a file says nothing. *Source*: `NC_FILL_FLOAT`, and so on.
 const FILL_F32: f64 = 9.969_209_968_386_869e36;
 
@@ -59,20 +65,25 @@ pub(super) struct Asked<'a> {
 struct Dataset<'a> {
     file: &'a str,
     variables: Vec<NcVariable>,
-    values: Values<'a>,
+    values: Values,
 }
 
 /// How its values are had.
-enum Values<'a> {
-    Classic { bytes: &'a [u8], record_stride: u64 },
+enum Values {
+    Classic { runs: Arc<dyn Runs>, record_stride: u64 },
     Hdf5(Box<NcFile>),
 }
 
 /// The field of a file.
-pub(super) fn describe(file: &str, bytes: &Bytes, asked: &Asked<'_>) -> Result<Described, SurveyError> {
+pub(super) fn describe<R: Runs + 'static>(
+    file: &str,
+    runs: &Arc<R>,
+    asked: &Asked<'_>,
+) -> Result<Described, SurveyError> {
+    let magic = some_of(&**runs, 0, 4)?;
     let dataset = match () {
-        () if bytes.starts_with(b"CDF") => Dataset::classic(file, bytes)?,
-        () if bytes.starts_with(b"\x89HDF") => Dataset::hdf5(file, bytes)?,
+        () if magic.starts_with(b"CDF") => Dataset::classic(file, runs.clone())?,
+        () if magic.starts_with(b"\x89HDF") => Dataset::hdf5(file, runs.clone())?,
         () => return Err(SurveyError::Format { file: file.into() }),
     };
     let variable = dataset.choose(asked.variable)?;
@@ -91,8 +102,8 @@ pub(super) fn describe(file: &str, bytes: &Bytes, asked: &Asked<'_>) -> Result<D
 }
 
 /// The numbers of every variable of a classic file that has some, as many as an output may have.
-pub(super) fn numbers(file: &str, bytes: &[u8]) -> Result<BTreeMap<String, Vec<f64>>, SurveyError> {
-    let dataset = Dataset::classic(file, bytes)?;
+pub(super) fn numbers(file: &str, bytes: &Bytes) -> Result<BTreeMap<String, Vec<f64>>, SurveyError> {
+    let dataset = Dataset::classic(file, Arc::new(bytes.clone()))?;
     let (mut all, mut room) = (BTreeMap::new(), OUTPUT_NUMBERS_MAX);
     for variable in &dataset.variables {
         if let Some(numbers) = dataset.numbers(variable, room) {
@@ -103,33 +114,60 @@ pub(super) fn numbers(file: &str, bytes: &[u8]) -> Result<BTreeMap<String, Vec<f
     Ok(all)
 }
 
+/// A file as the library reads HDF5: by ranges.
+struct Stored(Arc<dyn Runs>);
+
+impl Storage for Stored {
+    fn len(&self) -> u64 {
+        self.0.bytes()
+    }
+
+    /// As of bytes in memory, to the words of the error: they are part of an answer.
+    fn read_range(&self, offset: u64, len: usize) -> Result<StorageBuffer, ReadError> {
+        let needed = len as u64;
+        let end = offset.checked_add(needed).ok_or(ReadError::OffsetOutOfBounds(offset))?;
+        if end > self.len() {
+            let available = self.len().saturating_sub(offset);
+            return Err(ReadError::UnexpectedEof { offset, needed, available });
+        }
+        if needed > RANGE_BYTES_MAX {
+            return Err(ReadError::Other(format!(
+                "a part of {needed} bytes is larger than any that is read at once"
+            )));
+        }
+        let bytes =
+            some_of(&*self.0, offset, needed).map_err(|error| std::io::Error::other(error.to_string()))?;
+        Ok(StorageBuffer::from_vec(bytes))
+    }
+}
+
 impl<'a> Dataset<'a> {
-    fn classic(file: &'a str, bytes: &'a [u8]) -> Result<Dataset<'a>, SurveyError> {
-        let format = match bytes.get(3) {
+    fn classic(file: &'a str, runs: Arc<dyn Runs>) -> Result<Dataset<'a>, SurveyError> {
+        let begin = some_of(&*runs, 0, HEADER_BYTES_MAX as u64)?;
+        let format = match begin.get(3) {
             Some(1) => NcFormat::Classic,
             Some(2) => NcFormat::Offset64,
             Some(5) => NcFormat::Cdf5,
             _ => return Err(SurveyError::Format { file: file.into() }),
         };
         let damaged = |reason: String| SurveyError::Damaged { file: file.into(), reason };
-        let begin = &bytes[..bytes.len().min(HEADER_BYTES_MAX)];
-        names_are_short(begin, format)
+        names_are_short(&begin, format)
             .ok_or_else(|| damaged("its dimensions are not as the format has them".into()))?;
-        let mut header = header::parse_header(begin, format).map_err(|error| damaged(error.to_string()))?;
+        let mut header = header::parse_header(&begin, format).map_err(|error| damaged(error.to_string()))?;
         let record_stride =
             data::compute_record_stride(&header.variables).map_err(|error| damaged(error.to_string()))?;
-        if format != NcFormat::Cdf5 && bytes.get(4..8) == Some(&[0xff; 4]) {
-            header.records(bytes.len() as u64, record_stride);
+        if format != NcFormat::Cdf5 && begin.get(4..8) == Some(&[0xff; 4]) {
+            header.records(runs.bytes(), record_stride);
         }
-        Ok(Dataset { file, variables: header.variables, values: Values::Classic { bytes, record_stride } })
+        Ok(Dataset { file, variables: header.variables, values: Values::Classic { runs, record_stride } })
     }
 
-    fn hdf5(file: &'a str, bytes: &Bytes) -> Result<Dataset<'a>, SurveyError> {
+    fn hdf5(file: &'a str, runs: Arc<dyn Runs>) -> Result<Dataset<'a>, SurveyError> {
         let damaged = |error: netcdf_reader::Error| SurveyError::Damaged {
             file: file.into(),
             reason: error.to_string(),
         };
-        let open = NcFile::from_owner(bytes.clone(), NcOpenOptions::default()).map_err(damaged)?;
+        let open = NcFile::from_storage(Arc::new(Stored(runs))).map_err(damaged)?;
         let variables = open.variables().map_err(damaged)?.to_vec();
         Ok(Dataset { file, variables, values: Values::Hdf5(Box::new(open)) })
     }
@@ -234,9 +272,9 @@ impl<'a> Dataset<'a> {
         // Records lie apart; within one, as in a variable without records, all is dense.
         let records = variable.is_record_var && of_samples.first() == Some(&0);
         let (slab, unpacked) = match &self.values {
-            Values::Classic { bytes, record_stride } => {
+            Values::Classic { runs, record_stride } => {
                 let slab = slab(variable, element, counts, cells, records.then_some(*record_stride));
-                (checked(slab, self.file, bytes.len() as u64, cells)?, None)
+                (checked(slab, self.file, runs.bytes(), cells)?, None)
             }
             Values::Hdf5(open) => {
                 let (slab, values) = self.unpacked(open, variable, element, counts, cells, asked)?;
@@ -307,8 +345,8 @@ impl<'a> Dataset<'a> {
         if count == 0 || count > most {
             return None;
         }
-        let (bytes, record_stride) = match &self.values {
-            Values::Classic { bytes, record_stride } => (bytes, *record_stride),
+        let (runs, record_stride) = match &self.values {
+            Values::Classic { runs, record_stride } => (runs, *record_stride),
             Values::Hdf5(open) => {
                 let numbers = open.read_variable_as_f64(&variable.name).ok()?;
                 return (numbers.len() as u64 == count).then(|| numbers.into_iter().collect());
@@ -320,11 +358,12 @@ impl<'a> Dataset<'a> {
         };
         let slab =
             slab(variable, element, vec![records], within, variable.is_record_var.then_some(record_stride));
-        slab.check(bytes.len() as u64, within).ok()?;
+        slab.check(runs.bytes(), within).ok()?;
         let mut all = vec![0.0; count as usize];
+        let mut run = vec![0; (within * element.bytes()) as usize];
         for (record, row) in all.chunks_exact_mut(within as usize).enumerate() {
-            let begin = slab.sample(record as u64) as usize;
-            values::unpack(&slab, &bytes[begin..begin + row.len() * element.bytes() as usize], row);
+            runs.read(slab.sample(record as u64), &mut run).ok()?;
+            values::unpack(&slab, &run, row);
         }
         Some(all)
     }

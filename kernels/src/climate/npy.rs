@@ -10,6 +10,7 @@ use tessera_protocol::limits;
 
 use super::survey::{Described, Grid, SurveyError, checked};
 use super::values;
+use crate::runs::{Runs, Unreadable, some_of};
 
 pub(super) const MAGIC: &[u8] = b"\x93NUMPY";
 /// Longest header. *Units*: bytes. numpy's own are below 200.
@@ -27,8 +28,8 @@ struct Array {
 }
 
 /// The field of a file, of shape time × grid.
-pub(super) fn describe(file: &str, bytes: &[u8]) -> Result<Described, SurveyError> {
-    let array = array(file, bytes)?;
+pub(super) fn describe(file: &str, runs: &dyn Runs) -> Result<Described, SurveyError> {
+    let array = array(file, &begin(runs)?)?;
     let wrong = |reason: &str| SurveyError::Array { file: file.into(), reason: reason.into() };
     let [samples, grid @ ..] = array.shape.as_slice() else {
         return Err(wrong("a number is no field: its shape must be time x lat x lon or time x cell"));
@@ -47,7 +48,7 @@ pub(super) fn describe(file: &str, bytes: &[u8]) -> Result<Described, SurveyErro
         return Err(wrong("it is empty"));
     }
     let slab = slab(&array, *samples, cells);
-    let slab = checked(slab, file, bytes.len() as u64, cells)?;
+    let slab = checked(slab, file, runs.bytes(), cells)?;
     Ok(Described {
         variable: "field".into(),
         units: None,
@@ -83,14 +84,19 @@ fn slab(array: &Array, samples: u64, cells: u64) -> Slab {
 }
 
 /// Weights of a grid's cells, of its shape or flat.
-pub(super) fn weights(file: &str, bytes: &[u8], grid: &Grid, cells: u64) -> Result<Slab, SurveyError> {
-    let array = array(file, bytes)?;
+pub(super) fn weights(file: &str, runs: &dyn Runs, grid: &Grid, cells: u64) -> Result<Slab, SurveyError> {
+    let array = array(file, &begin(runs)?)?;
     let sizes: Vec<u64> = grid.iter().map(|(_, size)| *size).collect();
     if array.shape != sizes && array.shape != [cells] {
         let reason = format!("its shape is {:?}, but weights have that of the grid, {sizes:?}", array.shape);
         return Err(SurveyError::Array { file: file.into(), reason });
     }
-    checked(slab(&array, 1, cells), file, bytes.len() as u64, cells)
+    checked(slab(&array, 1, cells), file, runs.bytes(), cells)
+}
+
+/// As much of a file as its header can have.
+fn begin(runs: &dyn Runs) -> Result<Vec<u8>, Unreadable> {
+    some_of(runs, 0, HEADER_BYTES_MAX as u64)
 }
 
 /// The numbers of an array of any shape.

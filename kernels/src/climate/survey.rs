@@ -3,6 +3,7 @@
 //! Owns what a file must be to be analysed, and the words where it is not.
 
 use std::fmt;
+use std::sync::Arc;
 
 use tessera_protocol::climate::{
     Coordinate, Coordinates, Found, Head, Named, Slab, Survey, SurveyTask, TaskError, Weights,
@@ -10,8 +11,9 @@ use tessera_protocol::climate::{
 use tessera_protocol::limits;
 use tessera_protocol::product::{File, Product};
 
-use super::values::{Find, fetch};
+use super::values::{self, Find};
 use super::{KernelError, files, finding, netcdf, npy};
+use crate::runs::{Unreadable, Watched, some_of};
 
 /// Names and lengths of the dimensions of a grid.
 pub(super) type Grid = Vec<(String, u64)>;
@@ -117,6 +119,14 @@ pub(super) enum SurveyError {
     NoLatitude {
         file: String,
     },
+    /// Not of the file but of this machine: no answer.
+    Unreadable(Unreadable),
+}
+
+impl From<Unreadable> for SurveyError {
+    fn from(error: Unreadable) -> SurveyError {
+        SurveyError::Unreadable(error)
+    }
 }
 
 impl fmt::Display for SurveyError {
@@ -183,6 +193,7 @@ impl fmt::Display for SurveyError {
             SurveyError::NoLatitude { file } => {
                 write!(f, "{file}: has no latitude to weight by; give `params.weights` as a .npy, or `none`")
             }
+            SurveyError::Unreadable(error) => error.fmt(f),
         }
     }
 }
@@ -205,28 +216,31 @@ pub(super) fn checked(slab: Slab, file: &str, bytes: u64, cells: u64) -> Result<
 }
 
 pub(super) fn run(task: &SurveyTask, find: &Find<'_>) -> Result<Product, KernelError> {
-    let mut open = Vec::new();
-    for named in task.field.iter().chain(&task.new) {
-        open.push((named, fetch(find, &named.source)?));
-    }
+    let open = task.field.iter().chain(&task.new).map(|named| watch(named, find));
+    let open = open.collect::<Result<Vec<_>, KernelError>>()?;
     let weights = match &task.weights {
-        Weights::Given(named) => Some((named, fetch(find, &named.source)?)),
+        Weights::Given(named) => Some(watch(named, find)?),
         Weights::None | Weights::SqrtCosLatitude => None,
     };
-    let found = survey(task, &open, weights.as_ref().map(|(named, bytes)| (*named, bytes.as_ref())));
+    let found = survey(task, &open, weights.as_ref());
+    // What a library says of a file that could not be read is nothing that other agents would find.
+    open.iter().chain(&weights).try_for_each(|(_, runs)| runs.check())?;
     Ok(found.unwrap_or_else(|error| finding::refusal(&error.to_string())))
 }
 
-fn survey(
-    task: &SurveyTask,
-    open: &[(&Named, bytes::Bytes)],
-    weights: Option<(&Named, &[u8])>,
-) -> Result<Product, SurveyError> {
+/// A file with the name that the client gave it.
+type Open<'a> = (&'a Named, Arc<Watched>);
+
+fn watch<'a>(named: &'a Named, find: &Find<'_>) -> Result<Open<'a>, KernelError> {
+    Ok((named, Arc::new(Watched::new(values::open(find, &named.source)?))))
+}
+
+fn survey(task: &SurveyTask, open: &[Open<'_>], weights: Option<&Open<'_>>) -> Result<Product, SurveyError> {
     let needs_latitude = task.weights == Weights::SqrtCosLatitude;
-    let describe = |position: usize, (named, bytes): &(&Named, bytes::Bytes), room: u64| {
+    let describe = |position: usize, (named, runs): &Open<'_>, room: u64| {
         let latitude = needs_latitude && position == 0;
-        match bytes.starts_with(npy::MAGIC) {
-            true => npy::describe(&named.name, bytes),
+        match some_of(&**runs, 0, npy::MAGIC.len() as u64)?.starts_with(npy::MAGIC) {
+            true => npy::describe(&named.name, &**runs),
             false => {
                 let asked = netcdf::Asked {
                     variable: task.variable.as_deref(),
@@ -234,7 +248,7 @@ fn survey(
                     latitude,
                     unpacked_bytes_max: room,
                 };
-                netcdf::describe(&named.name, bytes, &asked)
+                netcdf::describe(&named.name, runs, &asked)
             }
         }
     };
@@ -264,7 +278,7 @@ fn survey(
     few_enough(&all, first_name)?;
     few_enough(&new, first_name)?;
     let weights = match weights {
-        Some((named, bytes)) => Some(npy::weights(&named.name, bytes, &first.grid, cells)?),
+        Some((named, runs)) => Some(npy::weights(&named.name, &**runs, &first.grid, cells)?),
         None => None,
     };
     if needs_latitude && first.latitude.is_none() {

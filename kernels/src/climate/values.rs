@@ -3,25 +3,34 @@
 //! Owns how packed numbers become doubles and which are missing: not-a-number stands for those. Reads only
 //! the cells that are asked for, so that no file is ever converted as a whole.
 
-use bytes::Bytes;
+use std::cell::RefCell;
+use std::sync::Arc;
+
 use tessera_protocol::climate::{Element, Field, Piece, Slab, Source};
 
 use super::KernelError;
+use crate::runs::{Files, Runs, Unreadable, some_of};
 
-/// Finds the bytes of an input or product by their digest.
-pub type Find<'a> = dyn Fn(&[u8; 32]) -> Option<Bytes> + 'a;
+/// Finds an input or product by its digest.
+pub type Find<'a> = dyn Files + 'a;
 
-/// The bytes of a source, as many as the task says.
-pub(super) fn fetch(find: &Find<'_>, source: &Source) -> Result<Bytes, KernelError> {
-    let bytes = find(&source.blake3).ok_or(KernelError::InputMissing)?;
-    if bytes.len() as u64 == source.bytes { Ok(bytes) } else { Err(KernelError::InputMissing) }
+/// A source, as long as the task says.
+pub(super) fn open(find: &Find<'_>, source: &Source) -> Result<Arc<dyn Runs>, KernelError> {
+    let runs = find.open(&source.blake3).ok_or(KernelError::InputMissing)?;
+    if runs.bytes() == source.bytes { Ok(runs) } else { Err(KernelError::InputMissing) }
+}
+
+/// All bytes of a product of an earlier stage.
+pub(super) fn fetch(find: &Find<'_>, source: &Source) -> Result<Vec<u8>, KernelError> {
+    let runs = open(find, source)?;
+    Ok(some_of(&*runs, 0, runs.bytes())?)
 }
 
 /// One file of a field, open.
 #[derive(Clone, Debug)]
 struct Opened {
     slab: Slab,
-    bytes: Bytes,
+    runs: Arc<dyn Runs>,
 }
 
 /// The files of a field.
@@ -30,17 +39,19 @@ pub(super) struct Samples {
     pieces: Vec<Opened>,
     cells: u64,
     count: u64,
+    /// The run read last, kept for its memory.
+    run: RefCell<Vec<u8>>,
 }
 
 impl Samples {
     pub(super) fn open(field: &Field, find: &Find<'_>) -> Result<Samples, KernelError> {
-        let open = |piece: &Piece| {
-            let bytes = fetch(find, &piece.source)?;
-            piece.slab.check(bytes.len() as u64, field.cells).map_err(|_| KernelError::Task)?;
-            Ok(Opened { slab: piece.slab.clone(), bytes })
+        let open_piece = |piece: &Piece| {
+            let runs = open(find, &piece.source)?;
+            piece.slab.check(runs.bytes(), field.cells).map_err(|_| KernelError::Task)?;
+            Ok(Opened { slab: piece.slab.clone(), runs })
         };
-        let pieces = field.pieces.iter().map(open).collect::<Result<Vec<_>, KernelError>>()?;
-        Ok(Samples { pieces, cells: field.cells, count: field.samples() })
+        let pieces = field.pieces.iter().map(open_piece).collect::<Result<Vec<_>, KernelError>>()?;
+        Ok(Samples { pieces, cells: field.cells, count: field.samples(), run: RefCell::default() })
     }
 
     /// Of all files.
@@ -66,14 +77,18 @@ impl Samples {
     }
 
     /// The values of consecutive cells of a sample; missing ones are not-a-number.
-    pub(super) fn read(&self, sample: u64, first_cell: u64, values: &mut [f64]) {
+    pub(super) fn read(&self, sample: u64, first_cell: u64, values: &mut [f64]) -> Result<(), Unreadable> {
         let (position, within) = self.place(sample);
-        let Opened { slab, bytes } = &self.pieces[position];
+        let Opened { slab, runs } = &self.pieces[position];
         assert!(first_cell + values.len() as u64 <= self.cells);
         let begin = slab.sample(within) + first_cell * slab.element.bytes();
         let length = values.len() as u64 * slab.element.bytes();
+        let mut run = self.run.borrow_mut();
+        run.resize(length as usize, 0);
         // Inside the file: the slab was checked against its length.
-        unpack(slab, &bytes[begin as usize..(begin + length) as usize], values);
+        runs.read(begin, &mut run)?;
+        unpack(slab, &run, values);
+        Ok(())
     }
 }
 
@@ -81,7 +96,7 @@ impl Samples {
 pub(super) fn read_all(piece: &Piece, cells: u64, find: &Find<'_>) -> Result<Vec<f64>, KernelError> {
     let field = Field { pieces: vec![piece.clone()], cells };
     let mut values = vec![0.0; cells as usize];
-    Samples::open(&field, find)?.read(0, 0, &mut values);
+    Samples::open(&field, find)?.read(0, 0, &mut values)?;
     Ok(values)
 }
 

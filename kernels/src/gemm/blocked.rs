@@ -7,13 +7,17 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
+use tessera_protocol::matrix::STRETCH_BYTES;
+
 use super::microkernel::{LINE_BYTES, Microkernel, Next, Step};
 use super::packing::Buffer;
-use super::{Element, GemmError, Product, Triangle};
+use super::{Element, GemmError, Product, Stretch, Triangle};
 use crate::isa::{Isa, floating_point_is_standard};
 
 /// Bytes of one row of a packed panel of `A`: eight rows are half of a first-level cache of 32 KiB.
 const DEPTH_BYTES: usize = 3072;
+/// Whole blocks, so that a panel in stretches is packed as one is.
+const _: () = assert!((STRETCH_BYTES as usize).is_multiple_of(DEPTH_BYTES));
 /// Bytes of the packed block of `B`, which `A` and accumulators pass through: half of a second-level cache of 1 MiB.
 const INNER_BYTES: usize = 524288;
 /// Rows of the packed block of `A`: 6 MiB, a share of the last cache; more rows pack `B` less often.
@@ -86,6 +90,7 @@ pub(super) struct Block<'a, T> {
     pub(super) product: Product<'a, T>,
     pub(super) k: Range<usize>,
     pub(super) region: Region,
+    pub(super) stretch: Stretch,
     pub(super) out: Out<'a, T>,
 }
 
@@ -177,7 +182,7 @@ impl<T: Element> Work<'_, T> {
         cols: Range<usize>,
         cancelled: &dyn Fn() -> bool,
     ) -> Result<(), GemmError> {
-        let last = k.end == self.block.k.end;
+        let last = k.end == self.block.k.end && self.block.stretch.last;
         let panel = self.kernel.rows * k.len();
         // Each strip fetches its part of the next panel of A, which is still in the last cache.
         let part_lines =
@@ -215,7 +220,7 @@ impl<T: Element> Work<'_, T> {
         next: Next<T>,
     ) {
         let kernel = self.kernel;
-        let resume = k.start != self.block.k.start;
+        let resume = k.start != self.block.k.start || self.block.stretch.resume;
         let whole = rows.len() == kernel.rows && cols.len() & (kernel.lanes() - 1) == 0;
         let stride = if whole { self.block.out.stride } else { kernel.cols };
         let edge = self.edge.slots(kernel.rows * kernel.cols);
@@ -268,7 +273,7 @@ impl<T: Element> Work<'_, T> {
 
     /// Makes results of accumulators.
     fn finish(&mut self, rows: Range<usize>, cols: Range<usize>) {
-        let Block { isa, product, k, region, out } = &mut self.block;
+        let Block { isa, product, k, region, out, .. } = &mut self.block;
         for row in rows {
             let wanted = region.columns(row, out.cols);
             let first = if wanted.start > cols.start { wanted.start } else { cols.start };

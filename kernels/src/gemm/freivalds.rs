@@ -21,7 +21,7 @@
 use std::ops::Range;
 
 use super::blocked::{self, Block, Out, Region};
-use super::{Element, GemmError, Product, Triangle, View};
+use super::{Element, GemmError, Product, Stretch, Triangle, View};
 use crate::isa::{Isa, floating_point_is_standard, for_each_isa};
 use crate::philox::Schedule;
 
@@ -237,7 +237,14 @@ impl<'a, T: Element> Check<'a, T> {
         let product = Product::new(1.0, View::row_major(a, rows, depth)?, b)?;
         let mut out = vec![0.0; rows * b.cols()];
         let whole = Out::new(&mut out, rows, b.cols());
-        let block = Block { isa: self.isa, product, k: 0..depth, region: Region::All, out: whole };
+        let block = Block {
+            isa: self.isa,
+            product,
+            k: 0..depth,
+            region: Region::All,
+            stretch: Stretch::WHOLE,
+            out: whole,
+        };
         blocked::compute(block, cancelled)?;
         Ok(out)
     }

@@ -17,7 +17,7 @@ use crate::pages::advise_large;
 
 const MAGIC: &[u8; 6] = b"\x93NUMPY";
 /// Longest header. *Units*: bytes. Version 1 has no longer ones, and numpy's own are below 200.
-const HEADER_BYTES_MAX: usize = 10 + (1 << 16) - 1;
+pub(super) const HEADER_BYTES_MAX: usize = 10 + (1 << 16) - 1;
 /// Most brackets of a header: the parser recurses, and a matrix's header has two pairs.
 const BRACKETS_MAX: usize = 32;
 /// Most digits of a header: the library multiplies the sides in 64 bits, and a matrix's take 12.
@@ -34,6 +34,27 @@ pub struct Header {
     pub cols: u64,
     /// Whether columns lie one after another, as Fortran has them; else rows do.
     pub fortran: bool,
+}
+
+impl Header {
+    /// Row and column of an element by its position in the file.
+    pub(super) fn place(&self, position: u64) -> (u64, u64) {
+        match self.fortran {
+            true => (position % self.rows, position / self.rows),
+            false => (position / self.cols, position % self.cols),
+        }
+    }
+}
+
+/// What a file says that begins so and has so many bytes, and where its elements begin.
+pub(super) fn begin_of(first: &[u8], bytes: u64) -> Result<(Header, u64), NpyError> {
+    let mut reader = Reader::surveying(bytes);
+    reader.push(first)?;
+    let header = match reader.header {
+        Some(header) => header,
+        None => reader.ended()?,
+    };
+    Ok((header, bytes - header.rows * header.cols * header.dtype.bytes()))
 }
 
 /// Why a file is not a matrix of a job.
@@ -236,10 +257,10 @@ impl Reader {
         };
         match bad {
             None => Ok(header),
-            Some(at) if header.fortran => {
-                Err(NpyError::NotFinite { row: at % header.rows, col: at / header.rows })
+            Some(at) => {
+                let (row, col) = header.place(at);
+                Err(NpyError::NotFinite { row, col })
             }
-            Some(at) => Err(NpyError::NotFinite { row: at / header.cols, col: at % header.cols }),
         }
     }
 

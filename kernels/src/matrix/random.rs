@@ -2,6 +2,8 @@
 //!
 //! Owns which word of which Philox block an entry is. Keeps nothing.
 
+use std::ops::Range;
+
 use crate::gemm::Element;
 use crate::philox::Schedule;
 
@@ -17,26 +19,25 @@ fn entry(schedule: &Schedule, stream: u32, block: u64) -> f32 {
     (2 * k as i32 + 1 - (1 << 23)) as f32 / (1u32 << 23) as f32
 }
 
-/// So many entries, one after another; nothing when told to stop.
+/// Appends the entries of these blocks; nothing comes back when told to stop.
 pub(super) fn uniform<T: Element + From<f32>>(
     key: [u32; 2],
     stream: u32,
-    count: u64,
+    blocks: Range<u64>,
+    entries: &mut Vec<T>,
     cancelled: &dyn Fn() -> bool,
-) -> Option<Vec<T>> {
+) -> Option<()> {
     let schedule = Schedule::new(key);
-    let mut entries = Vec::with_capacity(usize::try_from(count).ok()?);
-    crate::pages::advise_large(entries.spare_capacity_mut());
-    let mut first = 0;
-    while first < count {
+    let mut first = blocks.start;
+    while first < blocks.end {
         if cancelled() {
             return None;
         }
-        let end = count.min(first + STRIDE);
+        let end = blocks.end.min(first + STRIDE);
         entries.extend((first..end).map(|block| T::from(entry(&schedule, stream, block))));
         first = end;
     }
-    Some(entries)
+    Some(())
 }
 
 #[cfg(test)]
@@ -45,8 +46,14 @@ mod tests {
 
     #[test]
     fn entries_fill_the_open_interval_evenly_and_are_the_same_in_both_types() {
-        let doubles: Vec<f64> = uniform([1, 2], 7, 100_000, &|| false).expect("not cancelled");
-        let singles: Vec<f32> = uniform([1, 2], 7, 100_000, &|| false).expect("not cancelled");
+        fn of<T: Element + From<f32>>(stream: u32, blocks: Range<u64>) -> Vec<T> {
+            let mut entries = Vec::new();
+            uniform([1, 2], stream, blocks, &mut entries, &|| false).expect("not cancelled");
+            entries
+        }
+        let doubles: Vec<f64> = of(7, 0..100_000);
+        let singles: Vec<f32> = of(7, 0..100_000);
+        assert_eq!(doubles[500..700], of::<f64>(7, 500..700), "a part is made without what is before it");
         assert!(doubles.iter().zip(&singles).all(|(double, single)| *double == f64::from(*single)));
         assert!(doubles.iter().all(|entry| entry.abs() < 1.0 && *entry != 0.0));
         let mean = doubles.iter().sum::<f64>() / 1e5;
@@ -54,7 +61,7 @@ mod tests {
         // Four standard errors of each.
         assert!(mean.abs() < 4.0 * 0.577 / 316.0, "{mean}");
         assert!((square - 1.0 / 3.0).abs() < 4.0 * 0.298 / 316.0, "{square}");
-        assert_ne!(doubles[..9], uniform::<f64>([1, 2], 8, 9, &|| false).expect("not cancelled"));
-        assert!(uniform::<f64>([1, 2], 7, 9, &|| true).is_none());
+        assert_ne!(doubles[..9], of::<f64>(8, 0..9));
+        assert!(uniform::<f64>([1, 2], 7, 0..9, &mut Vec::new(), &|| true).is_none());
     }
 }

@@ -17,8 +17,19 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// One job in so many is submitted again under its key.
 const AGAIN_ONE_IN: usize = 7;
 
-/// Waits until every promised job has ended and counts what is lost or wrong.
+/// Waits until every promised job has ended and counts what is lost or wrong, also in the log.
 pub(super) fn audit(
+    hub: &Hub,
+    known: &[Known],
+    promised: &[Promised],
+    report: &mut Report,
+) -> Result<(), Failure> {
+    settle_all(hub, known, promised, report)?;
+    log(hub, promised, report)
+}
+
+/// Waits until every promised job has ended and counts what is lost or wrong.
+pub(crate) fn settle_all(
     hub: &Hub,
     known: &[Known],
     promised: &[Promised],
@@ -59,7 +70,7 @@ pub(super) fn audit(
             report.wrong.push(format!("the key of job {} makes job {} as well", job.id, again.id));
         }
     }
-    log(hub, promised, report)
+    Ok(())
 }
 
 fn settle(
@@ -92,7 +103,7 @@ fn settle(
 }
 
 /// The audit log is unbroken, and has each job once: no key made two.
-fn log(hub: &Hub, promised: &[Promised], report: &mut Report) -> Result<(), Failure> {
+pub(crate) fn log(hub: &Hub, promised: &[Promised], report: &mut Report) -> Result<(), Failure> {
     let (mut text, mut next) = (String::new(), Some(0));
     while let Some(from) = next {
         let page = hub.audit(from).map_err(|error| Failure::Said(error.to_string()))?;

@@ -22,30 +22,30 @@ const REFUSED_MAX: Duration = Duration::from_secs(30);
 
 /// A job that the hub has acknowledged.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Promised {
-    pub(super) id: JobId,
+pub(crate) struct Promised {
+    pub(crate) id: JobId,
     /// Which of the known jobs.
-    pub(super) known: usize,
+    pub(crate) known: usize,
     /// The number in its key.
-    pub(super) number: u64,
+    pub(crate) number: u64,
 }
 
 /// What is seen of a customer from outside.
 #[derive(Debug, Default)]
-pub(super) struct Desk {
-    pub(super) closed: AtomicBool,
-    pub(super) promised: AtomicU64,
-    pub(super) done: AtomicU64,
+pub(crate) struct Desk {
+    pub(crate) closed: AtomicBool,
+    pub(crate) promised: AtomicU64,
+    pub(crate) done: AtomicU64,
 }
 
 /// The key of a customer's job.
-pub(super) fn key(number: u64) -> IdempotencyKey {
+pub(crate) fn key(number: u64) -> IdempotencyKey {
     IdempotencyKey::chosen(&format!("job-{number}"))
 }
 
 /// Submits until the desk closes; answers what was promised. Who gets no answer repeats the same words
 /// under the same key, as the API asks.
-pub(super) fn serve(
+pub(crate) fn serve(
     hub: &Hub,
     known: &[Known],
     desk: &Desk,

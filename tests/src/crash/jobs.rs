@@ -13,19 +13,28 @@ use super::Failure;
 /// Jobs that differ in more than their keys.
 const BOOKS: u64 = 12;
 const PRODUCTS: u64 = 2;
+/// Books of many paths, and how many those are.
+const LONG: u64 = 3;
+const LONG_PATHS: u64 = 60_000;
 
 /// A job and the digest of its result document.
-pub(super) struct Known {
-    pub(super) spec: JobSpec,
-    pub(super) digest: Digest,
+pub(crate) struct Known {
+    pub(crate) spec: JobSpec,
+    pub(crate) digest: Digest,
 }
 
 /// The jobs of which all are submitted: many small books in tiny shards, and a few products of matrices.
-pub(super) fn known(seed: u64) -> Result<Vec<Known>, Failure> {
+pub(crate) fn known(seed: u64) -> Result<Vec<Known>, Failure> {
     let books =
         (0..BOOKS).map(|number| book(seed + number, 2_000 + 500 * (number % 4), 100 + 50 * (number % 3)));
     let products = (0..PRODUCTS).map(|number| product(seed + number, 48 + 16 * number));
     books.chain(products).map(|text| of(&text)).collect()
+}
+
+/// Jobs that take seconds.
+pub(crate) fn long(seed: u64) -> Result<Vec<Known>, Failure> {
+    let books = (0..LONG).map(|number| book(seed + number, LONG_PATHS, 50));
+    books.chain([product(seed, 256)]).map(|text| of(&text)).collect()
 }
 
 fn book(seed: u64, paths: u64, shard: u64) -> String {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tessera_agent_core::{Event, Form, Identity, InputFile, Machine, Outcome, ShardWork, Task};
+use tessera_agent_core::{Event, Hubs, Identity, InputFile, Machine, Outcome, ShardWork, Task};
 use tessera_hub_core::Account;
 use tessera_protocol::id::{AgentId, Digest, JobId, ProviderId};
 use tessera_protocol::monte_carlo::Model;
@@ -11,7 +11,8 @@ use tessera_protocol::{matrix, monte_carlo, staged};
 
 use super::toy;
 
-/// Half of it holds the matrices of the largest job, and of no other besides. *Units*: bytes.
+/// Half of it holds the files of the largest job, and of no other besides: an agent has as much of the disk.
+/// *Units*: bytes.
 const MEMORY_BYTES_MIN: u64 = 84_000;
 
 /// How an agent answers.
@@ -221,7 +222,7 @@ impl Agent {
     }
 
     fn product(&self, task: &staged::Task, work: &ShardWork, lie: Option<u8>) -> Vec<u8> {
-        let input = |(blake3, bytes)| self.input(InputFile { blake3, bytes, form: Form::File });
+        let input = |(blake3, bytes)| self.input(InputFile { blake3, bytes });
         let inputs: Vec<&[u8]> = task.inputs().into_iter().map(input).collect();
         toy::product(task, work.first, work.count, &inputs, lie)
     }
@@ -229,7 +230,7 @@ impl Agent {
     /// Its answer, and whether anyone sees that it is a lie.
     fn block(&self, task: &matrix::Task, index: u64, lie: Option<u8>) -> (Vec<u8>, bool) {
         for (blake3, bytes) in task.inputs() {
-            self.input(InputFile { blake3: Digest(blake3), bytes, form: Form::Matrix });
+            self.input(InputFile { blake3: Digest(blake3), bytes });
         }
         let mut block = toy::block(task, index);
         let Some(lie) = lie else { return (block, false) };
@@ -279,10 +280,11 @@ fn tally(task: &monte_carlo::Task, work: &ShardWork, lie: Option<u8>) -> (Vec<u8
 }
 
 fn machine(id: AgentId, slots: u16) -> Machine {
-    Machine::new(
-        Identity { agent: id, hello: hello(slots), gpus: Vec::new(), cache_bytes_max: u64::MAX },
-        Vec::new(),
-    )
+    let hub = "hub:1".parse().expect("an address");
+    let hubs = Hubs::new(vec![hub], Vec::new()).expect("a hub");
+    let hello = hello(slots);
+    let cache_bytes_max = hello.memory_bytes / 2;
+    Machine::new(Identity { agent: id, hello, gpus: Vec::new(), cache_bytes_max, hubs }, Vec::new())
 }
 
 fn hello(slots: u16) -> Hello {

@@ -123,9 +123,10 @@ pub fn caught(bug: Planted, end: u64) -> Option<(u64, String)> {
         Planted::AdoptUnfenced
         | Planted::JudgeThroughOutages
         | Planted::ForgetFailedAdoptions
-        | Planted::ServeBehindTheFence => {
-            hubs::run(seed, Some(bug)).err().map(|discord| format!("{discord:?}"))
-        }
+        | Planted::ServeBehindTheFence
+        | Planted::LeadUnasked
+        | Planted::ForgetOrphans
+        | Planted::AcceptForNobody => hubs::run(seed, Some(bug)).err().map(|discord| format!("{discord:?}")),
         _ => judge(seed, Settings::default().planting(bug)).err(),
     };
     (0..end).find_map(|seed| Some((seed, found(seed)?)))

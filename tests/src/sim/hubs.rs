@@ -1,9 +1,12 @@
-//! Many hubs on one store: they pause, die, lose the store and come back, and every job is one hub's at a time.
+//! Many hubs on one store: they pause, die, lose the store and come back, and every job is one hub's at a time, and so
+//! is the lead.
 //!
 //! The store here is a few maps, changed by one commit at a time; the hubs' own part is the product's
-//! [`Steward`]. A job is a number that its owner counts up, from what it last knew: two owners would be seen at once.
+//! [`Steward`]. A job is a number that its owner counts up, from what it last knew: two owners would be seen at once. The lead
+//! is to write a log, which is such a number too.
 
 use std::cmp::Reverse;
+use std::collections::btree_map::Entry as Slot;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use tessera_hub_core::Planted;
@@ -21,6 +24,12 @@ const END_MS: u64 = 240_000;
 const REPLACED_MS: u64 = 15_000;
 /// Steps of a job.
 const STEPS: u64 = 60;
+/// New jobs are accepted until then.
+const ACCEPTED_MS: u64 = 80_000;
+/// One in so many thousand times that a hub runs it accepts a job.
+const ACCEPTED_PER_MILLE: u64 = 4;
+/// And so often the one that leads writes a line of the log.
+const TOLD_PER_MILLE: u64 = 200;
 /// Jobs that one commit takes over.
 const ADOPTED_MAX: usize = 3;
 
@@ -32,9 +41,11 @@ pub enum Discord {
         /// The job.
         job: u64,
     },
+    /// A hub wrote the log while another led.
+    TwoLead,
     /// A hub that was never in trouble lost its jobs.
     HealthyHubFenced,
-    /// Jobs of a dead hub were nobody's for too long.
+    /// Jobs of a dead hub, or the lead, were nobody's for too long.
     NotReplaced {
         /// *Units*: milliseconds.
         after_ms: u64,
@@ -57,6 +68,12 @@ pub struct Together {
     pub adopted: u64,
     /// Hubs that died.
     pub died: u64,
+    /// Times that a hub began to lead.
+    pub led: u64,
+    /// Jobs that were nobody's and found a hub.
+    pub orphans: u64,
+    /// Jobs that were accepted while hubs came and went.
+    pub accepted: u64,
     /// Hubs that came back from a pause to a fence that was down.
     pub came_back: u64,
 }
@@ -73,6 +90,16 @@ enum Asked {
     Step(u64, u64),
     /// How far a job is, after a commit of which nobody knows how it went.
     Read(u64),
+    /// The lead, where nobody has it.
+    Claim,
+    /// Jobs that are nobody's.
+    TakeOrphans,
+    /// One line of the log, from what the hub knows.
+    Tell(u64),
+    /// How long the log is.
+    ReadLog,
+    /// A new job.
+    Accept(u64),
 }
 
 #[derive(Clone, Debug)]
@@ -86,7 +113,7 @@ enum Event {
     Pause(usize, u64),
     CutOff(usize, u64),
     Die(usize),
-    Start(u64),
+    Start,
 }
 
 #[derive(Clone, Debug)]
@@ -95,20 +122,31 @@ enum Answer {
     /// Jobs that are this hub's now, and how far each is.
     Taken(HubId, Option<Vec<(u64, u64)>>),
     Stepped(u64, Option<u64>),
+    /// It is not there: it was never accepted.
+    Refused(u64),
+    /// Every hub, and which leads.
+    Looked(Vec<Seen>, Option<HubId>),
+    Leads,
+    Orphans(Option<Vec<(u64, u64)>>),
+    Told(Option<u64>),
+    Nothing,
     Fenced,
 }
 
 struct Entry {
     beat: u64,
     up: bool,
-    place: u64,
 }
 
 struct Hub {
     id: HubId,
-    place: u64,
     steward: Steward,
     jobs: BTreeMap<u64, u64>,
+    leads: bool,
+    /// Whether it has looked for jobs that are nobody's, since it leads.
+    looked_for_orphans: bool,
+    /// How long the log is, as far as it knows, while it asks for nothing.
+    log: Option<u64>,
     waiting: BTreeSet<u64>,
     paused_until: u64,
     cut_off_until: u64,
@@ -131,6 +169,10 @@ struct World {
     entries: BTreeMap<HubId, Entry>,
     owners: BTreeMap<u64, HubId>,
     progress: BTreeMap<u64, u64>,
+    leader: Option<HubId>,
+    log: u64,
+    /// The number of the next job.
+    next: u64,
     hubs: Vec<Hub>,
     slow_store: bool,
     planted: Option<Planted>,
@@ -167,17 +209,24 @@ impl World {
             entries: BTreeMap::new(),
             owners: BTreeMap::new(),
             progress: BTreeMap::new(),
+            leader: None,
+            log: 0,
+            next: 1_000,
             hubs: Vec::new(),
             slow_store,
             planted,
             together: Together::default(),
         };
         let hubs = 2 + world.random.below(3);
-        (0..hubs).for_each(|place| world.start(place));
+        (0..hubs).for_each(|_| world.start());
         for job in 0..1 + world.random.below(12) {
+            world.progress.insert(job, 0);
+            // A store that one hub had for itself.
+            if world.random.chance(150) {
+                continue;
+            }
             let owner = world.random.below(hubs) as usize;
             world.owners.insert(job, world.hubs[owner].id);
-            world.progress.insert(job, 0);
             world.hubs[owner].jobs.insert(job, 0);
         }
         for hub in 0..hubs as usize {
@@ -197,9 +246,8 @@ impl World {
             3 | 4 => {
                 self.at(at, Event::Die(hub));
                 if self.random.chance(500) {
-                    let place = self.hubs[hub].place;
                     let later = 200 + self.random.below(20_000);
-                    self.at(at + later, Event::Start(place));
+                    self.at(at + later, Event::Start);
                 }
             }
             _ => {}
@@ -218,18 +266,20 @@ impl World {
         self.events.insert(self.made, event);
     }
 
-    fn start(&mut self, place: u64) {
+    fn start(&mut self) {
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&self.random.draw().to_be_bytes());
         let id = HubId(bytes);
         let mut steward = Steward::new(id, Tick(self.now));
         steward.plant(self.planted);
-        self.entries.insert(id, Entry { beat: 0, up: true, place });
+        self.entries.insert(id, Entry { beat: 0, up: true });
         self.hubs.push(Hub {
             id,
-            place,
             steward,
             jobs: BTreeMap::new(),
+            leads: false,
+            looked_for_orphans: false,
+            log: None,
             waiting: BTreeSet::new(),
             paused_until: 0,
             cut_off_until: 0,
@@ -270,7 +320,7 @@ impl World {
                 self.hubs[hub].dead = Some(self.now);
                 self.together.died += 1;
             }
-            Event::Start(place) => self.start(place),
+            Event::Start => self.start(),
         }
         Ok(())
     }
@@ -324,6 +374,26 @@ impl World {
                     self.hubs[hub].jobs.insert(job, done);
                 }
                 Answer::Stepped(job, None) => self.ask(hub, Asked::Read(job)),
+                Answer::Refused(job) => drop(self.hubs[hub].waiting.remove(&job)),
+                Answer::Looked(seen, leader) => {
+                    let me = self.hubs[hub].id;
+                    if leader == Some(me) {
+                        self.lead(hub);
+                    } else if leader.is_none() || self.planted == Some(Planted::LeadUnasked) {
+                        self.ask(hub, Asked::Claim);
+                    }
+                    self.tell(hub, News::Looked(seen));
+                }
+                Answer::Leads => self.lead(hub),
+                Answer::Orphans(None) => self.hubs[hub].looked_for_orphans = false,
+                Answer::Orphans(Some(jobs)) => {
+                    for (job, done) in jobs {
+                        self.hubs[hub].jobs.entry(job).or_insert(done);
+                    }
+                }
+                Answer::Told(Some(length)) => self.hubs[hub].log = Some(length),
+                Answer::Told(None) => self.ask(hub, Asked::ReadLog),
+                Answer::Nothing => {}
                 Answer::Fenced => self.tell(hub, News::FenceFound),
             }
         }
@@ -346,8 +416,34 @@ impl World {
         }
     }
 
-    /// Steps of its jobs, each once it knows of the last.
+    fn lead(&mut self, hub: usize) {
+        if !self.hubs[hub].leads {
+            self.hubs[hub].leads = true;
+            self.together.led += 1;
+            self.ask(hub, Asked::ReadLog);
+        }
+    }
+
+    /// Steps of its jobs and of the log, each once it knows of the last, and now and then a new job.
     fn work(&mut self, hub: usize) {
+        if self.hubs[hub].leads && !self.hubs[hub].looked_for_orphans {
+            self.hubs[hub].looked_for_orphans = true;
+            if self.planted != Some(Planted::ForgetOrphans) {
+                self.ask(hub, Asked::TakeOrphans);
+            }
+        }
+        if self.hubs[hub].log.is_some()
+            && self.random.chance(TOLD_PER_MILLE)
+            && let Some(length) = self.hubs[hub].log.take()
+        {
+            self.ask(hub, Asked::Tell(length));
+        }
+        if self.now < ACCEPTED_MS && self.random.chance(ACCEPTED_PER_MILLE) {
+            let job = self.next;
+            self.next += 1;
+            self.hubs[hub].waiting.insert(job);
+            self.ask(hub, Asked::Accept(job));
+        }
         let free: Vec<(u64, u64)> = self.hubs[hub]
             .jobs
             .iter()
@@ -381,8 +477,10 @@ impl World {
                 Asked::Look => Answer::Steward(News::LookFailed),
                 Asked::Fence(other, _) => Answer::Steward(News::FenceStands(other)),
                 Asked::Adopt(other) => Answer::Taken(other, None),
-                Asked::Forget(_) => return,
-                Asked::Step(job, _) | Asked::Read(job) => Answer::Stepped(job, None),
+                Asked::Forget(_) | Asked::Claim => return,
+                Asked::TakeOrphans => Answer::Orphans(None),
+                Asked::Tell(_) | Asked::ReadLog => Answer::Told(None),
+                Asked::Step(job, _) | Asked::Read(job) | Asked::Accept(job) => Answer::Stepped(job, None),
             };
             let patience = 1_000 + self.random.below(1_000);
             self.at(self.now + patience, Event::Answer(hub, failed));
@@ -394,8 +492,12 @@ impl World {
         let me = self.hubs[hub].id;
         let up = self.entries.get(&me).is_some_and(|entry| entry.up);
         Ok(match asked {
-            Asked::Look => Answer::Steward(News::Looked(self.look(hub))),
-            Asked::Read(job) => Answer::Stepped(job, Some(self.progress[&job])),
+            Asked::Look => Answer::Looked(self.look(), self.leader),
+            Asked::Read(job) => match self.progress.get(&job) {
+                Some(done) => Answer::Stepped(job, Some(*done)),
+                None => Answer::Refused(job),
+            },
+            Asked::ReadLog => Answer::Told(Some(self.log)),
             _ if !up => {
                 self.together.fenced_off += 1;
                 Answer::Fenced
@@ -407,12 +509,32 @@ impl World {
             Asked::Fence(other, beat) => self.fence(other, beat)?,
             Asked::Adopt(other) => Answer::Taken(other, Some(self.adopt(me, other))),
             Asked::Forget(other) => {
-                let is_empty =
-                    !self.owners.iter().any(|(job, owner)| *owner == other && self.progress[job] < STEPS);
-                if is_empty && self.entries.get(&other).is_some_and(|entry| !entry.up) {
+                if !self.has_jobs(other) && self.entries.get(&other).is_some_and(|entry| !entry.up) {
                     self.entries.remove(&other);
                 }
                 Answer::Steward(News::Time)
+            }
+            Asked::Claim => {
+                if self.leader.is_none() || self.planted == Some(Planted::LeadUnasked) {
+                    self.leader = Some(me);
+                }
+                if self.leader == Some(me) { Answer::Leads } else { Answer::Nothing }
+            }
+            Asked::TakeOrphans => Answer::Orphans(Some(self.take_orphans(me))),
+            Asked::Tell(from) => {
+                if self.leader != Some(me) || self.log != from {
+                    return Err(Discord::TwoLead);
+                }
+                self.log += 1;
+                Answer::Told(Some(self.log))
+            }
+            Asked::Accept(job) => {
+                self.progress.insert(job, 0);
+                if self.planted != Some(Planted::AcceptForNobody) {
+                    self.owners.insert(job, me);
+                }
+                self.together.accepted += 1;
+                Answer::Stepped(job, Some(0))
             }
             Asked::Step(job, from) => {
                 if self.progress[&job] != from {
@@ -424,15 +546,33 @@ impl World {
         })
     }
 
-    fn look(&self, hub: usize) -> Vec<Seen> {
-        let (me, place) = (self.hubs[hub].id, self.hubs[hub].place);
-        let has_jobs = |id| self.owners.iter().any(|(job, owner)| *owner == id && self.progress[job] < STEPS);
+    /// Whether jobs, or the lead, are a hub's.
+    fn has_jobs(&self, id: HubId) -> bool {
+        let open = |(job, owner): (&u64, &HubId)| *owner == id && self.progress[job] < STEPS;
+        self.leader == Some(id) || self.owners.iter().any(open)
+    }
+
+    fn take_orphans(&mut self, me: HubId) -> Vec<(u64, u64)> {
+        for job in self.progress.keys() {
+            if let Slot::Vacant(slot) = self.owners.entry(*job) {
+                slot.insert(me);
+                self.together.orphans += 1;
+            }
+        }
+        self.jobs_of(me)
+    }
+
+    fn jobs_of(&self, me: HubId) -> Vec<(u64, u64)> {
+        let mine = self.owners.iter().filter(|(_, owner)| **owner == me);
+        mine.map(|(job, _)| (*job, self.progress[job])).collect()
+    }
+
+    fn look(&self) -> Vec<Seen> {
         let seen = |(id, entry): (&HubId, &Entry)| Seen {
             hub: *id,
             beat: entry.beat,
             fenced: !entry.up,
-            has_jobs: has_jobs(*id),
-            former: *id != me && entry.place == place,
+            has_jobs: self.has_jobs(*id),
         };
         self.entries.iter().map(seen).collect()
     }
@@ -465,17 +605,16 @@ impl World {
             .map(|(job, _)| *job)
             .take(ADOPTED_MAX)
             .collect();
+        if me != other && down && self.leader == Some(other) {
+            self.leader = Some(me);
+        }
         if me != other && (down || self.planted == Some(Planted::AdoptUnfenced)) {
             for job in theirs {
                 self.owners.insert(job, me);
                 self.together.adopted += 1;
             }
         }
-        self.owners
-            .iter()
-            .filter(|(_, owner)| **owner == me)
-            .map(|(job, _)| (*job, self.progress[job]))
-            .collect()
+        self.jobs_of(me)
     }
 
     /// A hub that runs, reaches the store and whose fence has long been down must have heard of it.
@@ -493,11 +632,13 @@ impl World {
         if self.slow_store || self.hubs[0].cut_off_until > 0 {
             return Ok(());
         }
+        if self.leader.is_none() && self.now > REPLACED_MS {
+            return Err(Discord::NotReplaced { after_ms: self.now });
+        }
         for dead in self.hubs.iter() {
             let Some(since) = dead.dead else { continue };
             let after_ms = self.now - since;
-            let orphaned =
-                self.owners.iter().any(|(job, owner)| *owner == dead.id && self.progress[job] < STEPS);
+            let orphaned = self.has_jobs(dead.id);
             // A commit in a hundred is lost, and is tried again.
             if orphaned && after_ms > REPLACED_MS + 8_000 {
                 return Err(Discord::NotReplaced { after_ms });

@@ -13,7 +13,7 @@ use super::tests::{at, results, started, violation, with_memory};
 use super::*;
 use crate::effect::FetchSerial;
 use crate::inputs::PIECE_MS_MAX;
-use crate::task::{Form, InputFile, Unusable};
+use crate::task::{InputFile, Unusable};
 
 const A: [u8; 32] = [0xa; 32];
 const B: [u8; 32] = [0xb; 32];
@@ -25,7 +25,7 @@ fn job(number: u8) -> JobId {
 }
 
 fn file(blake3: [u8; 32]) -> InputFile {
-    InputFile { blake3: Digest(blake3), bytes: BYTES + 128, form: Form::Matrix }
+    InputFile { blake3: Digest(blake3), bytes: BYTES + 128 }
 }
 
 /// A product of two files of five MiB each.
@@ -153,10 +153,17 @@ fn a_job_that_finds_no_room_waits_for_idle_ones_and_one_that_never_could_is_refu
     let mut machine = with_memory(1, 8, 16 << 20);
     at(&mut machine, 0, announce(1, A, B));
     let effects = at(&mut machine, 0, assign(1, 0));
-    let reason = Unusable::TooLarge { bytes: 2 * (BYTES + 128), bytes_max: 8 << 20 };
+    let reason = Unusable::CacheTooSmall { bytes: 2 * (BYTES + 128), bytes_max: 8 << 20 };
     assert_eq!(effects[0], Effect::AnnounceUnusable { job: job(1), reason });
     assert_eq!(unusable(&effects), [0]);
     assert_eq!(unusable(&at(&mut machine, 0, assign(1, 1))), [1]);
+
+    // A block of it takes eight MiB, however large the matrices are.
+    let mut machine = with_memory(1, 8, (16 << 20) - 2);
+    at(&mut machine, 0, announce(1, A, A));
+    let effects = at(&mut machine, 0, assign(1, 0));
+    let reason = Unusable::TooLarge { bytes: 8 << 20, bytes_max: (8 << 20) - 1 };
+    assert_eq!(effects[0], Effect::AnnounceUnusable { job: job(1), reason });
 }
 
 #[test]

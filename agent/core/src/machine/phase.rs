@@ -2,6 +2,8 @@
 
 use tessera_protocol::unit::Tick;
 
+use crate::effect::Closing;
+
 /// The phase of the connection.
 #[derive(Debug)]
 pub(super) enum Phase {
@@ -33,8 +35,8 @@ pub(super) struct Working {
     pub(super) heartbeat_at: Tick,
     /// When the hub welcomed the agent.
     pub(super) since: Tick,
-    /// The hub said that it is stopping.
-    pub(super) draining: bool,
+    /// Why the session closes once nothing is in flight, when the hub said that it should.
+    pub(super) ending: Option<Closing>,
     /// Nothing is in flight and nothing will come: when the session closes.
     pub(super) linger_until: Option<Tick>,
 }

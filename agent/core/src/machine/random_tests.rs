@@ -87,8 +87,8 @@ fn job(number: u8) -> JobId {
     JobId([number + 1; 16])
 }
 
-/// The matrices of job `number`: a file of one piece; a file of two; that and another one; and more than
-/// the machine has memory for.
+/// The matrices of job `number`: a file of one piece; a file of two; that and another one; and tiles of which
+/// one takes more memory than the machine has.
 fn matrices(number: u8) -> matrix::Task {
     let file = |name: u8, rows: u64, cols: u64| {
         let source = Source::Input { blake3: [name; 32], bytes: rows * cols * 8 + 128 };
@@ -139,9 +139,11 @@ impl Witness {
             kernels: Vec::new(),
             region: alloc::string::String::new(),
         };
+        let hub = "hub:1".parse().expect("an address");
+        let hubs = Hubs::new(vec![hub], Vec::new()).expect("a hub");
         let mut witness = Witness {
             machine: Machine::new(
-                Identity { agent: AgentId(ME), hello, gpus: Vec::new(), cache_bytes_max: u64::MAX },
+                Identity { agent: AgentId(ME), hello, gpus: Vec::new(), cache_bytes_max: MEMORY / 2, hubs },
                 Vec::new(),
             ),
             now: 0,
@@ -173,7 +175,7 @@ impl Witness {
     fn carry_out(&mut self, effect: Effect) {
         assert!(!self.exited, "{effect:?} after the exit");
         match effect {
-            Effect::Connect => {
+            Effect::Connect { .. } => {
                 self.tell(Event::HubReached);
                 let welcome = Welcome { agent: ME, heartbeat_ms: 1_000, credit: CREDIT, lane: 0 };
                 self.in_session = true;
@@ -220,6 +222,7 @@ impl Witness {
             | Effect::SendBulk { .. }
             | Effect::SendControl(_)
             | Effect::RememberHub
+            | Effect::RememberHubs { .. }
             | Effect::AnnounceRetry { .. } => {}
         }
     }

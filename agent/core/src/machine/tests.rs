@@ -4,6 +4,7 @@ use alloc::string::ToString;
 use alloc::vec;
 use alloc::vec::Vec;
 
+use tessera_protocol::address::HubAddress;
 use tessera_protocol::id::{Digest, JobId};
 use tessera_protocol::monte_carlo::{Model, Task};
 use tessera_protocol::unit::{Epoch, ShardIndex};
@@ -31,7 +32,17 @@ fn agent_with(slots: u16, memory_bytes: u64) -> Machine {
         kernels: Vec::new(),
         region: alloc::string::String::new(),
     };
-    Machine::new(Identity { agent: ME, hello, gpus: Vec::new(), cache_bytes_max: u64::MAX }, Vec::new())
+    let hubs = Hubs::new(vec![hub(1)], Vec::new()).expect("a hub");
+    let cache_bytes_max = operand_bytes_max(memory_bytes);
+    Machine::new(Identity { agent: ME, hello, gpus: Vec::new(), cache_bytes_max, hubs }, Vec::new())
+}
+
+fn hub(port: u16) -> HubAddress {
+    HubAddress { host: "hub".to_string(), port }
+}
+
+fn connect() -> Effect {
+    Effect::Connect { hub: hub(1) }
 }
 
 /// Steps and checks; what came out.
@@ -49,7 +60,7 @@ fn working(slots: u16, credit: u32) -> Machine {
     with_memory(slots, credit, 0)
 }
 
-/// Welcomed, with so much memory.
+/// Welcomed, with so much memory, and half as much of the disk.
 pub(super) fn with_memory(slots: u16, credit: u32, memory_bytes: u64) -> Machine {
     let mut machine = agent_with(slots, memory_bytes);
     for event in [Event::Started, Event::HubReached, welcome(credit)] {
@@ -105,7 +116,7 @@ pub(super) fn violation(effects: &[Effect]) -> Option<Violation> {
 #[test]
 fn the_first_session_says_hello_with_its_token_and_the_next_without() {
     let mut machine = agent(2);
-    assert_eq!(at(&mut machine, 0, Event::Started), [Effect::Connect]);
+    assert_eq!(at(&mut machine, 0, Event::Started), [connect()]);
     let hello = |effects: Vec<Effect>| match effects.into_iter().next() {
         Some(Effect::SendControl(AgentControl::Hello(hello))) => hello,
         other => panic!("no hello but {other:?}"),
@@ -292,7 +303,7 @@ fn a_hub_that_says_nothing_is_left_and_tried_again() {
     let effects = at(&mut machine, until.0, Event::SessionLost { random: Random(u64::MAX) });
     assert_eq!(effects, [Effect::AnnounceRetry { delay_ms: 250 }]);
     assert_eq!(machine.next_timer(), Some(until.after_ms(250)));
-    assert_eq!(at(&mut machine, until.0 + 250, Event::TimePassed), [Effect::Connect]);
+    assert_eq!(at(&mut machine, until.0 + 250, Event::TimePassed), [connect()]);
 }
 
 #[test]
@@ -330,7 +341,7 @@ fn refusals_that_pass_are_waited_out_and_others_end_the_program() {
         let effects = at(&mut machine, 0, Event::Refused(refusal));
         assert_eq!(effects, [Effect::CloseSession { reason: Closing::Refused(refusal) }]);
         let effects = at(&mut machine, 0, Event::SessionLost { random: Random(0) });
-        assert_eq!(effects, [Effect::AnnounceRetry { delay_ms: 0 }, Effect::Connect]);
+        assert_eq!(effects, [Effect::AnnounceRetry { delay_ms: 0 }, connect()]);
     }
 }
 
@@ -399,4 +410,69 @@ fn a_lost_session_frees_its_slots_for_the_next_one() {
     assert_eq!(started(&at(&mut machine, 1, assign(5..6))), [0; 0], "the slot has not stopped yet");
     let stopped = Event::ShardEnded { slot: SlotIndex(0), outcome: Outcome::Stopped };
     assert_eq!(started(&at(&mut machine, 2, stopped)), [5]);
+}
+
+#[test]
+fn when_its_hub_is_gone_an_agent_goes_to_one_that_it_was_told_of_and_backs_off_when_all_are() {
+    let mut machine = working(1, 4);
+    let addresses = vec!["hub:1".to_string(), "hub:2".to_string(), "no address".to_string()];
+    let effects = at(&mut machine, 1, Event::HubsTold { addresses: addresses.clone() });
+    assert_eq!(effects, [Effect::RememberHubs { hubs: vec![hub(1), hub(2)] }]);
+    assert_eq!(at(&mut machine, 2, Event::HubsTold { addresses }), []);
+    let jitter = Random(u64::MAX);
+    let lost = at(&mut machine, 3, Event::SessionLost { random: jitter });
+    assert_eq!(lost, [Effect::AnnounceRetry { delay_ms: 250 }]);
+    assert_eq!(at(&mut machine, 253, Event::TimePassed), [Effect::Connect { hub: hub(2) }]);
+    let all_gone = at(&mut machine, 254, Event::ConnectFailed { random: Random(u64::MAX << 32) });
+    assert_eq!(all_gone, [Effect::AnnounceRetry { delay_ms: 250 }], "the first round of failures");
+    assert_eq!(at(&mut machine, 600, Event::TimePassed), [connect()]);
+    at(&mut machine, 601, Event::ConnectFailed { random: jitter });
+    assert_eq!(at(&mut machine, 900, Event::TimePassed), [Effect::Connect { hub: hub(2) }]);
+    let again = at(&mut machine, 901, Event::ConnectFailed { random: jitter });
+    assert_eq!(again, [Effect::AnnounceRetry { delay_ms: 500 }], "the second");
+}
+
+#[test]
+fn a_stranger_at_the_address_of_a_hub_ends_the_program_only_where_no_other_hub_is_left() {
+    let (found, random) = ([3; 32], Random(0));
+    let mut machine = agent(1);
+    at(&mut machine, 0, Event::Started);
+    let effects = at(&mut machine, 1, Event::HubKeyDiffered { found, random });
+    assert_eq!(effects, [Effect::Exit { reason: Exit::HubKeyDiffered { found } }]);
+
+    let mut machine = working(1, 4);
+    at(&mut machine, 1, Event::HubsTold { addresses: vec!["hub:2".to_string()] });
+    at(&mut machine, 2, Event::HubDrained);
+    let until = machine.next_timer().expect("a moment for the last frames");
+    at(&mut machine, until.0, Event::TimePassed);
+    let effects = at(&mut machine, until.0, Event::SessionLost { random });
+    assert_eq!(effects.last(), Some(&Effect::Connect { hub: hub(2) }));
+    let effects = at(&mut machine, until.0 + 1, Event::HubKeyDiffered { found, random });
+    assert_eq!(effects.last(), Some(&connect()));
+}
+
+#[test]
+fn a_list_of_hubs_is_not_taken_from_one_that_has_not_welcomed_the_agent() {
+    let mut machine = agent(1);
+    at(&mut machine, 0, Event::Started);
+    at(&mut machine, 0, Event::HubReached);
+    let effects = at(&mut machine, 0, Event::HubsTold { addresses: vec!["elsewhere:1".to_string()] });
+    assert_eq!(violation(&effects), Some(Violation::OutOfTurn));
+}
+
+#[test]
+fn an_agent_that_is_sent_to_another_hub_finishes_what_it_holds_takes_nothing_more_and_goes_there() {
+    let mut machine = working(1, 4);
+    let addresses = vec!["hub:1".to_string(), "hub:2".to_string(), "hub:3".to_string()];
+    at(&mut machine, 0, Event::HubsTold { addresses });
+    at(&mut machine, 0, announce(Some(task())));
+    at(&mut machine, 0, assign(0..1));
+    let effects = at(&mut machine, 1, Event::HubMoved { to: "hub:3".to_string() });
+    assert_eq!(effects, [Effect::SendControl(AgentControl::Leaving)]);
+    assert_eq!(results(&at(&mut machine, 2, done(0, 10))), [vec![0]]);
+    let until = machine.next_timer().expect("a moment for the last frames");
+    let effects = at(&mut machine, until.0, Event::TimePassed);
+    assert!(effects.contains(&Effect::CloseSession { reason: Closing::Moved }), "{effects:?}");
+    let effects = at(&mut machine, until.0, Event::SessionLost { random: Random(0) });
+    assert_eq!(effects.last(), Some(&Effect::Connect { hub: hub(3) }));
 }

@@ -39,10 +39,13 @@ fn hub(store: &dyn Snapshot, report: &mut Report) -> Result<(), ReadError> {
         }
         None => report.note("no hub has run on this store yet".to_owned()),
     }
-    for key in [Key::HubSampling, Key::HubStartToken] {
-        if store.get(&key.encode())?.is_some_and(|secret| secret.len() != SECRET_BYTES) {
-            report.find(label::of(key), format!("it has not {SECRET_BYTES} bytes"), Advice::Restore);
-        }
+    if store.get(&Key::HubSampling.encode())?.is_some_and(|secret| secret.len() != SECRET_BYTES) {
+        report.find(label::of(Key::HubSampling), format!("it has not {SECRET_BYTES} bytes"), Advice::Restore);
+    }
+    // Of hubs that started one after another while others ran, the tokens of all.
+    if store.get(&Key::HubStartToken.encode())?.is_some_and(|tokens| tokens.len() % SECRET_BYTES != 0) {
+        let says = format!("it has not {SECRET_BYTES} bytes a token");
+        report.find(label::of(Key::HubStartToken), says, Advice::Restore);
     }
     Ok(())
 }

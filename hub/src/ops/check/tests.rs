@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use super::*;
 use crate::accounts;
-use crate::audit::Auditor;
+use crate::audit::{Auditor, Told};
 use crate::backend::{token_deed, unix_ms};
 use crate::blobs::{Blobs, Name, Place};
 use crate::inputs::{self, Stored, piece_batch, whole_batch};
 use crate::output;
 use crate::quic::Identity;
-use crate::records::{self, Owner, deed_of};
+use crate::records::{self, HubAt, Owner, deed_of};
 use tessera_hub_core::fleet::Fleet;
 use tessera_hub_core::home::{Home, Judge};
 use tessera_hub_core::record::Kept;
@@ -21,7 +21,7 @@ use tessera_planners::Plan;
 use tessera_protocol::api::{JobState, JobView, Standing};
 use tessera_protocol::audit::Act;
 use tessera_protocol::credits::ProviderName;
-use tessera_protocol::id::{AgentId, Digest, JobId};
+use tessera_protocol::id::{AgentId, Digest, HubId, JobId};
 use tessera_protocol::limits::INPUT_PIECE_BYTES;
 use tessera_protocol::receipt::Service;
 use tessera_protocol::spec::JobSpec;
@@ -526,6 +526,36 @@ fn agents_files_and_the_log_are_compared_with_what_names_them() {
         "audit/0",
         "the hub's key",
     );
+}
+
+#[test]
+fn what_hubs_that_share_a_store_write_for_each_other_is_read_and_compared_with_the_jobs() {
+    let whole = Whole::new();
+    let hub = HubId([1; 16]);
+    let at = HubAt { http: "a.lab:1".into(), quic: "a.lab:2".into() };
+    let told = Told::of(&Act::ApiKeyMade { key: Digest([2; 32]) }, UnixMillis(3));
+    let mut batch = Batch::new();
+    batch.put(Key::HubAt(hub), at.bytes()).put(Key::Owner(whole.open), hub.0);
+    batch.put(Key::Act { hub, number: 0 }, told.bytes());
+    write(&whole.engine, batch);
+    let report = whole.report();
+    assert!(report.clean, "{report}");
+
+    let put = |key: fn(&Whole) -> Key<'static>, value: Vec<u8>| {
+        move |whole: &Whole, batch: &mut Batch| {
+            batch.put(key(whole), value);
+        }
+    };
+    let ended = put(|whole| Key::Owner(whole.done), vec![1; 16]);
+    found("a job that ended is somebody's", ended, "owner/", "has ended");
+    let unknown = put(|_| Key::Owner(JobId([9; 16])), vec![1; 16]);
+    found("a job that is not here is somebody's", unknown, "owner/", "is not here");
+    let short = put(|whole| Key::Owner(whole.open), vec![1; 15]);
+    found("an owner is no hub", short, "owner/", "cannot be read");
+    let garbled = put(|_| Key::HubAt(HubId([1; 16])), b"{".to_vec());
+    found("an address is none", garbled, "hub-at/", "cannot be read");
+    let garbled = put(|_| Key::Act { hub: HubId([1; 16]), number: 2 }, b"{}".to_vec());
+    found("a report is none", garbled, "act/", "cannot be read");
 }
 
 #[test]

@@ -119,7 +119,7 @@ impl World {
 
     pub(super) fn do_for_agent(&mut self, agent: usize, effect: AgentEffect) {
         match effect {
-            AgentEffect::Connect => {
+            AgentEffect::Connect { .. } => {
                 self.sessions += 1;
                 let lane = self.random.below(u64::from(self.swarm.lanes)) as u16;
                 (self.agents[agent].session, self.agents[agent].lane) = (Some(self.sessions), lane);
@@ -184,6 +184,7 @@ impl World {
             | AgentEffect::DropJob { .. }
             | AgentEffect::AnnounceUnusable { .. }
             | AgentEffect::RememberHub
+            | AgentEffect::RememberHubs { .. }
             | AgentEffect::AnnounceRetry { .. } => {}
             AgentEffect::Exit { reason } => panic!("nobody asked the agent to end: {reason:?}"),
         }
