@@ -4,7 +4,7 @@
 //! as it had results; it keeps no books.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -20,6 +20,10 @@ use crate::machine::{Usage, pin};
 use crate::report::{Better, Report};
 
 const CONNECT_MAX: Duration = Duration::from_secs(120);
+/// How often a lane looks whether all agents are there.
+const LOOK: Duration = Duration::from_millis(5);
+/// How long agents work before they are measured.
+const WARM_UP: Duration = Duration::from_secs(1);
 /// The job that all assignments are of.
 const JOB: [u8; 16] = [7; 16];
 
@@ -55,6 +59,9 @@ struct Mirror {
     next: u64,
     results: Arc<AtomicU64>,
     frame: Vec<u8>,
+    /// Who has been welcomed and got nothing yet: all begin together, so that nobody's handshake waits behind work.
+    idle: Vec<SessionId>,
+    all_there: Arc<AtomicBool>,
 }
 
 impl Mirror {
@@ -90,7 +97,7 @@ impl LaneHandler for Mirror {
                 let welcome =
                     Welcome { agent: [0; 16], heartbeat_ms: HEARTBEAT_MS, credit: self.in_flight, lane: 0 };
                 let _ = io.send_control(session, self.body(&HubControl::Welcome(welcome)));
-                self.assign(session, self.in_flight.into(), io);
+                self.idle.push(session);
             }
             SessionEvent::Work { session, frame } => {
                 if let Ok(AgentWork::Results { items, .. }) = AgentWork::read(&frame) {
@@ -102,7 +109,13 @@ impl LaneHandler for Mirror {
         }
     }
 
-    fn turn_end(&mut self, _now: Instant, _io: &mut Sessions) -> Option<Instant> {
+    fn turn_end(&mut self, now: Instant, io: &mut Sessions) -> Option<Instant> {
+        if !self.all_there.load(Ordering::Relaxed) {
+            return Some(now + LOOK);
+        }
+        for session in std::mem::take(&mut self.idle) {
+            self.assign(session, self.in_flight.into(), io);
+        }
         None
     }
 
@@ -129,8 +142,16 @@ impl Transport {
             LaneSockets::open(address, 1, SteeringPreference::Kernel).map_err(|error| wrong(error.into()))?;
         let address = sockets.address();
         let results = Arc::new(AtomicU64::new(0));
-        let (in_flight, counted) = (self.in_flight, results.clone());
-        let make = move |_, _| Mirror { in_flight, next: 0, results: counted.clone(), frame: Vec::new() };
+        let all_there = Arc::new(AtomicBool::new(false));
+        let (in_flight, counted, go) = (self.in_flight, results.clone(), all_there.clone());
+        let make = move |_, _| Mirror {
+            in_flight,
+            next: 0,
+            results: counted.clone(),
+            frame: Vec::new(),
+            idle: Vec::new(),
+            all_there: go.clone(),
+        };
         pin(&hub_cores);
         let config = LaneConfig { pinning: Pinning::Never, ..LaneConfig::default() };
         let lanes = spawn_lanes(config, sockets, &identity, make).map_err(|error| wrong(error.into()))?;
@@ -151,6 +172,8 @@ impl Transport {
         wait_until("not all agents were welcomed", CONNECT_MAX, || {
             Ok(fleet.welcomed() == u64::from(self.agents))
         })?;
+        all_there.store(true, Ordering::Relaxed);
+        std::thread::sleep(WARM_UP);
         for round in 1..=self.rounds {
             self.round(&fleet, &results, &format!("round {round} of {}", self.rounds), &mut report)?;
         }

@@ -415,7 +415,7 @@ impl Driver {
 }
 
 /// Time of this thread on a core. *Units*: nanoseconds.
-fn computed_ns() -> u64 {
+pub(crate) fn computed_ns() -> u64 {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
