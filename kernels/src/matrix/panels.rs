@@ -166,7 +166,7 @@ mod tests {
             assert_eq!(panel.elements, [at as f64; 10]);
             panel
         };
-        (get(1), get(2), get(1));
+        [1, 2, 1].into_iter().for_each(|at| drop(get(at)));
         let third = get(3);
         get(1);
         get(2);
