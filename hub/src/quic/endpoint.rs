@@ -27,6 +27,10 @@ use super::session::{Phase, Session};
 use super::timers::Timers;
 use super::{LANES_MAX, LaneIndex, PublicKey};
 
+/// The shortest time between two packets that tell an agent that its session is gone. After a restart all agents need
+/// one: 10,000 are told in a second. A reset is smaller than the packet it answers, so nobody is flooded with them; what
+/// one costs is a hash and a send, and this bounds how many a stranger can cause.
+const RESET_INTERVAL: Duration = Duration::from_micros(100);
 /// Room for one receive: what GRO may join is at most one IP packet.
 const RECEIVE_BYTES: usize = 64 << 10;
 /// When a full send buffer is tried again; loopback and any NIC drain one in less.
@@ -166,6 +170,7 @@ impl Sessions {
         let udp = UdpSocketState::new((&socket).into()).map_err(OpenError::Socket)?;
         let mut config = EndpointConfig::new(Arc::new(identity.reset_key()));
         config.cid_generator(move || Box::new(LaneConnectionIds::new(lane_byte)));
+        config.min_reset_interval(RESET_INTERVAL);
         let server = arrivals::server_config(identity, &limits).map_err(OpenError::Identity)?;
         let endpoint = Endpoint::new(Arc::new(config), Some(Arc::new(server)), !udp.may_fragment(), None);
         Ok(Sessions {
