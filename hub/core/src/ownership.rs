@@ -178,14 +178,8 @@ impl Steward {
                 self.free(hub);
                 self.look_at = now;
             }
-            News::FenceStands(hub) => {
-                self.free(hub);
-                let now = self.steady(now);
-                if let Some(watched) = self.others.get_mut(&hub) {
-                    watched.since = now;
-                }
-            }
-            News::Adopted(hub) => self.free(hub),
+            // If its beat has moved the next look shows it; otherwise it is as silent as before.
+            News::FenceStands(hub) | News::Adopted(hub) => self.free(hub),
             News::AdoptFailed(hub) => {
                 self.free(hub);
                 self.unsure = !self.planting.is(Planted::ForgetFailedAdoptions);

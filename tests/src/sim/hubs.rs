@@ -10,7 +10,7 @@ use std::collections::btree_map::Entry as Slot;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use tessera_hub_core::Planted;
-use tessera_hub_core::ownership::{News, Order, Seen, Steward};
+use tessera_hub_core::ownership::{LOOK_MS, News, Order, Seen, Steward};
 use tessera_protocol::id::HubId;
 use tessera_protocol::unit::Tick;
 
@@ -30,7 +30,7 @@ const ACCEPTED_MS: u64 = 80_000;
 const ACCEPTED_PER_MILLE: u64 = 4;
 /// And so often the one that leads writes a line of the log.
 const TOLD_PER_MILLE: u64 = 200;
-/// Jobs that one commit takes over.
+/// Jobs that one commit takes over; the next look finds those that are left.
 const ADOPTED_MAX: usize = 3;
 
 /// What went wrong.
@@ -151,6 +151,8 @@ struct Hub {
     paused_until: u64,
     cut_off_until: u64,
     dead: Option<u64>,
+    /// Open jobs that it then had.
+    left: usize,
     /// When its fence was taken down.
     down_at: Option<u64>,
     stopped: bool,
@@ -284,6 +286,7 @@ impl World {
             paused_until: 0,
             cut_off_until: 0,
             dead: None,
+            left: 0,
             down_at: None,
             stopped: false,
             troubled: false,
@@ -318,6 +321,7 @@ impl World {
             }
             Event::Die(hub) => {
                 self.hubs[hub].dead = Some(self.now);
+                self.hubs[hub].left = self.open_jobs_of(self.hubs[hub].id).count();
                 self.together.died += 1;
             }
             Event::Start => self.start(),
@@ -548,8 +552,12 @@ impl World {
 
     /// Whether jobs, or the lead, are a hub's.
     fn has_jobs(&self, id: HubId) -> bool {
-        let open = |(job, owner): (&u64, &HubId)| *owner == id && self.progress[job] < STEPS;
-        self.leader == Some(id) || self.owners.iter().any(open)
+        self.leader == Some(id) || self.open_jobs_of(id).next().is_some()
+    }
+
+    fn open_jobs_of(&self, id: HubId) -> impl Iterator<Item = u64> {
+        let open = move |(job, owner): &(&u64, &HubId)| **owner == id && self.progress[job] < STEPS;
+        self.owners.iter().filter(open).map(|(job, _)| *job)
     }
 
     fn take_orphans(&mut self, me: HubId) -> Vec<(u64, u64)> {
@@ -598,13 +606,7 @@ impl World {
 
     fn adopt(&mut self, me: HubId, other: HubId) -> Vec<(u64, u64)> {
         let down = self.entries.get(&other).is_none_or(|entry| !entry.up);
-        let theirs: Vec<u64> = self
-            .owners
-            .iter()
-            .filter(|(_, owner)| **owner == other)
-            .map(|(job, _)| *job)
-            .take(ADOPTED_MAX)
-            .collect();
+        let theirs: Vec<u64> = self.open_jobs_of(other).take(ADOPTED_MAX).collect();
         if me != other && down && self.leader == Some(other) {
             self.leader = Some(me);
         }
@@ -639,8 +641,9 @@ impl World {
             let Some(since) = dead.dead else { continue };
             let after_ms = self.now - since;
             let orphaned = self.has_jobs(dead.id);
-            // A commit in a hundred is lost, and is tried again.
-            if orphaned && after_ms > REPLACED_MS + 8_000 {
+            // A commit in a hundred is lost, and is tried again; and those of many jobs are taken over one after another.
+            let looks = (dead.left / ADOPTED_MAX) as u64;
+            if orphaned && after_ms > REPLACED_MS + 8_000 + 2 * LOOK_MS * looks {
                 return Err(Discord::NotReplaced { after_ms });
             }
         }
