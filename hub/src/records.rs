@@ -591,16 +591,17 @@ fn tiles_done(
     task: &tessera_protocol::matrix::Task,
 ) -> Result<Progress, RecordError> {
     let id = stored.view.id;
-    let mut done = Ranges::default();
-    for tile in 0..task.tile_count() {
+    let (mut done, mut tiles) = (Ranges::default(), Vec::new());
+    for tile in bills::paid_tiles(store, id)? {
         let of = store.get_chunked_part(&Key::Tile { job: id, tile }.encode(), 0..TILE_HEAD_BYTES)?;
-        if of.is_some_and(|of| of == plan.digest().0) {
+        if tile < task.tile_count() && of.is_some_and(|of| of == plan.digest().0) {
             done.insert(ShardRange { start: tile * task.panels(), end: (tile + 1) * task.panels() });
+            tiles.push(tile);
         }
     }
     let view = read_progress(store, id)?.map_or_else(|| stored.view.clone(), |progress| progress.view);
     let view = JobView { shards_done: done.count(), ..view };
-    let bill = bills::of_tiles(store, id, (&view, plan, task.panels()), &done)?;
+    let bill = bills::of_tiles(store, id, (&view, plan), &tiles)?;
     let (plan, round) = (plan.digest(), plan.round().clone());
     let products = BTreeMap::new();
     Ok(Progress { done, tally: None, earlier: Vec::new(), view, plan, round, products, bill })

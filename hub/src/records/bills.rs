@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use tessera_hub_core::ledger::{Pages, earnings as earnings_in};
-use tessera_hub_core::ranges::Ranges;
 use tessera_hub_core::record::Unchecked;
 use tessera_hub_core::{Bill, Charges, Earnings, Payment};
 use tessera_planners::Plan;
@@ -15,7 +14,7 @@ use tessera_protocol::credits::{
 use tessera_protocol::id::{AgentId, Digest, JobId, ProviderId};
 use tessera_protocol::receipt::{Line, SHARDS_MAX, Service};
 use tessera_protocol::spec::VerifyClass;
-use tessera_protocol::unit::{ShardIndex, UnixMillis};
+use tessera_protocol::unit::UnixMillis;
 use tessera_storage::{Batch, Family, Key, Snapshot, of_provider, pay_pages_of, tile_pays_of};
 
 use super::{RecordError, StoredProvider, VERSION, entries, json};
@@ -278,18 +277,29 @@ pub(crate) fn each_line(
     Ok(())
 }
 
+/// Tiles of an open matrix job that somebody is paid for: a tile is written with its pay. However many are still to
+/// come, and however large each is, only pay is read. *Order*: ascending.
+pub(super) fn paid_tiles(store: &dyn Snapshot, job: JobId) -> Result<Vec<u64>, RecordError> {
+    let mut tiles = Vec::new();
+    store.walk(&tile_pays_of(job), &mut |entry| match Key::decode(&entry.key) {
+        Ok((Key::TilePay { tile, .. }, _)) if tiles.last() != Some(&tile) => tiles.push(tile),
+        _ => {}
+    })?;
+    Ok(tiles)
+}
+
 /// The bill of a matrix job that is open: its hold, and what its tiles say was earned.
 pub(super) fn of_tiles(
     store: &dyn Snapshot,
     job: JobId,
-    (view, plan, panels): (&JobView, &Plan, u64),
-    done: &Ranges,
+    (view, plan): (&JobView, &Plan),
+    done: &[u64],
 ) -> Result<Charges, RecordError> {
     let kept = read_bill(store, job)?;
     let kept = kept.unwrap_or_else(|| Charges::planned(view.verify, plan.digest(), plan.cost()));
     let mut bill = Bill::resume(kept.unpaid(), plan);
-    for tile in (0..plan.shards() / panels.max(1)).filter(|tile| done.contains(ShardIndex(tile * panels))) {
-        if let Some(bytes) = store.get_chunked(&Key::TilePay { job, tile }.encode())? {
+    for tile in done {
+        if let Some(bytes) = store.get_chunked(&Key::TilePay { job, tile: *tile }.encode())? {
             let stored: StoredPay = decode(&bytes, "payment for a tile", job)?;
             bill.add_earned(&earnings(stored.paid));
         }
