@@ -110,6 +110,11 @@ impl Hub {
         answer.await.map_err(|_| Outage::Unavailable)
     }
 
+    /// Gives a lane an event, waiting while its mailbox is full.
+    pub(crate) fn tell_lane(&self, lane: LaneIndex, event: Event) {
+        self.lanes.get(lane).push(Input::Event(Box::new(event)));
+    }
+
     /// Gives any lane an event that it will answer.
     pub(crate) fn ask_lane(
         &self,

@@ -13,16 +13,14 @@ use std::time::{Duration, Instant};
 
 use tessera_hub_core::{Event, home_lane};
 use tessera_protocol::id::{AgentId, HubId, JobId};
-use tessera_protocol::unit::LaneIndex;
 use tessera_storage::{Batch, Commit, Entry, Family, Key, ReadError, Renewed, Snapshot};
 
 use crate::audit;
 use crate::backend::Hub;
 use crate::config::Retention;
-use crate::lane::Input;
+use crate::lane::tell_standing;
 use crate::products::Shelf;
 use crate::records::{self, RecordError};
-use crate::runtime::PushError;
 use crate::steward::Duty;
 use crate::sweeper::Sweeper;
 use crate::tracer::{self, News};
@@ -36,8 +34,6 @@ const LISTEN_PAUSE: Duration = Duration::from_secs(10);
 const MOVED_MAX: usize = 256;
 /// How long the store is left alone after it could not be read.
 const RETRY: Duration = Duration::from_secs(1);
-/// How long a full mailbox of a lane is left alone.
-const FULL_PAUSE: Duration = Duration::from_millis(1);
 
 /// What the duties need besides the hub.
 pub struct Means {
@@ -152,7 +148,7 @@ impl Duties {
         hub.views.publish_job(view);
         let lane = home_lane(job, hub.lanes.lanes());
         let event = Event::JobRecovered { job: new, progress: progress.map(Box::new), panels: Vec::new() };
-        self.push(lane, event);
+        hub.tell_lane(lane, event);
         Ok(())
     }
 
@@ -172,23 +168,9 @@ impl Duties {
         }
         (*told, *at) = (proven, Instant::now());
         for record in news {
-            for lane in (0..self.hub.lanes.lanes()).map(LaneIndex) {
-                self.push(lane, Event::StandingRead { record });
-            }
+            tell_standing(&self.hub.lanes, record);
         }
         Ok(())
-    }
-
-    /// Waits while the lane's mailbox is full.
-    fn push(&self, lane: LaneIndex, event: Event) {
-        let mut offered = self.hub.lanes.try_push(lane, Input::Event(Box::new(event)));
-        while let Err(PushError::Full(input)) = offered {
-            if self.is_ending() {
-                break;
-            }
-            std::thread::sleep(FULL_PAUSE);
-            offered = self.hub.lanes.try_push(lane, input);
-        }
     }
 
     // --- the lead -------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ use crate::products::Shelf;
 use crate::quic::{Identity, IdentityError, LaneSockets, SteeringError, SteeringPreference};
 use crate::reader::Reader;
 use crate::records::{self, RecordError, Recovered};
-use crate::runtime::{LaneConfig, LaneError, Lanes, PushError, SpawnError, spawn_lanes};
+use crate::runtime::{LaneConfig, LaneError, Lanes, SpawnError, spawn_lanes};
 use crate::steward::{self, Duty, JoinError, Seat};
 use crate::sweeper::Sweeper;
 use crate::tracer;
@@ -447,22 +447,12 @@ fn resume(hub: &Hub, recovered: Recovered, mut panels: BTreeMap<JobId, Vec<KeptP
     let lanes = hub.lanes.lanes();
     let standings: Arc<[_]> = recovered.standings.into();
     for lane in (0..lanes).map(LaneIndex) {
-        push(hub, lane, Event::StandingsRecovered { agents: standings.clone() });
+        hub.tell_lane(lane, Event::StandingsRecovered { agents: standings.clone() });
     }
     for (job, progress) in recovered.open {
         let lane = home_lane(job.id, lanes);
         let panels = panels.remove(&job.id).unwrap_or_default();
-        push(hub, lane, Event::JobRecovered { job, progress: progress.map(Box::new), panels });
-    }
-}
-
-/// Waits while the lane's mailbox is full.
-fn push(hub: &Hub, lane: LaneIndex, event: Event) {
-    let mut offered = hub.lanes.try_push(lane, Input::Event(Box::new(event)));
-    // A lane that has ended says so when the lanes are joined.
-    while let Err(PushError::Full(input)) = offered {
-        std::thread::sleep(std::time::Duration::from_millis(1));
-        offered = hub.lanes.try_push(lane, input);
+        hub.tell_lane(lane, Event::JobRecovered { job, progress: progress.map(Box::new), panels });
     }
 }
 

@@ -357,7 +357,7 @@ impl Handler {
                 // It ends after the lanes do; what it does not hear it reads at its next start.
                 let _ = tracer.send(news);
             }
-            deliver(&me, Input::Event(Box::new(event_of(batch, verdict))));
+            me.push(Input::Event(Box::new(event_of(batch, verdict))));
         });
     }
 
@@ -399,7 +399,7 @@ impl Handler {
                 });
                 let header = BulkHeader::Input { job: job.0, input, offset };
                 let payload = bytes.map(|bytes| wire::bulk(&header, &bytes).into());
-                deliver(&me, Input::Piece { piece, payload });
+                me.push(Input::Piece { piece, payload });
             }));
         }
     }
@@ -410,7 +410,7 @@ impl Handler {
             let output =
                 store.map_err(RecordError::from).and_then(|store| output::digest(&*store, job, &task));
             let output = output.inspect_err(|error| tracing::error!(%error, "a result cannot be read")).ok();
-            deliver(&me, Input::Event(Box::new(Event::Assembled { job, output })));
+            me.push(Input::Event(Box::new(Event::Assembled { job, output })));
         }));
     }
 
@@ -418,7 +418,7 @@ impl Handler {
         let (me, journal, shelf) = (self.me.clone(), self.journal.clone(), self.shelf.clone());
         self.read(Read::new(Length::Product, move |store| {
             let stored = products::store(store, &journal, &shelf, (job, blake3), &bytes);
-            deliver(&me, Input::Event(Box::new(Event::ProductStored { job, index, stored })));
+            me.push(Input::Event(Box::new(Event::ProductStored { job, index, stored })));
         }));
     }
 
@@ -430,10 +430,10 @@ impl Handler {
                 Err(KeepError::NotFinite) => PanelFate::NotFinite,
                 Err(KeepError::Arena(_)) => PanelFate::Refused,
                 Err(KeepError::Lost) => {
-                    return deliver(&me, Input::Event(Box::new(Event::TileLost { job, tile })));
+                    return me.push(Input::Event(Box::new(Event::TileLost { job, tile })));
                 }
             };
-            deliver(&me, Input::Event(Box::new(Event::PanelKept { job, tile, panel, fate })));
+            me.push(Input::Event(Box::new(Event::PanelKept { job, tile, panel, fate })));
         }));
     }
 
@@ -454,7 +454,7 @@ impl Handler {
                 }
             };
             for event in std::iter::once(event).chain(besides) {
-                deliver(&me, Input::Event(Box::new(event)));
+                me.push(Input::Event(Box::new(event)));
             }
         }));
     }
@@ -640,18 +640,8 @@ fn event_of(batch: BatchId, verdict: Verdict) -> Event {
 }
 
 /// Tells all lanes what the store says of an agent.
-fn tell_standing(lanes: &Mailboxes<Input>, record: StandingRecord) {
+pub(crate) fn tell_standing(lanes: &Mailboxes<Input>, record: StandingRecord) {
     for lane in (0..lanes.lanes()).map(LaneIndex) {
-        deliver(&lanes.get(lane), Input::Event(Box::new(Event::StandingRead { record })));
-    }
-}
-
-/// From the journal's thread to a lane. The journal waits while the mailbox is full: lanes empty
-/// theirs every turn and never wait for the journal.
-fn deliver(lane: &Mailbox<Input>, input: Input) {
-    let mut offered = lane.try_push(input);
-    while let Err(PushError::Full(input)) = offered {
-        std::thread::sleep(RETRY);
-        offered = lane.try_push(input);
+        lanes.get(lane).push(Input::Event(Box::new(Event::StandingRead { record })));
     }
 }

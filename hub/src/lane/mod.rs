@@ -7,6 +7,7 @@ mod handler;
 mod known;
 mod pieces;
 
+pub(crate) use handler::tell_standing;
 pub use handler::{Handler, HandlerConfig, Input, LaneCounters};
 pub use known::Known;
 pub use pieces::Piece;

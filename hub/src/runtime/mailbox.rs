@@ -15,6 +15,9 @@ use crossbeam_queue::ArrayQueue;
 
 use crate::quic::{Datagram, LaneIndex};
 
+/// How soon a message that a full mailbox gave back is offered again.
+const FULL_PAUSE: Duration = Duration::from_millis(1);
+
 /// A message that a lane did not take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PushError<M> {
@@ -70,6 +73,16 @@ impl<M> Mailbox<M> {
         self.inbox.messages.push(message).map_err(PushError::Full)?;
         self.inbox.alarm.ring();
         Ok(())
+    }
+
+    /// The same, waiting while the mailbox is full; a lane that has ended says so when the lanes are joined. Not for a
+    /// lane's own thread: lanes empty their mailboxes every turn and wait for nobody.
+    pub fn push(&self, message: M) {
+        let mut offered = self.try_push(message);
+        while let Err(PushError::Full(message)) = offered {
+            std::thread::sleep(FULL_PAUSE);
+            offered = self.try_push(message);
+        }
     }
 }
 

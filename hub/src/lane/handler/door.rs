@@ -15,7 +15,7 @@ use tessera_storage::{Batch, Commit};
 
 use super::super::agents::{self, Found, Heard, Standing};
 use super::super::known;
-use super::{Handler, Input, deliver, tell_standing};
+use super::{Handler, Input, tell_standing};
 use crate::audit::Deed;
 use crate::journal::Verdict;
 use crate::quic::{CloseCode, SessionId, Sessions};
@@ -41,7 +41,7 @@ impl Handler {
                 self.write(
                     move || agents::look_up(agent, token.as_ref()).into(),
                     move |verdict| {
-                        deliver(&me, Input::Known { session: session.0, verdict });
+                        me.push(Input::Known { session: session.0, verdict });
                     },
                 );
             }
@@ -115,7 +115,7 @@ impl Handler {
                 let me = self.me.clone();
                 self.write(
                     move || deed,
-                    move |verdict| deliver(&me, Input::Enrolled { session: session.0, verdict }),
+                    move |verdict| me.push(Input::Enrolled { session: session.0, verdict }),
                 );
             }
         }
@@ -138,7 +138,7 @@ impl Handler {
                     record.into_iter().for_each(|record| tell_standing(&peers, record));
                 }
                 let known = found.is_some();
-                deliver(&me, Input::StandingTold { session: session.0, known });
+                me.push(Input::StandingTold { session: session.0, known });
             },
         );
     }
