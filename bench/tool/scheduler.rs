@@ -383,8 +383,9 @@ impl World {
         let mut committed = Vec::new();
         for effect in self.effects.drain(..) {
             match effect {
-                Effect::Assign { session, job, assignment } => {
-                    self.agents[session.0 as usize].push((job, assignment.index, assignment.epoch));
+                Effect::Assign { session, job, items } => {
+                    let held = items.iter().map(|assignment| (job, assignment.index, assignment.epoch));
+                    self.agents[session.0 as usize].extend(held);
                 }
                 Effect::Persist { batch, .. } => committed.push(batch),
                 _ => {}

@@ -250,9 +250,9 @@ impl Handler {
             Effect::StoreProduct { job, index, blake3, bytes } => {
                 self.store_product(job, index, blake3, bytes)
             }
-            Effect::Assign { session, job, assignment } => {
-                self.counters.assigned.fetch_add(1, Ordering::Relaxed);
-                self.frames.assign(session, job, assignment);
+            Effect::Assign { session, job, items } => {
+                self.counters.assigned.fetch_add(items.len() as u64, Ordering::Relaxed);
+                items.into_iter().for_each(|assignment| self.frames.assign(session, job, assignment));
             }
             Effect::Forget { session, job } => self.frames.forget(session, job),
             Effect::TellDraining { session } => self.frames.control(session, &HubControl::Draining),

@@ -316,8 +316,8 @@ impl Market {
             for effect in effects {
                 match effect {
                     Effect::Persist { batch, .. } => events.push_back(Event::Committed { batch }),
-                    Effect::Assign { session, job, assignment } => {
-                        self.handed_out(session, job, assignment)?;
+                    Effect::Assign { session, job, items } => {
+                        items.into_iter().try_for_each(|item| self.handed_out(session, job, item))?;
                     }
                     Effect::Forget { session, job } => self.forget(session, job),
                     Effect::PublishJob { view } if !view.state.is_open() => {

@@ -352,7 +352,9 @@ impl World {
             Effect::TellLane { lane: to, message } => {
                 self.mail.push_back((to.0, Event::LaneSpoke { from: LaneIndex(lane), message }));
             }
-            Effect::Assign { session, job, assignment } => self.assigned(session, job, &assignment),
+            Effect::Assign { session, job, items } => {
+                items.iter().for_each(|assignment| self.assigned(session, job, assignment));
+            }
             _ => {}
         }
         Ok(())

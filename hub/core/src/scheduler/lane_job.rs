@@ -46,7 +46,7 @@ pub(super) struct LaneJob {
     pub(super) in_rota: bool,
     pub(super) in_flight: u64,
     /// Who computes what now: near the end of a job two may compute one shard.
-    pub(super) held: BTreeSet<(ShardIndex, AgentId)>,
+    held: BTreeSet<(ShardIndex, AgentId)>,
     /// When it last got shards, or an agent here took or answered one.
     pub(super) stirred: Tick,
     pub(super) claims: Vec<Claim>,
@@ -112,9 +112,30 @@ impl LaneJob {
     }
 
     /// Whom of this lane a shard is in flight with: nobody makes two attempts at it at a time.
-    pub(super) fn holders(&self, index: ShardIndex) -> impl Iterator<Item = AgentId> + '_ {
+    pub(super) fn holder(&self, index: ShardIndex) -> Option<AgentId> {
         let (first, last) = ((index, AgentId([0; 16])), (index, AgentId([0xff; 16])));
-        self.held.range(first..=last).map(|(_, id)| *id)
+        self.held.range(first..=last).next().map(|(_, id)| *id)
+    }
+
+    pub(super) fn is_held_by(&self, index: ShardIndex, id: AgentId) -> bool {
+        self.held.contains(&(index, id))
+    }
+
+    /// *Panics*: when the agent has an attempt at the shard already.
+    pub(super) fn hold(&mut self, index: ShardIndex, id: AgentId) {
+        assert!(self.held.insert((index, id)), "{id} holds shard {index:?} twice");
+    }
+
+    pub(super) fn let_go(&mut self, index: ShardIndex, id: AgentId) {
+        self.held.remove(&(index, id));
+    }
+
+    /// Those who hold its shards are these.
+    ///
+    /// *Panics*: when not.
+    pub(super) fn check_holders(&self, mut held: Vec<(ShardIndex, AgentId)>) {
+        held.sort_unstable();
+        assert!(self.held.iter().eq(held.iter()), "shards are in flight with others than it says");
     }
 
     /// Gives back to the home what waits here for an agent; says how many shards were pending.
