@@ -1,5 +1,6 @@
 //! What agents answer: from the attempt that is live to a claim, or to another try elsewhere.
 
+use alloc::vec;
 use alloc::vec::Vec;
 
 use tessera_protocol::id::{AgentId, Digest, JobId};
@@ -9,7 +10,7 @@ use tessera_protocol::unit::{Epoch, ShardIndex, Tick};
 use super::agent::{Answered, Attempt};
 use super::{Scheduler, elsewhere};
 use crate::effect::{CloseReason, Outbox};
-use crate::message::{Claim, FailureCause, LaneMessage, Loss};
+use crate::message::{Claim, Claims, FailureCause, LaneMessage, Loss};
 use crate::{Account, Effect, SessionId, ShardAnswer};
 
 /// Partials an agent may have delivered and not announced. *Units*: bytes.
@@ -130,17 +131,15 @@ impl Scheduler {
                 lane_job.times.record(now.0.saturating_sub(attempt.assigned.0));
             }
             lane_job.stirred = now;
-            let (account, standing, device) = (agent.account, agent.standing, agent.device.clone());
-            lane_job.claims.push(Claim {
-                index,
-                agent: id,
-                account,
-                spare,
-                standing,
-                device,
-                digest,
-                partial,
-            });
+            let (account, standing) = (agent.account, agent.standing);
+            let claim = Claim { index, spare, digest, partial };
+            match lane_job.claims.last_mut() {
+                Some(last) if last.agent == id && last.standing == standing => last.partials.push(claim),
+                _ => {
+                    let (device, partials) = (agent.device.clone(), vec![claim]);
+                    lane_job.claims.push(Claims { agent: id, account, standing, device, partials });
+                }
+            }
             self.unreported.insert(job);
         }
     }

@@ -13,7 +13,7 @@ use super::fleet::Need;
 use super::score::Pace;
 use super::speculation::Times;
 use crate::effect::Outbox;
-use crate::message::{Claim, LaneMessage, Work};
+use crate::message::{Claims, LaneMessage, Work};
 use crate::planted::{Planted, Planting};
 use crate::ranges::Ranges;
 
@@ -49,7 +49,7 @@ pub(super) struct LaneJob {
     pub(super) held: BTreeSet<(ShardIndex, AgentId)>,
     /// When it last got shards, or an agent here took or answered one.
     pub(super) stirred: Tick,
-    pub(super) claims: Vec<Claim>,
+    pub(super) claims: Vec<Claims>,
     pub(super) attempts: u64,
     /// How fast agents here answer its shards.
     pub(super) pace: Pace,
