@@ -106,11 +106,15 @@ pub struct Answer {
 
 impl Answer {
     /// Reads a claim; nothing where its bytes are not a partial of this shard.
-    pub fn read(manifest: &Manifest, plan: &Plan, lane: LaneIndex, claim: &Claim) -> Option<Answer> {
-        let part = plan.read_partial(manifest, claim.index, claim.digest, &claim.partial)?;
-        let Claim { index, agent, account, standing, digest, .. } = *claim;
-        let party = Party { agent, account, standing, lane };
-        let device = Some(claim.device.clone());
+    pub fn read(
+        manifest: &Manifest,
+        plan: &Plan,
+        (party, device): (Party, &Device),
+        claim: &Claim,
+    ) -> Option<Answer> {
+        let Claim { index, digest, .. } = *claim;
+        let part = plan.read_partial(manifest, index, digest, &claim.partial)?;
+        let device = Some(device.clone());
         Some(Answer { index, party, digest, bytes: claim.partial.len(), part, device, oddity: None })
     }
 

@@ -12,7 +12,7 @@ use tessera_protocol::unit::{LaneIndex, ShardIndex, ShardRange};
 
 use super::{HELD_BYTES_MAX, Home, Judge, Stage};
 use crate::effect::Outbox;
-use crate::message::{Claim, Errand, FailureCause, Judgement, LaneMessage, Who};
+use crate::message::{Claim, Claims, Device, Errand, FailureCause, Judgement, LaneMessage, Who};
 use crate::planted::Planted;
 use crate::record::Recalled;
 use crate::retries::Setback;
@@ -27,59 +27,68 @@ impl Home {
     }
 
     /// Agents claim these partials.
-    pub fn claimed(&mut self, from: LaneIndex, claims: Vec<Claim>, judge: &Judge<'_>, out: &mut Outbox) {
+    pub fn claimed(&mut self, from: LaneIndex, claims: Vec<Claims>, judge: &Judge<'_>, out: &mut Outbox) {
         let mut rulings = Vec::new();
-        for mut claim in claims {
-            if self.refuted.contains(&claim.agent) {
-                claim.standing = claim.standing.min(Standing::Sandboxed);
-            }
-            if !matches!(self.stage, Stage::Open) {
-                continue;
-            }
-            if self.is_settled(claim.index) {
-                if self.docket.is_probed(claim.index, claim.agent)
-                    && let Some(answer) = Answer::read(&self.job.manifest, &self.plan, from, &claim)
-                {
-                    self.docket.probed(&answer, &self.court(judge), &mut rulings);
-                    self.carry_out(&mut rulings, judge, out);
+        for Claims { agent, account, standing, device, partials } in claims {
+            for claim in partials {
+                if !matches!(self.stage, Stage::Open) {
+                    break;
                 }
-                continue;
+                // What came before it may have refuted its agent.
+                let standing =
+                    if self.refuted.contains(&agent) { standing.min(Standing::Sandboxed) } else { standing };
+                let party = Party { agent, account, standing, lane: from };
+                self.weigh((party, &device), &claim, &mut rulings, judge, out);
+                self.carry_out(&mut rulings, judge, out);
             }
-            // Beside a slow attempt whose agent answered after all, a check can fall to that same agent.
-            let doubt = self.docket.doubt(claim.index).filter(|doubt| doubt.has_answered(claim.agent));
-            if let Some(doubt) = doubt
-                && !self.planting.is(Planted::AskTheFirstAgain)
-            {
-                let errand = doubt.errand(&self.court(judge));
-                self.place(errand, judge, out);
-                continue;
-            }
-            match Answer::read(&self.job.manifest, &self.plan, from, &claim) {
-                Some(answer) => {
-                    self.counters.counts.spares_won +=
-                        u64::from(claim.spare && !self.docket.holds(claim.index));
-                    let (manifest, released) = (&self.job.manifest, self.reducer.tally());
-                    let released = released.map(|tally| &**tally);
-                    let oddity = self.triage.look(manifest, &self.plan, claim.index, answer.part(), released);
-                    self.docket.answer(answer.looked_at(oddity), &self.court(judge), &mut rulings);
-                }
-                None => self.not_a_partial(&claim, judge),
-            }
-            self.carry_out(&mut rulings, judge, out);
         }
         self.unseen = true;
         self.close_batches(judge, out);
     }
 
-    fn not_a_partial(&mut self, claim: &Claim, judge: &Judge<'_>) {
+    fn weigh(
+        &mut self,
+        by: (Party, &Device),
+        claim: &Claim,
+        rulings: &mut Vec<Ruling>,
+        judge: &Judge<'_>,
+        out: &mut Outbox,
+    ) {
+        let (agent, manifest) = (by.0.agent, &self.job.manifest);
+        if self.is_settled(claim.index) {
+            if self.docket.is_probed(claim.index, agent)
+                && let Some(answer) = Answer::read(manifest, &self.plan, by, claim)
+            {
+                self.docket.probed(&answer, &self.court(judge), rulings);
+            }
+            return;
+        }
+        // Beside a slow attempt whose agent answered after all, a check can fall to that same agent.
+        let doubt = self.docket.doubt(claim.index).filter(|doubt| doubt.has_answered(agent));
+        if let Some(doubt) = doubt
+            && !self.planting.is(Planted::AskTheFirstAgain)
+        {
+            let errand = doubt.errand(&self.court(judge));
+            return self.place(errand, judge, out);
+        }
+        let Some(answer) = Answer::read(manifest, &self.plan, by, claim) else {
+            return self.not_a_partial(by.0, claim.index, judge);
+        };
+        self.counters.counts.spares_won += u64::from(claim.spare && !self.docket.holds(claim.index));
+        let released = self.reducer.tally().map(|tally| &**tally);
+        let oddity = self.triage.look(manifest, &self.plan, claim.index, answer.part(), released);
+        self.docket.answer(answer.looked_at(oddity), &self.court(judge), rulings);
+    }
+
+    fn not_a_partial(&mut self, by: Party, index: ShardIndex, judge: &Judge<'_>) {
         // Who answered before must not be asked to confirm itself.
-        let doubt = self.docket.doubt(claim.index).filter(|_| !self.planting.is(Planted::AskTheFirstAgain));
+        let doubt = self.docket.doubt(index).filter(|_| !self.planting.is(Planted::AskTheFirstAgain));
         let mut errand = match doubt {
             Some(doubt) => doubt.errand(&self.court(judge)),
-            None => Errand::new(claim.index, Vec::new()),
+            None => Errand::new(index, Vec::new()),
         };
-        errand.avoid.push(claim.agent);
-        let Claim { agent, account, .. } = *claim;
+        errand.avoid.push(by.agent);
+        let Party { agent, account, .. } = by;
         let cause = FailureCause::NotAPartial;
         self.failed(errand, Setback { agent, account, cause, at: judge.now }, judge);
     }

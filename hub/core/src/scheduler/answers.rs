@@ -1,5 +1,6 @@
 //! What agents answer: from the attempt that is live to a claim, or to another try elsewhere.
 
+use alloc::vec;
 use alloc::vec::Vec;
 
 use tessera_protocol::id::{AgentId, Digest, JobId};
@@ -11,7 +12,7 @@ use super::lane_job::LaneJob;
 use super::score::Pace;
 use super::{Scheduler, elsewhere};
 use crate::effect::{CloseReason, Outbox};
-use crate::message::{Claim, FailureCause, LaneMessage, Loss};
+use crate::message::{Claim, Claims, FailureCause, LaneMessage, Loss};
 use crate::{Account, Effect, SessionId, ShardAnswer};
 
 /// Partials an agent may have delivered and not announced. *Units*: bytes.
@@ -26,24 +27,15 @@ impl LaneJob {
         digest: Digest,
         partial: Vec<u8>,
         now: Tick,
-    ) {
-        let index = attempt.index;
+    ) -> Claim {
+        let (index, spare) = (attempt.index, attempt.is_spare());
         let ms = now.0.saturating_sub(attempt.assigned.0);
         self.pace = self.pace.with(Pace::of(attempt.cost, ms));
         self.times.record(ms);
         self.stirred = now;
         self.let_go(index, id);
         agent.score.answered(attempt.cost, ms, self.pace);
-        self.claims.push(Claim {
-            index,
-            agent: id,
-            account: agent.account,
-            spare: attempt.is_spare(),
-            standing: agent.standing,
-            device: agent.device.clone(),
-            digest,
-            partial,
-        });
+        Claim { index, spare, digest, partial }
     }
 }
 
@@ -58,7 +50,8 @@ impl Scheduler {
         out: &mut Outbox,
     ) {
         let Some(id) = self.hear(session, now) else { return };
-        let (mut completed, mut troubles, mut freed) = (0, Vec::new(), false);
+        let mut claims = Vec::with_capacity(answers.len());
+        let (mut troubles, mut freed) = (Vec::new(), false);
         let (Some(agent), Some(lane_job)) = (self.agents.get_mut(&id), self.jobs.get_mut(&job)) else {
             // What is late of a job that is closed was forgotten with it.
             return;
@@ -83,16 +76,13 @@ impl Scheduler {
             match Digest::of(&partial) == digest {
                 true => {
                     let attempt = agent.attempts.take(epoch).expect("it was there");
-                    lane_job.completed((id, agent), attempt, digest, partial, now);
-                    completed += 1;
+                    claims.push(lane_job.completed((id, agent), attempt, digest, partial, now));
                 }
                 false => troubles.push((epoch, Some(FailureCause::DigestMismatch))),
             }
         }
-        if completed > 0 {
-            self.completed(id, job, completed);
-        } else if freed {
-            self.change(id, |_| {});
+        if freed || !claims.is_empty() {
+            self.completed(id, job, claims);
         }
         for (epoch, cause) in troubles {
             match cause {
@@ -133,8 +123,8 @@ impl Scheduler {
                     return;
                 };
                 let Some(attempt) = agent.attempts.take(epoch) else { return };
-                lane_job.completed((id, agent), attempt, digest, partial, now);
-                self.completed(id, job, 1);
+                let claim = lane_job.completed((id, agent), attempt, digest, partial, now);
+                self.completed(id, job, vec![claim]);
             }
             Answered::Nothing | Answered::Delivered(_) if parked + partial.len() > PARKED_BYTES_MAX => {
                 out.push(Effect::CloseSession { session, reason: CloseReason::Flooding });
@@ -144,13 +134,19 @@ impl Scheduler {
         }
     }
 
-    /// So many attempts of an agent became claims.
-    fn completed(&mut self, id: AgentId, job: JobId, count: u64) {
+    /// Attempts of an agent became claims, or are not waited for any more.
+    fn completed(&mut self, id: AgentId, job: JobId, partials: Vec<Claim>) {
+        let count = partials.len() as u64;
         self.ejections.answered(id, count);
         self.probes.ended(id);
         self.landed(job, count);
-        self.unreported.insert(job);
         self.change(id, |agent| agent.completed += count);
+        let (Some(agent), Some(lane_job)) = (self.agents.get(&id), self.jobs.get_mut(&job)) else { return };
+        if count > 0 {
+            let (account, standing, device) = (agent.account, agent.standing, agent.device.clone());
+            lane_job.claims.push(Claims { agent: id, account, standing, device, partials });
+            self.unreported.insert(job);
+        }
     }
 
     /// Partials that an agent delivered and did not announce. *Units*: bytes.
