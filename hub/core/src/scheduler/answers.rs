@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 
+use bytes::Bytes;
 use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::limits;
 use tessera_protocol::unit::{Epoch, ShardIndex, Tick};
@@ -48,7 +49,7 @@ impl Scheduler {
         session: SessionId,
         job: JobId,
         at: (ShardIndex, Epoch),
-        partial: Vec<u8>,
+        partial: Bytes,
         now: Tick,
         out: &mut Outbox,
     ) {
@@ -108,7 +109,7 @@ impl Scheduler {
         id: AgentId,
         (job, index): (JobId, ShardIndex),
         claimed: Digest,
-        partial: Vec<u8>,
+        partial: Bytes,
         now: Tick,
         out: &mut Outbox,
     ) {
