@@ -3,6 +3,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use bytes::Bytes;
 use tessera_planners::Plan;
 use tessera_protocol::api::Standing;
 use tessera_protocol::id::{AgentId, Digest, JobId, ProviderId};
@@ -310,8 +311,8 @@ pub struct Claim {
     pub spare: bool,
     /// BLAKE3 of the bytes, computed by the hub.
     pub digest: Digest,
-    /// The bytes.
-    pub partial: Vec<u8>,
+    /// The bytes. They may keep all of what they came in alive.
+    pub partial: Bytes,
 }
 
 /// Why an attempt ended without a partial that can be judged.

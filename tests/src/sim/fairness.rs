@@ -285,7 +285,7 @@ impl Market {
             let partial = toy::tally(task, &[], item.first, item.count).encode();
             let digest = Digest::of(&partial);
             let (index, epoch) = (ShardIndex(item.index), Epoch(item.epoch));
-            let answers = vec![ShardAnswer { index, epoch, digest, partial: Some(partial) }];
+            let answers = vec![ShardAnswer { index, epoch, digest, partial: Some(partial.into()) }];
             let session = SessionId(worker as u64);
             self.step(Event::ResultsArrived { session, job, answers })?;
         }

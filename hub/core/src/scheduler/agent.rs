@@ -6,6 +6,7 @@ use alloc::string::ToString;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use bytes::Bytes;
 use tessera_protocol::api::{AgentState, AgentView, GpuView, RestView, Standing};
 use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::unit::{ComputeUnits, Epoch, LaneIndex, ShardIndex, Tick, UnixMillis};
@@ -178,7 +179,7 @@ pub(super) enum Spared {
 pub(super) enum Answered {
     Nothing,
     Announced(Digest),
-    Delivered(Vec<u8>),
+    Delivered(Bytes),
 }
 
 /// Until when an agent rests, and why.

@@ -3,6 +3,7 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
+use bytes::Bytes;
 use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::limits;
 use tessera_protocol::unit::{Epoch, ShardIndex, Tick};
@@ -25,7 +26,7 @@ impl LaneJob {
         (id, agent): (AgentId, &mut Agent),
         attempt: Attempt,
         digest: Digest,
-        partial: Vec<u8>,
+        partial: Bytes,
         now: Tick,
     ) -> Claim {
         let (index, spare) = (attempt.index, attempt.is_spare());
@@ -101,7 +102,7 @@ impl Scheduler {
         session: SessionId,
         job: JobId,
         at: (ShardIndex, Epoch),
-        partial: Vec<u8>,
+        partial: Bytes,
         now: Tick,
         out: &mut Outbox,
     ) {
