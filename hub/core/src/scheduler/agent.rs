@@ -102,6 +102,10 @@ impl Attempts {
     }
 
     fn position(&self, epoch: Epoch) -> Option<usize> {
+        // Most come back in the order in which they went out.
+        if self.0.front()?.epoch == epoch {
+            return Some(0);
+        }
         self.0.binary_search_by_key(&epoch, |attempt| attempt.epoch).ok()
     }
 

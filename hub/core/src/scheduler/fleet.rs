@@ -157,6 +157,11 @@ pub(super) struct Rank {
 }
 
 impl Rank {
+    /// Whether nothing but how full they are speaks for another.
+    pub(super) fn is_level_with(self, other: Rank) -> bool {
+        (self.queued, self.bucket) <= (other.queued, other.bucket)
+    }
+
     fn of(agent: &Agent) -> Option<Rank> {
         agent.has_credit().then(|| Rank::with(agent, 0))
     }

@@ -130,8 +130,8 @@ impl Scheduler {
         !self.jobs.values().any(|job| job.queue() == INTERACTIVE)
     }
 
-    /// Gives shards of one job, as many as its turn is worth, to the agent that is the best for the first of them and
-    /// stays it.
+    /// Gives shards of one job, as many as its turn is worth, to the best agent, as long as it is no worse than the
+    /// next but for how full it is: to spread what is done in an instant gains nobody anything.
     fn place_shards(&mut self, turn: &Turn, now: Tick, out: &mut Outbox) {
         let Turn { queue, pick, most, before } = turn;
         let (queue, job) = (*queue, pick.job);
@@ -143,7 +143,7 @@ impl Scheduler {
         let Some(agent) = self.agents.get(&id) else { return };
         let room = (agent.allowed() - agent.held()).min(self.fair[queue].room(flow));
         let each = lane_job.next_cost().0.max(1);
-        let stays = |more: &u64| rival.is_none_or(|rival| Rank::with(agent, *more) < rival);
+        let stays = |more: &u64| rival.is_none_or(|rival| Rank::with(agent, *more).is_level_with(rival));
         let more = (1..room.min(most.0 / each)).take_while(stays).count() as u64;
         let range = lane_job.pending.take_first(1 + more);
         let count = range.count();
