@@ -27,7 +27,7 @@ use crate::ranges::Ranges;
 use crate::record::{Kept, KeptPanel, Unchecked};
 use crate::reducer::Reducer;
 use crate::retries::Retries;
-use crate::triage::Triage;
+use crate::triage::{Oddity, Triage};
 use crate::verifier::{Docket, Partial, Party, Verified, Verifier};
 use crate::write::Write;
 use crate::{NewJob, Outcome, Progress, RequestId};
@@ -100,6 +100,8 @@ pub struct Home {
     /// Answered, and not final.
     docket: Docket,
     triage: Triage,
+    /// Room for the first answers of an agent while they are taken in.
+    first_answers: Vec<(Partial, Option<Oddity>)>,
     /// Errands that no connected agent may run.
     stuck: Vec<Errand>,
     reducer: Reducer,
@@ -198,6 +200,7 @@ impl Home {
             todo,
             docket: Docket::default(),
             triage: Triage::default(),
+            first_answers: Vec::new(),
             stuck: Vec::new(),
             reducer,
             unchecked,
@@ -480,21 +483,32 @@ impl Home {
         Payment { provider: account.provider, agent, service, index, digest, cost: self.cost_of(index) }
     }
 
-    fn absorb(&mut self, by: Party, partial: Verified<Partial>, judge: &Judge<'_>, out: &mut Outbox) {
-        let index = partial.index();
-        let payment = self.payment(by, Service::Shard, (index, partial.digest()));
-        self.triage.released(partial.part());
-        if let Err(error) = self.reducer.absorb(partial) {
-            return self.fail(JobFailure::NotReducible { cause: error.to_string() }, judge);
-        }
-        self.bill.owe(payment);
-        self.fresh.push(index);
+    fn absorb(
+        &mut self,
+        by: Party,
+        partials: Verified<Vec<Partial>>,
+        checkers: &[Party],
+        judge: &Judge<'_>,
+        out: &mut Outbox,
+    ) {
         let lane = by.lane.as_usize();
         if self.counters.lanes.len() <= lane {
             self.counters.lanes.resize(lane + 1, 0);
         }
-        self.counters.lanes[lane] += 1;
         (self.unsaved, self.unseen) = (true, true);
+        for partial in partials.each() {
+            let (index, digest) = (partial.index(), partial.digest());
+            for checker in checkers {
+                self.bill.owe(self.payment(*checker, Service::Check, (index, digest)));
+            }
+            self.triage.released(partial.part());
+            if let Err(error) = self.reducer.absorb(partial) {
+                return self.fail(JobFailure::NotReducible { cause: error.to_string() }, judge);
+            }
+            self.bill.owe(self.payment(by, Service::Shard, (index, digest)));
+            self.fresh.push(index);
+            self.counters.lanes[lane] += 1;
+        }
         if !self.todo.is_empty() && !self.is_full() {
             self.wake(out);
         }
