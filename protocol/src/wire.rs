@@ -362,12 +362,6 @@ where
     rkyv::to_bytes::<Panic>(value).always_ok().into_vec()
 }
 
-fn frame_of(archive: &[u8], out: &mut Vec<u8>) {
-    out.extend_from_slice(&(archive.len() as u32 + 1).to_le_bytes());
-    out.push(limits::FRAME_VERSION);
-    out.extend_from_slice(archive);
-}
-
 fn archive_of(body: &[u8]) -> Result<&[u8], FrameError> {
     match body.split_first() {
         None => Err(FrameError::Empty),
@@ -380,7 +374,11 @@ macro_rules! message {
     ($name:ident, $items:expr) => {
         impl Message for $name {
             fn frame(&self, out: &mut Vec<u8>) {
-                frame_of(&archive(self), out);
+                let start = out.len();
+                out.extend_from_slice(&[0, 0, 0, 0, limits::FRAME_VERSION]);
+                *out = rkyv::api::high::to_bytes_in::<_, Panic>(self, core::mem::take(out)).always_ok();
+                let length = (out.len() - start - size_of::<u32>()) as u32;
+                out[start..start + size_of::<u32>()].copy_from_slice(&length.to_le_bytes());
             }
 
             fn read(body: &[u8]) -> Result<Self, FrameError> {
