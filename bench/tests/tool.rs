@@ -51,6 +51,36 @@ fn end_to_end_reports_every_shard_and_two_reports_compare() {
 }
 
 #[test]
+fn lanes_are_compared_each_with_what_it_did_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap().trim();
+    let core = allowed.split(['-', ',']).next().unwrap();
+    let lanes = ["1", "--lanes", "1,2", "--hub-cores", core, "--answers-per-frame", "2"];
+    let report = report(folder.path(), "lanes.json", &[&END_TO_END[..], &lanes].concat());
+    let of = |name: &str| median(&report, "metrics", &format!("lanes 2: {name}"));
+    assert_eq!(of("lane 0: agents") + of("lane 1: agents"), 6.0);
+    assert!((of("lane 0: part of attempts") + of("lane 1: part of attempts") - 100.0).abs() < 1e-6);
+    assert!(median(&report, "metrics", "lanes 1: results per frame") <= 2.0);
+    assert!(median(&report, "cpu", "lanes 1: hub per shard") > 0.0);
+    assert_eq!(report["settings"]["hub_cores"], format!("[{core}]"));
+    assert_eq!(report["plots"][0]["lines"][0]["points"].as_array().unwrap().len(), 2);
+    let output = tool(&["handshake-storm", "--agents", "1", "--lanes", "1,2"]);
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("one number of --lanes"), "{output:?}");
+}
+
+#[test]
+fn one_agent_holds_as_much_as_the_protocol_lets_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let one = ["end-to-end", "--agents", "1", "--in-flight", "4096", "--shards", "20000", "--rounds", "1"];
+    let alone = report(folder.path(), "one.json", &one);
+    assert_eq!(median(&alone, "metrics", "in flight granted an agent"), 4096.0);
+    assert!(median(&alone, "metrics", "results per frame") > 256.0);
+    assert!(!tool(&["end-to-end", "--in-flight", "4097"]).status.success());
+}
+
+#[test]
 fn an_open_loop_times_every_job_from_when_it_was_to_be_submitted() {
     let folder = tempfile::tempdir().unwrap();
     let open = ["1", "--rate", "2000", "--job-shards", "60", "--think-ms", "5"];
@@ -93,6 +123,11 @@ fn the_parts_are_measured_without_a_hub() {
         &[&["scheduler", "--no-sweep", "--rounds", "1"], &few[..]].concat(),
     );
     assert!(median(&lane, "metrics", "assign and complete") > 0.0);
+    let more = ["scheduler", "--no-sweep", "--rounds", "1", "--threads", "2"];
+    let threads = report(folder.path(), "threads.json", &[&more[..], &few[..]].concat());
+    for name in ["assign and complete", "with counters in one cache line"] {
+        assert!(median(&threads, "metrics", &format!("threads 2: {name}")) > 0.0);
+    }
     let frames = ["transport", "--agents", "5", "--in-flight", "2", "--seconds", "1", "--rounds", "1"];
     let frames = report(folder.path(), "frames.json", &frames);
     assert!(median(&frames, "cpu", "lane per shard") > 0.0);

@@ -9,6 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tessera_client::api::{IdempotencyKey, follow};
 use tessera_protocol::api::{JobState, JobView};
 use tessera_protocol::id::JobId;
+use tessera_protocol::limits;
 use tessera_protocol::spec::JobSpec;
 
 use crate::fleet::{Answers, Fleet, Settings};
@@ -23,15 +24,22 @@ const REST: Duration = Duration::from_secs(2);
 /// Shards of a job that agents earn their trust with, to each of them.
 const TRUST_SHARDS: u64 = 100;
 
+/// What the protocol lets an agent hold.
+const IN_FLIGHT_MAX: i64 = limits::SLOTS_MAX as i64 * limits::CREDIT_PER_SLOT as i64;
+
 /// The fleet of a scenario.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct FleetArgs {
     /// Simulated agents
     #[arg(long, value_name = "N", default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) agents: u32,
-    /// Shards that each agent may hold
-    #[arg(long, value_name = "W", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
+    /// Shards that each agent may hold: two to each slot that it offers, 4096 at most
+    #[arg(long, value_name = "W", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=IN_FLIGHT_MAX))]
     pub(crate) in_flight: u32,
+    /// Most answers that an agent puts into a frame: with few agents that hold much, frames that hold all would make hub
+    /// and agent wait for each other
+    #[arg(long, value_name = "N", default_value_t = limits::BATCH_ITEMS_MAX as u32, value_parser = clap::value_parser!(u32).range(1..=limits::BATCH_ITEMS_MAX as i64))]
+    pub(crate) answers_per_frame: u32,
     /// How long an agent takes for each shard that it holds
     #[arg(long, value_name = "MS", default_value_t = 0)]
     pub(crate) think_ms: u64,
@@ -99,14 +107,18 @@ impl Bed {
         let answers =
             Answers::of_size(fleet.result_bytes).map_err(|error| BenchError::Settings(error.into()))?;
         let hub = Hub::start(args)?;
-        let (hub_cores, load_cores) = args.cores();
         report.set("agents", fleet.agents);
         report.set("in_flight", fleet.in_flight);
+        report.set("answers_per_frame", fleet.answers_per_frame);
         report.set("think_ms", fleet.think_ms);
         report.set("result_bytes", answers.bytes());
-        report.set("lanes", args.lanes);
+        report.set("lanes", hub.lanes());
         report.set("anchors_one_in", args.anchors_one_in);
-        report.set("hub_cores", format!("{hub_cores:?}"));
+        let (hub_cores, load_cores) = hub.cores();
+        report.set("hub_cores", format!("{:?}", hub.cores_allowed()));
+        if hub.cores_allowed() != hub_cores {
+            report.note(format!("The hub has other cores than {hub_cores:?}, which it was to have."));
+        }
         report.set("load_cores", format!("{load_cores:?}"));
         report.set("hub_program", &digest_of(hub.program())[..16]);
         let bar = line(fleet.agents.into(), "enrolment tokens");
@@ -117,9 +129,11 @@ impl Bed {
             hub_key,
             members,
             in_flight: fleet.in_flight,
+            answers_per_frame: fleet.answers_per_frame as usize,
             think: Duration::from_millis(fleet.think_ms),
             answers: answers.clone(),
-            cores: hub.load_cores().to_vec(),
+            cores: load_cores.to_vec(),
+            lanes: hub.lanes(),
         };
         Ok(Bed { fleet: Fleet::start(settings)?, hub, answers, agents: fleet.agents.into(), seeds: 0 })
     }
@@ -249,6 +263,11 @@ impl Look {
     pub(crate) fn counted_since(&self, earlier: &Look, name: &str) -> f64 {
         let at = |look: &Look| look.metrics.get(name).copied().unwrap_or_default();
         at(self) - at(earlier)
+    }
+
+    /// Time on a core of the hub's threads of a name. *Units*: nanoseconds.
+    pub(crate) fn ns_of_thread_since(&self, earlier: &Look, name: &str) -> f64 {
+        self.usage.ns_since(&earlier.usage).get(name).copied().unwrap_or_default() as f64
     }
 
     /// Notes what the hub used for so many things of a kind.

@@ -15,7 +15,7 @@ use crate::bed::{Bed, FleetArgs, Look, Ran, line, run};
 use crate::fleet::Measures;
 use crate::hub::{BenchError, HubArgs};
 use crate::latency::Latency;
-use crate::report::{Better, Report};
+use crate::report::{Axis, Better, Line, Plot, Report};
 
 /// Clients of the open loop: so many jobs can be under way before one is late for want of a client. It still counts
 /// from when it was to be submitted.
@@ -51,6 +51,36 @@ pub(crate) struct EndToEnd {
 
 impl EndToEnd {
     pub(crate) fn measure(&self) -> Result<Report, BenchError> {
+        match self.hub.lanes[..] {
+            [_] => self.of_one_hub(),
+            _ => self.sweep(),
+        }
+    }
+
+    /// A hub with each number of lanes after the other.
+    fn sweep(&self) -> Result<Report, BenchError> {
+        let mut sweep = Report::new("end-to-end, lanes");
+        let (mut rates, mut used) = (Vec::new(), Vec::new());
+        for lanes in &self.hub.lanes {
+            let mut one = self.clone();
+            one.hub.lanes = vec![*lanes];
+            let report = one.of_one_hub()?;
+            rates.push((f64::from(*lanes), report.shards_per_second.unwrap_or_default()));
+            used.push((f64::from(*lanes), report.cpu["hub per shard"].median));
+            sweep.absorb(&format!("lanes {lanes}"), report);
+        }
+        let plot = |title: &str, unit: &str, points| Plot {
+            title: title.to_owned(),
+            x: Axis { name: "lanes".to_owned(), logarithmic: false },
+            y: Axis { name: unit.to_owned(), logarithmic: false },
+            lines: vec![Line { name: title.to_owned(), points }],
+        };
+        sweep.plots.push(plot("Shards a second", "a second", rates));
+        sweep.plots.push(plot("Time of the hub on cores, each shard", "microseconds", used));
+        Ok(sweep.close())
+    }
+
+    fn of_one_hub(&self) -> Result<Report, BenchError> {
         let mut report = Report::new("end-to-end");
         report.set("shards", self.shards);
         match self.rate {
@@ -163,6 +193,7 @@ impl EndToEnd {
             "The hub's count of attempts and the agents' own agreed within 1 %, and no session was lost."
                 .to_owned(),
         );
+        self.note_lanes(before, after, report)?;
         let each = |value: f64| value / shards as f64;
         after.note_use(before, shards as f64, "shard", report);
         report.cpu("load per shard", each(measures.computed_ns as f64 / 1e3));
@@ -173,6 +204,13 @@ impl EndToEnd {
             Better::More,
             measures.answered as f64 / measures.frames.max(1) as f64,
         );
+        report.metric(
+            "shards per frame to an agent",
+            "",
+            Better::More,
+            measures.assigned as f64 / measures.frames_assigned.max(1) as f64,
+        );
+        report.metric("in flight granted an agent", "", Better::Neither, measures.credit.into());
         let checks = after.counted_since(before, "tessera_checks_total");
         report.metric("checks per shard", "", Better::Neither, each(checks));
         report.metric("to the hub per shard", "B", Better::Less, each(measures.traffic.sent_bytes as f64));
@@ -203,6 +241,25 @@ impl EndToEnd {
         report.latency("job: submission to first shard at an agent", &queue);
         report.latency("job: last answer to durable result", &finish);
         report.latency("job: end to end", &whole);
+        Ok(())
+    }
+
+    /// How the work was spread over lanes, and what each paid for its own.
+    fn note_lanes(&self, before: &Look, after: &Look, report: &mut Report) -> Result<(), BenchError> {
+        let lanes = self.hub.lanes()?;
+        let all = after.counted_since(before, "tessera_shards_assigned_total");
+        for lane in (0..lanes).filter(|_| lanes > 1) {
+            let assigned =
+                after.counted_since(before, &format!("tessera_shards_assigned_total{{lane=\"{lane}\"}}"));
+            let agents = after.metrics.get(&format!("tessera_agents_connected{{lane=\"{lane}\"}}"));
+            let name = |what: &str| format!("lane {lane}: {what}");
+            report.metric(&name("agents"), "", Better::Neither, agents.copied().unwrap_or_default());
+            report.metric(&name("part of attempts"), "%", Better::Neither, 100.0 * assigned / all);
+            let ns = after.ns_of_thread_since(before, &format!("lane-{lane}"));
+            if assigned > 0.0 {
+                report.cpu(&name("each of its attempts"), ns / 1e3 / assigned);
+            }
+        }
         Ok(())
     }
 }

@@ -40,21 +40,33 @@ pub(crate) struct HubArgs {
     /// folder for temporary files]
     #[arg(long, value_name = "DIR")]
     pub(crate) folder: Option<PathBuf>,
-    /// Lanes of the hub
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub(crate) lanes: u16,
-    /// Cores of the hub, as in 0,2; the load takes the others [default: as many of the first cores as the hub has lanes]
+    /// Lanes of the hub; end-to-end measures each of several, as in 1,2
+    #[arg(long, value_name = "N", value_delimiter = ',', default_values_t = [1])]
+    pub(crate) lanes: Vec<u16>,
+    /// Cores of the hub, as in 0,2 [default: as many of the first cores as the hub has lanes]
     #[arg(long, value_name = "CORES", value_delimiter = ',')]
     pub(crate) hub_cores: Vec<usize>,
+    /// Cores of the load [default: those that the hub does not have]
+    #[arg(long, value_name = "CORES", value_delimiter = ',')]
+    pub(crate) load_cores: Vec<usize>,
     /// One agent in so many is the operator's own, whose answers settle disputes
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) anchors_one_in: u32,
 }
 
 impl HubArgs {
+    /// *Errors*: several were asked for, of a scenario that measures one hub.
+    pub(crate) fn lanes(&self) -> Result<u16, BenchError> {
+        match self.lanes[..] {
+            [lanes] => Ok(lanes),
+            _ => Err(BenchError::Wrong("this scenario takes one number of --lanes".to_owned())),
+        }
+    }
+
     /// Cores of the hub, and of the load.
-    pub(crate) fn cores(&self) -> (Vec<usize>, Vec<usize>) {
-        HubArgs::cores_of(&self.hub_cores, self.lanes)
+    fn cores(&self, lanes: u16) -> (Vec<usize>, Vec<usize>) {
+        let (hub, rest) = HubArgs::cores_of(&self.hub_cores, lanes);
+        (hub, if self.load_cores.is_empty() { rest } else { self.load_cores.clone() })
     }
 
     /// Those that were asked for, or as many of the first as there are lanes; and the others.
@@ -155,21 +167,13 @@ impl Hub {
             Some(parent) => builder.tempdir_in(parent)?,
             None => builder.tempdir()?,
         };
-        let (program, cores) = (args.program()?, args.cores());
-        let place = Place { program: &program, folder: folder.path(), cores: &cores, lanes: args.lanes };
+        let (program, lanes) = (args.program()?, args.lanes()?);
+        let cores = args.cores(lanes);
+        let place = Place { program: &program, folder: folder.path(), cores: &cores, lanes };
         let (child, said) = place.spawn("127.0.0.1:0", "127.0.0.1:0")?;
         let text = |field: &str| said[field].as_str().unwrap_or_default().to_owned();
         let quic = text("quic").parse().map_err(|_| BenchError::NotStarted { said: said.to_string() })?;
-        Ok(Hub {
-            child,
-            http: text("http"),
-            quic,
-            api_key: text("api_key"),
-            lanes: args.lanes,
-            program,
-            folder,
-            cores,
-        })
+        Ok(Hub { child, http: text("http"), quic, api_key: text("api_key"), lanes, program, folder, cores })
     }
 
     /// Kills it in the middle of whatever it does.
@@ -196,9 +200,18 @@ impl Hub {
         &self.program
     }
 
-    /// Cores of the load.
-    pub(crate) fn load_cores(&self) -> &[usize] {
-        &self.cores.1
+    /// Cores of the hub, and of the load.
+    pub(crate) fn cores(&self) -> (&[usize], &[usize]) {
+        (&self.cores.0, &self.cores.1)
+    }
+
+    pub(crate) fn lanes(&self) -> u16 {
+        self.lanes
+    }
+
+    /// The cores that its threads may use, as the system says.
+    pub(crate) fn cores_allowed(&self) -> Vec<usize> {
+        machine::cores_of(self.child.id())
     }
 
     pub(crate) fn api(&self) -> Result<api::Hub, BenchError> {
@@ -303,7 +316,7 @@ impl Place<'_> {
         let log = File::options().create(true).append(true).open(&path)?;
         let lanes = self.lanes.to_string();
         // What this thread may use, its children may.
-        machine::pin(&self.cores.0);
+        let pinned = machine::pin(&self.cores.0);
         let child = Command::new(self.program)
             .args([
                 "serve", "--json", "--log", "warn", "--lanes", &lanes, "--http", http, "--quic", quic,
@@ -314,8 +327,16 @@ impl Place<'_> {
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn();
-        machine::pin(&self.cores.1);
+        let pinned = pinned && machine::pin(&self.cores.1);
         let mut child = child?;
+        if !pinned {
+            child.kill()?;
+            child.wait()?;
+            let (hub, load) = self.cores;
+            return Err(BenchError::Wrong(format!(
+                "this system does not give the cores {hub:?} and {load:?}"
+            )));
+        }
         let mut line = String::new();
         if let Some(stdout) = child.stdout.take() {
             BufReader::new(stdout).read_line(&mut line)?;

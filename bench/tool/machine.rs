@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
 
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use rustix::thread::{CpuSet, Pid, sched_getaffinity, sched_setaffinity};
 use serde::{Deserialize, Serialize};
 use tessera_protocol::id::Digest;
 
@@ -65,8 +65,16 @@ pub(crate) fn cores() -> &'static [usize] {
     })
 }
 
-/// Keeps this thread, and what it starts from now on, on some cores; where the system does not want that, all goes on
-/// as it was.
+/// The cores that all threads of a process may use. *Order*: ascending.
+pub(crate) fn cores_of(pid: u32) -> Vec<usize> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let ids = tasks.filter_map(|task| task.file_name().to_str()?.parse().ok()).filter_map(Pid::from_raw);
+    let sets: Vec<CpuSet> = ids.filter_map(|id| sched_getaffinity(Some(id)).ok()).collect();
+    (0..CpuSet::MAX_CPU).filter(|&core| sets.iter().any(|set| set.is_set(core))).collect()
+}
+
+/// Keeps this thread, and what it starts from now on, on some cores. False where the system refuses: all goes on as it
+/// was.
 pub(crate) fn pin(cores: &[usize]) -> bool {
     let mut set = CpuSet::new();
     cores.iter().for_each(|&core| set.set(core));

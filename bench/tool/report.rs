@@ -200,6 +200,25 @@ impl Report {
         }
     }
 
+    /// Takes in all of another report, under names that begin with what it is of.
+    pub(crate) fn absorb(&mut self, of: &str, other: Report) {
+        let named = |name: String| match name.strip_prefix("latency.") {
+            Some(name) => format!("latency.{of}: {name}"),
+            None => format!("{of}: {name}"),
+        };
+        self.metrics.extend(other.metrics.into_iter().map(|(name, metric)| (named(name), metric)));
+        self.cpu.extend(other.cpu.into_iter().map(|(name, metric)| (named(name), metric)));
+        self.memory.extend(other.memory.into_iter().map(|(name, metric)| (named(name), metric)));
+        self.percentiles.extend(other.percentiles.into_iter().map(|(name, these)| (named(name), these)));
+        for (name, value) in other.settings {
+            let differs = self.settings.insert(name.clone(), value.clone()).filter(|before| *before != value);
+            if let Some(before) = differs {
+                self.settings.insert(name, format!("{before}; {value}"));
+            }
+        }
+        other.notes.into_iter().for_each(|note| self.note(named(note)));
+    }
+
     pub(crate) fn note(&mut self, note: String) {
         if !self.notes.contains(&note) {
             self.notes.push(note);

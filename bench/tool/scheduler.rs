@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use indicatif::ProgressBar;
 use tessera_hub_core::standing::StandingRecord;
 use tessera_hub_core::{Account, Config, Effect, Event, Lane, NewJob, RequestId, SessionId, ShardAnswer};
 use tessera_planners::Plan;
@@ -24,6 +25,9 @@ use crate::fleet::{Answers, computed_ns};
 use crate::hub::BenchError;
 use crate::latency::Latency;
 use crate::report::{Axis, Better, Line, Plot, Report};
+use threads::Counter;
+
+mod threads;
 
 const AGENTS_PER_PROVIDER: u64 = 20;
 const ANCHORS_ONE_IN: u64 = 10;
@@ -63,6 +67,9 @@ pub(crate) struct Settings {
     /// How often all is measured; medians count
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
+    /// Machines of other lanes at once, each on a thread and a core, up to so many
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    threads: u16,
     /// Leave out how the time grows with the number of open shards
     #[arg(long)]
     no_sweep: bool,
@@ -122,6 +129,7 @@ impl Settings {
             ("jobs", self.jobs),
             ("open_shards", self.open_shards),
             ("timed", self.timed),
+            ("threads", self.threads.into()),
         ];
         settings.into_iter().for_each(|(name, value)| report.set(name, value));
         for round in 1..=self.rounds {
@@ -143,6 +151,9 @@ impl Settings {
             report.memory("machine per agent", timed.live_bytes / self.agents as f64);
             if !self.no_sweep {
                 self.sweep(&mut report)?;
+            }
+            if self.threads > 1 {
+                self.scale(&mut report)?;
             }
         }
         report.metric("clock read", "ns", Better::Neither, clock_read_ns());
@@ -172,11 +183,12 @@ impl Settings {
             report.memory(&format!("machine, {open_shards} open shards"), timed.live_bytes);
             points.push((open_shards as f64, timed.ns()));
         }
-        let line = Line { name: format!("round {}", report.plots.len() + 1), points };
-        match report.plots.first_mut() {
+        let line = Line { name: "round 1".to_owned(), points };
+        let title = "Assign and complete, 20 agents";
+        match report.plots.iter_mut().find(|plot| plot.title == title) {
             Some(plot) => plot.lines.push(Line { name: format!("round {}", plot.lines.len() + 1), ..line }),
             None => report.plots.push(Plot {
-                title: "Assign and complete, 20 agents".to_owned(),
+                title: title.to_owned(),
                 x: Axis { name: "open shards".to_owned(), logarithmic: true },
                 y: Axis { name: "nanoseconds".to_owned(), logarithmic: false },
                 lines: vec![line],
@@ -187,10 +199,14 @@ impl Settings {
 
     /// Times machines one after the other until enough shards were timed.
     fn time(&self, what: &str) -> Result<Timed, BenchError> {
+        self.time_counting(&line(self.timed, what), None)
+    }
+
+    fn time_counting(&self, bar: &ProgressBar, counter: Option<&Counter>) -> Result<Timed, BenchError> {
         let mut timed = Timed::default();
-        let bar = line(self.timed, what);
         while timed.shards < self.timed {
             let mut world = World::new(self);
+            world.counter = counter.cloned();
             let share = |of: u64| (self.open_shards * of / 1_000).max(1);
             world.answer(share(BEFORE).min(self.timed), None)?;
             let count = share(AT_MOST - BEFORE).min(self.timed - timed.shards);
@@ -277,6 +293,8 @@ struct World {
     batch: usize,
     answers: Answers,
     effects: Vec<Effect>,
+    /// Where its thread counts, beside others.
+    counter: Option<Counter>,
     /// When all but the machine was there.
     before: Allocations,
 }
@@ -321,6 +339,7 @@ impl World {
             batch: settings.batch as usize,
             answers,
             effects: Vec::with_capacity(1 << 16),
+            counter: None,
             before: Allocations::default(),
         };
         world.before = Allocations::so_far();
@@ -440,6 +459,9 @@ impl World {
                 counted_step(&mut self.lane, now, Event::TimePassed, &mut self.effects);
             }
             counted_step(&mut self.lane, now, event, &mut self.effects);
+            if let Some(counter) = &self.counter {
+                counter.count(count);
+            }
             let took = began.elapsed();
             timed.computed_ns += computed_ns() - computed;
             timed.allocated += Allocations::since(before);
@@ -488,6 +510,7 @@ mod tests {
             open_shards: 1_000,
             timed: 700,
             rounds: 1,
+            threads: 1,
             no_sweep: true,
             instructions: false,
         };

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use tessera_hub::quic::{Identity, LaneSockets, SessionEvent, SessionId, Sessions, SteeringPreference};
 use tessera_hub::runtime::{LaneConfig, LaneHandler, Pinning, spawn_lanes};
-use tessera_protocol::limits::HEARTBEAT_MS;
+use tessera_protocol::limits::{BATCH_ITEMS_MAX, HEARTBEAT_MS};
 use tessera_protocol::wire::{AgentWork, Assignment, HubControl, HubWork, Message, Welcome};
 
 use crate::bed::line;
@@ -160,6 +160,8 @@ impl Transport {
             |_| Ok(Member { identity: Identity::generate().map_err(BenchError::Identity)?, secret: None });
         let members = (0..self.agents).map(member).collect::<Result<Vec<_>, BenchError>>()?;
         let fleet = Fleet::start(Settings {
+            lanes: 1,
+            answers_per_frame: BATCH_ITEMS_MAX,
             hub: address,
             hub_key: identity.public_key(),
             members,

@@ -85,6 +85,7 @@ impl Outbox {
 pub(super) struct Habits {
     pub(super) in_flight: u32,
     pub(super) think: Duration,
+    pub(super) answers_per_frame: usize,
 }
 
 /// An agent with a connection.
@@ -210,6 +211,7 @@ impl Agent {
         match HubControl::read(body) {
             Ok(HubControl::Welcome(welcome)) => {
                 self.standing = Standing::Welcomed;
+                measures.credit = measures.credit.max(welcome.credit);
                 self.heartbeat = Some(now + Duration::from_millis(welcome.heartbeat_ms));
             }
             Ok(HubControl::Refused { reason }) => {
@@ -262,7 +264,7 @@ impl Agent {
             self.held.front().copied().filter(|(came, ..)| *came + habits.think <= now)
         {
             let mut items = Vec::new();
-            while items.len() < limits::BATCH_ITEMS_MAX
+            while items.len() < habits.answers_per_frame
                 && let Some((came, of, Assignment { index, epoch, .. })) = self.held.front().copied()
                 && of == job
                 && came + habits.think <= now

@@ -30,6 +30,10 @@ pub(crate) struct Measures {
     pub(crate) answered: u64,
     /// Frames of answers.
     pub(crate) frames: u64,
+    /// Frames of shards.
+    pub(crate) frames_assigned: u64,
+    /// Most shards in flight that the hub ever granted one of these agents.
+    pub(crate) credit: u32,
     /// Shards that an agent held of a job that ended.
     pub(crate) forgotten: u64,
     pub(crate) refused: u64,
@@ -44,6 +48,7 @@ pub(crate) struct Measures {
 impl Measures {
     pub(super) fn assigned(&mut self, job: JobId, count: u64, now: Instant) {
         self.assigned += count;
+        self.frames_assigned += 1;
         let fresh = Seen { first_assigned: now, last_answered: None, assigned: 0, answered: 0 };
         self.jobs.entry(job).or_insert(fresh).assigned += count;
     }

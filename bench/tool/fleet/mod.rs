@@ -34,6 +34,9 @@ use tls::Tls;
 
 /// Agents of one socket.
 const AGENTS_PER_PORT: usize = 64;
+/// Least sockets to each lane of the hub, where there are as many agents: a first packet finds its lane by where it comes
+/// from, so that agents of few sockets would be agents of few lanes.
+const PORTS_PER_LANE: usize = 16;
 /// Most sockets of a fleet; further agents share them.
 const PORTS_MAX: usize = 256;
 /// Longest sleep: commands are looked at so often.
@@ -52,9 +55,13 @@ pub(crate) struct Settings {
     pub(crate) in_flight: u32,
     /// How long an agent takes for a shard, whatever else it holds.
     pub(crate) think: Duration,
+    /// Most answers of one frame.
+    pub(crate) answers_per_frame: usize,
     pub(crate) answers: Answers,
     /// Cores of its thread.
     pub(crate) cores: Vec<usize>,
+    /// Lanes of the hub.
+    pub(crate) lanes: u16,
 }
 
 /// What is true of a fleet now.
@@ -89,7 +96,11 @@ impl Fleet {
     ///
     /// *Errors*: there are no sockets.
     pub(crate) fn start(settings: Settings) -> io::Result<Fleet> {
-        let ports = settings.members.len().div_ceil(AGENTS_PER_PORT).clamp(1, PORTS_MAX);
+        let least = match settings.lanes {
+            0 | 1 => 1,
+            lanes => settings.members.len().clamp(1, PORTS_PER_LANE * usize::from(lanes)),
+        };
+        let ports = settings.members.len().div_ceil(AGENTS_PER_PORT).max(least).min(PORTS_MAX);
         let ports = (0..ports).map(|_| Port::open(settings.hub)).collect::<io::Result<Vec<_>>>()?;
         let (commands, orders) = channel();
         let board = Arc::new(Board::default());
@@ -172,7 +183,11 @@ struct Driver {
 impl Driver {
     fn new(settings: Settings, ports: Vec<Port>, board: Arc<Board>) -> Driver {
         Driver {
-            habits: Habits { in_flight: settings.in_flight, think: settings.think },
+            habits: Habits {
+                in_flight: settings.in_flight,
+                think: settings.think,
+                answers_per_frame: settings.answers_per_frame,
+            },
             tls: Tls::new(settings.hub_key),
             agents: settings.members.iter().map(|_| None).collect(),
             wanting: vec![None; settings.members.len()],
@@ -407,6 +422,7 @@ impl Driver {
         self.reported = (traffic, computed);
         // How long agents had nothing to do in between is no part of what is measured next.
         self.agents.iter_mut().flatten().for_each(|agent| agent.forget_rooms());
+        self.measures.credit = measures.credit;
         for (job, seen) in &measures.jobs {
             self.measures.jobs.insert(*job, *seen);
         }
