@@ -85,6 +85,8 @@ pub struct Lane {
     checkpointed: Tick,
     published: Tick,
     watched: Tick,
+    /// Whether answers came since the last step that settled.
+    unsettled: bool,
     stopping: bool,
     planting: Planting,
     /// Of the jobs whose home this is.
@@ -118,6 +120,7 @@ impl Lane {
             checkpointed: Tick(0),
             published: Tick(0),
             watched: Tick(0),
+            unsettled: false,
             stopping: false,
             planting: Planting::default(),
             counts: Counts::default(),
@@ -199,6 +202,8 @@ impl Lane {
             Event::SessionClosed { session } => self.scheduler.lose(session, Some(Loss::Gone), &mut self.out),
             Event::ResultsArrived { session, job, answers } => {
                 self.scheduler.answered(session, job, answers, self.now, &mut self.out);
+                self.unsettled = true;
+                return Drain::new(self.out.effects());
             }
             Event::PartialArrived { session, job, index, epoch, partial } => {
                 self.scheduler.delivered(session, job, (index, epoch), partial, self.now, &mut self.out);
@@ -228,8 +233,13 @@ impl Lane {
         Drain::new(self.out.effects())
     }
 
-    /// When [`Event::TimePassed`] is wanted next; never while there is nothing to watch.
+    /// When [`Event::TimePassed`] is wanted next; never while there is nothing to watch. At once after answers, of which
+    /// many may come before: what follows from them, but for what an agent did wrong, waits for the next step of
+    /// another kind.
     pub fn next_timer(&self) -> Option<Tick> {
+        if self.unsettled {
+            return Some(self.now);
+        }
         let attention = !self.attention.is_empty();
         let unwritten = self.has_unwritten_words();
         let due = [
@@ -243,6 +253,7 @@ impl Lane {
     /// Whether a lane that was told to stop has nothing left in flight or unwritten.
     pub fn is_drained(&self) -> bool {
         self.stopping
+            && !self.unsettled
             && self.scheduler.in_flight() == 0
             && self.writing.is_empty()
             && !self.has_unwritten_words()
@@ -501,6 +512,7 @@ impl Lane {
 
     /// Carries messages to this lane itself until there are none, then looks at the timers.
     fn settle(&mut self) {
+        self.unsettled = false;
         self.timers();
         loop {
             while let Some(message) = self.out.take_own() {

@@ -307,7 +307,7 @@ impl Market {
     }
 
     fn step(&mut self, event: Event) -> Result<(), Unfair> {
-        let mut events = VecDeque::from([event]);
+        let mut events = VecDeque::from([event, Event::TimePassed]);
         while let Some(event) = events.pop_front() {
             let effects: Vec<Effect> = self.lane.step(Tick(self.now), event).collect();
             if self.made.is_multiple_of(32) {
