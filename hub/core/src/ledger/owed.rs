@@ -11,7 +11,7 @@ use super::Payment;
 /// Payments that wait for a record.
 #[derive(Clone, Debug)]
 pub(super) enum Owed {
-    /// Nobody asks for those of some shards: in the order in which they were earned.
+    /// In the order in which they were earned, where nobody asks for those of some shards time and again.
     InTurn(Vec<Payment>),
     /// By shard, where the record of a tile pays for its own.
     ByShard(BTreeMap<ShardIndex, Vec<Payment>>),
@@ -62,10 +62,15 @@ impl Owed {
         }
     }
 
-    /// Those for a range, by shard.
+    /// Those for a range. *Order*: by shard.
     pub(super) fn of(&self, range: ShardRange) -> Vec<Payment> {
         match self {
-            Owed::InTurn(_) => Vec::new(),
+            Owed::InTurn(payments) => {
+                let is_of = |payment: &&Payment| (range.start..range.end).contains(&payment.index.0);
+                let mut of_range: Vec<Payment> = payments.iter().filter(is_of).copied().collect();
+                of_range.sort_by_key(|payment| payment.index);
+                of_range
+            }
             Owed::ByShard(shards) => {
                 let of_range = shards.range(ShardIndex(range.start)..ShardIndex(range.end));
                 of_range.flat_map(|(_, payments)| payments).copied().collect()
@@ -73,16 +78,16 @@ impl Owed {
         }
     }
 
-    /// Takes those for a range, by shard.
+    /// Takes those for a range. *Order*: by shard.
     pub(super) fn take_of(&mut self, range: ShardRange) -> Vec<Payment> {
+        let taken = self.of(range);
         match self {
-            Owed::InTurn(_) => Vec::new(),
-            Owed::ByShard(shards) => {
-                let of_range = shards.range(ShardIndex(range.start)..ShardIndex(range.end));
-                let of_range: Vec<ShardIndex> = of_range.map(|(index, _)| *index).collect();
-                of_range.iter().filter_map(|index| shards.remove(index)).flatten().collect()
+            Owed::InTurn(payments) => {
+                payments.retain(|payment| !(range.start..range.end).contains(&payment.index.0));
             }
+            Owed::ByShard(shards) => taken.iter().for_each(|payment| _ = shards.remove(&payment.index)),
         }
+        taken
     }
 
     /// No shard is paid twice.
