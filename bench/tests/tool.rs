@@ -114,6 +114,41 @@ fn interactive_jobs_are_timed_alone_and_beside_batch() {
 }
 
 #[test]
+fn what_a_bad_network_loses_is_sent_again_and_reported() {
+    let folder = tempfile::tempdir().unwrap();
+    let bad = ["1", "--loss", "5", "--delay-ms", "3", "--jitter-ms", "2"];
+    let report = report(folder.path(), "bad.json", &[&END_TO_END[..], &bad].concat());
+    let lost = median(&report, "metrics", "datagrams lost");
+    assert!(lost > 0.0 && lost < 20.0, "{lost}");
+    // Three milliseconds there and three back.
+    assert!(report["percentiles"]["refill of an agent"]["p50"].as_f64().unwrap() >= 6_000.0);
+    assert!(!tool(&["end-to-end", "--loss", "100"]).status.success());
+}
+
+#[test]
+fn interactive_jobs_are_timed_beside_long_results_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let jobs = ["--jobs", "4", "--rate", "20", "--job-shards", "8", "--batch-shards", "2000", "--cold"];
+    let bulk = [
+        "--agents",
+        "5",
+        "--in-flight",
+        "4",
+        "--rounds",
+        "1",
+        "--bulk-bytes",
+        "40000",
+        "--bulk-shards",
+        "50",
+    ];
+    let report = report(folder.path(), "bulk.json", &[&["mixed"], &jobs[..], &bulk].concat());
+    for name in ["alone", "beside batch", "beside bulk"] {
+        assert_eq!(report["percentiles"][format!("interactive job {name}")]["count"], 4);
+    }
+    assert!(median(&report, "metrics", "bulk results") > 0.0);
+}
+
+#[test]
 fn the_parts_are_measured_without_a_hub() {
     let folder = tempfile::tempdir().unwrap();
     let few = ["--agents", "30", "--projects", "3", "--jobs", "6", "--open-shards", "6000", "--timed", "900"];

@@ -12,7 +12,7 @@ use tessera_protocol::id::JobId;
 use tessera_protocol::limits;
 use tessera_protocol::spec::JobSpec;
 
-use crate::fleet::{Answers, Fleet, Settings};
+use crate::fleet::{Answers, Carried, Fleet, Impairment, Settings};
 use crate::hub::{BenchError, Hub, HubArgs, wait_until};
 use crate::machine::{Usage, digest_of};
 use crate::report::{Better, Report};
@@ -46,6 +46,11 @@ pub(crate) struct FleetArgs {
     /// About how long a result is; the shortest has about ten bytes
     #[arg(long, value_name = "BYTES", default_value_t = 0)]
     pub(crate) result_bytes: usize,
+    #[command(flatten)]
+    pub(crate) network: Impairment,
+    /// About how long results of jobs are that [`Bed::bulk_job`] makes; nothing where there are none.
+    #[arg(skip)]
+    pub(crate) bulk_bytes: usize,
     /// Measures at once, with agents that are checked on every shard until they have earned some trust
     #[arg(long)]
     pub(crate) cold: bool,
@@ -60,6 +65,8 @@ pub(crate) struct Bed {
     pub(crate) fleet: Fleet,
     pub(crate) hub: Hub,
     pub(crate) answers: Answers,
+    /// To jobs with long results.
+    pub(crate) bulk: Option<Answers>,
     pub(crate) agents: u64,
     seeds: u64,
 }
@@ -106,10 +113,19 @@ impl Bed {
     ) -> Result<Bed, BenchError> {
         let answers =
             Answers::of_size(fleet.result_bytes).map_err(|error| BenchError::Settings(error.into()))?;
+        let bulk = (fleet.bulk_bytes > 0).then(|| Answers::of_size(fleet.bulk_bytes)).transpose();
+        let bulk = bulk.map_err(|error| BenchError::Settings(error.into()))?;
         let hub = Hub::start(args)?;
         report.set("agents", fleet.agents);
         report.set("in_flight", fleet.in_flight);
         report.set("answers_per_frame", fleet.answers_per_frame);
+        if !fleet.network.is_none() {
+            let Impairment { loss, delay_ms, jitter_ms, network_seed } = fleet.network;
+            report.set("loss_percent", loss);
+            report.set("delay_ms", delay_ms);
+            report.set("jitter_ms", jitter_ms);
+            report.set("network_seed", network_seed);
+        }
         report.set("think_ms", fleet.think_ms);
         report.set("result_bytes", answers.bytes());
         report.set("lanes", hub.lanes());
@@ -132,10 +148,12 @@ impl Bed {
             answers_per_frame: fleet.answers_per_frame as usize,
             think: Duration::from_millis(fleet.think_ms),
             answers: answers.clone(),
+            bulk: bulk.clone(),
             cores: load_cores.to_vec(),
             lanes: hub.lanes(),
+            network: fleet.network,
         };
-        Ok(Bed { fleet: Fleet::start(settings)?, hub, answers, agents: fleet.agents.into(), seeds: 0 })
+        Ok(Bed { fleet: Fleet::start(settings)?, hub, answers, bulk, agents: fleet.agents.into(), seeds: 0 })
     }
 
     /// Connects all agents and notes what a session costs the hub.
@@ -194,6 +212,12 @@ impl Bed {
         self.answers.job(name, shards, self.seeds)
     }
 
+    /// A job with long results, in a fleet that has answers to such.
+    pub(crate) fn bulk_job(&mut self, name: &str, shards: u64) -> Option<JobSpec> {
+        self.seeds += 1;
+        self.bulk.as_ref().map(|bulk| bulk.job(name, shards, self.seeds))
+    }
+
     /// Submits a job and waits for its durable end. *Errors*: also where its result is not what it should be.
     pub(crate) fn run(
         &self,
@@ -206,7 +230,8 @@ impl Bed {
 
     /// What the hub has used and counted until now.
     pub(crate) fn look(&self) -> Result<Look, BenchError> {
-        Ok(Look { usage: self.hub.usage(), metrics: self.hub.metrics()?, at: Instant::now() })
+        let carried = self.fleet.carried().map(Carried::so_far);
+        Ok(Look { usage: self.hub.usage(), metrics: self.hub.metrics()?, carried, at: Instant::now() })
     }
 }
 
@@ -255,6 +280,8 @@ pub(crate) fn judge(
 pub(crate) struct Look {
     usage: Usage,
     pub(crate) metrics: std::collections::BTreeMap<String, f64>,
+    /// What the network took, lost, had no room for, and its time on a core.
+    carried: Option<[u64; 4]>,
     at: Instant,
 }
 
@@ -281,6 +308,12 @@ impl Look {
             }
         }
         report.cpu(&format!("hub per {of}"), total as f64 / 1e3 / count);
+        if let (Some(now), Some(before)) = (self.carried, earlier.carried) {
+            let [taken, lost, overflowed, ns] = std::array::from_fn(|at| (now[at] - before[at]) as f64);
+            report.metric("datagrams lost", "%", Better::Neither, 100.0 * lost / taken.max(1.0));
+            report.metric("datagrams that the network had no room for", "", Better::Less, overflowed);
+            report.cpu(&format!("network per {of}"), ns / 1e3 / count);
+        }
         let seconds = (self.at - earlier.at).as_secs_f64();
         report.metric("hub busy", "% of a core", Better::Neither, total as f64 / 1e7 / seconds);
         report.memory("hub resident", self.usage.resident as f64);

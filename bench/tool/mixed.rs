@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use tessera_protocol::spec::Priority;
+use tessera_protocol::spec::{JobSpec, Priority};
 
 use crate::bed::{Bed, FleetArgs, line, run};
 use crate::hub::{BenchError, HubArgs};
@@ -30,6 +30,12 @@ pub(crate) struct Mixed {
     /// Shards of each batch job; another one is submitted as long as there is something to measure
     #[arg(long, value_name = "N", default_value_t = 500_000, value_parser = clap::value_parser!(u64).range(1..))]
     batch_shards: u64,
+    /// Measures beside bulk too: batch jobs with results of about so many bytes each, and tasks of about as many
+    #[arg(long, value_name = "BYTES", default_value_t = 0)]
+    bulk_bytes: usize,
+    /// Shards of each job with such results
+    #[arg(long, value_name = "N", default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(1..))]
+    bulk_shards: u64,
     /// Projects with batch jobs
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..))]
     projects: u64,
@@ -46,11 +52,21 @@ impl Mixed {
         report.set("job_shards", self.job_shards);
         report.set("batch_shards", self.batch_shards);
         report.set("projects", self.projects);
-        let mut bed = Bed::make(&self.hub, &self.fleet, &mut report)?;
+        let fleet = FleetArgs { bulk_bytes: self.bulk_bytes, ..self.fleet.clone() };
+        let mut bed = Bed::make(&self.hub, &fleet, &mut report)?;
+        if let Some(bulk) = &bed.bulk {
+            report.set("bulk_bytes", bulk.bytes());
+            report.set("bulk_shards", self.bulk_shards);
+        }
         for round in 1..=self.rounds {
             let alone = self.interactive(&mut bed, &format!("alone {round} of {}", self.rounds))?;
             report.latency("interactive job alone", &alone);
-            self.beside_batch(&mut bed, round, &mut report)?;
+            let batch = Beside { name: "batch", bulk: false, shards: self.batch_shards };
+            self.beside(&mut bed, batch, round, &mut report)?;
+            if self.bulk_bytes > 0 {
+                let bulk = Beside { name: "bulk", bulk: true, shards: self.bulk_shards };
+                self.beside(&mut bed, bulk, round, &mut report)?;
+            }
         }
         report.note("Interactive jobs are timed from when they were to be submitted. Batch rates are what the jobs' own counts of finished shards grew by while interactive jobs ran.".to_owned());
         Ok(report.close())
@@ -88,61 +104,80 @@ impl Mixed {
         Ok(latency)
     }
 
-    fn beside_batch(&self, bed: &mut Bed, round: u32, report: &mut Report) -> Result<(), BenchError> {
-        let names: Vec<String> = (0..self.projects).map(|project| format!("batch-{project}")).collect();
+    fn beside(&self, bed: &mut Bed, what: Beside, round: u32, report: &mut Report) -> Result<(), BenchError> {
+        let projects: Vec<String> =
+            (0..self.projects).map(|project| format!("{}-{project}", what.name)).collect();
         // Enough of them that none runs out, made beforehand since each is another.
         let mut specs = Vec::new();
-        for name in &names {
+        for project in &projects {
             let mut of_project = Vec::new();
             for _ in 0..1_000 {
-                let mut spec = bed.job("batch", self.batch_shards);
-                spec.project = name.clone();
-                of_project.push(spec);
+                let spec = match what.bulk {
+                    true => bed.bulk_job(what.name, what.shards),
+                    false => Some(bed.job(what.name, what.shards)),
+                };
+                of_project.extend(spec.map(|spec| JobSpec { project: project.clone(), ..spec }));
             }
             specs.push(of_project);
         }
-        let (api, answers, done) = (bed.hub.api()?, bed.answers.clone(), AtomicBool::new(false));
+        let answers = bed.bulk.clone().filter(|_| what.bulk).unwrap_or_else(|| bed.answers.clone());
+        let (api, done) = (bed.hub.api()?, AtomicBool::new(false));
         let finished = |project: &str| -> Result<u64, BenchError> {
             let jobs = api.jobs()?.jobs;
             Ok(jobs.iter().filter(|job| job.project == project).map(|job| job.shards_done).sum())
         };
+        let all_began = Instant::now();
         std::thread::scope(|scope| {
             let mut clients = Vec::new();
             for of_project in &specs {
                 let (api, answers, done) = (&api, &answers, &done);
                 clients.push(scope.spawn(move || {
+                    let mut whole = 0;
                     for spec in of_project {
                         if done.load(Ordering::Relaxed) {
                             break;
                         }
-                        run(api, answers, spec, Instant::now(), |_| {})?;
+                        whole += run(api, answers, spec, Instant::now(), |_| {})?.view.shards;
                     }
-                    Ok::<_, BenchError>(())
+                    Ok::<_, BenchError>(whole)
                 }));
             }
             std::thread::sleep(Duration::from_secs(1));
-            let before = names.iter().map(|name| finished(name)).collect::<Result<Vec<_>, _>>()?;
+            let before = projects.iter().map(|name| finished(name)).collect::<Result<Vec<_>, _>>()?;
             let began = Instant::now();
-            let beside = self.interactive(bed, &format!("beside batch {round} of {}", self.rounds));
+            let title = format!("beside {} {round} of {}", what.name, self.rounds);
+            let beside = self.interactive(bed, &title);
             let seconds = began.elapsed().as_secs_f64();
-            let after = names.iter().map(|name| finished(name)).collect::<Result<Vec<_>, _>>();
+            let after = projects.iter().map(|name| finished(name)).collect::<Result<Vec<_>, _>>();
             done.store(true, Ordering::Relaxed);
             let (beside, after) = (beside?, after?);
-            report.latency("interactive job beside batch", &beside);
+            report.latency(&format!("interactive job beside {}", what.name), &beside);
             let grown: Vec<f64> = before
                 .iter()
                 .zip(&after)
                 .map(|(before, after)| after.saturating_sub(*before) as f64)
                 .collect();
             let (least, most) = grown.iter().fold((f64::MAX, 0f64), |(a, b), n| (a.min(*n), b.max(*n)));
-            report.rate(grown.iter().sum::<f64>() / seconds);
-            report.metric(
-                "least project's part of the greatest's",
-                "%",
-                Better::More,
-                100.0 * least / most.max(1.0),
-            );
-            clients.into_iter().try_for_each(|client| client.join().expect("a client does not panic"))
+            let part = format!("{}: least project's part of the greatest's", what.name);
+            report.metric(&part, "%", Better::More, 100.0 * least / most.max(1.0));
+            let ended = clients.into_iter().map(|client| client.join().expect("a client does not panic"));
+            let whole = ended.sum::<Result<u64, _>>()?;
+            if what.bulk {
+                // Their shards are few and long: whole jobs, to the last one's end.
+                let rate = whole as f64 / all_began.elapsed().as_secs_f64();
+                report.metric("bulk results", "B/s", Better::More, rate * answers.bytes() as f64);
+            } else {
+                report.rate(grown.iter().sum::<f64>() / seconds);
+            }
+            Ok(())
         })
     }
+}
+
+/// What interactive jobs run beside.
+#[derive(Clone, Copy)]
+struct Beside {
+    name: &'static str,
+    bulk: bool,
+    shards: u64,
 }

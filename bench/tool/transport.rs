@@ -14,7 +14,7 @@ use tessera_protocol::limits::{BATCH_ITEMS_MAX, HEARTBEAT_MS};
 use tessera_protocol::wire::{AgentWork, Assignment, HubControl, HubWork, Message, Welcome};
 
 use crate::bed::line;
-use crate::fleet::{Answers, Fleet, Member, Settings};
+use crate::fleet::{Answers, Fleet, Impairment, Member, Settings};
 use crate::hub::{BenchError, HubArgs, wait_until};
 use crate::machine::{Usage, pin};
 use crate::report::{Better, Report};
@@ -45,6 +45,8 @@ pub(crate) struct Transport {
     /// How long a round takes
     #[arg(long, value_name = "S", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
+    #[command(flatten)]
+    network: Impairment,
     /// How often all is measured; medians count
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
@@ -161,6 +163,7 @@ impl Transport {
         let members = (0..self.agents).map(member).collect::<Result<Vec<_>, BenchError>>()?;
         let fleet = Fleet::start(Settings {
             lanes: 1,
+            network: self.network,
             answers_per_frame: BATCH_ITEMS_MAX,
             hub: address,
             hub_key: identity.public_key(),
@@ -168,6 +171,7 @@ impl Transport {
             in_flight: self.in_flight,
             think: Duration::from_millis(self.think_ms),
             answers,
+            bulk: None,
             cores: load_cores,
         })?;
         fleet.connect(false);

@@ -2,7 +2,7 @@
 //!
 //! Speaks the protocol as a real agent does and computes nothing. Owns no packet and no clock.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use quinn_proto::{
@@ -16,8 +16,13 @@ use tessera_protocol::wire::{
     Refusal, ShardResult,
 };
 
-use super::answers::Answers;
+use super::answers::{self, Answers};
 use super::measures::Measures;
+
+/// What leaves first, as of a real agent.
+const CONTROL_PRIORITY: i32 = 2;
+const WORK_PRIORITY: i32 = 1;
+const BULK_PRIORITY: i32 = -1;
 
 /// Who a simulated agent is, across its sessions.
 pub(crate) struct Member {
@@ -103,6 +108,8 @@ pub(super) struct Agent {
     work_in: Inbox,
     control_out: Outbox,
     work_out: Outbox,
+    /// Jobs that it was told of whose tasks are books.
+    books: BTreeSet<[u8; 16]>,
     bulks: VecDeque<(Option<StreamId>, Outbox)>,
     /// What it computes, as it says: each is done a while after it came. *Order*: as they came.
     held: VecDeque<(Instant, [u8; 16], Assignment)>,
@@ -128,6 +135,7 @@ impl Agent {
             work_in: Inbox::default(),
             control_out: Outbox::default(),
             work_out: Outbox::default(),
+            books: BTreeSet::new(),
             bulks: VecDeque::new(),
             held: VecDeque::new(),
             rooms: VecDeque::new(),
@@ -148,6 +156,7 @@ impl Agent {
                 Event::Stream(StreamEvent::Opened { dir: Dir::Bi }) => {
                     while let Some(stream) = self.connection.streams().accept(Dir::Bi) {
                         self.work = Some(stream);
+                        self.rank(stream, WORK_PRIORITY);
                         self.read(stream, now, measures);
                     }
                 }
@@ -165,6 +174,9 @@ impl Agent {
 
     fn say_hello(&mut self, member: &Member, habits: Habits) {
         self.control = self.connection.streams().open(Dir::Bi);
+        if let Some(control) = self.control {
+            self.rank(control, CONTROL_PRIORITY);
+        }
         let slots =
             habits.in_flight.div_ceil(limits::CREDIT_PER_SLOT).clamp(1, limits::SLOTS_MAX.into()) as u16;
         let hello = Hello {
@@ -179,6 +191,11 @@ impl Agent {
             region: String::new(),
         };
         AgentControl::Hello(hello).frame(&mut self.control_out.bytes);
+    }
+
+    fn rank(&mut self, stream: StreamId, priority: i32) {
+        // One that is over needs none.
+        let _ = self.connection.send_stream(stream).set_priority(priority);
     }
 
     fn read(&mut self, stream: StreamId, now: Instant, measures: &mut Measures) {
@@ -236,7 +253,14 @@ impl Agent {
                     self.held.push_back((now, job, item));
                 }
             }
+            Ok(HubWork::Job { job, task, .. }) => {
+                // A task that is too long for a frame is a book's.
+                if !task.is_some_and(|task| answers::is_circle(&task)) {
+                    self.books.insert(job);
+                }
+            }
             Ok(HubWork::Forget { job }) => {
+                self.books.remove(&job);
                 let before = self.held.len();
                 self.held.retain(|(_, of, _)| *of != job);
                 self.rooms.extend(std::iter::repeat_n(now, before - self.held.len()));
@@ -257,12 +281,13 @@ impl Agent {
         &mut self,
         now: Instant,
         habits: Habits,
-        answers: &Answers,
+        (answers, bulk): (&Answers, Option<&Answers>),
         measures: &mut Measures,
     ) {
         while let Some((_, job, _)) =
             self.held.front().copied().filter(|(came, ..)| *came + habits.think <= now)
         {
+            let answers = bulk.filter(|_| self.books.contains(&job)).unwrap_or(answers);
             let mut items = Vec::new();
             while items.len() < habits.answers_per_frame
                 && let Some((came, of, Assignment { index, epoch, .. })) = self.held.front().copied()
@@ -315,6 +340,10 @@ impl Agent {
         while let Some((stream, bytes)) = self.bulks.front_mut() {
             if stream.is_none() {
                 *stream = self.connection.streams().open(Dir::Uni);
+                if let Some(stream) = *stream {
+                    // A stream that was just opened has a priority.
+                    let _ = self.connection.send_stream(stream).set_priority(BULK_PRIORITY);
+                }
             }
             let Some(stream) = *stream else { break };
             failed |= bytes.write(self.connection.send_stream(stream)).is_err();

@@ -11,7 +11,7 @@ use tessera_kernels::isa::Isa;
 use tessera_kernels::monte_carlo;
 use tessera_planners::Plan;
 use tessera_protocol::id::Digest;
-use tessera_protocol::monte_carlo::Task;
+use tessera_protocol::monte_carlo::{Model, Task};
 use tessera_protocol::spec::JobSpec;
 use tessera_protocol::tally::Tally;
 
@@ -60,6 +60,11 @@ impl std::error::Error for TooLarge {}
 /// Which answer a shard of the circle has.
 fn choice(index: u64) -> usize {
     (index.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 61) as usize
+}
+
+/// Whether a task is the circle's.
+pub(super) fn is_circle(task: &[u8]) -> bool {
+    Task::decode(task).is_ok_and(|task| task.model == Model::Pi)
 }
 
 impl Answers {

@@ -6,6 +6,7 @@
 mod agent;
 mod answers;
 mod measures;
+mod network;
 mod port;
 mod tls;
 
@@ -26,9 +27,11 @@ use tessera_hub::quic::PublicKey;
 pub(crate) use agent::Member;
 pub(crate) use answers::Answers;
 pub(crate) use measures::Measures;
+pub(crate) use network::{Carried, Impairment};
 pub(crate) use port::Traffic;
 
 use agent::{Agent, Habits, Standing};
+use network::Network;
 use port::Port;
 use tls::Tls;
 
@@ -37,6 +40,8 @@ const AGENTS_PER_PORT: usize = 64;
 /// Least sockets to each lane of the hub, where there are as many agents: a first packet finds its lane by where it comes
 /// from, so that agents of few sockets would be agents of few lanes.
 const PORTS_PER_LANE: usize = 16;
+/// What the system may keep of a socket while its thread is elsewhere. *Units*: bytes.
+const SOCKET_BYTES: usize = 4 << 20;
 /// Most sockets of a fleet; further agents share them.
 const PORTS_MAX: usize = 256;
 /// Longest sleep: commands are looked at so often.
@@ -58,10 +63,14 @@ pub(crate) struct Settings {
     /// Most answers of one frame.
     pub(crate) answers_per_frame: usize,
     pub(crate) answers: Answers,
+    /// To jobs of a book, where those of the circle have the others.
+    pub(crate) bulk: Option<Answers>,
     /// Cores of its thread.
     pub(crate) cores: Vec<usize>,
     /// Lanes of the hub.
     pub(crate) lanes: u16,
+    /// What lies between agents and hub.
+    pub(crate) network: Impairment,
 }
 
 /// What is true of a fleet now.
@@ -89,6 +98,8 @@ pub(crate) struct Fleet {
     commands: Sender<Command>,
     thread: Option<JoinHandle<()>>,
     pub(crate) board: Arc<Board>,
+    // Dropped last: agents that end are heard.
+    network: Option<Network>,
 }
 
 impl Fleet {
@@ -101,7 +112,15 @@ impl Fleet {
             lanes => settings.members.len().clamp(1, PORTS_PER_LANE * usize::from(lanes)),
         };
         let ports = settings.members.len().div_ceil(AGENTS_PER_PORT).max(least).min(PORTS_MAX);
-        let ports = (0..ports).map(|_| Port::open(settings.hub)).collect::<io::Result<Vec<_>>>()?;
+        let (network, ways) = match settings.network.is_none() {
+            true => (None, vec![settings.hub; ports]),
+            false => {
+                let cores = settings.cores.clone();
+                let (network, ways) = Network::start(settings.network, settings.hub, ports, cores)?;
+                (Some(network), ways)
+            }
+        };
+        let ports = ways.into_iter().map(Port::open).collect::<io::Result<Vec<_>>>()?;
         let (commands, orders) = channel();
         let board = Arc::new(Board::default());
         let (seen, cores) = (board.clone(), settings.cores.clone());
@@ -109,7 +128,12 @@ impl Fleet {
             crate::machine::pin(&cores);
             Driver::new(settings, ports, seen).run(&orders);
         })?;
-        Ok(Fleet { commands, thread: Some(thread), board })
+        Ok(Fleet { commands, thread: Some(thread), board, network })
+    }
+
+    /// What went through the bad network, where there is one.
+    pub(crate) fn carried(&self) -> Option<&Carried> {
+        self.network.as_ref().map(|network| &*network.carried)
     }
 
     fn command(&self, command: Command) {
@@ -295,7 +319,7 @@ impl Driver {
     fn connect(&mut self, member: u32, now: Instant) {
         let at = member as usize % self.ports.len();
         let config = self.tls.client(&self.settings.members[member as usize].identity);
-        let Ok((handle, connection)) = self.ports[at].connect(now, config, self.settings.hub) else {
+        let Ok((handle, connection)) = self.ports[at].connect(now, config) else {
             // A hub's address that cannot be connected to is told before a fleet starts.
             return;
         };
@@ -334,7 +358,12 @@ impl Driver {
         agent.touched = false;
         let before = agent.standing;
         agent.poll(now, &self.settings.members[member], self.habits, &mut self.measures);
-        agent.answer(now, self.habits, &self.settings.answers, &mut self.measures);
+        agent.answer(
+            now,
+            self.habits,
+            (&self.settings.answers, self.settings.bulk.as_ref()),
+            &mut self.measures,
+        );
         if agent.heartbeat.is_some_and(|due| due <= now) {
             agent.beat(now);
         }

@@ -14,10 +14,10 @@ use quinn_proto::{
 };
 use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSocketState};
 
+use super::SOCKET_BYTES;
+
 /// Room for one receive: what GRO may join.
 const RECEIVE_BYTES: usize = 64 << 10;
-/// What the system may keep of a socket while this thread is elsewhere. *Units*: bytes.
-const SOCKET_BYTES: usize = 4 << 20;
 /// Datagrams of one send.
 pub(super) const SEGMENTS_MAX: usize = 32;
 
@@ -57,6 +57,7 @@ impl std::ops::Sub for Traffic {
 }
 
 pub(super) struct Port {
+    hub: SocketAddr,
     socket: UdpSocket,
     udp: UdpSocketState,
     endpoint: Endpoint,
@@ -81,6 +82,7 @@ impl Port {
         let udp = UdpSocketState::new((&socket).into())?;
         let endpoint = Endpoint::new(Arc::new(EndpointConfig::default()), None, !udp.may_fragment(), None);
         Ok(Port {
+            hub,
             socket,
             udp,
             endpoint,
@@ -99,9 +101,8 @@ impl Port {
         &mut self,
         now: Instant,
         config: ClientConfig,
-        hub: SocketAddr,
     ) -> Result<(ConnectionHandle, Connection), quinn_proto::ConnectError> {
-        self.endpoint.connect(now, config, hub, "hub")
+        self.endpoint.connect(now, config, self.hub, "hub")
     }
 
     /// Takes one batch of what the socket holds. False once there is no more.
