@@ -32,6 +32,8 @@ use writing::Writing;
 pub const CHECKPOINT_MS: u64 = 500;
 /// How often clients see progress. *Units*: milliseconds.
 pub const PUBLISH_MS: u64 = 100;
+/// How often operators see what agents hold: each of thousands is a view of its own. *Units*: milliseconds.
+pub const PUBLISH_AGENTS_MS: u64 = 1_000;
 /// How often leases and deadlines are looked at, and failed writes tried again. *Units*: milliseconds.
 pub const WATCH_MS: u64 = 1_000;
 
@@ -84,6 +86,7 @@ pub struct Lane {
     batches: u64,
     checkpointed: Tick,
     published: Tick,
+    agents_published: Tick,
     watched: Tick,
     /// Whether answers came since the last step that settled.
     unsettled: bool,
@@ -119,6 +122,7 @@ impl Lane {
             batches: 0,
             checkpointed: Tick(0),
             published: Tick(0),
+            agents_published: Tick(0),
             watched: Tick(0),
             unsettled: false,
             stopping: false,
@@ -243,7 +247,8 @@ impl Lane {
         let attention = !self.attention.is_empty();
         let unwritten = self.has_unwritten_words();
         let due = [
-            (attention || self.scheduler.has_unseen()).then(|| self.published.after_ms(PUBLISH_MS)),
+            attention.then(|| self.published.after_ms(PUBLISH_MS)),
+            self.scheduler.has_unseen().then(|| self.agents_published.after_ms(PUBLISH_AGENTS_MS)),
             (attention || unwritten).then(|| self.checkpointed.after_ms(CHECKPOINT_MS)),
             (attention || self.scheduler.has_agents()).then(|| self.watched.after_ms(WATCH_MS)),
         ];
@@ -547,6 +552,10 @@ impl Lane {
             self.published = self.now;
             self.publish();
         }
+        if self.now >= self.agents_published.after_ms(PUBLISH_AGENTS_MS) {
+            self.agents_published = self.now;
+            self.scheduler.publish(&mut self.out);
+        }
     }
 
     /// Shows what changed; homes with nothing left to show, write or watch need no attention.
@@ -560,7 +569,6 @@ impl Lane {
             }
             home.is_unsaved() || home.is_watched()
         });
-        self.scheduler.publish(&mut self.out);
     }
 }
 
