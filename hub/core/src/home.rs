@@ -474,15 +474,6 @@ impl Home {
         }
     }
 
-    fn cost_of(&self, index: ShardIndex) -> ComputeUnits {
-        self.plan.shard(index).map_or(ComputeUnits(0), |shard| shard.cost)
-    }
-
-    fn payment(&self, to: Party, service: Service, (index, digest): (ShardIndex, Digest)) -> Payment {
-        let Party { agent, account, .. } = to;
-        Payment { provider: account.provider, agent, service, index, digest, cost: self.cost_of(index) }
-    }
-
     fn absorb(
         &mut self,
         by: Party,
@@ -496,18 +487,17 @@ impl Home {
             self.counters.lanes.resize(lane + 1, 0);
         }
         (self.unsaved, self.unseen) = (true, true);
-        for partial in partials.each() {
-            let (index, digest) = (partial.index(), partial.digest());
+        partials.partials().iter().for_each(|partial| self.triage.released(&partial.part));
+        let reduced = self.reducer.absorb(partials, |index, digest| {
             for checker in checkers {
-                self.bill.owe(self.payment(*checker, Service::Check, (index, digest)));
+                self.bill.owe(payment(&self.plan, *checker, Service::Check, (index, digest)));
             }
-            self.triage.released(partial.part());
-            if let Err(error) = self.reducer.absorb(partial) {
-                return self.fail(JobFailure::NotReducible { cause: error.to_string() }, judge);
-            }
-            self.bill.owe(self.payment(by, Service::Shard, (index, digest)));
+            self.bill.owe(payment(&self.plan, by, Service::Shard, (index, digest)));
             self.fresh.push(index);
             self.counters.lanes[lane] += 1;
+        });
+        if let Err(error) = reduced {
+            return self.fail(JobFailure::NotReducible { cause: error.to_string() }, judge);
         }
         if !self.todo.is_empty() && !self.is_full() {
             self.wake(out);
@@ -680,6 +670,13 @@ impl Home {
             "shards are done and not paid, or paid and not done"
         );
     }
+}
+
+/// What an answer to a shard earns.
+fn payment(plan: &Plan, to: Party, service: Service, (index, digest): (ShardIndex, Digest)) -> Payment {
+    let Party { agent, account, .. } = to;
+    let cost = plan.shard(index).map_or(ComputeUnits(0), |shard| shard.cost);
+    Payment { provider: account.provider, agent, service, index, digest, cost }
 }
 
 /// What a home needs from its lane to decide.

@@ -65,14 +65,18 @@ impl Commitment {
     /// To these results of an agent in a job, in this order.
     ///
     /// *Panics*: when there are none.
-    pub fn to(job: JobId, agent: AgentId, results: &[(ShardIndex, Digest)]) -> Commitment {
-        assert!(!results.is_empty(), "a batch of nothing is not a batch");
-        let leaves = results.iter().map(|(index, digest)| leaf(*index, *digest)).collect();
-        let top = merkle::root(leaves).expect("there are results");
+    pub fn to(
+        job: JobId,
+        agent: AgentId,
+        results: impl ExactSizeIterator<Item = (ShardIndex, Digest)>,
+    ) -> Commitment {
+        let shards = results.len();
+        let root = merkle::root(results.map(|(index, digest)| leaf(index, digest)));
+        let top = root.expect("a batch of nothing is not a batch");
         let mut hasher = blake3::Hasher::new();
         hasher.update(&[ROOT]).update(&job.0).update(&agent.0);
-        hasher.update(&(results.len() as u64).to_le_bytes()).update(&top.0);
-        Commitment { root: Digest(*hasher.finalize().as_bytes()), shards: results.len() }
+        hasher.update(&(shards as u64).to_le_bytes()).update(&top.0);
+        Commitment { root: Digest(*hasher.finalize().as_bytes()), shards }
     }
 
     /// The root, for records and evidence.
@@ -161,7 +165,7 @@ mod tests {
     }
 
     fn batch(count: u64, salt: u64) -> Commitment {
-        Commitment::to(JOB, AGENT, &results(count, salt))
+        Commitment::to(JOB, AGENT, results(count, salt).into_iter())
     }
 
     #[test]
@@ -179,18 +183,21 @@ mod tests {
     #[test]
     fn every_result_its_index_its_job_its_agent_and_their_number_are_bound_in() {
         let whole = results(25, 0);
-        let root = Commitment::to(JOB, AGENT, &whole).root();
+        let of = |job, agent, results: &[(ShardIndex, Digest)]| {
+            Commitment::to(job, agent, results.iter().copied()).root()
+        };
+        let root = of(JOB, AGENT, &whole);
         for at in 0..whole.len() {
             let mut other = whole.clone();
             other[at].1.0[31] ^= 1;
-            assert_ne!(Commitment::to(JOB, AGENT, &other).root(), root, "digest {at}");
+            assert_ne!(of(JOB, AGENT, &other), root, "digest {at}");
             let mut other = whole.clone();
             other[at].0.0 += 100;
-            assert_ne!(Commitment::to(JOB, AGENT, &other).root(), root, "index {at}");
+            assert_ne!(of(JOB, AGENT, &other), root, "index {at}");
         }
-        assert_ne!(Commitment::to(JOB, AGENT, &whole[..24]).root(), root);
-        assert_ne!(Commitment::to(JobId([9; 16]), AGENT, &whole).root(), root);
-        assert_ne!(Commitment::to(JOB, AgentId([9; 16]), &whole).root(), root);
+        assert_ne!(of(JOB, AGENT, &whole[..24]), root);
+        assert_ne!(of(JobId([9; 16]), AGENT, &whole), root);
+        assert_ne!(of(JOB, AgentId([9; 16]), &whole), root);
     }
 
     #[test]

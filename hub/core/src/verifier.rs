@@ -45,37 +45,10 @@ impl<T> Verified<T> {
     }
 }
 
-impl Verified<Partial> {
-    /// Which shard it is of.
-    pub fn index(&self) -> ShardIndex {
-        self.0.index
-    }
-
-    /// What it holds.
-    pub fn part(&self) -> &Part {
-        &self.0.part
-    }
-
-    /// Of its bytes.
-    pub fn digest(&self) -> Digest {
-        self.0.digest
-    }
-}
-
 impl Verified<Vec<Partial>> {
-    /// How many were accepted.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether none was.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// One after the other.
-    pub fn each(self) -> impl Iterator<Item = Verified<Partial>> {
-        self.0.into_iter().map(Verified)
+    /// What was accepted.
+    pub fn partials(&self) -> &[Partial] {
+        &self.0
     }
 }
 

@@ -10,7 +10,7 @@ use tessera_protocol::id::AgentId;
 use tessera_protocol::receipt::Service;
 use tessera_protocol::unit::{LaneIndex, ShardIndex, ShardRange};
 
-use super::{HELD_BYTES_MAX, Home, Judge};
+use super::{HELD_BYTES_MAX, Home, Judge, payment};
 use crate::effect::Outbox;
 use crate::message::{Claim, Claims, Device, Errand, FailureCause, Judgement, LaneMessage, Who};
 use crate::planted::Planted;
@@ -183,9 +183,9 @@ impl Home {
                 _ if self.is_ending() => {}
                 Ruling::Release { partials, by, checkers } => {
                     if checkers.is_empty() {
-                        *self.unchecked.entry(by.agent).or_default() += partials.len() as u64;
+                        *self.unchecked.entry(by.agent).or_default() += partials.partials().len() as u64;
                     } else {
-                        self.counters.counts.checks += partials.len() as u64;
+                        self.counters.counts.checks += partials.partials().len() as u64;
                     }
                     self.absorb(by, partials, &checkers, judge, out);
                 }
@@ -199,7 +199,7 @@ impl Home {
                         true => Service::Shard,
                         false => Service::Check,
                     };
-                    self.bill.owe(self.payment(party, service, (index, digest)));
+                    self.bill.owe(payment(&self.plan, party, service, (index, digest)));
                     self.unsaved = true;
                 }
                 Ruling::Mismatch(_) => self.counters.counts.mismatches += 1,
@@ -211,7 +211,9 @@ impl Home {
                 }
             }
         }
-        out.judge(judgements);
+        if !judgements.is_empty() {
+            out.judge(judgements);
+        }
     }
 
     /// Another home, or this one, proved an agent wrong.

@@ -85,8 +85,8 @@ impl Batch {
 
     /// Positions that are checked, descending: chosen by the hub's secret and by what the agent committed to.
     pub(super) fn chosen(&self, at_least_one: bool, court: &Court<'_>) -> Vec<usize> {
-        let results: Vec<_> = self.partials.iter().map(|partial| (partial.index, partial.digest)).collect();
-        let commitment = Commitment::to(court.job, self.party.agent, &results);
+        let results = self.partials.iter().map(|partial| (partial.index, partial.digest));
+        let commitment = Commitment::to(court.job, self.party.agent, results);
         let rate = self.rate(court.class);
         let mut chosen = court.sampler.choose(&commitment, rate);
         if chosen.is_empty() && at_least_one {
