@@ -103,6 +103,24 @@ fn a_hub_that_is_killed_gets_its_agents_and_its_job_back() {
 }
 
 #[test]
+fn a_soak_ends_with_a_clean_store_and_every_agent_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let few =
+        ["soak", "--agents", "12", "--in-flight", "4", "--cold", "--minutes", "0.1", "--every-s", "0.2"];
+    let churn = ["--churn", "5", "--rate", "500", "--job-shards", "50"];
+    let report = report(folder.path(), "soak.json", &[&few[..], &churn].concat());
+    for name in
+        ["agents that said goodbye", "agents that fell silent", "p99 of a job, last quarter of the time"]
+    {
+        assert!(median(&report, "metrics", name) > 0.0, "{name}");
+    }
+    assert!(report["metrics"]["hub: threads, a minute"]["median"].is_number());
+    assert!(report["percentiles"]["job: end to end"]["count"].as_u64().unwrap() >= 40);
+    let notes = report["notes"].to_string();
+    assert!(notes.contains("store clean") && notes.contains("not judged"), "{notes}");
+}
+
+#[test]
 fn interactive_jobs_are_timed_alone_and_beside_batch() {
     let folder = tempfile::tempdir().unwrap();
     let jobs = ["--jobs", "4", "--rate", "20", "--job-shards", "8", "--batch-shards", "2000", "--cold"];

@@ -13,7 +13,7 @@ use tessera_protocol::limits;
 use tessera_protocol::spec::JobSpec;
 
 use crate::fleet::{Answers, Carried, Fleet, Impairment, Settings};
-use crate::hub::{BenchError, Hub, HubArgs, wait_until};
+use crate::hub::{BenchError, Checked, Hub, HubArgs, wait_until};
 use crate::machine::{Usage, digest_of};
 use crate::report::{Better, Report};
 
@@ -226,6 +226,13 @@ impl Bed {
         tell: impl FnMut(&JobView),
     ) -> Result<Ran, BenchError> {
         run(&self.hub.api()?, &self.answers, spec, intended, tell)
+    }
+
+    /// Ends the fleet and the hub, as an operator would, and has the store checked.
+    pub(crate) fn end_and_check(self) -> Result<Checked, BenchError> {
+        let Bed { fleet, mut hub, .. } = self;
+        drop(fleet);
+        hub.stop_and_check()
     }
 
     /// What the hub has used and counted until now.

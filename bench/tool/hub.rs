@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 use tessera_client::api::{self, HubError};
@@ -21,12 +22,15 @@ use tessera_protocol::credits::ProviderName;
 use tessera_protocol::token::EnrolmentToken;
 
 use crate::fleet::Member;
-use crate::machine::{self, Usage};
+use crate::machine::{self, Held, Usage};
 
 /// How long a hub may take to begin or to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Tokens asked for at once: the journal commits them together.
 const ASKING: usize = 16;
+/// In the hub's folder: its store, and its configuration file.
+const DATA: &str = "data";
+const CONFIG: &str = "hub.toml";
 /// Agents of one provider.
 const AGENTS_PER_PROVIDER: usize = 20;
 
@@ -52,6 +56,9 @@ pub(crate) struct HubArgs {
     /// One agent in so many is the operator's own, whose answers settle disputes
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) anchors_one_in: u32,
+    /// What its configuration file says.
+    #[arg(skip)]
+    pub(crate) config: String,
 }
 
 impl HubArgs {
@@ -169,6 +176,7 @@ impl Hub {
         };
         let (program, lanes) = (args.program()?, args.lanes()?);
         let cores = args.cores(lanes);
+        std::fs::write(folder.path().join(CONFIG), &args.config)?;
         let place = Place { program: &program, folder: folder.path(), cores: &cores, lanes };
         let (child, said) = place.spawn("127.0.0.1:0", "127.0.0.1:0")?;
         let text = |field: &str| said[field].as_str().unwrap_or_default().to_owned();
@@ -219,6 +227,37 @@ impl Hub {
         api::Hub::new(&url, Some(&self.api_key)).map_err(|error| BenchError::Settings(error.into()))
     }
 
+    /// Asks it to stop and waits until it has; then has its program check the store.
+    pub(crate) fn stop_and_check(&mut self) -> Result<Checked, BenchError> {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        let pid = pid.ok_or_else(|| BenchError::Wrong("the hub has no process".to_owned()))?;
+        kill_process(pid, Signal::TERM).map_err(io::Error::from)?;
+        let mut ended = None;
+        wait_until("the hub does not stop", PATIENCE, || {
+            ended = self.child.try_wait()?;
+            Ok(ended.is_some())
+        })?;
+        if let Some(ended) = ended.filter(|ended| !ended.success()) {
+            return Err(BenchError::Wrong(format!("the hub ended with {ended}")));
+        }
+        let output = Command::new(&self.program)
+            .arg("check")
+            .arg("--data")
+            .arg(self.folder.path().join(DATA))
+            .output()?;
+        let said = [output.stdout, output.stderr].concat();
+        let says = String::from_utf8_lossy(&said)
+            .lines()
+            .filter(|line| !line.is_empty())
+            .collect::<Vec<_>>()
+            .join("; ");
+        Ok(Checked { clean: output.status.success(), says })
+    }
+
+    pub(crate) fn held(&self) -> Held {
+        Held::of(self.child.id())
+    }
+
     pub(crate) fn usage(&self) -> Usage {
         Usage::of(self.child.id())
     }
@@ -234,7 +273,7 @@ impl Hub {
             };
             entries.map(size).sum()
         }
-        of(&self.folder.path().join("data"))
+        of(&self.folder.path().join(DATA))
     }
 
     /// What it counts about itself; the values of a name's labels are added up, and each stands under its own too.
@@ -303,6 +342,13 @@ impl Drop for Hub {
     }
 }
 
+/// What a hub's check found in its store.
+#[derive(Debug)]
+pub(crate) struct Checked {
+    pub(crate) clean: bool,
+    pub(crate) says: String,
+}
+
 struct Place<'a> {
     program: &'a Path,
     folder: &'a Path,
@@ -322,7 +368,9 @@ impl Place<'_> {
                 "serve", "--json", "--log", "warn", "--lanes", &lanes, "--http", http, "--quic", quic,
                 "--data",
             ])
-            .arg(self.folder.join("data"))
+            .arg(self.folder.join(DATA))
+            .arg("--config")
+            .arg(self.folder.join(CONFIG))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)

@@ -101,6 +101,24 @@ pub(crate) fn digest_of(program: &Path) -> String {
     std::fs::read(program).map(|bytes| Digest::of(&bytes).to_string()).unwrap_or_default()
 }
 
+/// What a process holds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Held {
+    /// *Units*: bytes.
+    pub(crate) resident: u64,
+    pub(crate) threads: usize,
+    pub(crate) files: usize,
+}
+
+impl Held {
+    pub(crate) fn of(pid: u32) -> Held {
+        let entries =
+            |name: &str| std::fs::read_dir(format!("/proc/{pid}/{name}")).map_or(0, Iterator::count);
+        let resident = field_kib(&text(&format!("/proc/{pid}/status")), "VmRSS:").unwrap_or_default();
+        Held { resident, threads: entries("task"), files: entries("fd") }
+    }
+}
+
 /// What a process has used so far.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Usage {

@@ -17,6 +17,7 @@ mod mixed;
 mod recovery;
 mod report;
 mod scheduler;
+mod soak;
 mod storm;
 mod transport;
 
@@ -54,6 +55,8 @@ enum Command {
     HandshakeStorm(Box<storm::Storm>),
     /// How long a hub takes to be back at work after kill -9, with many shards open
     Recovery(Box<recovery::Recovery>),
+    /// Steady work for a long time while agents come and go: fails where something leaks or the store is damaged
+    Soak(Box<soak::Soak>),
     /// Frames alone: a lane's QUIC with nothing behind it
     Transport(transport::Transport),
     /// Interactive jobs alone and beside batch jobs that take all there is
@@ -86,6 +89,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
         Command::EndToEnd(settings) => settings.measure()?,
         Command::HandshakeStorm(settings) => settings.measure()?,
         Command::Recovery(settings) => settings.measure()?,
+        Command::Soak(settings) => settings.measure()?,
         Command::Transport(settings) => settings.measure()?,
         Command::Mixed(settings) => settings.measure()?,
         Command::Kernels(settings) => settings.measure()?,
@@ -106,5 +110,8 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
     if let Some(path) = &arguments.html {
         html::write(path, &html::page(&report))?;
     }
-    Ok(())
+    match report.failures.is_empty() {
+        true => Ok(()),
+        false => Err(report.failures.join("; ").into()),
+    }
 }

@@ -111,6 +111,9 @@ pub(crate) struct Report {
     pub(crate) plots: Vec<Plot>,
     /// What was compared with an independent count, and what a reader must know.
     pub(crate) notes: Vec<String>,
+    /// What makes the run a failure.
+    #[serde(default)]
+    pub(crate) failures: Vec<String>,
     #[serde(skip)]
     latencies: BTreeMap<String, Latency>,
 }
@@ -161,6 +164,7 @@ impl Report {
             percentiles: BTreeMap::new(),
             plots: Vec::new(),
             notes: Vec::new(),
+            failures: Vec::new(),
             latencies: BTreeMap::new(),
         }
     }
@@ -217,12 +221,18 @@ impl Report {
             }
         }
         other.notes.into_iter().for_each(|note| self.note(named(note)));
+        self.failures.extend(other.failures.into_iter().map(named));
     }
 
     pub(crate) fn note(&mut self, note: String) {
         if !self.notes.contains(&note) {
             self.notes.push(note);
         }
+    }
+
+    /// What was measured must not be: the program ends with a failure, after its report.
+    pub(crate) fn fail(&mut self, why: String) {
+        self.failures.push(why);
     }
 
     /// Nothing more is measured.
@@ -322,7 +332,8 @@ impl fmt::Display for Report {
                 writeln!(f)?;
             }
         }
-        self.notes.iter().try_for_each(|note| write!(f, "\n{note}"))
+        self.notes.iter().try_for_each(|note| write!(f, "\n{note}"))?;
+        self.failures.iter().try_for_each(|failure| write!(f, "\nFAILED: {failure}"))
     }
 }
 

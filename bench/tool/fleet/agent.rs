@@ -116,6 +116,8 @@ pub(super) struct Agent {
     /// When it had room for each shard that it may hold beyond those it holds. *Order*: oldest first.
     rooms: VecDeque<Instant>,
     pub(super) refused: Option<Refusal>,
+    /// It has said that it leaves, and answers what it holds.
+    leaving: bool,
     /// When its next heartbeat is due.
     pub(super) heartbeat: Option<Instant>,
 }
@@ -140,6 +142,7 @@ impl Agent {
             held: VecDeque::new(),
             rooms: VecDeque::new(),
             refused: None,
+            leaving: false,
             heartbeat: None,
         }
     }
@@ -322,6 +325,22 @@ impl Agent {
         let holding = holding.map(|(_, job, item)| Held { job: *job, index: item.index, epoch: item.epoch });
         AgentControl::Heartbeat { holding: holding.collect() }.frame(&mut self.control_out.bytes);
         self.heartbeat = Some(now + Duration::from_millis(limits::HEARTBEAT_MS));
+    }
+
+    /// Says that it leaves once it has answered what it holds.
+    pub(super) fn leave(&mut self) {
+        if !std::mem::replace(&mut self.leaving, true) {
+            AgentControl::Leaving.frame(&mut self.control_out.bytes);
+        }
+    }
+
+    /// Whether it has said all before it leaves.
+    pub(super) fn has_left(&self) -> bool {
+        self.leaving
+            && self.held.is_empty()
+            && self.bulks.is_empty()
+            && self.control_out.is_empty()
+            && self.work_out.is_empty()
     }
 
     /// Gives QUIC what waits to be written.

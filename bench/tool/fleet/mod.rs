@@ -89,7 +89,18 @@ enum Command {
     Again(bool),
     /// Ends all sessions, without a word: as machines do that lose their power.
     Vanish,
-    Take(Sender<Measures>),
+    /// Ends one agent's session, with a word or as a machine that loses its power; it does not come back by itself.
+    Leave {
+        member: u32,
+        goodbye: bool,
+    },
+    /// Lets one that left come back.
+    Join(u32),
+    /// What was measured, without the jobs of before from now on where they are not kept.
+    Take {
+        give: Sender<Measures>,
+        keep_jobs: bool,
+    },
     Stop,
 }
 
@@ -160,9 +171,28 @@ impl Fleet {
     ///
     /// *Panics*: where the fleet's thread has.
     pub(crate) fn take(&self) -> Measures {
+        self.taken(true)
+    }
+
+    /// The same, and forgets all jobs.
+    pub(crate) fn take_all(&self) -> Measures {
+        self.taken(false)
+    }
+
+    fn taken(&self, keep_jobs: bool) -> Measures {
         let (give, taken) = channel();
-        self.command(Command::Take(give));
+        self.command(Command::Take { give, keep_jobs });
         taken.recv().expect("the fleet's thread lives")
+    }
+
+    /// Ends an agent's session, and tells the hub or not.
+    pub(crate) fn leave(&self, member: u32, goodbye: bool) {
+        self.command(Command::Leave { member, goodbye });
+    }
+
+    /// Lets an agent that left come back.
+    pub(crate) fn join(&self, member: u32) {
+        self.command(Command::Join(member));
     }
 
     /// Agents with a welcome.
@@ -196,6 +226,8 @@ struct Driver {
     beginning: BTreeSet<(Instant, u32)>,
     /// Since when each member has wanted a welcome.
     wanting: Vec<Option<Instant>>,
+    /// Members that left and do not come back before they are told to.
+    away: Vec<bool>,
     again: bool,
     board: Arc<Board>,
     measures: Measures,
@@ -215,6 +247,7 @@ impl Driver {
             tls: Tls::new(settings.hub_key),
             agents: settings.members.iter().map(|_| None).collect(),
             wanting: vec![None; settings.members.len()],
+            away: vec![false; settings.members.len()],
             handles: ports.iter().map(|_| Vec::new()).collect(),
             ports,
             settings,
@@ -244,8 +277,10 @@ impl Driver {
                 }
                 Ok(Command::Again(again)) => self.again = again,
                 Ok(Command::Vanish) => self.vanish(),
-                Ok(Command::Take(give)) => {
-                    let measures = self.take();
+                Ok(Command::Leave { member, goodbye }) => self.leave(member, goodbye),
+                Ok(Command::Join(member)) => self.join(member),
+                Ok(Command::Take { give, keep_jobs }) => {
+                    let measures = self.take(keep_jobs);
                     // Whoever asked has gone.
                     let _ = give.send(measures);
                 }
@@ -368,6 +403,7 @@ impl Driver {
             agent.beat(now);
         }
         agent.flush();
+        let gone = agent.has_left();
         if agent.refused.is_some() && !agent.connection.is_closed() {
             agent.connection.close(now, 0u32.into(), Default::default());
         }
@@ -385,7 +421,7 @@ impl Driver {
             (Standing::Welcomed, Standing::Over) => self.welcomed -= 1,
             _ => {}
         }
-        if !port.relay(agent.handle, &mut agent.connection) || agent.standing == Standing::Over {
+        if !port.relay(agent.handle, &mut agent.connection) || agent.standing == Standing::Over || gone {
             return self.end(member, now);
         }
         let due = [agent.connection.poll_timeout(), agent.next_done(self.habits), agent.heartbeat];
@@ -410,6 +446,9 @@ impl Driver {
         let port = &mut self.ports[agent.port];
         port.transmit(now, &mut agent.connection, &mut self.buffer);
         self.forget(agent);
+        if self.away[member] {
+            return;
+        }
         self.wanting[member].get_or_insert(now);
         if self.again {
             let spread = Duration::from_millis((member as u64).wrapping_mul(0x9e37_79b9) % 1_000);
@@ -439,7 +478,38 @@ impl Driver {
         self.welcomed = 0;
     }
 
-    fn take(&mut self) -> Measures {
+    fn leave(&mut self, member: u32, goodbye: bool) {
+        let now = Instant::now();
+        self.away[member as usize] = true;
+        self.beginning.retain(|(_, of)| *of != member);
+        match (self.agents[member as usize].as_deref_mut(), goodbye) {
+            (Some(agent), true) if agent.standing == Standing::Welcomed => {
+                agent.leave();
+                self.touch(member);
+            }
+            (Some(_), true) => self.end(member as usize, now),
+            (Some(agent), false) => {
+                self.welcomed -= u64::from(agent.standing == Standing::Welcomed);
+                if let Some(agent) = self.agents[member as usize].take() {
+                    self.forget(agent);
+                }
+            }
+            (None, _) => {}
+        }
+    }
+
+    fn join(&mut self, member: u32) {
+        if std::mem::take(&mut self.away[member as usize]) {
+            let now = Instant::now();
+            self.wanting[member as usize] = Some(now);
+            // One that still says goodbye begins when it has.
+            if self.agents[member as usize].is_none() {
+                self.beginning.insert((now, member));
+            }
+        }
+    }
+
+    fn take(&mut self, keep_jobs: bool) -> Measures {
         let mut measures = std::mem::take(&mut self.measures);
         let mut traffic = Traffic::default();
         for Port { traffic: of, .. } in &self.ports {
@@ -452,7 +522,7 @@ impl Driver {
         // How long agents had nothing to do in between is no part of what is measured next.
         self.agents.iter_mut().flatten().for_each(|agent| agent.forget_rooms());
         self.measures.credit = measures.credit;
-        for (job, seen) in &measures.jobs {
+        for (job, seen) in measures.jobs.iter().filter(|_| keep_jobs) {
             self.measures.jobs.insert(*job, *seen);
         }
         measures

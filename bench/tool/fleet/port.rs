@@ -136,11 +136,8 @@ impl Port {
                 self.answer.clear();
                 match self.endpoint.handle(now, meta.addr, meta.dst_ip, ecn, bytes, &mut self.answer) {
                     Some(DatagramEvent::ConnectionEvent(handle, event)) => give(handle, event),
-                    Some(DatagramEvent::Response(transmit)) => {
-                        let bytes = std::mem::take(&mut self.answer);
-                        let _ = send(&self.socket, &self.udp, &transmit, &bytes);
-                        self.answer = bytes;
-                    }
+                    // A reset for a session that is no more: a machine without power sends none.
+                    Some(DatagramEvent::Response(_)) => {}
                     Some(DatagramEvent::NewConnection(incoming)) => self.endpoint.ignore(incoming),
                     None => {}
                 }
