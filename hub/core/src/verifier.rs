@@ -2,7 +2,7 @@
 //! disputes; never schedules, never reduces.
 //!
 //! 1. Answers of one agent wait in a batch, provisional.
-//! 2. The batch closes: its digests are committed to by a Merkle root, and only then the hub's secret and
+//! 2. The batch closes: its digests are committed to by one hash over all, and only then the hub's secret and
 //!    that root choose which of them are checked. No agent can know before it has answered.
 //! 3. A checked answer is in [`Doubt`] until another agent has answered. What they agree on is believed, and
 //!    releases the batch. When they differ, one of the operator's own agents decides, where there is one.
