@@ -8,14 +8,16 @@
 //!    releases the batch. When they differ, one of the operator's own agents decides, where there is one.
 //! 4. Whoever is proven wrong loses all its answers that are not released.
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec;
 use alloc::vec::Vec;
 
-use tessera_planners::{Part, Plan};
+use tessera_planners::Part;
 use tessera_protocol::api::Standing;
 use tessera_protocol::id::{AgentId, Digest, JobId};
-use tessera_protocol::spec::{Manifest, VerifyClass};
+use tessera_protocol::spec::VerifyClass;
+use tessera_protocol::tally::Tally;
 use tessera_protocol::unit::{LaneIndex, ShardIndex, Tick};
 
 use crate::Account;
@@ -62,15 +64,57 @@ pub struct Partial {
     /// How long it was encoded. *Units*: bytes.
     pub bytes: usize,
     /// What it holds.
-    pub part: Part,
+    pub content: Content,
+}
+
+/// What a partial holds, in little room.
+#[derive(Debug)]
+pub enum Content {
+    /// A tally of one count and nothing else.
+    Count {
+        /// How many samples were taken.
+        samples: u64,
+        /// The count.
+        count: u64,
+    },
+    /// Anything.
+    Part(Box<Part>),
+}
+
+impl Content {
+    /// The tally, if it is one.
+    pub fn into_tally(self) -> Option<Tally> {
+        match self {
+            Content::Count { samples, count } => {
+                Some(Tally { samples, counts: vec![count], ..Tally::default() })
+            }
+            Content::Part(part) => match *part {
+                Part::Tally(tally) => Some(tally),
+                Part::Block(_) | Part::Product(..) => None,
+            },
+        }
+    }
+}
+
+impl From<Part> for Content {
+    fn from(part: Part) -> Content {
+        match part {
+            Part::Tally(Tally { samples, sums, counts, bins }) if sums.is_empty() && bins.is_empty() => {
+                match counts[..] {
+                    [count] => Content::Count { samples, count },
+                    _ => Content::Part(Box::new(Part::Tally(Tally { samples, sums, counts, bins }))),
+                }
+            }
+            part => Content::Part(Box::new(part)),
+        }
+    }
 }
 
 impl Partial {
-    /// Reads a claim; nothing where its bytes are not a partial of this shard.
-    pub fn read(manifest: &Manifest, plan: &Plan, claim: &Claim) -> Option<Partial> {
+    /// What a claim says of its shard, of which this was read.
+    pub fn new(claim: &Claim, part: Part) -> Partial {
         let Claim { index, digest, .. } = *claim;
-        let part = plan.read_partial(manifest, index, digest, &claim.partial)?;
-        Some(Partial { index, digest, bytes: claim.partial.len(), part })
+        Partial { index, digest, bytes: claim.partial.len(), content: part.into() }
     }
 }
 
@@ -101,12 +145,12 @@ pub struct Answer {
     party: Party,
     device: Option<Device>,
     partial: Partial,
-    oddity: Option<Oddity>,
+    oddity: Option<Box<Oddity>>,
 }
 
 impl Answer {
     /// An agent's, with what is odd about it, as a look says.
-    pub fn new((party, device): (Party, &Device), partial: Partial, oddity: Option<Oddity>) -> Answer {
+    pub fn new((party, device): (Party, &Device), partial: Partial, oddity: Option<Box<Oddity>>) -> Answer {
         Answer { party, device: Some(device.clone()), partial, oddity }
     }
 }
@@ -326,7 +370,7 @@ impl Docket {
     pub fn hold(
         &mut self,
         by: (Party, Option<&Device>),
-        answers: &mut Vec<(Partial, Option<Oddity>)>,
+        answers: &mut Vec<(Partial, Option<Box<Oddity>>)>,
         court: &Court<'_>,
         rulings: &mut Vec<Ruling>,
     ) {
@@ -335,7 +379,7 @@ impl Docket {
         while answers.len() > 0 {
             let id = self.open_batch(by, court, rulings);
             let Some(batch) = self.batches.get_mut(&id) else { return };
-            batch.reserve(answers.len().min(most));
+            batch.reserve(answers.len(), most);
             while batch.len() < most
                 && let Some((partial, oddity)) = answers.next()
             {

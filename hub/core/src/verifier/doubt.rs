@@ -153,7 +153,7 @@ impl Doubt {
     pub(super) fn evidence(&self, believed: Option<Digest>) -> Evidence {
         let said = |answer: &Answer| (answer.party.agent, answer.party.account, answer.partial.digest);
         let answers = self.answers.iter().map(said).collect();
-        let looked = |answer: &Answer| Some((answer.party.agent, answer.oddity.clone()?));
+        let looked = |answer: &Answer| Some((answer.party.agent, answer.oddity.as_deref()?.clone()));
         let oddities = self.answers.iter().filter_map(looked).collect();
         Evidence { index: self.answers[0].partial.index, answers, believed, oddities }
     }
