@@ -12,6 +12,7 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec;
 use alloc::vec::Vec;
+use core::num::NonZeroU64;
 
 use tessera_planners::Part;
 use tessera_protocol::api::Standing;
@@ -266,21 +267,25 @@ impl Court<'_> {
 /// Where the answers to a shard wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
-    /// In a batch of its agent.
-    Batch(u64),
+    /// In a batch of its agent. Of no number zero: a place takes a word.
+    Batch(BatchNumber),
     /// Among those to a shard in doubt.
     Doubt,
 }
+const _: () = assert!(size_of::<Place>() == 8, "a page of places is eight lines of a cache");
+
+/// How many batches of the job were opened before a batch, and one.
+type BatchNumber = NonZeroU64;
 
 /// The answers of one job that are not final.
 #[derive(Debug, Default)]
 pub struct Docket {
     /// By number, in the order in which they were opened.
-    batches: BTreeMap<u64, Batch>,
+    batches: BTreeMap<BatchNumber, Batch>,
     /// Those that are not closed, by their agent.
-    open: BTreeMap<AgentId, u64>,
+    open: BTreeMap<AgentId, BatchNumber>,
     /// When batches were opened, the oldest first; some of them are closed by now.
-    opened: VecDeque<(Tick, u64)>,
+    opened: VecDeque<(Tick, BatchNumber)>,
     doubts: BTreeMap<ShardIndex, Doubt>,
     known: Known,
     places: ShardMap<Place>,
@@ -405,7 +410,7 @@ impl Docket {
         (party, device): (Party, Option<&Device>),
         court: &Court<'_>,
         rulings: &mut Vec<Ruling>,
-    ) -> u64 {
+    ) -> BatchNumber {
         if let Some(id) = self.open.get(&party.agent).copied()
             && let Some(batch) = self.batches.get_mut(&id)
         {
@@ -416,7 +421,7 @@ impl Docket {
             batch.lower(party.standing);
             self.close(id, false, court, rulings);
         }
-        let id = self.batches_ever;
+        let id = NonZeroU64::MIN.saturating_add(self.batches_ever);
         self.batches_ever += 1;
         self.opened.push_back((court.now, id));
         self.open.insert(party.agent, id);
@@ -442,7 +447,7 @@ impl Docket {
         }
     }
 
-    fn close(&mut self, id: u64, at_least_one: bool, court: &Court<'_>, rulings: &mut Vec<Ruling>) {
+    fn close(&mut self, id: BatchNumber, at_least_one: bool, court: &Court<'_>, rulings: &mut Vec<Ruling>) {
         let Some(mut batch) = self.batches.remove(&id) else { return };
         self.open.remove(&batch.agent());
         let mut chosen = batch.chosen(at_least_one, court);
@@ -466,12 +471,12 @@ impl Docket {
     }
 
     /// Now and then an agent of whose work only samples are checked is given a shard whose answer is known.
-    fn probe(&mut self, batch: &Batch, id: u64, court: &Court<'_>, rulings: &mut Vec<Ruling>) {
+    fn probe(&mut self, batch: &Batch, id: BatchNumber, court: &Court<'_>, rulings: &mut Vec<Ruling>) {
         let party = batch.party();
         if !court.probes || self.known.is_empty() || batch.rate(court.class) >= EVERY {
             return;
         }
-        let (chance, lot) = court.sampler.lot(court.job, id);
+        let (chance, lot) = court.sampler.lot(court.job, id.get());
         if sampling::is_probed(batch.len(), chance)
             && let Some(index) = self.known.draw(party.agent, lot)
         {
@@ -548,7 +553,7 @@ impl Docket {
     }
 
     /// One of a batch's checks agreed.
-    fn checked(&mut self, id: u64, rulings: &mut Vec<Ruling>) {
+    fn checked(&mut self, id: BatchNumber, rulings: &mut Vec<Ruling>) {
         let is_final = |batch: &mut Batch| {
             batch.checked();
             batch.is_final()
@@ -582,7 +587,7 @@ impl Docket {
             return;
         }
         let theirs = self.batches.iter().filter(|(_, batch)| batch.agent() == agent);
-        let theirs: Vec<u64> = theirs.map(|(id, _)| *id).collect();
+        let theirs: Vec<BatchNumber> = theirs.map(|(id, _)| *id).collect();
         for doubt in self.doubts.values_mut() {
             doubt.unlink(&theirs);
             doubt.distrust(agent);
@@ -624,7 +629,7 @@ impl Docket {
         Some(doubt.errand(court))
     }
 
-    fn drop_if_empty(&mut self, id: u64) {
+    fn drop_if_empty(&mut self, id: BatchNumber) {
         if let Some(batch) = self.batches.get(&id).filter(|batch| batch.len() == 0) {
             let agent = batch.agent();
             self.batches.remove(&id);
