@@ -10,6 +10,7 @@ use tessera_protocol::unit::{Epoch, ShardIndex, Tick};
 use super::agent::{Answered, Attempt};
 use super::{Scheduler, elsewhere};
 use crate::effect::{CloseReason, Outbox};
+use crate::event::Sent;
 use crate::message::{Claim, FailureCause, LaneMessage, Loss};
 use crate::{Account, Effect, SessionId, ShardAnswer};
 
@@ -27,19 +28,21 @@ impl Scheduler {
         out: &mut Outbox,
     ) {
         let Some(id) = self.hear(session, now) else { return };
-        for ShardAnswer { index, epoch, digest, partial } in answers {
+        for ShardAnswer { index, epoch, partial } in answers {
             let Some(attempt) = self.live_attempt(id, (job, index, epoch), now, out) else {
                 self.answered_late(id, (job, index, epoch));
                 continue;
             };
-            let partial = match (partial, core::mem::replace(&mut attempt.answer, Answered::Nothing)) {
-                (Some(partial), _) | (None, Answered::Delivered(partial)) => partial,
-                (None, Answered::Nothing | Answered::Announced(_)) => {
-                    attempt.answer = Answered::Announced(digest);
-                    continue;
-                }
-            };
-            self.complete(id, (job, index), digest, partial, now, out);
+            let (claimed, partial) =
+                match (partial, core::mem::replace(&mut attempt.answer, Answered::Nothing)) {
+                    (Sent::Here(partial), _) => (None, partial),
+                    (Sent::Elsewhere(digest), Answered::Delivered(partial)) => (Some(digest), partial),
+                    (Sent::Elsewhere(digest), Answered::Nothing | Answered::Announced(_)) => {
+                        attempt.answer = Answered::Announced(digest);
+                        continue;
+                    }
+                };
+            self.complete(id, (job, index), claimed, partial, now, out);
         }
     }
 
@@ -61,7 +64,7 @@ impl Scheduler {
             return self.give_up(id, job, at.0, FailureCause::NotAPartial, out);
         }
         match core::mem::replace(&mut attempt.answer, Answered::Nothing) {
-            Answered::Announced(digest) => self.complete(id, (job, at.0), digest, partial, now, out),
+            Answered::Announced(digest) => self.complete(id, (job, at.0), Some(digest), partial, now, out),
             Answered::Nothing | Answered::Delivered(_) if parked + partial.len() > PARKED_BYTES_MAX => {
                 out.push(Effect::CloseSession { session, reason: CloseReason::Flooding });
                 self.lose(session, None, out);
@@ -108,13 +111,13 @@ impl Scheduler {
         &mut self,
         id: AgentId,
         (job, index): (JobId, ShardIndex),
-        claimed: Digest,
+        claimed: Option<Digest>,
         partial: Bytes,
         now: Tick,
         out: &mut Outbox,
     ) {
         let digest = Digest::of(&partial);
-        if digest != claimed {
+        if claimed.is_some_and(|claimed| claimed != digest) {
             return self.give_up(id, job, index, FailureCause::DigestMismatch, out);
         }
         let attempt = self.take_attempt(id, job, index);
