@@ -66,10 +66,11 @@ fn lane(agents: u32, one_in: u32, projects: u32) -> (Lane, Vec<Event>) {
 
 /// Opens the jobs; says how many shards were handed out.
 fn fill(machine: &mut Lane, commits: Vec<Event>) -> u64 {
-    let is_assignment = |effect: &Effect| matches!(effect, Effect::Assign { .. });
-    let each =
-        commits.into_iter().map(|event| machine.step(Tick(1), event).filter(is_assignment).count() as u64);
-    each.sum()
+    let assigned = |effect: Effect| match effect {
+        Effect::Assign { items, .. } => items.len() as u64,
+        _ => 0,
+    };
+    commits.into_iter().map(|event| machine.step(Tick(1), event).map(assigned).sum::<u64>()).sum()
 }
 
 fn placements(criterion: &mut Criterion) {

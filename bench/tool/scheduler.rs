@@ -52,6 +52,9 @@ pub(crate) struct Settings {
     /// Answers that come together
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..))]
     batch: u64,
+    /// Agents whose answers come in one turn
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..))]
+    frames: u64,
     /// Projects that share the lane
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
     projects: u64,
@@ -125,6 +128,7 @@ impl Settings {
             ("agents", self.agents),
             ("in_flight", self.in_flight),
             ("batch", self.batch),
+            ("frames", self.frames),
             ("projects", self.projects),
             ("jobs", self.jobs),
             ("open_shards", self.open_shards),
@@ -146,7 +150,7 @@ impl Settings {
             );
             report.metric("allocations per shard", "", Better::Less, each(timed.allocated.count));
             report.metric("allocated per shard", "B", Better::Less, each(timed.allocated.bytes));
-            report.metric("shards per step", "", Better::Neither, timed.shards as f64 / timed.steps as f64);
+            report.metric("shards per turn", "", Better::Neither, timed.shards as f64 / timed.steps as f64);
             report.memory("machine", timed.live_bytes);
             report.memory("machine per agent", timed.live_bytes / self.agents as f64);
             if !self.no_sweep {
@@ -223,8 +227,15 @@ impl Settings {
     fn count_instructions(&self, report: &mut Report) -> Result<(), BenchError> {
         let folder = tempfile::tempdir()?;
         let (counts, json) = (folder.path().join("counts"), folder.path().join("report.json"));
-        let numbers = [self.agents, self.in_flight, self.batch, self.projects, self.jobs, self.open_shards];
-        let names = ["--agents", "--in-flight", "--batch", "--projects", "--jobs", "--open-shards"];
+        let numbers = [
+            ("--agents", self.agents),
+            ("--in-flight", self.in_flight),
+            ("--batch", self.batch),
+            ("--frames", self.frames),
+            ("--projects", self.projects),
+            ("--jobs", self.jobs),
+            ("--open-shards", self.open_shards),
+        ];
         let mut command = Command::new("valgrind");
         command
             .args(["-q", "--tool=callgrind", "--collect-atstart=no", "--toggle-collect=*counted_step*"])
@@ -232,7 +243,7 @@ impl Settings {
             .arg(std::env::current_exe()?)
             .args(["scheduler", "--no-sweep", "--rounds", "1", "--timed", &COUNTED.to_string(), "--json"])
             .arg(&json);
-        for (name, number) in names.iter().zip(numbers) {
+        for (name, number) in numbers {
             command.args([name, number.to_string().as_str()]);
         }
         let output = match command.output() {
@@ -291,6 +302,7 @@ struct World {
     /// Whose turn it is to answer.
     turn: usize,
     batch: usize,
+    frames: u64,
     answers: Answers,
     effects: Vec<Effect>,
     /// Where its thread counts, beside others.
@@ -337,6 +349,7 @@ impl World {
                 .collect(),
             turn: 0,
             batch: settings.batch as usize,
+            frames: settings.frames,
             answers,
             effects: Vec::with_capacity(1 << 16),
             counter: None,
@@ -402,8 +415,9 @@ impl World {
         let mut committed = Vec::new();
         for effect in self.effects.drain(..) {
             match effect {
-                Effect::Assign { session, job, assignment } => {
-                    self.agents[session.0 as usize].push((job, assignment.index, assignment.epoch));
+                Effect::Assign { session, job, items } => {
+                    let held = items.iter().map(|assignment| (job, assignment.index, assignment.epoch));
+                    self.agents[session.0 as usize].extend(held);
                 }
                 Effect::Persist { batch, .. } => committed.push(batch),
                 _ => {}
@@ -440,24 +454,29 @@ impl World {
     fn answer(&mut self, shards: u64, mut timed: Option<&mut Timed>) -> Result<(), BenchError> {
         let mut answered = 0;
         while answered < shards {
-            let Some((session, job, answers)) = self.next_answers() else {
+            let mut events = Vec::with_capacity(self.frames as usize + 1);
+            let before = answered;
+            for _ in 0..self.frames {
+                let Some((session, job, answers)) = self.next_answers() else { break };
+                answered += answers.len() as u64;
+                events.push(Event::ResultsArrived { session, job, answers });
+            }
+            let count = answered - before;
+            if count == 0 {
                 return Err(BenchError::Settings(Box::new(Stalled { shards: answered })));
-            };
-            let count = answers.len() as u64;
-            answered += count;
-            let event = Event::ResultsArrived { session, job, answers };
+            }
+            events.push(Event::TimePassed);
             let Some(timed) = &mut timed else {
-                self.happen(event);
+                events.into_iter().for_each(|event| self.happen(event));
                 continue;
             };
             let before = Allocations::so_far();
             let computed = computed_ns();
             let began = Instant::now();
             let now = Tick((began - self.began).as_millis() as u64);
-            if self.lane.next_timer().is_some_and(|due| due <= now) {
-                counted_step(&mut self.lane, now, Event::TimePassed, &mut self.effects);
+            for event in events {
+                counted_step(&mut self.lane, now, event, &mut self.effects);
             }
-            counted_step(&mut self.lane, now, event, &mut self.effects);
             if let Some(counter) = &self.counter {
                 counter.count(count);
             }

@@ -19,7 +19,15 @@ pub fn wire(data: &[u8]) {
     match choice % 8 {
         0 => again::<AgentControl>(bytes),
         1 => again::<HubControl>(bytes),
-        2 => again::<AgentWork>(bytes),
+        2 => {
+            again::<AgentWork>(bytes);
+            let in_place = AgentWork::read_in_place(bytes).map(|_| ());
+            assert_eq!(
+                in_place,
+                AgentWork::read(bytes).map(|_| ()),
+                "one reader takes what the other refuses"
+            );
+        }
         3 => again::<HubWork>(bytes),
         4 => again::<BulkHeader>(bytes),
         5 => drop(wire::read_bulk(bytes)),

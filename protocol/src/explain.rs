@@ -238,15 +238,17 @@ pub enum Lack {
     Full,
 }
 
-/// How one attempt found its agent.
+/// How attempts made at once found their agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlacementExplained {
     /// How long ago. *Units*: milliseconds.
     pub ago_ms: u64,
     /// The job.
     pub job: JobId,
-    /// The shard.
+    /// The shard, or the first of them.
     pub shard: u64,
+    /// How many in a row.
+    pub shards: u64,
     /// Who may run it besides, in words; nothing for a shard's first attempt.
     pub errand: Option<String>,
     /// How many agents were able and free.

@@ -26,7 +26,15 @@ impl core::error::Error for ParseIdError {}
 
 /// Writes bytes as lower-case hex.
 pub fn write_hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
-    bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for part in bytes.chunks(32) {
+        let mut digits = [0; 64];
+        for (pair, byte) in digits.chunks_exact_mut(2).zip(part) {
+            pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+        }
+        f.write_str(core::str::from_utf8(&digits[..2 * part.len()]).map_err(|_| fmt::Error)?)?;
+    }
+    Ok(())
 }
 
 /// Reads exactly `N` bytes of lower-case hex.

@@ -15,6 +15,17 @@ const NODE: u8 = 1;
 ///
 /// *Shape*: the parts have fixed lengths, or two leaves could say the same.
 pub fn leaf(parts: &[&[u8]]) -> Digest {
+    // Short ones are hashed in one go: a hasher costs as much as they do.
+    let (mut short, mut end) = ([LEAF; 64], 1);
+    for part in parts {
+        let Some(room) = short.get_mut(end..end + part.len()) else { return long_leaf(parts) };
+        room.copy_from_slice(part);
+        end += part.len();
+    }
+    Digest::of(&short[..end])
+}
+
+fn long_leaf(parts: &[&[u8]]) -> Digest {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&[LEAF]);
     for part in parts {
@@ -24,9 +35,10 @@ pub fn leaf(parts: &[&[u8]]) -> Digest {
 }
 
 fn node(left: &Digest, right: &Digest) -> Digest {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&[NODE]).update(&left.0).update(&right.0);
-    Digest(*hasher.finalize().as_bytes())
+    let mut both = [NODE; 65];
+    both[1..33].copy_from_slice(&left.0);
+    both[33..].copy_from_slice(&right.0);
+    Digest::of(&both)
 }
 
 /// The level above; one that is left over stands for itself.
@@ -38,13 +50,25 @@ fn above(level: &[Digest]) -> Vec<Digest> {
     level.chunks(2).map(parent).collect()
 }
 
+/// Most heights a tree can have: a level for each bit of a count.
+const LEVELS_MAX: usize = u64::BITS as usize;
+
 /// The root over these leaves, in this order; nothing of none.
-pub fn root(leaves: Vec<Digest>) -> Option<Digest> {
-    let mut level = leaves;
-    while level.len() > 1 {
-        level = above(&level);
+pub fn root(leaves: impl IntoIterator<Item = Digest>) -> Option<Digest> {
+    // Roots of whole trees, each of more leaves than the next: the bits of the count so far say of how many.
+    let (mut whole, mut held, mut count) = ([Digest([0; 32]); LEVELS_MAX], 0, 0_u64);
+    for leaf in leaves {
+        let mut root = leaf;
+        for _ in 0..count.trailing_ones() {
+            held -= 1;
+            root = node(&whole[held], &root);
+        }
+        (whole[held], held, count) = (root, held + 1, count + 1);
     }
-    level.pop()
+    // What is left over on a level stands for itself until there is something on its left.
+    let root = |right: Digest, left: &Digest| node(left, &right);
+    let (last, before) = whole[..held].split_last()?;
+    Some(before.iter().rev().fold(*last, root))
 }
 
 /// The hashes beside the way from a leaf to the root, from below; nothing where there is no such leaf.
@@ -96,8 +120,20 @@ mod tests {
     }
 
     #[test]
+    fn a_leaf_is_hashed_alike_however_long_it_is_and_however_it_is_cut() {
+        for length in 0..200_u8 {
+            let said: Vec<u8> = (0..length).collect();
+            let whole = Digest::of(&[&[LEAF], &said[..]].concat());
+            for cut in [0, said.len() / 2, said.len()] {
+                let (one, other) = said.split_at(cut);
+                assert_eq!(leaf(&[one, other]), whole, "{length} bytes cut at {cut}");
+            }
+        }
+    }
+
+    #[test]
     fn the_tree_has_the_shape_of_the_standard() {
-        assert_eq!(root(Vec::new()), None);
+        assert_eq!(root([]), None);
         for count in 1..70 {
             assert_eq!(root(leaves(count)), Some(by_the_book(&leaves(count))), "of {count}");
         }

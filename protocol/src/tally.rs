@@ -77,7 +77,9 @@ impl Tally {
         if !counts_fit {
             return Err(TallyError::Overflow);
         }
-        self.bins = merge_bins(&self.bins, &other.bins)?;
+        if !other.bins.is_empty() {
+            self.bins = merge_bins(&self.bins, &other.bins)?;
+        }
         self.samples = samples;
         for (mine, theirs) in self.counts.iter_mut().zip(&other.counts) {
             *mine += theirs;
@@ -131,7 +133,8 @@ impl Tally {
         if sums != shape.sums || counts != shape.counts || bins > shape.bins_max {
             return Err(TallyError::Shape);
         }
-        let mut tally = Tally { samples, ..Tally::default() };
+        let (sums_room, counts_room) = (Vec::with_capacity(sums), Vec::with_capacity(counts));
+        let mut tally = Tally { samples, sums: sums_room, counts: counts_room, bins: Vec::new() };
         for _ in 0..sums {
             let (sum, rest) = ExactSum::decode(reader.bytes).map_err(|_| TallyError::Malformed)?;
             reader.bytes = rest;

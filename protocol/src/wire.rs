@@ -269,6 +269,7 @@ pub enum ShardFailure {
 
 /// The partial of one shard.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[rkyv(derive(Debug))]
 pub struct ShardResult {
     /// Shard index.
     pub index: u64,
@@ -361,12 +362,6 @@ where
     rkyv::to_bytes::<Panic>(value).always_ok().into_vec()
 }
 
-fn frame_of(archive: &[u8], out: &mut Vec<u8>) {
-    out.extend_from_slice(&(archive.len() as u32 + 1).to_le_bytes());
-    out.push(limits::FRAME_VERSION);
-    out.extend_from_slice(archive);
-}
-
 fn archive_of(body: &[u8]) -> Result<&[u8], FrameError> {
     match body.split_first() {
         None => Err(FrameError::Empty),
@@ -379,7 +374,11 @@ macro_rules! message {
     ($name:ident, $items:expr) => {
         impl Message for $name {
             fn frame(&self, out: &mut Vec<u8>) {
-                frame_of(&archive(self), out);
+                let start = out.len();
+                out.extend_from_slice(&[0, 0, 0, 0, limits::FRAME_VERSION]);
+                *out = rkyv::api::high::to_bytes_in::<_, Panic>(self, core::mem::take(out)).always_ok();
+                let length = (out.len() - start - size_of::<u32>()) as u32;
+                out[start..start + size_of::<u32>()].copy_from_slice(&length.to_le_bytes());
             }
 
             fn read(body: &[u8]) -> Result<Self, FrameError> {
@@ -417,6 +416,103 @@ message!(AgentWork, |message| match message {
     AgentWork::Results { items, .. } => items.len(),
     AgentWork::Failed { .. } | AgentWork::Fetch { .. } => 0,
 });
+
+/// [`AgentWork`] as it lies in its frame.
+#[derive(Clone, Debug)]
+pub enum AgentWorkRef<'a> {
+    /// [`AgentWork::Results`].
+    Results {
+        /// The job.
+        job: [u8; 16],
+        /// The partials.
+        items: ShardResults<'a>,
+    },
+    /// [`AgentWork::Failed`].
+    Failed {
+        /// The job.
+        job: [u8; 16],
+        /// Shard index.
+        index: u64,
+        /// The attempt.
+        epoch: u64,
+        /// Why.
+        failure: ShardFailure,
+    },
+    /// [`AgentWork::Fetch`].
+    Fetch {
+        /// The job.
+        job: [u8; 16],
+        /// The input's position in its task.
+        input: u32,
+        /// Where the piece starts.
+        offset: u64,
+    },
+}
+
+/// A [`ShardResult`] as it lies in its frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShardResultRef<'a> {
+    /// Shard index.
+    pub index: u64,
+    /// The attempt.
+    pub epoch: u64,
+    /// BLAKE3 of the partial.
+    pub digest: &'a [u8; 32],
+    /// Time in the kernel. *Units*: microseconds.
+    pub kernel_us: u32,
+    /// The partial, or `None` when it travels on a stream of its own.
+    pub partial: Option<&'a [u8]>,
+}
+
+/// The results of a frame, in its order.
+#[derive(Clone, Debug)]
+pub struct ShardResults<'a>(core::slice::Iter<'a, ArchivedShardResult>);
+
+impl<'a> Iterator for ShardResults<'a> {
+    type Item = ShardResultRef<'a>;
+
+    fn next(&mut self) -> Option<ShardResultRef<'a>> {
+        self.0.next().map(|item| ShardResultRef {
+            index: item.index.to_native(),
+            epoch: item.epoch.to_native(),
+            digest: &item.digest,
+            kernel_us: item.kernel_us.to_native(),
+            partial: item.partial.as_ref().map(|partial| partial.as_slice()),
+        })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.0.size_hint()
+    }
+}
+
+impl ExactSizeIterator for ShardResults<'_> {}
+
+impl AgentWork {
+    /// Reads what [`Message::read`] reads, and copies no partial.
+    ///
+    /// *Errors*: those of [`Message::read`].
+    pub fn read_in_place(body: &[u8]) -> Result<AgentWorkRef<'_>, FrameError> {
+        let work = rkyv::access::<ArchivedAgentWork, Failure>(archive_of(body)?);
+        match work.map_err(|_| FrameError::Malformed)? {
+            ArchivedAgentWork::Results { items, .. } if items.len() > limits::BATCH_ITEMS_MAX => {
+                Err(FrameError::TooManyItems)
+            }
+            ArchivedAgentWork::Results { job, items } => {
+                Ok(AgentWorkRef::Results { job: *job, items: ShardResults(items.iter()) })
+            }
+            ArchivedAgentWork::Failed { job, index, epoch, failure } => Ok(AgentWorkRef::Failed {
+                job: *job,
+                index: index.to_native(),
+                epoch: epoch.to_native(),
+                failure: rkyv::deserialize::<_, Panic>(failure).always_ok(),
+            }),
+            ArchivedAgentWork::Fetch { job, input, offset } => {
+                Ok(AgentWorkRef::Fetch { job: *job, input: input.to_native(), offset: offset.to_native() })
+            }
+        }
+    }
+}
 
 /// A payload on a stream of its own: the framed header, then the payload.
 pub fn bulk(header: &BulkHeader, payload: &[u8]) -> Vec<u8> {
@@ -476,6 +572,45 @@ mod tests {
         let mut other = body.to_vec();
         other[0] = 1;
         assert_eq!(AgentWork::read(&other), Err(FrameError::Version { found: 1 }));
+    }
+
+    #[test]
+    fn work_read_in_place_says_what_its_copy_says() {
+        let (job, index, epoch) = ([1; 16], 2, 3);
+        let item = ShardResult { index, epoch, digest: [4; 32], kernel_us: 5, partial: None };
+        let works = [
+            results(),
+            AgentWork::Results { job, items: vec![item; limits::BATCH_ITEMS_MAX + 1] },
+            AgentWork::Failed { job, index, epoch, failure: ShardFailure::KernelFailed },
+            AgentWork::Fetch { job, input: 6, offset: 7 },
+        ];
+        for work in works {
+            let mut frame = Vec::new();
+            work.frame(&mut frame);
+            let body = &frame[4..];
+            assert_eq!(AgentWork::read_in_place(body).map(owned), AgentWork::read(body));
+        }
+        assert_eq!(AgentWork::read_in_place(&[]).map(owned), Err(FrameError::Empty));
+        assert_eq!(AgentWork::read_in_place(&[1]).map(owned), Err(FrameError::Version { found: 1 }));
+    }
+
+    fn owned(work: AgentWorkRef<'_>) -> AgentWork {
+        match work {
+            AgentWorkRef::Results { job, items } => {
+                let item = |item: ShardResultRef<'_>| ShardResult {
+                    index: item.index,
+                    epoch: item.epoch,
+                    digest: *item.digest,
+                    kernel_us: item.kernel_us,
+                    partial: item.partial.map(<[u8]>::to_vec),
+                };
+                AgentWork::Results { job, items: items.map(item).collect() }
+            }
+            AgentWorkRef::Failed { job, index, epoch, failure } => {
+                AgentWork::Failed { job, index, epoch, failure }
+            }
+            AgentWorkRef::Fetch { job, input, offset } => AgentWork::Fetch { job, input, offset },
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use bytes::Bytes;
 use tessera_kernels::isa::Isa;
 use tessera_kernels::monte_carlo;
 use tessera_planners::Plan;
@@ -22,14 +23,14 @@ const INSIDE: [u64; 8] = [46, 48, 49, 50, 51, 52, 53, 54];
 /// A partial and its digest.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
-    pub(crate) partial: Vec<u8>,
+    pub(crate) partial: Bytes,
     pub(crate) digest: Digest,
 }
 
 impl Answer {
     fn of(tally: &Tally) -> Answer {
         let partial = tally.encode();
-        Answer { digest: Digest::of(&partial), partial }
+        Answer { digest: Digest::of(&partial), partial: partial.into() }
     }
 }
 

@@ -117,13 +117,20 @@ fn row(placement: &PlacementExplained, place: usize, candidate: &Candidate) -> V
     let score = &candidate.score;
     vec![
         first(format!("{} ago", duration(placement.ago_ms))),
-        first(placement.shard.to_string()),
+        first(shards(placement)),
         first(placement.candidates.to_string()),
         short(candidate.agent),
         score.points().to_string(),
         format!("{} + {} + {} + {}", score.speed, score.completion, score.failures, score.standing),
         format!("{} %", candidate.load / 10),
     ]
+}
+
+fn shards(placement: &PlacementExplained) -> String {
+    match placement.shards {
+        0 | 1 => placement.shard.to_string(),
+        count => format!("{} to {}", placement.shard, placement.shard + count - 1),
+    }
 }
 
 /// As much of an id as tells the agents of one hub apart.

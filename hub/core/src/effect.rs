@@ -143,14 +143,14 @@ pub enum Effect {
         /// The product's encoding.
         bytes: Arc<[u8]>,
     },
-    /// Give an agent a shard of a job it was told of.
+    /// Give an agent shards of a job it was told of.
     Assign {
         /// Its session.
         session: SessionId,
         /// The job.
         job: JobId,
-        /// The attempt.
-        assignment: Assignment,
+        /// The attempts.
+        items: Vec<Assignment>,
     },
     /// Tell an agent to drop a job.
     Forget {

@@ -5,6 +5,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use bytes::Bytes;
 use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::unit::{Epoch, LaneIndex, ShardIndex};
 use tessera_protocol::wire::{Gpu, Held, Hello, ShardFailure};
@@ -140,7 +141,7 @@ pub enum Event {
         /// The attempt.
         epoch: Epoch,
         /// The bytes.
-        partial: Vec<u8>,
+        partial: Bytes,
     },
     /// An agent wants a piece of an input of a job.
     InputWanted {
@@ -234,5 +235,5 @@ pub struct ShardAnswer {
     /// What the agent says the digest is.
     pub digest: Digest,
     /// The bytes, unless they come on a stream of their own.
-    pub partial: Option<Vec<u8>>,
+    pub partial: Option<Bytes>,
 }

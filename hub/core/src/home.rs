@@ -27,7 +27,7 @@ use crate::ranges::Ranges;
 use crate::record::{Kept, KeptPanel, Unchecked};
 use crate::reducer::Reducer;
 use crate::retries::Retries;
-use crate::triage::Triage;
+use crate::triage::{Oddity, Triage};
 use crate::verifier::{Docket, Partial, Party, Verified, Verifier};
 use crate::write::Write;
 use crate::{NewJob, Outcome, Progress, RequestId};
@@ -100,6 +100,8 @@ pub struct Home {
     /// Answered, and not final.
     docket: Docket,
     triage: Triage,
+    /// Room for the first answers of an agent while they are taken in.
+    first_answers: Vec<(Partial, Option<Oddity>)>,
     /// Errands that no connected agent may run.
     stuck: Vec<Errand>,
     reducer: Reducer,
@@ -198,6 +200,7 @@ impl Home {
             todo,
             docket: Docket::default(),
             triage: Triage::default(),
+            first_answers: Vec::new(),
             stuck: Vec::new(),
             reducer,
             unchecked,
@@ -471,30 +474,31 @@ impl Home {
         }
     }
 
-    fn cost_of(&self, index: ShardIndex) -> ComputeUnits {
-        self.plan.shard(index).map_or(ComputeUnits(0), |shard| shard.cost)
-    }
-
-    fn payment(&self, to: Party, service: Service, (index, digest): (ShardIndex, Digest)) -> Payment {
-        let Party { agent, account, .. } = to;
-        Payment { provider: account.provider, agent, service, index, digest, cost: self.cost_of(index) }
-    }
-
-    fn absorb(&mut self, by: Party, partial: Verified<Partial>, judge: &Judge<'_>, out: &mut Outbox) {
-        let index = partial.index();
-        let payment = self.payment(by, Service::Shard, (index, partial.digest()));
-        self.triage.released(partial.part());
-        if let Err(error) = self.reducer.absorb(partial) {
-            return self.fail(JobFailure::NotReducible { cause: error.to_string() }, judge);
-        }
-        self.bill.owe(payment);
-        self.fresh.push(index);
+    fn absorb(
+        &mut self,
+        by: Party,
+        partials: Verified<Vec<Partial>>,
+        checkers: &[Party],
+        judge: &Judge<'_>,
+        out: &mut Outbox,
+    ) {
         let lane = by.lane.as_usize();
         if self.counters.lanes.len() <= lane {
             self.counters.lanes.resize(lane + 1, 0);
         }
-        self.counters.lanes[lane] += 1;
         (self.unsaved, self.unseen) = (true, true);
+        partials.partials().iter().for_each(|partial| self.triage.released(&partial.part));
+        let reduced = self.reducer.absorb(partials, |index, digest| {
+            for checker in checkers {
+                self.bill.owe(payment(&self.plan, *checker, Service::Check, (index, digest)));
+            }
+            self.bill.owe(payment(&self.plan, by, Service::Shard, (index, digest)));
+            self.fresh.push(index);
+            self.counters.lanes[lane] += 1;
+        });
+        if let Err(error) = reduced {
+            return self.fail(JobFailure::NotReducible { cause: error.to_string() }, judge);
+        }
         if !self.todo.is_empty() && !self.is_full() {
             self.wake(out);
         }
@@ -666,6 +670,13 @@ impl Home {
             "shards are done and not paid, or paid and not done"
         );
     }
+}
+
+/// What an answer to a shard earns.
+fn payment(plan: &Plan, to: Party, service: Service, (index, digest): (ShardIndex, Digest)) -> Payment {
+    let Party { agent, account, .. } = to;
+    let cost = plan.shard(index).map_or(ComputeUnits(0), |shard| shard.cost);
+    Payment { provider: account.provider, agent, service, index, digest, cost }
 }
 
 /// What a home needs from its lane to decide.

@@ -32,6 +32,8 @@ use writing::Writing;
 pub const CHECKPOINT_MS: u64 = 500;
 /// How often clients see progress. *Units*: milliseconds.
 pub const PUBLISH_MS: u64 = 100;
+/// How often operators see what agents hold: each of thousands is a view of its own. *Units*: milliseconds.
+pub const PUBLISH_AGENTS_MS: u64 = 1_000;
 /// How often leases and deadlines are looked at, and failed writes tried again. *Units*: milliseconds.
 pub const WATCH_MS: u64 = 1_000;
 
@@ -84,7 +86,10 @@ pub struct Lane {
     batches: u64,
     checkpointed: Tick,
     published: Tick,
+    agents_published: Tick,
     watched: Tick,
+    /// Whether answers came since the last step that settled.
+    unsettled: bool,
     stopping: bool,
     planting: Planting,
     /// Of the jobs whose home this is.
@@ -117,7 +122,9 @@ impl Lane {
             batches: 0,
             checkpointed: Tick(0),
             published: Tick(0),
+            agents_published: Tick(0),
             watched: Tick(0),
+            unsettled: false,
             stopping: false,
             planting: Planting::default(),
             counts: Counts::default(),
@@ -199,6 +206,8 @@ impl Lane {
             Event::SessionClosed { session } => self.scheduler.lose(session, Some(Loss::Gone), &mut self.out),
             Event::ResultsArrived { session, job, answers } => {
                 self.scheduler.answered(session, job, answers, self.now, &mut self.out);
+                self.unsettled = true;
+                return Drain::new(self.out.effects());
             }
             Event::PartialArrived { session, job, index, epoch, partial } => {
                 self.scheduler.delivered(session, job, (index, epoch), partial, self.now, &mut self.out);
@@ -228,12 +237,18 @@ impl Lane {
         Drain::new(self.out.effects())
     }
 
-    /// When [`Event::TimePassed`] is wanted next; never while there is nothing to watch.
+    /// When [`Event::TimePassed`] is wanted next; never while there is nothing to watch. At once after answers, of which
+    /// many may come before: what follows from them, but for what an agent did wrong, waits for the next step of
+    /// another kind.
     pub fn next_timer(&self) -> Option<Tick> {
+        if self.unsettled {
+            return Some(self.now);
+        }
         let attention = !self.attention.is_empty();
         let unwritten = self.has_unwritten_words();
         let due = [
-            (attention || self.scheduler.has_unseen()).then(|| self.published.after_ms(PUBLISH_MS)),
+            attention.then(|| self.published.after_ms(PUBLISH_MS)),
+            self.scheduler.has_unseen().then(|| self.agents_published.after_ms(PUBLISH_AGENTS_MS)),
             (attention || unwritten).then(|| self.checkpointed.after_ms(CHECKPOINT_MS)),
             (attention || self.scheduler.has_agents()).then(|| self.watched.after_ms(WATCH_MS)),
         ];
@@ -243,6 +258,7 @@ impl Lane {
     /// Whether a lane that was told to stop has nothing left in flight or unwritten.
     pub fn is_drained(&self) -> bool {
         self.stopping
+            && !self.unsettled
             && self.scheduler.in_flight() == 0
             && self.writing.is_empty()
             && !self.has_unwritten_words()
@@ -501,6 +517,7 @@ impl Lane {
 
     /// Carries messages to this lane itself until there are none, then looks at the timers.
     fn settle(&mut self) {
+        self.unsettled = false;
         self.timers();
         loop {
             while let Some(message) = self.out.take_own() {
@@ -535,6 +552,10 @@ impl Lane {
             self.published = self.now;
             self.publish();
         }
+        if self.now >= self.agents_published.after_ms(PUBLISH_AGENTS_MS) {
+            self.agents_published = self.now;
+            self.scheduler.publish(&mut self.out);
+        }
     }
 
     /// Shows what changed; homes with nothing left to show, write or watch need no attention.
@@ -548,7 +569,6 @@ impl Lane {
             }
             home.is_unsaved() || home.is_watched()
         });
-        self.scheduler.publish(&mut self.out);
     }
 }
 

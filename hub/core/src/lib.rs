@@ -27,6 +27,7 @@ pub mod reducer;
 pub mod retries;
 pub mod sampling;
 pub mod scheduler;
+pub mod shard_map;
 pub mod standing;
 pub mod stitcher;
 pub mod triage;

@@ -3,6 +3,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use bytes::Bytes;
 use tessera_planners::Plan;
 use tessera_protocol::api::Standing;
 use tessera_protocol::id::{AgentId, Digest, JobId, ProviderId};
@@ -70,8 +71,8 @@ pub enum LaneMessage {
         job: JobId,
         /// Attempts started since the last such message.
         attempts: u64,
-        /// The partials.
-        claims: Vec<Claim>,
+        /// The partials, by agent.
+        claims: Vec<Claims>,
     },
     /// Lane → home: an attempt ended without a partial.
     AttemptFailed {
@@ -286,25 +287,32 @@ impl Errand {
     }
 }
 
+/// What one agent claims at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claims {
+    /// Who computed it.
+    pub agent: AgentId,
+    /// Whom that agent belongs to.
+    pub account: Account,
+    /// How far it was trusted when it answered.
+    pub standing: Standing,
+    /// What it computes on.
+    pub device: Device,
+    /// Its partials, in the order in which they came.
+    pub partials: Vec<Claim>,
+}
+
 /// A partial as an agent claims it to be; nothing is believed yet but that the bytes have this digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
     /// The shard.
     pub index: ShardIndex,
-    /// Who computed it.
-    pub agent: AgentId,
-    /// Whom that agent belongs to.
-    pub account: Account,
     /// Whether it is of a second attempt beside a slow one.
     pub spare: bool,
-    /// How far it was trusted when it answered.
-    pub standing: Standing,
-    /// What it computes on.
-    pub device: Device,
     /// BLAKE3 of the bytes, computed by the hub.
     pub digest: Digest,
-    /// The bytes.
-    pub partial: Vec<u8>,
+    /// The bytes. They may keep all of what they came in alive.
+    pub partial: Bytes,
 }
 
 /// Why an attempt ended without a partial that can be judged.

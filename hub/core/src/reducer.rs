@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use tessera_planners::{Part, Plan};
+use tessera_protocol::id::Digest;
 use tessera_protocol::product::ProductRef;
 use tessera_protocol::tally::{Tally, TallyError};
 use tessera_protocol::unit::{ShardIndex, ShardRange};
@@ -64,22 +65,32 @@ impl Reducer {
         Reducer { done, gatherer: Some(Gatherer::resume(products)), ..Reducer::default() }
     }
 
-    /// Adds a partial.
+    /// Adds partials, and says of each that it is in; those after one that does not reduce are not.
     ///
-    /// *Panics*: when its shard is in already; the caller counts each shard once.
-    pub fn absorb(&mut self, partial: Verified<Partial>) -> Result<(), ReduceError> {
-        let Partial { index, part, .. } = partial.into_inner();
-        match (part, &mut self.stitcher, &mut self.gatherer) {
-            (Part::Tally(tally), None, None) => match &mut self.tally {
-                None => self.tally = Some(Arc::new(tally)),
-                // Clones only while a checkpoint of the same tally is on its way to the store.
-                Some(mine) => Arc::make_mut(mine).merge(&tally).map_err(ReduceError::Tally)?,
-            },
-            (Part::Block(bytes), Some(stitcher), None) => stitcher.absorb(index.0, bytes),
-            (Part::Product(product, bytes), None, Some(gatherer)) => gatherer.absorb(index, product, bytes),
-            (Part::Tally(_) | Part::Block(_) | Part::Product(..), ..) => return Err(ReduceError::Kind),
+    /// *Panics*: when a shard is in already; the caller counts each shard once.
+    pub fn absorb(
+        &mut self,
+        partials: Verified<Vec<Partial>>,
+        mut is_in: impl FnMut(ShardIndex, Digest),
+    ) -> Result<(), ReduceError> {
+        let tallies = self.stitcher.is_none() && self.gatherer.is_none();
+        // Clones only while a checkpoint of the same tally is on its way to the store.
+        let mut tally = self.tally.as_mut().filter(|_| tallies).map(Arc::make_mut);
+        for Partial { index, digest, part, .. } in partials.into_inner() {
+            match (part, &mut self.stitcher, &mut self.gatherer) {
+                (Part::Tally(more), None, None) => match &mut tally {
+                    Some(tally) => tally.merge(&more).map_err(ReduceError::Tally)?,
+                    None => tally = Some(Arc::make_mut(self.tally.insert(Arc::new(more)))),
+                },
+                (Part::Block(bytes), Some(stitcher), None) => stitcher.absorb(index.0, bytes),
+                (Part::Product(product, bytes), None, Some(gatherer)) => {
+                    gatherer.absorb(index, product, bytes);
+                }
+                (Part::Tally(_) | Part::Block(_) | Part::Product(..), ..) => return Err(ReduceError::Kind),
+            }
+            self.done.insert(ShardRange::one(index));
+            is_in(index, digest);
         }
-        self.done.insert(ShardRange::one(index));
         Ok(())
     }
 

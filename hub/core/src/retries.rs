@@ -178,6 +178,11 @@ impl Retries {
         self.queue.pop_front()
     }
 
+    /// Whether attempts at shards that are not done came to nothing.
+    pub fn has_troubles(&self) -> bool {
+        !self.shards.is_empty()
+    }
+
     /// Forgets the troubles of a shard that is done; says whose they were.
     pub fn passed(&mut self, index: ShardIndex) -> Vec<Setback> {
         self.shards.remove(&index).map(|trouble| trouble.setbacks).unwrap_or_default()

@@ -7,7 +7,6 @@ use alloc::vec::Vec;
 
 use tessera_protocol::api::Standing;
 use tessera_protocol::id::{AgentId, Digest, JobId};
-use tessera_protocol::merkle;
 use tessera_protocol::spec::VerifyClass;
 use tessera_protocol::unit::ShardIndex;
 
@@ -62,17 +61,26 @@ pub struct Commitment {
 }
 
 impl Commitment {
-    /// To these results of an agent in a job, in this order.
+    /// To these results of an agent in a job, in this order. *Shape*: one BLAKE3 over all of them, which is the root of
+    /// BLAKE3's own tree: the hub has every result, and nobody is shown one without the others.
     ///
     /// *Panics*: when there are none.
-    pub fn to(job: JobId, agent: AgentId, results: &[(ShardIndex, Digest)]) -> Commitment {
-        assert!(!results.is_empty(), "a batch of nothing is not a batch");
-        let leaves = results.iter().map(|(index, digest)| leaf(*index, *digest)).collect();
-        let top = merkle::root(leaves).expect("there are results");
+    pub fn to(
+        job: JobId,
+        agent: AgentId,
+        results: impl ExactSizeIterator<Item = (ShardIndex, Digest)>,
+    ) -> Commitment {
+        let shards = results.len();
+        assert!(shards > 0, "a batch of nothing is not a batch");
         let mut hasher = blake3::Hasher::new();
-        hasher.update(&[ROOT]).update(&job.0).update(&agent.0);
-        hasher.update(&(results.len() as u64).to_le_bytes()).update(&top.0);
-        Commitment { root: Digest(*hasher.finalize().as_bytes()), shards: results.len() }
+        hasher.update(&[ROOT]).update(&job.0).update(&agent.0).update(&(shards as u64).to_le_bytes());
+        for (index, digest) in results {
+            let mut result = [0; 40];
+            result[..8].copy_from_slice(&index.0.to_le_bytes());
+            result[8..].copy_from_slice(&digest.0);
+            hasher.update(&result);
+        }
+        Commitment { root: Digest(*hasher.finalize().as_bytes()), shards }
     }
 
     /// The root, for records and evidence.
@@ -81,14 +89,10 @@ impl Commitment {
     }
 }
 
-/// Stands before what a commitment hashes, apart from leaves and nodes of the tree.
+/// Stands before what a commitment hashes.
 const ROOT: u8 = 2;
 /// Stands before what a lot hashes, apart from what samples are drawn from.
 const LOT: u8 = 3;
-
-fn leaf(index: ShardIndex, digest: Digest) -> Digest {
-    merkle::leaf(&[&index.0.to_le_bytes(), &digest.0])
-}
 
 /// Chooses with a key that agents cannot know.
 #[derive(Clone)]
@@ -161,15 +165,15 @@ mod tests {
     }
 
     fn batch(count: u64, salt: u64) -> Commitment {
-        Commitment::to(JOB, AGENT, &results(count, salt))
+        Commitment::to(JOB, AGENT, results(count, salt).into_iter())
     }
 
     #[test]
     fn a_root_stays_what_it_was() {
         let known = [
-            (1, "5852bfa291d75f05a6ab0f34b27c4dea3d443c37a9092dcc7396ab6613bd8322"),
-            (3, "d3bf22247d31c5292e297da8b6c19989e14b50a196da31fc68f5fd062a92f78c"),
-            (25, "70e39512d9a957dff4d984143bd7bd676d3998d8feb862cbfc715633a61323a2"),
+            (1, "13d7560d7203f71655520596bb834a533ffc2fd74f7414cd3ecbee903b0e68a3"),
+            (3, "5aebff66cfb38b3a98970258536561c4496336e9cf152c5be93f28e50848de7b"),
+            (25, "55b89a2d1d739f2da202593685f8552909fb33dac1b536a1768ffa30d9f8201b"),
         ];
         for (count, root) in known {
             assert_eq!(batch(count, 0).root().to_string(), root, "of {count}");
@@ -179,18 +183,21 @@ mod tests {
     #[test]
     fn every_result_its_index_its_job_its_agent_and_their_number_are_bound_in() {
         let whole = results(25, 0);
-        let root = Commitment::to(JOB, AGENT, &whole).root();
+        let of = |job, agent, results: &[(ShardIndex, Digest)]| {
+            Commitment::to(job, agent, results.iter().copied()).root()
+        };
+        let root = of(JOB, AGENT, &whole);
         for at in 0..whole.len() {
             let mut other = whole.clone();
             other[at].1.0[31] ^= 1;
-            assert_ne!(Commitment::to(JOB, AGENT, &other).root(), root, "digest {at}");
+            assert_ne!(of(JOB, AGENT, &other), root, "digest {at}");
             let mut other = whole.clone();
             other[at].0.0 += 100;
-            assert_ne!(Commitment::to(JOB, AGENT, &other).root(), root, "index {at}");
+            assert_ne!(of(JOB, AGENT, &other), root, "index {at}");
         }
-        assert_ne!(Commitment::to(JOB, AGENT, &whole[..24]).root(), root);
-        assert_ne!(Commitment::to(JobId([9; 16]), AGENT, &whole).root(), root);
-        assert_ne!(Commitment::to(JOB, AgentId([9; 16]), &whole).root(), root);
+        assert_ne!(of(JOB, AGENT, &whole[..24]), root);
+        assert_ne!(of(JobId([9; 16]), AGENT, &whole), root);
+        assert_ne!(of(JOB, AgentId([9; 16]), &whole), root);
     }
 
     #[test]
@@ -207,7 +214,7 @@ mod tests {
     fn a_choice_made_again_is_the_same() {
         let chosen = || Sampler::new([3; 32]).choose(&batch(25, 7), PROBATION);
         assert_eq!(chosen(), chosen());
-        assert_eq!(Sampler::new([3; 32]).choose(&batch(400, 1), Rate(10_000)), [8, 163, 292, 388]);
+        assert_eq!(Sampler::new([3; 32]).choose(&batch(400, 1), Rate(10_000)), [63, 128, 205, 346]);
     }
 
     #[test]

@@ -37,7 +37,7 @@ mod score;
 mod sharing;
 mod speculation;
 
-use agent::{Agent, Attempt, view_of};
+use agent::{Agent, Attempt, Attempts, view_of};
 use ejection::Ejections;
 use explain::Ring;
 pub(crate) use explain::who_in_words;
@@ -173,7 +173,7 @@ impl Scheduler {
             offer: 0,
             leaving: false,
             heard: now,
-            attempts: BTreeMap::new(),
+            attempts: Attempts::default(),
             lapsed: BTreeSet::new(),
             told: BTreeMap::new(),
             completed: 0,
@@ -349,11 +349,11 @@ impl Scheduler {
             let mut dropped = Vec::new();
             self.change(id, |agent| {
                 agent.told.remove(&job);
-                dropped.extend(agent.attempts.keys().filter(|(of, _)| *of == job).map(|(_, index)| *index));
-                agent.attempts.retain(|(of, _), _| *of != job);
+                dropped.extend(agent.attempts.iter().filter(|a| a.job == job).map(|attempt| attempt.index));
+                agent.attempts.retain(|attempt| attempt.job != job);
                 agent.lapsed.retain(|(of, ..)| *of != job);
             });
-            self.landed(job, id, dropped);
+            dropped.into_iter().for_each(|index| self.let_go(job, id, index));
             out.push(Effect::Forget { session, job });
         }
     }
@@ -478,15 +478,17 @@ impl Scheduler {
         }
     }
 
-    /// Attempts of an agent at these shards of a job are over.
-    fn landed(&mut self, job: JobId, id: AgentId, indices: impl IntoIterator<Item = ShardIndex>) {
-        let Some(lane_job) = self.jobs.get_mut(&job) else { return };
-        let mut count = 0;
-        for index in indices {
-            lane_job.held.remove(&(index, id));
-            count += 1;
+    /// An attempt of an agent at a shard of a job is over.
+    fn let_go(&mut self, job: JobId, id: AgentId, index: ShardIndex) {
+        if let Some(lane_job) = self.jobs.get_mut(&job) {
+            lane_job.let_go(index, id);
+            self.landed(job, 1);
         }
-        if count > 0 {
+    }
+
+    /// So many attempts at shards of a job, which nobody holds any more, take no place of its project.
+    fn landed(&mut self, job: JobId, count: u64) {
+        if let Some(lane_job) = self.jobs.get_mut(&job) {
             lane_job.in_flight -= count;
             self.fair[lane_job.queue()].count(lane_job.flow, |flow| flow.in_flight -= count);
         }
@@ -541,10 +543,12 @@ impl Scheduler {
         Some(id)
     }
 
-    fn take_attempt(&mut self, id: AgentId, job: JobId, index: ShardIndex) -> Option<Attempt> {
+    fn take_attempt(&mut self, id: AgentId, epoch: Epoch) -> Option<Attempt> {
         let mut taken = None;
-        self.change(id, |agent| taken = agent.attempts.remove(&(job, index)));
-        self.landed(job, id, taken.is_some().then_some(index));
+        self.change(id, |agent| taken = agent.attempts.take(epoch));
+        if let Some(Attempt { job, index, .. }) = &taken {
+            self.let_go(*job, id, *index);
+        }
         taken
     }
 
@@ -600,9 +604,12 @@ impl Scheduler {
             );
             assert_eq!(self.rota[job.queue()].contains(id), job.in_rota, "{id}");
             assert!(job.in_rota || job.errands.is_empty(), "{id}: errands are overlooked");
-            let attempts = self.agents.values().flat_map(|agent| agent.attempts.keys());
-            assert_eq!(job.in_flight, job.held.len() as u64, "{id}");
-            assert_eq!(job.in_flight, attempts.filter(|(of, _)| of == id).count() as u64, "{id}");
+            let agents = self.agents.iter();
+            let held = agents.flat_map(|(agent, a)| a.attempts.iter().map(move |attempt| (*agent, attempt)));
+            let held = held.filter(|(_, attempt)| attempt.job == *id).map(|(agent, a)| (a.index, agent));
+            let held = held.collect::<Vec<_>>();
+            assert_eq!(job.in_flight, held.len() as u64, "{id}");
+            job.check_holders(held);
         }
         self.fair.iter().for_each(Fair::check_invariants);
         assert_eq!(self.sessions.len(), self.agents.len());
@@ -615,8 +622,8 @@ impl Scheduler {
 }
 
 /// The errand of an attempt that one agent did not bring to an end.
-fn elsewhere(errand: Option<Errand>, index: ShardIndex, not: AgentId) -> Errand {
-    let mut errand = errand.unwrap_or_else(|| Errand::new(index, Vec::new()));
+fn elsewhere(errand: Option<Box<Errand>>, index: ShardIndex, not: AgentId) -> Errand {
+    let mut errand = errand.map_or_else(|| Errand::new(index, Vec::new()), |errand| *errand);
     errand.tried.clear();
     if !errand.avoid.contains(&not) {
         errand.avoid.push(not);

@@ -2,13 +2,14 @@
 //! disputes; never schedules, never reduces.
 //!
 //! 1. Answers of one agent wait in a batch, provisional.
-//! 2. The batch closes: its digests are committed to by a Merkle root, and only then the hub's secret and
+//! 2. The batch closes: its digests are committed to by one hash over all, and only then the hub's secret and
 //!    that root choose which of them are checked. No agent can know before it has answered.
 //! 3. A checked answer is in [`Doubt`] until another agent has answered. What they agree on is believed, and
 //!    releases the batch. When they differ, one of the operator's own agents decides, where there is one.
 //! 4. Whoever is proven wrong loses all its answers that are not released.
 
 use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec;
 use alloc::vec::Vec;
 
 use tessera_planners::{Part, Plan};
@@ -21,6 +22,7 @@ use crate::Account;
 use crate::message::{Claim, Device, Errand};
 use crate::planted::{Planted, Planting};
 use crate::sampling::{self, EVERY, Rate, Sampler};
+use crate::shard_map::ShardMap;
 use crate::triage::Oddity;
 
 mod batch;
@@ -43,20 +45,10 @@ impl<T> Verified<T> {
     }
 }
 
-impl Verified<Partial> {
-    /// Which shard it is of.
-    pub fn index(&self) -> ShardIndex {
-        self.0.index
-    }
-
-    /// What it holds.
-    pub fn part(&self) -> &Part {
-        &self.0.part
-    }
-
-    /// Of its bytes.
-    pub fn digest(&self) -> Digest {
-        self.0.digest
+impl Verified<Vec<Partial>> {
+    /// What was accepted.
+    pub fn partials(&self) -> &[Partial] {
+        &self.0
     }
 }
 
@@ -67,8 +59,19 @@ pub struct Partial {
     pub index: ShardIndex,
     /// Of its bytes.
     pub digest: Digest,
+    /// How long it was encoded. *Units*: bytes.
+    pub bytes: usize,
     /// What it holds.
     pub part: Part,
+}
+
+impl Partial {
+    /// Reads a claim; nothing where its bytes are not a partial of this shard.
+    pub fn read(manifest: &Manifest, plan: &Plan, claim: &Claim) -> Option<Partial> {
+        let Claim { index, digest, .. } = *claim;
+        let part = plan.read_partial(manifest, index, digest, &claim.partial)?;
+        Some(Partial { index, digest, bytes: claim.partial.len(), part })
+    }
 }
 
 /// Who answered.
@@ -92,47 +95,30 @@ impl Party {
     }
 }
 
-/// A claim that has the shape of its shard's partial.
+/// What an agent says about a shard.
 #[derive(Debug)]
 pub struct Answer {
-    index: ShardIndex,
     party: Party,
-    digest: Digest,
-    bytes: usize,
-    part: Part,
     device: Option<Device>,
+    partial: Partial,
     oddity: Option<Oddity>,
 }
 
 impl Answer {
-    /// Reads a claim; nothing where its bytes are not a partial of this shard.
-    pub fn read(manifest: &Manifest, plan: &Plan, lane: LaneIndex, claim: &Claim) -> Option<Answer> {
-        let part = plan.read_partial(manifest, claim.index, claim.digest, &claim.partial)?;
-        let Claim { index, agent, account, standing, digest, .. } = *claim;
-        let party = Party { agent, account, standing, lane };
-        let device = Some(claim.device.clone());
-        Some(Answer { index, party, digest, bytes: claim.partial.len(), part, device, oddity: None })
-    }
-
-    /// What it says.
-    pub fn part(&self) -> &Part {
-        &self.part
-    }
-
-    /// With what is odd about it, as a look says.
-    pub fn looked_at(self, oddity: Option<Oddity>) -> Answer {
-        Answer { oddity, ..self }
+    /// An agent's, with what is odd about it, as a look says.
+    pub fn new((party, device): (Party, &Device), partial: Partial, oddity: Option<Oddity>) -> Answer {
+        Answer { party, device: Some(device.clone()), partial, oddity }
     }
 }
 
 /// What the verifier decides about a job's answers.
 #[derive(Debug)]
 pub enum Ruling {
-    /// Final: reduce it and pay for it.
+    /// Final: reduce and pay for them.
     Release {
-        /// What it is.
-        partial: Verified<Partial>,
-        /// Whose answer it is.
+        /// What they are: one where others gave it too.
+        partials: Verified<Vec<Partial>>,
+        /// Whose answers they are.
         by: Party,
         /// Who else gave it, and is paid for a check.
         checkers: Vec<Party>,
@@ -233,26 +219,28 @@ impl Court<'_> {
     }
 }
 
-/// Where the first answer to a shard waits.
+/// Where the answers to a shard wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
-    /// In the batch of its agent that is not closed.
-    Open(AgentId),
-    /// In a batch that waits for its checks.
-    Closed(u64),
+    /// In a batch of its agent.
+    Batch(u64),
+    /// Among those to a shard in doubt.
+    Doubt,
 }
 
 /// The answers of one job that are not final.
 #[derive(Debug, Default)]
 pub struct Docket {
-    open: BTreeMap<AgentId, Batch>,
+    /// By number, in the order in which they were opened.
+    batches: BTreeMap<u64, Batch>,
+    /// Those that are not closed, by their agent.
+    open: BTreeMap<AgentId, u64>,
     /// When batches were opened, the oldest first; some of them are closed by now.
-    opened: VecDeque<(Tick, AgentId)>,
-    closed: BTreeMap<u64, Batch>,
+    opened: VecDeque<(Tick, u64)>,
     doubts: BTreeMap<ShardIndex, Doubt>,
     known: Known,
-    places: BTreeMap<ShardIndex, Place>,
-    batches: u64,
+    places: ShardMap<Place>,
+    batches_ever: u64,
     /// Of all partials held.
     bytes: usize,
     /// Checks of answers that looked odd, but for those that proved their agent wrong.
@@ -262,7 +250,7 @@ pub struct Docket {
 impl Docket {
     /// Shards whose answers are not final.
     pub fn len(&self) -> usize {
-        self.places.len() + self.doubts.len()
+        self.places.len()
     }
 
     /// Whether it holds nothing.
@@ -292,63 +280,104 @@ impl Docket {
 
     /// Whether an answer to the shard is held.
     pub fn holds(&self, index: ShardIndex) -> bool {
-        self.places.contains_key(&index) || self.doubts.contains_key(&index)
+        self.places.contains(index)
     }
 
     /// Every shard whose answer is held.
     pub fn indices(&self) -> impl Iterator<Item = ShardIndex> + '_ {
-        self.places.keys().chain(self.doubts.keys()).copied()
+        self.places.iter().map(|(index, _)| index)
     }
 
     /// Takes an answer in.
     pub fn answer(&mut self, answer: Answer, court: &Court<'_>, rulings: &mut Vec<Ruling>) {
-        let (index, party) = (answer.index, answer.party);
-        if let Some(doubt) = self.doubts.get_mut(&index) {
-            if !doubt.has_answered(party.agent) {
-                self.bytes += answer.bytes;
-                doubt.push(answer);
-                self.rule(index, court, rulings);
+        let (index, party) = (answer.partial.index, answer.party);
+        match self.places.get(index) {
+            None => {
+                let Answer { party, device, partial, oddity } = answer;
+                self.hold((party, device.as_ref()), &mut vec![(partial, oddity)], court, rulings);
             }
-            return;
-        }
-        match self.places.get(&index).copied() {
-            None => self.provisional(answer, court, rulings),
-            Some(place) => {
-                let Some(first) = self.batch_mut(place).and_then(|batch| batch.take(index, party.agent))
-                else {
+            Some(Place::Doubt) => {
+                if let Some(doubt) = self.doubts.get_mut(&index)
+                    && !doubt.has_answered(party.agent)
+                {
+                    self.bytes += answer.partial.bytes;
+                    doubt.push(answer);
+                    self.rule(index, court, rulings);
+                }
+            }
+            Some(Place::Batch(id)) => {
+                let batch = self.batches.get_mut(&id);
+                let Some(first) = batch.and_then(|batch| batch.take(index, party.agent)) else {
                     return;
                 };
-                self.places.remove(&index);
-                self.drop_if_empty(place);
-                self.bytes += answer.bytes;
+                self.drop_if_empty(id);
+                self.bytes += answer.partial.bytes;
                 let mut doubt = Doubt::new(first, None);
                 doubt.push(answer);
+                self.places.insert(index, Place::Doubt);
                 self.doubts.insert(index, doubt);
                 self.rule(index, court, rulings);
             }
         }
     }
 
-    fn provisional(&mut self, answer: Answer, court: &Court<'_>, rulings: &mut Vec<Ruling>) {
-        let (party, Party { agent, standing, .. }) = (answer.party, answer.party);
-        // Answers are checked as their agent stood when it stood lowest.
-        let changed = |batch: &&mut Batch| batch.standing() != standing;
-        if let Some(batch) = self.open.get_mut(&agent).filter(changed) {
-            batch.lower(standing);
-            self.close(agent, false, court, rulings);
+    /// Takes first answers of one agent in, with what is odd about them. What it holds an answer to already is
+    /// passed over.
+    pub fn hold(
+        &mut self,
+        by: (Party, Option<&Device>),
+        answers: &mut Vec<(Partial, Option<Oddity>)>,
+        court: &Court<'_>,
+        rulings: &mut Vec<Ruling>,
+    ) {
+        let most = if by.0.rate(court.class) >= EVERY { 1 } else { sampling::BATCH_SHARDS };
+        let mut answers = answers.drain(..);
+        while answers.len() > 0 {
+            let id = self.open_batch(by, court, rulings);
+            let Some(batch) = self.batches.get_mut(&id) else { return };
+            batch.reserve(answers.len().min(most));
+            while batch.len() < most
+                && let Some((partial, oddity)) = answers.next()
+            {
+                match self.places.insert(partial.index, Place::Batch(id)) {
+                    None => {
+                        self.bytes += partial.bytes;
+                        batch.push(partial, oddity);
+                    }
+                    Some(before) => _ = self.places.insert(partial.index, before),
+                }
+            }
+            if batch.len() >= most {
+                self.close(id, false, court, rulings);
+            } else {
+                self.drop_if_empty(id);
+            }
         }
-        self.bytes += answer.bytes;
-        self.places.insert(answer.index, Place::Open(agent));
-        let opened = &mut self.opened;
-        let batch = self.open.entry(agent).or_insert_with(|| {
-            opened.push_back((court.now, agent));
-            Batch::new(answer.party, court.now)
-        });
-        batch.push(answer);
-        let rate = party.rate(court.class);
-        if batch.len() >= sampling::BATCH_SHARDS || rate >= EVERY {
-            self.close(agent, false, court, rulings);
+    }
+
+    /// The open batch of an agent. One that began when it was another party is closed first.
+    fn open_batch(
+        &mut self,
+        (party, device): (Party, Option<&Device>),
+        court: &Court<'_>,
+        rulings: &mut Vec<Ruling>,
+    ) -> u64 {
+        if let Some(id) = self.open.get(&party.agent).copied()
+            && let Some(batch) = self.batches.get_mut(&id)
+        {
+            if batch.is_of(party, device) {
+                return id;
+            }
+            // Answers are checked as their agent stood when it stood lowest.
+            batch.lower(party.standing);
+            self.close(id, false, court, rulings);
         }
+        let id = self.batches_ever;
+        self.batches_ever += 1;
+        self.opened.push_back((court.now, id));
+        self.open.insert(party.agent, id);
+        self.batches.insert(id, Batch::new(party, device.cloned()));
+        id
     }
 
     /// Closes batches that are old, or all. `at_least_one`: something of these must be checked.
@@ -360,50 +389,45 @@ impl Docket {
         rulings: &mut Vec<Ruling>,
     ) {
         let is_old = |opened: &Tick| court.now >= opened.after_ms(batch::AGE_MS_MAX);
-        while let Some((opened, agent)) = self.opened.front().copied().filter(|(at, _)| all || is_old(at)) {
+        while let Some((_, id)) = self.opened.front().copied().filter(|(at, _)| all || is_old(at)) {
             self.opened.pop_front();
-            if self.open.get(&agent).is_some_and(|batch| batch.opened() == opened) {
-                self.close(agent, at_least_one, court, rulings);
+            if self.batches.get(&id).is_some_and(|batch| self.open.get(&batch.agent()) == Some(&id)) {
+                self.close(id, at_least_one, court, rulings);
                 at_least_one = false;
             }
         }
     }
 
-    fn close(&mut self, agent: AgentId, at_least_one: bool, court: &Court<'_>, rulings: &mut Vec<Ruling>) {
-        let Some(mut batch) = self.open.remove(&agent) else { return };
+    fn close(&mut self, id: u64, at_least_one: bool, court: &Court<'_>, rulings: &mut Vec<Ruling>) {
+        let Some(mut batch) = self.batches.remove(&id) else { return };
+        self.open.remove(&batch.agent());
         let mut chosen = batch.chosen(at_least_one, court);
         let odd = batch.odd(&chosen, court).filter(|_| self.odd_checks < court.odd_checks_max());
         let odd_index = odd.map(|position| batch.add(position, &mut chosen));
         self.odd_checks += u64::from(odd.is_some());
-        let id = self.batches;
-        self.batches += 1;
-        self.probe(&batch, court, rulings);
+        self.probe(&batch, id, court, rulings);
         let link = (batch.len() > chosen.len()).then_some(id);
         for answer in batch.split_off(&chosen) {
-            let index = answer.index;
-            self.places.remove(&index);
+            let index = answer.partial.index;
             let doubt = Doubt::new(answer, link).triaged(odd_index == Some(index));
             rulings.push(Ruling::Check(doubt.errand(court)));
+            self.places.insert(index, Place::Doubt);
             self.doubts.insert(index, doubt);
         }
         if chosen.is_empty() || court.planting.is(Planted::ReleaseBeforeCheck) {
-            return self.release(batch, rulings);
-        }
-        for index in batch.indices() {
-            self.places.insert(index, Place::Closed(id));
-        }
-        if link.is_some() {
-            self.closed.insert(id, batch);
+            self.release(batch, rulings);
+        } else if link.is_some() {
+            self.batches.insert(id, batch);
         }
     }
 
     /// Now and then an agent of whose work only samples are checked is given a shard whose answer is known.
-    fn probe(&mut self, batch: &Batch, court: &Court<'_>, rulings: &mut Vec<Ruling>) {
+    fn probe(&mut self, batch: &Batch, id: u64, court: &Court<'_>, rulings: &mut Vec<Ruling>) {
         let party = batch.party();
-        if !court.probes || self.known.is_empty() || party.rate(court.class) >= EVERY {
+        if !court.probes || self.known.is_empty() || batch.rate(court.class) >= EVERY {
             return;
         }
-        let (chance, lot) = court.sampler.lot(court.job, self.batches);
+        let (chance, lot) = court.sampler.lot(court.job, id);
         if sampling::is_probed(batch.len(), chance)
             && let Some(index) = self.known.draw(party.agent, lot)
         {
@@ -418,7 +442,7 @@ impl Docket {
 
     /// Takes in an answer to a shard that is final.
     pub fn probed(&mut self, answer: &Answer, court: &Court<'_>, rulings: &mut Vec<Ruling>) {
-        let (index, digest) = (answer.index, answer.digest);
+        let (index, digest) = (answer.partial.index, answer.partial.digest);
         match self.known.judge(answer) {
             None => {}
             Some(Ok(party)) => {
@@ -455,6 +479,7 @@ impl Docket {
 
     fn settle(&mut self, index: ShardIndex, believed: Digest, court: &Court<'_>, rulings: &mut Vec<Ruling>) {
         let Some(doubt) = self.doubts.remove(&index) else { return };
+        self.places.remove(index);
         self.bytes -= doubt.bytes();
         let (evidence, batch) = (doubt.evidence(Some(believed)), doubt.batch());
         let triaged = doubt.is_triaged();
@@ -484,19 +509,27 @@ impl Docket {
             batch.checked();
             batch.is_final()
         };
-        if self.closed.get_mut(&id).is_some_and(is_final)
-            && let Some(batch) = self.closed.remove(&id)
+        if self.batches.get_mut(&id).is_some_and(is_final)
+            && let Some(batch) = self.batches.remove(&id)
         {
             self.release(batch, rulings);
         }
     }
 
     fn release(&mut self, batch: Batch, rulings: &mut Vec<Ruling>) {
-        for answer in batch.into_answers() {
-            self.places.remove(&answer.index);
-            self.bytes -= answer.bytes;
-            rulings.push(release(answer, Vec::new()));
+        let by = batch.party();
+        let partials = self.forget(batch);
+        rulings.push(Ruling::Release { partials: Verified(partials), by, checkers: Vec::new() });
+    }
+
+    /// Holds the answers of a batch no more.
+    fn forget(&mut self, batch: Batch) -> Vec<Partial> {
+        self.bytes -= batch.bytes();
+        let partials = batch.into_partials();
+        for partial in &partials {
+            self.places.remove(partial.index);
         }
+        partials
     }
 
     /// Forgets all that an agent answered and that is not final; what is in doubt gets its other answer anyway.
@@ -504,19 +537,18 @@ impl Docket {
         if court.planting.is(Planted::KeepARefutedBatch) {
             return;
         }
-        let theirs = self.closed.iter().filter(|(_, batch)| batch.agent() == agent);
-        let closed: Vec<u64> = theirs.map(|(id, _)| *id).collect();
+        let theirs = self.batches.iter().filter(|(_, batch)| batch.agent() == agent);
+        let theirs: Vec<u64> = theirs.map(|(id, _)| *id).collect();
         for doubt in self.doubts.values_mut() {
-            doubt.unlink(&closed);
+            doubt.unlink(&theirs);
             doubt.distrust(agent);
         }
-        let closed = closed.into_iter().filter_map(|id| self.closed.remove(&id)).collect::<Vec<_>>();
-        let batches = self.open.remove(&agent).into_iter().chain(closed);
+        self.open.remove(&agent);
         let mut recalled = Vec::new();
-        for answer in batches.flat_map(Batch::into_answers) {
-            self.places.remove(&answer.index);
-            self.bytes -= answer.bytes;
-            recalled.push(answer.index);
+        for id in theirs {
+            if let Some(batch) = self.batches.remove(&id) {
+                recalled.extend(self.forget(batch).iter().map(|partial| partial.index));
+            }
         }
         if !recalled.is_empty() {
             rulings.push(Ruling::Recall(agent, recalled));
@@ -530,6 +562,7 @@ impl Docket {
             return false;
         }
         let Some(doubt) = self.doubts.remove(&index) else { return false };
+        self.places.remove(index);
         self.bytes -= doubt.bytes();
         let batch = doubt.batch();
         self.odd_checks -= u64::from(doubt.is_triaged());
@@ -547,22 +580,14 @@ impl Docket {
         Some(doubt.errand(court))
     }
 
-    fn batch_mut(&mut self, place: Place) -> Option<&mut Batch> {
-        match place {
-            Place::Open(agent) => self.open.get_mut(&agent),
-            Place::Closed(id) => self.closed.get_mut(&id),
-        }
-    }
-
-    fn drop_if_empty(&mut self, place: Place) {
-        if self.batch_mut(place).is_some_and(|batch| batch.len() == 0) {
-            match place {
-                Place::Open(agent) => _ = self.open.remove(&agent),
-                Place::Closed(id) => {
-                    self.closed.remove(&id);
-                    self.doubts.values_mut().for_each(|doubt| doubt.unlink(&[id]));
-                }
+    fn drop_if_empty(&mut self, id: u64) {
+        if let Some(batch) = self.batches.get(&id).filter(|batch| batch.len() == 0) {
+            let agent = batch.agent();
+            self.batches.remove(&id);
+            if self.open.get(&agent) == Some(&id) {
+                self.open.remove(&agent);
             }
+            self.doubts.values_mut().for_each(|doubt| doubt.unlink(&[id]));
         }
     }
 
@@ -570,26 +595,33 @@ impl Docket {
     ///
     /// *Panics*: when not.
     pub fn check_invariants(&self) {
-        let batches = || self.open.values().chain(self.closed.values());
-        let held: usize = batches().map(Batch::bytes).chain(self.doubts.values().map(Doubt::bytes)).sum();
-        assert_eq!(self.bytes, held);
-        assert_eq!(self.places.len(), batches().map(Batch::len).sum::<usize>());
-        for batch in self.closed.values() {
-            assert!(batch.len() > 0 && !batch.is_final(), "a batch waits for nothing");
+        let in_batches: usize = self.batches.values().map(Batch::bytes).sum();
+        assert_eq!(self.bytes, in_batches + self.doubts.values().map(Doubt::bytes).sum::<usize>());
+        let mut placed = 0;
+        for (id, batch) in &self.batches {
+            assert!(batch.len() > 0, "a batch of nothing");
+            let is_open = self.open.get(&batch.agent()) == Some(id);
+            assert!(is_open || !batch.is_final(), "a batch waits for nothing");
+            for index in batch.indices() {
+                assert_eq!(self.places.get(index), Some(Place::Batch(*id)), "{index:?} is elsewhere");
+                placed += 1;
+            }
         }
+        assert!(self.open.values().all(|id| self.batches.contains_key(id)), "what is gone is open");
+        assert_eq!(self.places.len(), placed + self.doubts.len());
         let triaged = self.doubts.values().filter(|doubt| doubt.is_triaged()).count();
         assert!(self.odd_checks >= triaged as u64, "checks of odd answers are not counted");
         for (index, doubt) in &self.doubts {
-            assert!(!self.places.contains_key(index), "{index:?} is in a batch and in doubt");
-            let waits = doubt.batch().is_none_or(|batch| self.closed.contains_key(&batch));
+            assert_eq!(self.places.get(*index), Some(Place::Doubt), "{index:?} is in doubt and elsewhere");
+            let waits = doubt.batch().is_none_or(|batch| self.batches.contains_key(&batch));
             assert!(waits, "what {index:?} speaks for is final before it is settled");
         }
     }
 }
 
 fn release(answer: Answer, checkers: Vec<Party>) -> Ruling {
-    let Answer { index, party, digest, part, .. } = answer;
-    Ruling::Release { partial: Verified(Partial { index, digest, part }), by: party, checkers }
+    let Answer { partial, party: by, .. } = answer;
+    Ruling::Release { partials: Verified(vec![partial]), by, checkers }
 }
 
 #[cfg(test)]

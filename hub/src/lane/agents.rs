@@ -9,7 +9,8 @@ use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::spec::{Region, Workload};
 use tessera_protocol::unit::{Epoch, ShardIndex};
 use tessera_protocol::wire::{
-    self, AgentControl, AgentWork, BulkHeader, FrameError, Gpu, Hello, Message, Refusal, ShardResult,
+    self, AgentControl, AgentWork, AgentWorkRef, BulkHeader, FrameError, Gpu, Hello, Message, Refusal,
+    ShardResultRef,
 };
 use tessera_protocol::{limits, wire::Held};
 use tessera_storage::{Batch, Commit, Key};
@@ -118,16 +119,16 @@ fn heartbeat(session: Session, holding: Vec<Held>) -> Event {
 }
 
 pub(super) fn work(session: Session, frame: &Bytes) -> Heard {
-    match AgentWork::read(frame) {
-        Ok(AgentWork::Results { job, items }) => {
-            let answers = items.into_iter().map(answer).collect();
+    match AgentWork::read_in_place(frame) {
+        Ok(AgentWorkRef::Results { job, items }) => {
+            let answers = items.map(|result| answer(frame, result)).collect();
             Heard::Event(Event::ResultsArrived { session, job: JobId(job), answers })
         }
-        Ok(AgentWork::Failed { job, index, epoch, failure }) => {
+        Ok(AgentWorkRef::Failed { job, index, epoch, failure }) => {
             let (index, epoch) = (ShardIndex(index), Epoch(epoch));
             Heard::Event(Event::ShardFailed { session, job: JobId(job), index, epoch, failure })
         }
-        Ok(AgentWork::Fetch { job, input, offset }) => {
+        Ok(AgentWorkRef::Fetch { job, input, offset }) => {
             Heard::Event(Event::InputWanted { session, job: JobId(job), input, offset })
         }
         Err(error) => Heard::Broken(Breach::Frame(error)),
@@ -137,7 +138,7 @@ pub(super) fn work(session: Session, frame: &Bytes) -> Heard {
 pub(super) fn bulk(session: Session, bytes: &Bytes) -> Heard {
     match wire::read_bulk(bytes) {
         Ok((BulkHeader::Partial { job, index, epoch }, payload)) => {
-            let (index, epoch, partial) = (ShardIndex(index), Epoch(epoch), payload.to_vec());
+            let (index, epoch, partial) = (ShardIndex(index), Epoch(epoch), bytes.slice_ref(payload));
             Heard::Event(Event::PartialArrived { session, job: JobId(job), index, epoch, partial })
         }
         Ok((BulkHeader::Task { .. } | BulkHeader::Input { .. }, _)) => {
@@ -147,9 +148,10 @@ pub(super) fn bulk(session: Session, bytes: &Bytes) -> Heard {
     }
 }
 
-fn answer(result: ShardResult) -> ShardAnswer {
-    let ShardResult { index, epoch, digest, partial, kernel_us: _ } = result;
-    ShardAnswer { index: ShardIndex(index), epoch: Epoch(epoch), digest: Digest(digest), partial }
+fn answer(frame: &Bytes, result: ShardResultRef<'_>) -> ShardAnswer {
+    let ShardResultRef { index, epoch, digest, partial, kernel_us: _ } = result;
+    let partial = partial.map(|partial| frame.slice_ref(partial));
+    ShardAnswer { index: ShardIndex(index), epoch: Epoch(epoch), digest: Digest(*digest), partial }
 }
 
 fn is_valid(hello: &Hello) -> bool {

@@ -18,8 +18,20 @@ use crate::quic::{SendError, SessionId, Sessions};
 enum Outgoing {
     Control(Vec<u8>),
     Work(Vec<u8>),
+    /// Made a frame when it is sent.
+    Assign(JobId, Vec<Assignment>),
     Bulk(Bytes),
     Piece(Bytes),
+}
+
+/// What became of something that was to be sent.
+enum Offered {
+    /// The session has it, or is over.
+    Gone,
+    /// The session is full: offered again in the next turn.
+    Full(Outgoing),
+    /// An agent asks for the next piece when it has the one before: so many that do not fit were never read.
+    GivenUp,
 }
 
 /// Frames that may wait for one session; its agent does not read them, and it is given up beyond.
@@ -28,8 +40,12 @@ const WAITING_MAX: usize = 8_192;
 /// Frames of all sessions of a lane; a large task is held once, however many agents get it.
 #[derive(Debug, Default)]
 pub(super) struct Frames {
-    /// Assignments of this turn; all of one job, since another job's flush them first.
-    assigning: BTreeMap<Session, (JobId, Vec<Assignment>)>,
+    /// What this turn has for sessions, in order.
+    turn: Vec<(Session, Outgoing)>,
+    /// By a session's slot: where the last of what this turn has for it is. Says nothing true of a session that the
+    /// turn has nothing for.
+    last: Vec<usize>,
+    /// What full sessions have not taken. Never an empty queue.
     waiting: BTreeMap<Session, VecDeque<Outgoing>>,
     /// Large tasks as bulk payloads, until their job is forgotten.
     tasks: BTreeMap<JobId, Bytes>,
@@ -73,7 +89,6 @@ impl Frames {
 
     /// A task of which another may follow for the same job goes among the frames, which keep their order.
     pub(super) fn job(&mut self, session: Session, job: JobId, kernel: &str, task: &[u8], ordered: bool) {
-        self.flush(session);
         let inline = (ordered || task.len() <= limits::INLINE_BYTES_MAX).then(|| task.to_vec());
         let bulk = inline.is_none();
         let body = self.body(&HubWork::Job { job: job.0, kernel: kernel.to_owned(), task: inline });
@@ -89,7 +104,6 @@ impl Frames {
     }
 
     pub(super) fn pass(&mut self, session: Session, job: JobId, pass: &[u8]) {
-        self.flush(session);
         let body = self.body(&HubWork::Pass { job: job.0, pass: pass.to_vec() });
         self.push(session, Outgoing::Work(body));
     }
@@ -99,26 +113,25 @@ impl Frames {
         match payload {
             Some(payload) => self.push(session, Outgoing::Piece(payload)),
             None => {
-                self.flush(session);
                 let body = self.body(&HubWork::InputUnavailable { job: piece.job.0, input: piece.input });
                 self.push(session, Outgoing::Work(body));
             }
         }
     }
 
-    pub(super) fn assign(&mut self, session: Session, job: JobId, assignment: Assignment) {
-        if let Some((of, items)) = self.assigning.get_mut(&session)
-            && *of == job
-            && items.len() < limits::BATCH_ITEMS_MAX
+    /// Shards of one job, in one frame with those of this turn that go right before them.
+    pub(super) fn assign(&mut self, session: Session, job: JobId, items: Vec<Assignment>) {
+        let last = self.last.get(slot(session)).and_then(|last| self.turn.get_mut(*last));
+        if let Some((to, Outgoing::Assign(of, before))) = last
+            && (*to, *of) == (session, job)
+            && before.len() + items.len() <= limits::BATCH_ITEMS_MAX
         {
-            return items.push(assignment);
+            return before.extend(items);
         }
-        self.flush(session);
-        self.assigning.insert(session, (job, vec![assignment]));
+        self.push(session, Outgoing::Assign(job, items));
     }
 
     pub(super) fn forget(&mut self, session: Session, job: JobId) {
-        self.flush(session);
         self.tasks.remove(&job);
         let body = self.body(&HubWork::Forget { job: job.0 });
         self.push(session, Outgoing::Work(body));
@@ -126,7 +139,6 @@ impl Frames {
 
     /// A session is over: nothing goes to it any more.
     pub(super) fn drop_session(&mut self, session: Session) {
-        self.assigning.remove(&session);
         self.waiting.remove(&session);
         self.welcomed.remove(&session);
     }
@@ -134,35 +146,38 @@ impl Frames {
     /// Hands everything to the sessions; what one does not take now stays for the next turn. Answers the
     /// sessions for which too much waits.
     pub(super) fn send(&mut self, io: &mut Sessions) -> Vec<Session> {
-        while let Some((session, _)) = self.assigning.first_key_value() {
-            self.flush(*session);
+        let mut given_up = self.send_waiting(io);
+        for (session, outgoing) in self.turn.drain(..) {
+            if let Some(queue) = self.waiting.get_mut(&session) {
+                queue.push_back(outgoing);
+                continue;
+            }
+            match offer(session, outgoing, &mut self.scratch, io) {
+                Offered::Gone => {}
+                Offered::Full(outgoing) => drop(self.waiting.insert(session, [outgoing].into())),
+                Offered::GivenUp => given_up.push(session),
+            }
         }
+        given_up
+    }
+
+    fn send_waiting(&mut self, io: &mut Sessions) -> Vec<Session> {
         let mut given_up = Vec::new();
         self.waiting.retain(|session, queue| {
             if queue.len() > WAITING_MAX {
                 given_up.push(*session);
                 return false;
             }
-            let to = SessionId::from_bits(session.0);
-            while let Some(next) = queue.front() {
-                let sent = match next {
-                    Outgoing::Control(body) => io.send_control(to, body),
-                    Outgoing::Work(body) => io.send_work(to, body),
-                    Outgoing::Bulk(bytes) | Outgoing::Piece(bytes) => io.send_bulk(to, bytes.clone()),
-                };
-                match sent {
-                    Ok(()) => drop(queue.pop_front()),
-                    // An agent asks for the next piece when it has the one before: so many that do not fit
-                    // were never read.
-                    Err(SendError::Full) if matches!(next, Outgoing::Piece(_)) => {
+            while let Some(next) = queue.pop_front() {
+                match offer(*session, next, &mut self.scratch, io) {
+                    Offered::Gone => {}
+                    Offered::Full(next) => {
+                        queue.push_front(next);
+                        return true;
+                    }
+                    Offered::GivenUp => {
                         given_up.push(*session);
                         return false;
-                    }
-                    Err(SendError::Full) => return true,
-                    Err(SendError::Closed) => return false,
-                    Err(error @ (SendError::NotAccepted | SendError::Size { .. })) => {
-                        tracing::error!(%error, session = session.0, "a frame of the hub cannot be sent");
-                        queue.pop_front();
                     }
                 }
             }
@@ -176,21 +191,52 @@ impl Frames {
         !self.waiting.is_empty()
     }
 
-    fn flush(&mut self, session: Session) {
-        if let Some((job, items)) = self.assigning.remove(&session) {
-            let body = self.body(&HubWork::Assign { job: job.0, items });
-            self.push(session, Outgoing::Work(body));
-        }
-    }
-
     fn push(&mut self, session: Session, outgoing: Outgoing) {
-        self.waiting.entry(session).or_default().push_back(outgoing);
+        let slot = slot(session);
+        if self.last.len() <= slot {
+            self.last.resize(slot + 1, usize::MAX);
+        }
+        self.last[slot] = self.turn.len();
+        self.turn.push((session, outgoing));
     }
 
     /// The body alone: the session writes the length.
     fn body(&mut self, message: &impl Message) -> Vec<u8> {
-        self.scratch.clear();
-        message.frame(&mut self.scratch);
-        self.scratch[size_of::<u32>()..].to_vec()
+        body_in(&mut self.scratch, message).to_vec()
+    }
+}
+
+fn slot(session: Session) -> usize {
+    SessionId::from_bits(session.0).slot()
+}
+
+fn body_in<'a>(scratch: &'a mut Vec<u8>, message: &impl Message) -> &'a [u8] {
+    scratch.clear();
+    message.frame(scratch);
+    &scratch[size_of::<u32>()..]
+}
+
+fn offer(session: Session, outgoing: Outgoing, scratch: &mut Vec<u8>, io: &mut Sessions) -> Offered {
+    let to = SessionId::from_bits(session.0);
+    let (sent, outgoing) = match outgoing {
+        Outgoing::Assign(job, items) => {
+            let body = body_in(scratch, &HubWork::Assign { job: job.0, items });
+            match io.send_work(to, body) {
+                Err(SendError::Full) => return Offered::Full(Outgoing::Work(body.to_vec())),
+                sent => (sent, None),
+            }
+        }
+        Outgoing::Control(body) => (io.send_control(to, &body), Some(Outgoing::Control(body))),
+        Outgoing::Work(body) => (io.send_work(to, &body), Some(Outgoing::Work(body))),
+        Outgoing::Bulk(bytes) => (io.send_bulk(to, bytes.clone()), Some(Outgoing::Bulk(bytes))),
+        Outgoing::Piece(bytes) => (io.send_bulk(to, bytes), None),
+    };
+    match sent {
+        Ok(()) | Err(SendError::Closed) => Offered::Gone,
+        Err(SendError::Full) => outgoing.map_or(Offered::GivenUp, Offered::Full),
+        Err(error @ (SendError::NotAccepted | SendError::Size { .. })) => {
+            tracing::error!(%error, session = session.0, "a frame of the hub cannot be sent");
+            Offered::Gone
+        }
     }
 }

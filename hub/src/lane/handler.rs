@@ -136,6 +136,8 @@ pub struct Handler {
     standings: Standings,
     /// What the providers of agents that were here are called: from their ids as text.
     providers: BTreeMap<String, String>,
+    /// Of the step being carried out; kept for its room.
+    effects: Vec<Effect>,
     frames: Frames,
     journal: Journal,
     tracer: Tell,
@@ -184,6 +186,7 @@ impl Handler {
             origin: config.origin,
             standings: Standings::new(),
             providers: BTreeMap::new(),
+            effects: Vec::new(),
             frames: Frames::default(),
             journal,
             tracer,
@@ -214,8 +217,10 @@ impl Handler {
     fn step(&mut self, now: Instant, event: Event, io: &mut Sessions) {
         self.counters.steps.fetch_add(1, Ordering::Relaxed);
         let tick = self.tick(now);
-        let effects: VecDeque<Effect> = self.machine.step(tick, event).collect();
-        effects.into_iter().for_each(|effect| self.carry_out(now, effect, io));
+        let mut effects = std::mem::take(&mut self.effects);
+        effects.extend(self.machine.step(tick, event));
+        effects.drain(..).for_each(|effect| self.carry_out(now, effect, io));
+        self.effects = effects;
         let counts = self.machine.counts();
         if counts != self.counted {
             self.counted = counts;
@@ -250,9 +255,9 @@ impl Handler {
             Effect::StoreProduct { job, index, blake3, bytes } => {
                 self.store_product(job, index, blake3, bytes)
             }
-            Effect::Assign { session, job, assignment } => {
-                self.counters.assigned.fetch_add(1, Ordering::Relaxed);
-                self.frames.assign(session, job, assignment);
+            Effect::Assign { session, job, items } => {
+                self.counters.assigned.fetch_add(items.len() as u64, Ordering::Relaxed);
+                self.frames.assign(session, job, items);
             }
             Effect::Forget { session, job } => self.frames.forget(session, job),
             Effect::TellDraining { session } => self.frames.control(session, &HubControl::Draining),

@@ -173,11 +173,12 @@ impl Sessions {
         config.min_reset_interval(RESET_INTERVAL);
         let server = arrivals::server_config(identity, &limits).map_err(OpenError::Identity)?;
         let endpoint = Endpoint::new(Arc::new(config), Some(Arc::new(server)), !udp.may_fragment(), None);
+        let now = Instant::now();
         Ok(Sessions {
             lane,
             lanes,
             limits,
-            now: Instant::now(),
+            now,
             socket,
             udp,
             endpoint,
@@ -190,7 +191,7 @@ impl Sessions {
             refusing: false,
             touched: VecDeque::new(),
             dirty: VecDeque::new(),
-            timers: Timers::default(),
+            timers: Timers::new(now),
             events: VecDeque::new(),
             foreign: VecDeque::new(),
             receive_buffer: vec![0; RECEIVE_BYTES * BATCH_SIZE],
@@ -300,9 +301,9 @@ impl Sessions {
     /// Does what is due.
     pub fn on_timers(&mut self, now: Instant) {
         self.now = now;
-        while let Some((id, deadline)) = self.timers.pop_due(now) {
+        while let Some((id, entry)) = self.timers.pop_due(now) {
             let Some(session) = live(&mut self.sessions, id) else { continue };
-            session.armed.came_up(deadline);
+            session.armed.came_up(entry);
             match session.next_timeout() {
                 Some(wanted) if wanted <= now => {
                     let before = session.phase;

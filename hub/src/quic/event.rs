@@ -20,6 +20,11 @@ impl SessionId {
         u64::from(self.serial) << 32 | u64::from(self.slot)
     }
 
+    /// Its place among the sessions of its lane, which are counted from zero; another's once it has closed.
+    pub fn slot(self) -> usize {
+        self.slot as usize
+    }
+
     /// The session of such a number; one that never was is like one that has closed.
     pub fn from_bits(bits: u64) -> SessionId {
         SessionId { serial: (bits >> 32) as u32, slot: bits as u32 }

@@ -19,7 +19,7 @@ const SCORE: ScoreParts = ScoreParts { speed: 200, completion: 290, failures: 10
 fn placement(job: JobId, agent: AgentId) -> PlacementExplained {
     let candidate = Candidate { agent, queued: false, bucket: 4, load: 500, score: SCORE };
     let errand = Some("one of the operator's own agents".to_owned());
-    PlacementExplained { ago_ms: 5, job, shard: 3, errand, candidates: 9, ranked: vec![candidate] }
+    PlacementExplained { ago_ms: 5, job, shard: 3, shards: 1, errand, candidates: 9, ranked: vec![candidate] }
 }
 
 /// Every reason and every lack there is.

@@ -162,7 +162,7 @@ impl Line {
                 _ => shards.push((*index, index + 1)),
             }
         }
-        let leaves = answers.iter().map(|(index, digest)| leaf(*index, digest)).collect();
+        let leaves = answers.iter().map(|(index, digest)| leaf(*index, digest));
         let Some(root) = merkle::root(leaves) else { panic!("a line of nothing") };
         Line { agent, service, shards, units_each, root }
     }

@@ -174,7 +174,7 @@ impl Ours {
             .collect();
         let mut job = [0; 16];
         job[..4].copy_from_slice(&number.to_le_bytes());
-        let commitment = Commitment::to(JobId(job), self.fleet.agents[agent].id, &results);
+        let commitment = Commitment::to(JobId(job), self.fleet.agents[agent].id, results.into_iter());
         for at in self.sampler.choose(&commitment, rate(standing, false, self.class)) {
             if self.weakness == Some(Weakness::Foreseen) {
                 batch[at].answer = RIGHT;

@@ -285,7 +285,7 @@ impl Market {
             let partial = toy::tally(task, &[], item.first, item.count).encode();
             let digest = Digest::of(&partial);
             let (index, epoch) = (ShardIndex(item.index), Epoch(item.epoch));
-            let answers = vec![ShardAnswer { index, epoch, digest, partial: Some(partial) }];
+            let answers = vec![ShardAnswer { index, epoch, digest, partial: Some(partial.into()) }];
             let session = SessionId(worker as u64);
             self.step(Event::ResultsArrived { session, job, answers })?;
         }
@@ -307,7 +307,7 @@ impl Market {
     }
 
     fn step(&mut self, event: Event) -> Result<(), Unfair> {
-        let mut events = VecDeque::from([event]);
+        let mut events = VecDeque::from([event, Event::TimePassed]);
         while let Some(event) = events.pop_front() {
             let effects: Vec<Effect> = self.lane.step(Tick(self.now), event).collect();
             if self.made.is_multiple_of(32) {
@@ -316,8 +316,8 @@ impl Market {
             for effect in effects {
                 match effect {
                     Effect::Persist { batch, .. } => events.push_back(Event::Committed { batch }),
-                    Effect::Assign { session, job, assignment } => {
-                        self.handed_out(session, job, assignment)?;
+                    Effect::Assign { session, job, items } => {
+                        items.into_iter().try_for_each(|item| self.handed_out(session, job, item))?;
                     }
                     Effect::Forget { session, job } => self.forget(session, job),
                     Effect::PublishJob { view } if !view.state.is_open() => {

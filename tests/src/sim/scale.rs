@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tessera_hub_core::lane::{Config, Lane};
 use tessera_hub_core::record::Kept;
 use tessera_hub_core::{
@@ -102,7 +103,7 @@ struct World {
     jobs: Vec<(JobId, Manifest)>,
     ended: u64,
     /// What agents can say, by how many paths of a shard are inside.
-    answers: Vec<(Vec<u8>, Digest)>,
+    answers: Vec<(Bytes, Digest)>,
     report: Scale,
 }
 
@@ -144,7 +145,7 @@ impl World {
         let answer = |inside| {
             let tally = Tally { samples: SHARD_PATHS, counts: vec![inside], ..Tally::default() }.encode();
             let digest = Digest::of(&tally);
-            (tally, digest)
+            (tally.into(), digest)
         };
         let mut world = World {
             random: Random::new(1),
@@ -352,7 +353,9 @@ impl World {
             Effect::TellLane { lane: to, message } => {
                 self.mail.push_back((to.0, Event::LaneSpoke { from: LaneIndex(lane), message }));
             }
-            Effect::Assign { session, job, assignment } => self.assigned(session, job, &assignment),
+            Effect::Assign { session, job, items } => {
+                items.iter().for_each(|assignment| self.assigned(session, job, assignment));
+            }
             _ => {}
         }
         Ok(())

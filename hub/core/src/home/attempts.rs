@@ -88,14 +88,17 @@ impl Home {
             return;
         }
         let job = self.job.id;
-        for index in core::mem::take(&mut self.fresh) {
-            for setback in self.retries.passed(index) {
-                out.tell_all(&LaneMessage::AgentFaulted { agent: setback.agent, at: setback.at });
-            }
-            if let Some(lane) = self.spares.remove(&index) {
-                out.tell(lane, LaneMessage::SpareSettled { job, index });
+        if self.retries.has_troubles() || !self.spares.is_empty() {
+            for index in &self.fresh {
+                for setback in self.retries.passed(*index) {
+                    out.tell_all(&LaneMessage::AgentFaulted { agent: setback.agent, at: setback.at });
+                }
+                if let Some(lane) = self.spares.remove(index) {
+                    out.tell(lane, LaneMessage::SpareSettled { job, index: *index });
+                }
             }
         }
+        self.fresh.clear();
         let done = self.reducer.done();
         let (first, end) = (self.plan.indices().start, self.plan.indices().end);
         let round = done.count().saturating_sub(first);

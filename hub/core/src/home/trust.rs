@@ -10,13 +10,14 @@ use tessera_protocol::id::AgentId;
 use tessera_protocol::receipt::Service;
 use tessera_protocol::unit::{LaneIndex, ShardIndex, ShardRange};
 
-use super::{HELD_BYTES_MAX, Home, Judge, Stage};
+use super::{HELD_BYTES_MAX, Home, Judge, payment};
 use crate::effect::Outbox;
-use crate::message::{Claim, Errand, FailureCause, Judgement, LaneMessage, Who};
+use crate::message::{Claim, Claims, Device, Errand, FailureCause, Judgement, LaneMessage, Who};
 use crate::planted::Planted;
 use crate::record::Recalled;
 use crate::retries::Setback;
-use crate::verifier::{Answer, Court, Party, Ruling};
+use crate::triage::Oddity;
+use crate::verifier::{Answer, Court, Partial, Party, Ruling};
 
 impl Home {
     fn court<'a>(&self, judge: &Judge<'a>) -> Court<'a> {
@@ -27,59 +28,126 @@ impl Home {
     }
 
     /// Agents claim these partials.
-    pub fn claimed(&mut self, from: LaneIndex, claims: Vec<Claim>, judge: &Judge<'_>, out: &mut Outbox) {
+    pub fn claimed(&mut self, from: LaneIndex, claims: Vec<Claims>, judge: &Judge<'_>, out: &mut Outbox) {
         let mut rulings = Vec::new();
-        for mut claim in claims {
-            if self.refuted.contains(&claim.agent) {
-                claim.standing = claim.standing.min(Standing::Sandboxed);
-            }
-            if !matches!(self.stage, Stage::Open) {
-                continue;
-            }
-            if self.is_settled(claim.index) {
-                if self.docket.is_probed(claim.index, claim.agent)
-                    && let Some(answer) = Answer::read(&self.job.manifest, &self.plan, from, &claim)
-                {
-                    self.docket.probed(&answer, &self.court(judge), &mut rulings);
-                    self.carry_out(&mut rulings, judge, out);
-                }
-                continue;
-            }
-            // Beside a slow attempt whose agent answered after all, a check can fall to that same agent.
-            let doubt = self.docket.doubt(claim.index).filter(|doubt| doubt.has_answered(claim.agent));
-            if let Some(doubt) = doubt
-                && !self.planting.is(Planted::AskTheFirstAgain)
-            {
-                let errand = doubt.errand(&self.court(judge));
-                self.place(errand, judge, out);
-                continue;
-            }
-            match Answer::read(&self.job.manifest, &self.plan, from, &claim) {
-                Some(answer) => {
-                    self.counters.counts.spares_won +=
-                        u64::from(claim.spare && !self.docket.holds(claim.index));
-                    let (manifest, released) = (&self.job.manifest, self.reducer.tally());
-                    let released = released.map(|tally| &**tally);
-                    let oddity = self.triage.look(manifest, &self.plan, claim.index, answer.part(), released);
-                    self.docket.answer(answer.looked_at(oddity), &self.court(judge), &mut rulings);
-                }
-                None => self.not_a_partial(&claim, judge),
-            }
-            self.carry_out(&mut rulings, judge, out);
+        for claims in claims {
+            self.claimed_by(from, claims, &mut rulings, judge, out);
         }
         self.unseen = true;
         self.close_batches(judge, out);
     }
 
-    fn not_a_partial(&mut self, claim: &Claim, judge: &Judge<'_>) {
+    /// First answers are taken in together; of any other it depends on what is known of its shard.
+    fn claimed_by(
+        &mut self,
+        from: LaneIndex,
+        claims: Claims,
+        rulings: &mut Vec<Ruling>,
+        judge: &Judge<'_>,
+        out: &mut Outbox,
+    ) {
+        let Claims { agent, account, standing, device, partials } = claims;
+        let party = Party { agent, account, standing, lane: from };
+        let mut first = core::mem::take(&mut self.first_answers);
+        for claim in partials {
+            if self.is_settled(claim.index) || self.docket.holds(claim.index) {
+                self.take_in((party, &device), &mut first, rulings, judge, out);
+                self.weigh((party, &device), &claim, rulings, judge, out);
+                self.carry_out(rulings, judge, out);
+                continue;
+            }
+            if self.is_ending() {
+                break;
+            }
+            let Some(partial) = Partial::read(&self.job.manifest, &self.plan, &claim) else {
+                self.not_a_partial(party, claim.index, judge);
+                continue;
+            };
+            self.counters.counts.spares_won += u64::from(claim.spare);
+            let oddity = self.look(&partial);
+            first.push((partial, oddity));
+        }
+        self.take_in((party, &device), &mut first, rulings, judge, out);
+        self.first_answers = first;
+    }
+
+    /// An agent's answers to shards of which none is held.
+    fn take_in(
+        &mut self,
+        (party, device): (Party, &Device),
+        answers: &mut Vec<(Partial, Option<Oddity>)>,
+        rulings: &mut Vec<Ruling>,
+        judge: &Judge<'_>,
+        out: &mut Outbox,
+    ) {
+        if !answers.is_empty() && !self.is_ending() {
+            let by = (self.as_it_stands(party), Some(device));
+            self.docket.hold(by, answers, &self.court(judge), rulings);
+            self.carry_out(rulings, judge, out);
+        }
+        answers.clear();
+    }
+
+    /// What came before its answer may have refuted its agent.
+    fn as_it_stands(&self, party: Party) -> Party {
+        match self.refuted.contains(&party.agent) {
+            true => Party { standing: party.standing.min(Standing::Sandboxed), ..party },
+            false => party,
+        }
+    }
+
+    fn look(&mut self, partial: &Partial) -> Option<Oddity> {
+        let released = self.reducer.tally().map(|tally| &**tally);
+        self.triage.look(&self.job.manifest, &self.plan, partial.index, &partial.part, released)
+    }
+
+    /// An answer to a shard that has one.
+    fn weigh(
+        &mut self,
+        (party, device): (Party, &Device),
+        claim: &Claim,
+        rulings: &mut Vec<Ruling>,
+        judge: &Judge<'_>,
+        out: &mut Outbox,
+    ) {
+        if self.is_ending() {
+            return;
+        }
+        let (by, index) = ((self.as_it_stands(party), device), claim.index);
+        if self.is_settled(index) {
+            if self.docket.is_probed(index, party.agent)
+                && let Some(partial) = Partial::read(&self.job.manifest, &self.plan, claim)
+            {
+                self.docket.probed(&Answer::new(by, partial, None), &self.court(judge), rulings);
+            }
+            return;
+        }
+        // Beside a slow attempt whose agent answered after all, a check can fall to that same agent.
+        let doubt = self.docket.doubt(index).filter(|doubt| doubt.has_answered(party.agent));
+        if let Some(doubt) = doubt
+            && !self.planting.is(Planted::AskTheFirstAgain)
+        {
+            let errand = doubt.errand(&self.court(judge));
+            return self.place(errand, judge, out);
+        }
+        match Partial::read(&self.job.manifest, &self.plan, claim) {
+            Some(partial) => {
+                let oddity = self.look(&partial);
+                self.docket.answer(Answer::new(by, partial, oddity), &self.court(judge), rulings);
+            }
+            None => self.not_a_partial(party, index, judge),
+        }
+    }
+
+    fn not_a_partial(&mut self, by: Party, index: ShardIndex, judge: &Judge<'_>) {
         // Who answered before must not be asked to confirm itself.
-        let doubt = self.docket.doubt(claim.index).filter(|_| !self.planting.is(Planted::AskTheFirstAgain));
+        let doubt = self.docket.doubt(index).filter(|_| !self.planting.is(Planted::AskTheFirstAgain));
         let mut errand = match doubt {
             Some(doubt) => doubt.errand(&self.court(judge)),
-            None => Errand::new(claim.index, Vec::new()),
+            None => Errand::new(index, Vec::new()),
         };
-        errand.avoid.push(claim.agent);
-        let Claim { agent, account, .. } = *claim;
+        errand.avoid.push(by.agent);
+        let Party { agent, account, .. } = by;
         let cause = FailureCause::NotAPartial;
         self.failed(errand, Setback { agent, account, cause, at: judge.now }, judge);
     }
@@ -113,19 +181,13 @@ impl Home {
                 }
                 // What an agent proved is told even when the job has just ended.
                 _ if self.is_ending() => {}
-                Ruling::Release { partial, by, checkers } => {
-                    self.counters.counts.checks += u64::from(!checkers.is_empty());
+                Ruling::Release { partials, by, checkers } => {
                     if checkers.is_empty() {
-                        *self.unchecked.entry(by.agent).or_default() += 1;
+                        *self.unchecked.entry(by.agent).or_default() += partials.partials().len() as u64;
+                    } else {
+                        self.counters.counts.checks += partials.partials().len() as u64;
                     }
-                    for checker in checkers {
-                        self.bill.owe(self.payment(
-                            checker,
-                            Service::Check,
-                            (partial.index(), partial.digest()),
-                        ));
-                    }
-                    self.absorb(by, partial, judge, out);
+                    self.absorb(by, partials, &checkers, judge, out);
                 }
                 Ruling::Check(errand) => self.place(errand, judge, out),
                 Ruling::Probe(Party { agent, lane, .. }, index) => {
@@ -137,7 +199,7 @@ impl Home {
                         true => Service::Shard,
                         false => Service::Check,
                     };
-                    self.bill.owe(self.payment(party, service, (index, digest)));
+                    self.bill.owe(payment(&self.plan, party, service, (index, digest)));
                     self.unsaved = true;
                 }
                 Ruling::Mismatch(_) => self.counters.counts.mismatches += 1,
@@ -149,7 +211,9 @@ impl Home {
                 }
             }
         }
-        out.judge(judgements);
+        if !judgements.is_empty() {
+            out.judge(judgements);
+        }
     }
 
     /// Another home, or this one, proved an agent wrong.

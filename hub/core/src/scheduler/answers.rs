@@ -1,19 +1,44 @@
 //! What agents answer: from the attempt that is live to a claim, or to another try elsewhere.
 
+use alloc::vec;
 use alloc::vec::Vec;
 
+use bytes::Bytes;
 use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::limits;
 use tessera_protocol::unit::{Epoch, ShardIndex, Tick};
 
-use super::agent::{Answered, Attempt};
+use super::agent::{Agent, Answered, Attempt};
+use super::lane_job::LaneJob;
+use super::score::Pace;
 use super::{Scheduler, elsewhere};
 use crate::effect::{CloseReason, Outbox};
-use crate::message::{Claim, FailureCause, LaneMessage, Loss};
+use crate::message::{Claim, Claims, FailureCause, LaneMessage, Loss};
 use crate::{Account, Effect, SessionId, ShardAnswer};
 
 /// Partials an agent may have delivered and not announced. *Units*: bytes.
 const PARKED_BYTES_MAX: usize = 2 * limits::BULK_BYTES_MAX;
+
+impl LaneJob {
+    /// An agent's attempt became a claim, which says something about the agent against what is typical of the job.
+    fn completed(
+        &mut self,
+        (id, agent): (AgentId, &mut Agent),
+        attempt: Attempt,
+        digest: Digest,
+        partial: Bytes,
+        now: Tick,
+    ) -> Claim {
+        let (index, spare) = (attempt.index, attempt.is_spare());
+        let ms = now.0.saturating_sub(attempt.assigned.0);
+        self.pace = self.pace.with(Pace::of(attempt.cost, ms));
+        self.times.record(ms);
+        self.stirred = now;
+        self.let_go(index, id);
+        agent.score.answered(attempt.cost, ms, self.pace);
+        Claim { index, spare, digest, partial }
+    }
+}
 
 impl Scheduler {
     /// An agent finished shards.
@@ -26,11 +51,22 @@ impl Scheduler {
         out: &mut Outbox,
     ) {
         let Some(id) = self.hear(session, now) else { return };
+        let mut claims = Vec::with_capacity(answers.len());
+        let (mut troubles, mut freed) = (Vec::new(), false);
+        let (Some(agent), Some(lane_job)) = (self.agents.get_mut(&id), self.jobs.get_mut(&job)) else {
+            // What is late of a job that is closed was forgotten with it.
+            return;
+        };
         for ShardAnswer { index, epoch, digest, partial } in answers {
-            let Some(attempt) = self.live_attempt(id, (job, index, epoch), now, out) else {
-                self.answered_late(id, (job, index, epoch));
+            let name = (job, index, epoch);
+            let Some(attempt) = agent.attempts.named(name) else {
+                freed |= agent.lapsed.remove(&name);
                 continue;
             };
+            if attempt.is_over(now, self.planting) {
+                troubles.push((epoch, None));
+                continue;
+            }
             let partial = match (partial, core::mem::replace(&mut attempt.answer, Answered::Nothing)) {
                 (Some(partial), _) | (None, Answered::Delivered(partial)) => partial,
                 (None, Answered::Nothing | Answered::Announced(_)) => {
@@ -38,7 +74,25 @@ impl Scheduler {
                     continue;
                 }
             };
-            self.complete(id, (job, index), digest, partial, now, out);
+            match Digest::of(&partial) == digest {
+                true => {
+                    let attempt = agent.attempts.take(epoch).expect("it was there");
+                    claims.push(lane_job.completed((id, agent), attempt, digest, partial, now));
+                }
+                false => troubles.push((epoch, Some(FailureCause::DigestMismatch))),
+            }
+        }
+        if freed || !claims.is_empty() {
+            self.completed(id, job, claims);
+        }
+        for (epoch, cause) in troubles {
+            match cause {
+                Some(cause) => self.give_up(id, epoch, cause, out),
+                None => {
+                    self.lapse(id, epoch, out);
+                    self.answered_late(id, epoch);
+                }
+            }
         }
     }
 
@@ -48,19 +102,31 @@ impl Scheduler {
         session: SessionId,
         job: JobId,
         at: (ShardIndex, Epoch),
-        partial: Vec<u8>,
+        partial: Bytes,
         now: Tick,
         out: &mut Outbox,
     ) {
         let Some(id) = self.hear(session, now) else { return };
         let bytes_max = self.jobs.get(&job).map_or(0, |lane_job| lane_job.work.partial_bytes_max);
         let parked = self.parked_bytes(id);
-        let Some(attempt) = self.live_attempt(id, (job, at.0, at.1), now, out) else { return };
+        let (index, epoch) = at;
+        let Some(attempt) = self.live_attempt(id, (job, index, epoch), now, out) else { return };
         if partial.len() > bytes_max {
-            return self.give_up(id, job, at.0, FailureCause::NotAPartial, out);
+            return self.give_up(id, epoch, FailureCause::NotAPartial, out);
         }
         match core::mem::replace(&mut attempt.answer, Answered::Nothing) {
-            Answered::Announced(digest) => self.complete(id, (job, at.0), digest, partial, now, out),
+            Answered::Announced(digest) if Digest::of(&partial) != digest => {
+                self.give_up(id, epoch, FailureCause::DigestMismatch, out);
+            }
+            Answered::Announced(digest) => {
+                let (Some(agent), Some(lane_job)) = (self.agents.get_mut(&id), self.jobs.get_mut(&job))
+                else {
+                    return;
+                };
+                let Some(attempt) = agent.attempts.take(epoch) else { return };
+                let claim = lane_job.completed((id, agent), attempt, digest, partial, now);
+                self.completed(id, job, vec![claim]);
+            }
             Answered::Nothing | Answered::Delivered(_) if parked + partial.len() > PARKED_BYTES_MAX => {
                 out.push(Effect::CloseSession { session, reason: CloseReason::Flooding });
                 self.lose(session, None, out);
@@ -69,9 +135,24 @@ impl Scheduler {
         }
     }
 
+    /// Attempts of an agent became claims, or are not waited for any more.
+    fn completed(&mut self, id: AgentId, job: JobId, partials: Vec<Claim>) {
+        let count = partials.len() as u64;
+        self.ejections.answered(id, count);
+        self.probes.ended(id);
+        self.landed(job, count);
+        self.change(id, |agent| agent.completed += count);
+        let (Some(agent), Some(lane_job)) = (self.agents.get(&id), self.jobs.get_mut(&job)) else { return };
+        if count > 0 {
+            let (account, standing, device) = (agent.account, agent.standing, agent.device.clone());
+            lane_job.claims.push(Claims { agent: id, account, standing, device, partials });
+            self.unreported.insert(job);
+        }
+    }
+
     /// Partials that an agent delivered and did not announce. *Units*: bytes.
     fn parked_bytes(&self, id: AgentId) -> usize {
-        let attempts = self.agents.get(&id).into_iter().flat_map(|agent| agent.attempts.values());
+        let attempts = self.agents.get(&id).into_iter().flat_map(|agent| agent.attempts.iter());
         let parked = |attempt: &Attempt| match &attempt.answer {
             Answered::Delivered(partial) => partial.len(),
             Answered::Nothing | Answered::Announced(_) => 0,
@@ -91,83 +172,31 @@ impl Scheduler {
     ) {
         let Some(id) = self.hear(session, now) else { return };
         match self.live_attempt(id, (job, at.0, at.1), now, out) {
-            Some(_) => self.give_up(id, job, at.0, cause, out),
-            None => self.answered_late(id, (job, at.0, at.1)),
+            Some(_) => self.give_up(id, at.1, cause, out),
+            None => self.answered_late(id, at.1),
         }
     }
 
     /// An attempt is over that nobody waits for any more.
-    fn answered_late(&mut self, id: AgentId, attempt: (JobId, ShardIndex, Epoch)) {
-        self.change(id, |agent| {
-            agent.lapsed.remove(&attempt);
-        });
-    }
-
-    fn complete(
-        &mut self,
-        id: AgentId,
-        (job, index): (JobId, ShardIndex),
-        claimed: Digest,
-        partial: Vec<u8>,
-        now: Tick,
-        out: &mut Outbox,
-    ) {
-        let digest = Digest::of(&partial);
-        if digest != claimed {
-            return self.give_up(id, job, index, FailureCause::DigestMismatch, out);
-        }
-        let attempt = self.take_attempt(id, job, index);
-        if let Some(attempt) = &attempt {
-            self.measure(id, job, attempt);
-        }
-        self.ejections.answered(id);
-        self.probes.ended(id);
-        let Some(agent) = self.agents.get_mut(&id) else { return };
-        agent.completed += 1;
-        let spare = attempt.as_ref().is_some_and(Attempt::is_spare);
-        if let Some(lane_job) = self.jobs.get_mut(&job) {
-            if let Some(attempt) = attempt {
-                lane_job.times.record(now.0.saturating_sub(attempt.assigned.0));
-            }
-            lane_job.stirred = now;
-            let (account, standing, device) = (agent.account, agent.standing, agent.device.clone());
-            lane_job.claims.push(Claim {
-                index,
-                agent: id,
-                account,
-                spare,
-                standing,
-                device,
-                digest,
-                partial,
-            });
-            self.unreported.insert(job);
-        }
+    fn answered_late(&mut self, id: AgentId, epoch: Epoch) {
+        self.change(id, |agent| agent.lapsed.retain(|(.., lapsed)| *lapsed != epoch));
     }
 
     /// An attempt came to nothing: its home says what follows.
-    pub(super) fn give_up(
-        &mut self,
-        id: AgentId,
-        job: JobId,
-        index: ShardIndex,
-        cause: FailureCause,
-        out: &mut Outbox,
-    ) {
-        let Some(attempt) = self.take_attempt(id, job, index) else {
+    pub(super) fn give_up(&mut self, id: AgentId, epoch: Epoch, cause: FailureCause, out: &mut Outbox) {
+        let Some(attempt) = self.take_attempt(id, epoch) else {
             return;
         };
         self.change(id, |agent| agent.score.failed());
         let Some(account) = self.agents.get(&id).map(|agent| agent.account) else {
             return;
         };
-        self.give_back((id, account), (job, index), attempt, cause, out);
+        self.give_back((id, account), attempt, cause, out);
     }
 
     pub(super) fn give_back(
         &mut self,
         (agent, account): (AgentId, Account),
-        (job, index): (JobId, ShardIndex),
         attempt: Attempt,
         cause: FailureCause,
         out: &mut Outbox,
@@ -180,10 +209,11 @@ impl Scheduler {
                 self.counts.failed += 1;
             }
         }
+        let Attempt { job, index, errand, .. } = attempt;
         let Some(lane_job) = self.jobs.get(&job) else {
             return;
         };
-        let errand = elsewhere(attempt.errand, index, agent);
+        let errand = elsewhere(errand, index, agent);
         out.tell(lane_job.work.home, LaneMessage::AttemptFailed { job, agent, account, errand, cause });
     }
 

@@ -49,10 +49,10 @@ struct Record {
 }
 
 impl Ejections {
-    /// An agent finished a shard.
-    pub(super) fn answered(&mut self, id: AgentId) {
+    /// An agent finished so many shards.
+    pub(super) fn answered(&mut self, id: AgentId, shards: u64) {
         if let Some(record) = self.records.get_mut(&id) {
-            record.answers += 1;
+            record.answers += shards;
         }
     }
 
@@ -227,7 +227,7 @@ mod tests {
     fn an_agent_that_answers_far_more_often_than_it_fails_does_not_rest() {
         let (mut ejections, id) = (Ejections::default(), AgentId([1; 16]));
         ejections.faulted(id, Tick(1_000));
-        (0..40).for_each(|_| ejections.answered(id));
+        (0..40).for_each(|_| ejections.answered(id, 1));
         ejections.faulted(id, Tick(3_000));
         assert!(!ejections.faulted(id, Tick(5_000)));
         assert!(ejections.faulted(id, Tick(7_000)), "four in forty-four");

@@ -12,7 +12,7 @@ use tessera_protocol::explain::{
     Reason,
 };
 use tessera_protocol::id::{AgentId, JobId};
-use tessera_protocol::unit::{ShardIndex, Tick, UnixMillis};
+use tessera_protocol::unit::{ShardRange, Tick, UnixMillis};
 
 use super::Scheduler;
 use super::agent::{Agent, rest_of};
@@ -32,12 +32,12 @@ const LISTED_MAX: usize = 16;
 /// Now, and the Unix time of tick zero.
 type Clock = (Tick, UnixMillis);
 
-/// One placement as it was decided.
+/// One placement as it was decided: shards in a row that one agent got at once.
 #[derive(Clone, Copy, Debug)]
 struct Placement {
     at: Tick,
     job: JobId,
-    index: ShardIndex,
+    range: ShardRange,
     errand: Option<Asked>,
     candidates: u32,
     ranked: [Option<Candidate>; CANDIDATES_MAX],
@@ -56,7 +56,7 @@ impl Ring {
     pub(super) fn record(
         &mut self,
         at: Tick,
-        (job, index): (JobId, ShardIndex),
+        (job, range): (JobId, ShardRange),
         winner: AgentId,
         who: Option<&Who>,
         need: &Need,
@@ -70,7 +70,7 @@ impl Ring {
             *slot = Some(candidate);
         }
         let candidates = fleet.count(need).1 as u32;
-        let placement = Placement { at, job, index, errand: who.map(Asked::of), candidates, ranked };
+        let placement = Placement { at, job, range, errand: who.map(Asked::of), candidates, ranked };
         if self.placements.len() < PLACEMENTS_MAX {
             self.placements.reserve_exact(PLACEMENTS_MAX - self.placements.len());
             self.placements.push(placement);
@@ -89,7 +89,8 @@ impl Ring {
             latest_first.filter(|placement| fits(placement)).map(|placement| PlacementExplained {
                 ago_ms: now.0.saturating_sub(placement.at.0),
                 job: placement.job,
-                shard: placement.index.0,
+                shard: placement.range.start,
+                shards: placement.range.count(),
                 errand: placement.errand.map(|asked| in_words(asked).to_string()),
                 candidates: u64::from(placement.candidates),
                 ranked: placement.ranked.iter().flatten().copied().collect(),

@@ -189,9 +189,18 @@ impl Fair {
     /// Changes what is counted of a project.
     pub(super) fn count(&mut self, id: FlowId, change: impl FnOnce(&mut Flow)) {
         if let Some(flow) = self.flows.get_mut(&id) {
+            let was_capped = flow.is_capped();
             change(flow);
-            self.show(id);
+            if flow.is_capped() != was_capped {
+                self.show(id);
+            }
         }
+    }
+
+    /// Attempts that a project may have in flight beside those that it has.
+    pub(super) fn room(&self, id: FlowId) -> u64 {
+        let left = |flow: &Flow| flow.in_flight_max.map(|max| max.saturating_sub(flow.in_flight).max(1));
+        self.flows.get(&id).and_then(left).unwrap_or(u64::MAX)
     }
 
     // --- whose turn it is -----------------------------------------------------------------------

@@ -157,12 +157,22 @@ pub(super) struct Rank {
 }
 
 impl Rank {
+    /// Whether nothing but how full they are speaks for another.
+    pub(super) fn is_level_with(self, other: Rank) -> bool {
+        (self.queued, self.bucket) <= (other.queued, other.bucket)
+    }
+
     fn of(agent: &Agent) -> Option<Rank> {
-        agent.has_credit().then(|| Rank {
-            queued: agent.held() >= u64::from(agent.hello.slots.max(1)),
+        agent.has_credit().then(|| Rank::with(agent, 0))
+    }
+
+    /// What it would be if the agent held so many more.
+    pub(super) fn with(agent: &Agent, more: u64) -> Rank {
+        Rank {
+            queued: agent.held() + more >= u64::from(agent.hello.slots.max(1)),
             bucket: agent.score.bucket(agent.standing),
-            load: agent.load(),
-        })
+            load: agent.load_with(more),
+        }
     }
 }
 
@@ -282,8 +292,16 @@ impl Fleet {
 
     /// The best agent that is free and able.
     pub(super) fn best(&self, need: &Need) -> Option<AgentId> {
-        let class = self.free_classes(need, &Who::Anyone).next()?;
-        class.1.free.first().map(|(_, id, _)| *id)
+        self.first(need).map(|(id, _)| id)
+    }
+
+    /// The best agent that is free and able, and the rank of the next best.
+    pub(super) fn first(&self, need: &Need) -> Option<(AgentId, Option<Rank>)> {
+        let mut classes = self.free_classes(need, &Who::Anyone).map(|(_, class)| class.free.iter());
+        let mut best = classes.next()?;
+        let (_, id, _) = best.next()?;
+        let rivals = best.next().into_iter().chain(classes.next().and_then(|mut class| class.next()));
+        Some((*id, rivals.map(|(rank, ..)| *rank).min()))
     }
 
     /// Whether somebody is free of the kind that an errand for `who` asks for.

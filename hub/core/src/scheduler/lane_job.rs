@@ -13,9 +13,10 @@ use super::fleet::Need;
 use super::score::Pace;
 use super::speculation::Times;
 use crate::effect::Outbox;
-use crate::message::{Claim, LaneMessage, Work};
+use crate::message::{Claims, LaneMessage, Work};
 use crate::planted::{Planted, Planting};
 use crate::ranges::Ranges;
+use crate::shard_map::ShardMap;
 
 /// Whether this lane waits for its job's home.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,11 +46,13 @@ pub(super) struct LaneJob {
     /// Whether it stands among the jobs with errands.
     pub(super) in_rota: bool,
     pub(super) in_flight: u64,
-    /// Who computes what now: near the end of a job two may compute one shard.
-    pub(super) held: BTreeSet<(ShardIndex, AgentId)>,
+    /// Who computes what now, the latest of a shard.
+    held: ShardMap<AgentId>,
+    /// The others: near the end of a job two may compute one shard.
+    held_too: BTreeSet<(ShardIndex, AgentId)>,
     /// When it last got shards, or an agent here took or answered one.
     pub(super) stirred: Tick,
-    pub(super) claims: Vec<Claim>,
+    pub(super) claims: Vec<Claims>,
     pub(super) attempts: u64,
     /// How fast agents here answer its shards.
     pub(super) pace: Pace,
@@ -72,7 +75,8 @@ impl LaneJob {
             supply: Supply::Unasked,
             in_rota: false,
             in_flight: 0,
-            held: BTreeSet::new(),
+            held: ShardMap::default(),
+            held_too: BTreeSet::new(),
             stirred: Tick(0),
             claims: Vec::new(),
             attempts: 0,
@@ -112,9 +116,45 @@ impl LaneJob {
     }
 
     /// Whom of this lane a shard is in flight with: nobody makes two attempts at it at a time.
-    pub(super) fn holders(&self, index: ShardIndex) -> impl Iterator<Item = AgentId> + '_ {
+    pub(super) fn holder(&self, index: ShardIndex) -> Option<AgentId> {
+        self.held.get(index)
+    }
+
+    pub(super) fn is_held_by(&self, index: ShardIndex, id: AgentId) -> bool {
+        self.held.get(index) == Some(id) || self.held_too.contains(&(index, id))
+    }
+
+    /// *Panics*: when the agent has an attempt at the shard already.
+    pub(super) fn hold(&mut self, index: ShardIndex, id: AgentId) {
+        if let Some(first) = self.held.insert(index, id) {
+            assert!(first != id && self.held_too.insert((index, first)), "{id} holds shard {index:?} twice");
+        }
+    }
+
+    pub(super) fn let_go(&mut self, index: ShardIndex, id: AgentId) {
+        if self.held.get(index) != Some(id) {
+            self.held_too.remove(&(index, id));
+        } else if let Some(other) = self.held_beside(index) {
+            self.held_too.remove(&(index, other));
+            self.held.insert(index, other);
+        } else {
+            self.held.remove(index);
+        }
+    }
+
+    fn held_beside(&self, index: ShardIndex) -> Option<AgentId> {
         let (first, last) = ((index, AgentId([0; 16])), (index, AgentId([0xff; 16])));
-        self.held.range(first..=last).map(|(_, id)| *id)
+        self.held_too.range(first..=last).next().map(|(_, id)| *id)
+    }
+
+    /// Those who hold its shards are these.
+    ///
+    /// *Panics*: when not.
+    pub(super) fn check_holders(&self, mut held: Vec<(ShardIndex, AgentId)>) {
+        let mut known: Vec<_> = self.held.iter().chain(self.held_too.iter().copied()).collect();
+        held.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(known, held, "shards are in flight with others than it says");
     }
 
     /// Gives back to the home what waits here for an agent; says how many shards were pending.

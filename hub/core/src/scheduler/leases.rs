@@ -11,7 +11,7 @@ use tessera_protocol::limits;
 use tessera_protocol::unit::{Epoch, ShardIndex, Tick};
 use tessera_protocol::wire::Held;
 
-use super::agent::{Agent, Attempt};
+use super::agent::{Agent, Attempt, AttemptName};
 use super::{Scheduler, elsewhere};
 use crate::effect::{CloseReason, Outbox};
 use crate::message::{Errand, FailureCause, Loss};
@@ -36,10 +36,9 @@ impl Scheduler {
         }
         let loss = loss.filter(|_| !agent.leaving);
         self.lost += u64::from(loss.is_some());
-        let mut attempts: Vec<_> = core::mem::take(&mut agent.attempts).into_iter().collect();
-        attempts.sort_unstable_by_key(|(_, attempt)| attempt.epoch);
-        for (place, ((job, index), attempt)) in attempts.into_iter().enumerate() {
-            self.landed(job, id, [index]);
+        for (place, attempt) in core::mem::take(&mut agent.attempts).into_iter().enumerate() {
+            let (job, index) = (attempt.job, attempt.index);
+            self.let_go(job, id, index);
             if self.planting.is(Planted::ForgetLostShards) {
                 continue;
             }
@@ -47,10 +46,10 @@ impl Scheduler {
             match loss.filter(|_| began) {
                 Some(loss) => {
                     let cause = FailureCause::Lost(loss);
-                    self.give_back((id, agent.account), (job, index), attempt, cause, out);
+                    self.give_back((id, agent.account), attempt, cause, out);
                 }
                 None if began => self.repeat(job, index, Some(elsewhere(attempt.errand, index, id))),
-                None => self.repeat(job, index, attempt.errand),
+                None => self.repeat(job, index, attempt.errand.map(|errand| *errand)),
             }
         }
         self.unseen.remove(&id);
@@ -74,14 +73,14 @@ impl Scheduler {
         let mut still_held = BTreeSet::new();
         for held in holding {
             let (job, index, epoch) = (JobId(held.job), ShardIndex(held.index), Epoch(held.epoch));
-            match agent.attempts.get_mut(&(job, index)) {
-                Some(attempt) if attempt.epoch == epoch => {
+            match agent.attempts.named((job, index, epoch)) {
+                Some(attempt) => {
                     // What has run out is not renewed: it ends when leases are looked at next.
                     if attempt.lease_until >= now {
                         attempt.lease_until = now.after_ms(limits::LEASE_MS).min(attempt.lease_max);
                     }
                 }
-                _ => {
+                None => {
                     still_held.insert((job, index, epoch));
                 }
             }
@@ -111,26 +110,27 @@ impl Scheduler {
             self.lose(session, loss, out);
         }
         self.expires = Tick(u64::MAX);
-        let mut lapsed: Vec<(AgentId, JobId, ShardIndex)> = Vec::new();
+        let mut lapsed: Vec<(AgentId, Epoch)> = Vec::new();
         for (id, agent) in &self.agents {
             self.expires = self.expires.min(agent.heard.after_ms(limits::LEASE_MS));
-            for ((job, index), attempt) in &agent.attempts {
+            for attempt in agent.attempts.iter() {
                 if attempt.lease_until >= now {
                     self.expires = self.expires.min(attempt.lease_until);
                 } else if !self.planting.is(Planted::KeepLapsedLeases) {
-                    lapsed.push((*id, *job, *index));
+                    lapsed.push((*id, attempt.epoch));
                 }
             }
         }
-        for (id, job, index) in lapsed {
-            self.lapse(id, job, index, out);
+        for (id, epoch) in lapsed {
+            self.lapse(id, epoch, out);
         }
     }
 
     /// A lease ran out. An agent that computed for too long is a loss to the shard; one that is heard of and
     /// does not name the attempt never had it.
-    fn lapse(&mut self, id: AgentId, job: JobId, index: ShardIndex, out: &mut Outbox) {
-        let Some(attempt) = self.take_attempt(id, job, index) else { return };
+    pub(super) fn lapse(&mut self, id: AgentId, epoch: Epoch, out: &mut Outbox) {
+        let Some(attempt) = self.take_attempt(id, epoch) else { return };
+        let (job, index) = (attempt.job, attempt.index);
         if !self.planting.is(Planted::ForgetLapsedCredit) {
             self.change(id, |agent| {
                 agent.lapsed.insert((job, index, attempt.epoch));
@@ -143,7 +143,7 @@ impl Scheduler {
         match self.agents.get(&id).map(|agent| agent.account) {
             Some(account) if attempt.lease_until == attempt.lease_max => {
                 let cause = FailureCause::Lost(Loss::Overran);
-                self.give_back((id, account), (job, index), attempt, cause, out);
+                self.give_back((id, account), attempt, cause, out);
             }
             _ => self.repeat(job, index, Some(elsewhere(attempt.errand, index, id))),
         }
@@ -153,18 +153,15 @@ impl Scheduler {
     pub(super) fn live_attempt(
         &mut self,
         id: AgentId,
-        (job, index, epoch): (JobId, ShardIndex, Epoch),
+        name: AttemptName,
         now: Tick,
         out: &mut Outbox,
     ) -> Option<&mut Attempt> {
-        let attempt = self.agents.get(&id)?.attempts.get(&(job, index))?;
-        if attempt.epoch != epoch {
+        let is_over = self.agents.get_mut(&id)?.attempts.named(name)?.is_over(now, self.planting);
+        if is_over {
+            self.lapse(id, name.2, out);
             return None;
         }
-        if attempt.lease_until < now && !self.planting.is(Planted::KeepLapsedLeases) {
-            self.lapse(id, job, index, out);
-            return None;
-        }
-        self.agents.get_mut(&id)?.attempts.get_mut(&(job, index))
+        self.agents.get_mut(&id)?.attempts.named(name)
     }
 }

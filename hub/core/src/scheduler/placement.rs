@@ -3,23 +3,26 @@
 //! A decision looks at the first project of each need and the best agents of a few classes: it walks no list of
 //! jobs or agents.
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
+use tessera_planners::Plan;
 use tessera_protocol::id::{AgentId, JobId};
 use tessera_protocol::limits;
-use tessera_protocol::unit::{ComputeUnits, ShardIndex, Tick};
+use tessera_protocol::unit::{ComputeUnits, ShardIndex, ShardRange, Tick};
 use tessera_protocol::wire::Assignment;
 
 use super::Scheduler;
-use super::agent::{Answered, Attempt, Spared};
+use super::agent::{Agent, Answered, Attempt, Spared};
 use super::errands::Asked;
 use super::fair::Pick;
+use super::fleet::Rank;
 use super::lane_job::Supply;
-use super::score::Pace;
 use crate::Effect;
 use crate::effect::Outbox;
 use crate::message::{Errand, LaneMessage};
-use crate::planted::Planted;
+use crate::planted::{Planted, Planting};
 
 /// How long an attempt may take however small its shard. *Units*: milliseconds.
 const ATTEMPT_MS_MIN: u64 = 600_000;
@@ -36,8 +39,22 @@ const LOOK_MS: u64 = 20;
 /// Of so many compute units one is for batch jobs however many interactive ones there are.
 const BATCH_ONE_IN: u64 = 8;
 
+/// What one turn is worth, but for its first shard: ten milliseconds of a core of today, so that shards shorter than the
+/// hub's work on them go out together.
+const QUANTUM: ComputeUnits = ComputeUnits(1_000_000);
+
 const INTERACTIVE: usize = 0;
 const BATCH: usize = 1;
+
+/// Whose turn it is.
+struct Turn {
+    queue: usize,
+    pick: Pick,
+    /// What it may get, but for its first shard.
+    most: ComputeUnits,
+    /// Over which other queue, where that has somebody waiting too.
+    before: Option<usize>,
+}
 
 impl Scheduler {
     /// Gives free credit to waiting shards: checks and retries first, then whose turn it is.
@@ -54,9 +71,9 @@ impl Scheduler {
             self.place_errands(queue, now, out);
         }
         while !self.fleet.is_full()
-            && let Some((queue, pick)) = self.next_pick(now)
+            && let Some(turn) = self.next_turn(now)
         {
-            self.place_shard(queue, &pick, now, out);
+            self.place_shards(&turn, now, out);
         }
     }
 
@@ -85,27 +102,27 @@ impl Scheduler {
     }
 
     /// The project and job whose turn it is. Interactive jobs go first, but for what batch jobs have coming.
-    fn next_pick(&mut self, now: Tick) -> Option<(usize, Pick)> {
+    fn next_turn(&mut self, now: Tick) -> Option<Turn> {
         let fleet = &self.fleet;
         let [first, second] =
             self.fair.each_mut().map(|fair| fair.pick(now, |need| fleet.best(need).is_some()));
         let (first, second) = match (first, second) {
             (Some(first), Some(second)) => (first, second),
-            (Some(first), None) => return Some((INTERACTIVE, first)),
+            (Some(pick), None) => {
+                return Some(Turn { queue: INTERACTIVE, pick, most: QUANTUM, before: None });
+            }
             (None, second) => {
                 self.owed = ComputeUnits(0);
                 let second = second.filter(|_| !self.planting.is(Planted::StarveBatch) || self.is_quiet());
-                return second.map(|second| (BATCH, second));
+                return second.map(|pick| Turn { queue: BATCH, pick, most: QUANTUM, before: None });
             }
         };
-        let cost = |job: JobId| self.jobs.get(&job).map_or(0, |lane_job| lane_job.next_cost().0.max(1));
-        let (ours, theirs) = (cost(first.job), cost(second.job));
+        let theirs = self.jobs.get(&second.job).map_or(0, |lane_job| lane_job.next_cost().0.max(1));
         if self.owed.0 >= theirs && !self.planting.is(Planted::StarveBatch) {
-            self.owed.0 -= theirs;
-            return Some((BATCH, second));
+            let most = self.owed.min(QUANTUM);
+            return Some(Turn { queue: BATCH, pick: second, most, before: Some(INTERACTIVE) });
         }
-        self.owed.0 = self.owed.0.saturating_add(ours.div_ceil(BATCH_ONE_IN - 1));
-        Some((INTERACTIVE, first))
+        Some(Turn { queue: INTERACTIVE, pick: first, most: QUANTUM, before: Some(BATCH) })
     }
 
     /// Whether no interactive job runs here: what a planted bug asks.
@@ -113,25 +130,36 @@ impl Scheduler {
         !self.jobs.values().any(|job| job.queue() == INTERACTIVE)
     }
 
-    fn place_shard(&mut self, queue: usize, pick: &Pick, now: Tick, out: &mut Outbox) {
-        let job = pick.job;
+    /// Gives shards of one job, as many as its turn is worth, to the best agent, as long as it is no worse than the
+    /// next but for how full it is: to spread what is done in an instant gains nobody anything.
+    fn place_shards(&mut self, turn: &Turn, now: Tick, out: &mut Outbox) {
+        let Turn { queue, pick, most, before } = turn;
+        let (queue, job) = (*queue, pick.job);
         let Some(lane_job) = self.jobs.get_mut(&job) else {
             return self.fair[queue].dequeue(job);
         };
-        let (cost, flow) = (lane_job.next_cost(), lane_job.flow);
-        let Some(id) = self.fleet.best(&lane_job.need) else { return };
-        let index = ShardIndex(lane_job.pending.take_first(1).start);
-        self.pending -= 1;
+        let flow = lane_job.flow;
+        let Some((id, rival)) = self.fleet.first(&lane_job.need) else { return };
+        let Some(agent) = self.agents.get(&id) else { return };
+        let room = (agent.allowed() - agent.held()).min(self.fair[queue].room(flow));
+        let each = lane_job.next_cost().0.max(1);
+        let stays = |more: &u64| rival.is_none_or(|rival| Rank::with(agent, *more).is_level_with(rival));
+        let more = (1..room.min(most.0 / each)).take_while(stays).count() as u64;
+        let range = lane_job.pending.take_first(1 + more);
+        let count = range.count();
+        self.pending -= count;
+        self.fair[queue].count(flow, |flow| flow.pending -= count);
+        let cost = self.assign(id, job, range, None, now, out);
         let fair = &mut self.fair[queue];
-        fair.count(flow, |flow| flow.pending -= 1);
         fair.served(pick, flow, cost);
         fair.dequeue(job);
         fair.consider(flow, self.credit);
-        let holder = lane_job.holders(index).next();
-        match holder {
-            None => self.assign(id, job, index, None, now, out),
-            // It was made twice, came back, and is still in flight here: that attempt is the one to wait for.
-            Some(holder) => self.adopt(holder, job, index),
+        match before {
+            None => {}
+            Some(BATCH) => {
+                self.owed.0 = self.owed.0.saturating_add(cost.0.max(1).div_ceil(BATCH_ONE_IN - 1));
+            }
+            Some(_) => self.owed.0 = self.owed.0.saturating_sub(cost.0.max(1)),
         }
         self.enqueue(job);
         self.hurry(job);
@@ -186,13 +214,12 @@ impl Scheduler {
     fn place_errand(&mut self, job: JobId, asked: Asked, now: Tick, out: &mut Outbox) -> bool {
         let Some(lane_job) = self.jobs.get_mut(&job) else { return false };
         let Some(mut errand) = lane_job.errands.pop(asked) else { return false };
-        let is_holder = |id| lane_job.held.contains(&(errand.index, id));
+        let is_holder = |id| lane_job.is_held_by(errand.index, id);
         match self.fleet.best_for(&lane_job.need, &errand, is_holder) {
             Some(id) => {
-                let (index, flow) = (errand.index, lane_job.flow);
-                let cost = lane_job.work.plan.shard(index).map(|shard| shard.cost).unwrap_or_default();
-                self.fair[lane_job.queue()].charge(flow, cost);
-                self.assign(id, job, index, Some(errand), now, out);
+                let (queue, flow) = (lane_job.queue(), lane_job.flow);
+                let cost = self.assign(id, job, ShardRange::one(errand.index), Some(errand), now, out);
+                self.fair[queue].charge(flow, cost);
             }
             None if self.fleet.has_for(&lane_job.need, &errand, is_holder) => lane_job.errands.push(errand),
             None => {
@@ -203,75 +230,88 @@ impl Scheduler {
         !self.fleet.is_full()
     }
 
-    /// What an answer says about who gave it, against what is typical of its job.
-    pub(super) fn measure(&mut self, id: AgentId, job: JobId, attempt: &Attempt) {
-        let ms = self.now.0.saturating_sub(attempt.assigned.0);
-        let mut typical = Pace::of(attempt.cost, ms);
-        if let Some(lane_job) = self.jobs.get_mut(&job) {
-            lane_job.pace = lane_job.pace.with(typical);
-            typical = lane_job.pace;
-        }
-        self.change(id, |agent| agent.score.answered(attempt.cost, ms, typical));
-    }
-
+    /// Gives an agent shards of one job, an errand's alone. *Returns* what they cost.
     pub(super) fn assign(
         &mut self,
         id: AgentId,
         job: JobId,
-        index: ShardIndex,
+        range: ShardRange,
         errand: Option<Errand>,
         now: Tick,
         out: &mut Outbox,
-    ) {
-        let Some(lane_job) = self.jobs.get_mut(&job) else {
-            return;
-        };
-        let Some(shard) = lane_job.work.plan.shard(index) else {
-            return;
-        };
+    ) -> ComputeUnits {
+        let mut cost = ComputeUnits(0);
+        let Some(lane_job) = self.jobs.get_mut(&job) else { return cost };
         let who = errand.as_ref().map(|errand| &errand.who);
-        self.ring.record(now, (job, index), id, who, &lane_job.need, (&self.fleet, &self.agents));
-        let Some(agent) = self.agents.get_mut(&id) else { return };
-        self.epoch.0 += 1;
-        lane_job.attempts += 1;
-        let session = agent.session;
-        let plan = &lane_job.work.plan;
-        let is_new = !agent.told.contains_key(&job);
-        let told = agent.told.entry(job).or_insert_with(|| {
-            let (kernel, task, ordered) =
-                (plan.kernel().clone(), plan.task().clone(), plan.stage().is_some());
-            out.push(Effect::SendJob { session, job, kernel, task, ordered });
-            Arc::default()
-        });
-        if *told != *plan.pass() && (is_new || !self.planting.is(Planted::KeepOldPasses)) {
-            *told = plan.pass().clone();
-            out.push(Effect::SendPass { session, job, pass: told.clone() });
-        }
-        let assignment =
-            Assignment { index: index.0, epoch: self.epoch.0, first: shard.first, count: shard.count };
-        out.push(Effect::Assign { session, job, assignment });
+        self.ring.record(now, (job, range), id, who, &lane_job.need, (&self.fleet, &self.agents));
+        let Some(agent) = self.agents.get_mut(&id) else { return cost };
         let lease_until = now.after_ms(limits::LEASE_MS);
         self.expires = self.expires.min(lease_until);
-        let lease_max = now.after_ms(ATTEMPT_MS_MIN + shard.cost.0 / SLOWEST_UNITS_PER_MS);
-        let attempt = Attempt {
-            epoch: self.epoch,
-            spared: Spared::No,
-            lease_until,
-            lease_max,
-            errand,
-            answer: Answered::Nothing,
-            assigned: now,
-            cost: shard.cost,
-        };
-        self.counts.spares += u64::from(attempt.is_spare());
-        lane_job.in_flight += 1;
-        lane_job.held.insert((index, id));
-        lane_job.stirred = now;
-        lane_job.served += u128::from(shard.cost.0);
-        self.fair[lane_job.queue()].count(lane_job.flow, |flow| flow.in_flight += 1);
-        self.change(id, |agent| {
-            let earlier = agent.attempts.insert((job, index), attempt);
-            assert!(earlier.is_none(), "{id} holds shard {index:?} of {job} twice");
-        });
+        self.counts.spares += u64::from(errand.as_ref().is_some_and(|errand| errand.spare));
+        let mut errand = errand.map(Box::new);
+        let mut items = Vec::with_capacity(range.count() as usize);
+        let mut held_here = Vec::new();
+        for index in (range.start..range.end).map(ShardIndex) {
+            let Some(shard) = lane_job.work.plan.shard(index) else { continue };
+            cost.0 = cost.0.saturating_add(shard.cost.0);
+            if errand.is_none()
+                && let Some(holder) = lane_job.holder(index)
+            {
+                // It was made twice, came back, and is still in flight here: that attempt is the one to wait for.
+                held_here.push((holder, index));
+                continue;
+            }
+            self.epoch.0 += 1;
+            items.push(Assignment {
+                index: index.0,
+                epoch: self.epoch.0,
+                first: shard.first,
+                count: shard.count,
+            });
+            agent.attempts.push(Attempt {
+                epoch: self.epoch,
+                job,
+                index,
+                lease_until,
+                lease_max: now.after_ms(ATTEMPT_MS_MIN + shard.cost.0 / SLOWEST_UNITS_PER_MS),
+                assigned: now,
+                cost: shard.cost,
+                spared: Spared::No,
+                errand: errand.take(),
+                answer: Answered::Nothing,
+            });
+            lane_job.hold(index, id);
+        }
+        let count = items.len() as u64;
+        if count > 0 {
+            lane_job.attempts += count;
+            lane_job.in_flight += count;
+            lane_job.stirred = now;
+            lane_job.served += u128::from(cost.0);
+            let (queue, flow) = (lane_job.queue(), lane_job.flow);
+            tell_job(agent, job, &lane_job.work.plan, self.planting, out);
+            out.push(Effect::Assign { session: agent.session, job, items });
+            self.fair[queue].count(flow, |flow| flow.in_flight += count);
+            self.change(id, |_| {});
+        }
+        held_here.into_iter().for_each(|(holder, index)| self.adopt(holder, job, index));
+        cost
+    }
+}
+
+/// Tells an agent what a job's shards are made of and what is done with their samples, where it does not know yet.
+fn tell_job(agent: &mut Agent, job: JobId, plan: &Plan, planting: Planting, out: &mut Outbox) {
+    let session = agent.session;
+    let mut is_new = false;
+    let told = agent.told.entry(job).or_insert_with(|| {
+        is_new = true;
+        let (kernel, task, ordered) = (plan.kernel().clone(), plan.task().clone(), plan.stage().is_some());
+        out.push(Effect::SendJob { session, job, kernel, task, ordered });
+        Arc::default()
+    });
+    let is_known = Arc::ptr_eq(told, plan.pass()) || *told == *plan.pass();
+    if !is_known && (is_new || !planting.is(Planted::KeepOldPasses)) {
+        *told = plan.pass().clone();
+        out.push(Effect::SendPass { session, job, pass: told.clone() });
     }
 }

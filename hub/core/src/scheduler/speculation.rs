@@ -160,10 +160,11 @@ impl Scheduler {
     ) -> Vec<((bool, Tick), AgentId, JobId, ShardIndex)> {
         let mut found = Vec::new();
         for (id, agent) in &self.agents {
-            for ((job, index), attempt) in &agent.attempts {
-                let Some(after_ms) = late.get(job) else { continue };
+            for attempt in agent.attempts.iter() {
+                let Some(after_ms) = late.get(&attempt.job) else { continue };
                 if attempt.assigned.after_ms(*after_ms) < now && may_have_spare(attempt, now) {
-                    found.push(((attempt.spared != Spared::No, attempt.assigned), *id, *job, *index));
+                    let first = (attempt.spared != Spared::No, attempt.assigned);
+                    found.push((first, *id, attempt.job, attempt.index));
                 }
             }
         }
@@ -173,9 +174,7 @@ impl Scheduler {
 
     /// A shard that is to be handed out is in flight with an agent here, beside another attempt or once was.
     pub(super) fn adopt(&mut self, id: AgentId, job: JobId, index: ShardIndex) {
-        if let Some(attempt) =
-            self.agents.get_mut(&id).and_then(|agent| agent.attempts.get_mut(&(job, index)))
-        {
+        if let Some(attempt) = self.agents.get_mut(&id).and_then(|agent| agent.attempts.at(job, index)) {
             attempt.spared = Spared::No;
             if let Some(errand) = &mut attempt.errand {
                 errand.spare = false;
@@ -186,7 +185,7 @@ impl Scheduler {
     fn ask_spare(&mut self, id: AgentId, (job, index): (JobId, ShardIndex), now: Tick, out: &mut Outbox) {
         let Some(lane_job) = self.jobs.get(&job) else { return };
         let Some(agent) = self.agents.get_mut(&id) else { return };
-        let Some(attempt) = agent.attempts.get_mut(&(job, index)) else { return };
+        let Some(attempt) = agent.attempts.at(job, index) else { return };
         attempt.spared = Spared::Asked(now);
         let mut errand = elsewhere(attempt.errand.clone(), index, id);
         errand.spare = true;
@@ -198,7 +197,7 @@ impl Scheduler {
 
     /// Second attempts asked for of late: one that nobody made, or that is late itself, is asked for again.
     fn spares(&self, now: Tick) -> usize {
-        let attempts = self.agents.values().flat_map(|agent| agent.attempts.values());
+        let attempts = self.agents.values().flat_map(|agent| agent.attempts.iter());
         attempts
             .filter(|attempt| matches!(attempt.spared, Spared::Asked(_)) && !may_have_spare(attempt, now))
             .count()
@@ -213,7 +212,7 @@ impl Scheduler {
     /// A shard is done for which this lane wanted a second attempt.
     pub fn spare_settled(&mut self, job: JobId, index: ShardIndex) {
         for agent in self.agents.values_mut() {
-            if let Some(attempt) = agent.attempts.get_mut(&(job, index)) {
+            if let Some(attempt) = agent.attempts.at(job, index) {
                 attempt.spared = Spared::Settled;
             }
         }

@@ -72,7 +72,7 @@ impl Doubt {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.answers.iter().map(|answer| answer.bytes).sum()
+        self.answers.iter().map(|answer| answer.partial.bytes).sum()
     }
 
     /// Who answered.
@@ -85,7 +85,7 @@ impl Doubt {
     }
 
     fn is_disputed(&self) -> bool {
-        self.answers.iter().any(|answer| answer.digest != self.answers[0].digest)
+        self.answers.iter().any(|answer| answer.partial.digest != self.answers[0].partial.digest)
     }
 
     /// Whether its only answer may stand without another.
@@ -100,20 +100,24 @@ impl Doubt {
     pub(super) fn verdict(&self, court: &Court<'_>) -> Verdict {
         let disputed = self.is_disputed();
         if disputed && court.planting.is(Planted::BelieveTheSecond) {
-            return Verdict::Settled(self.answers[1].digest);
+            return Verdict::Settled(self.answers[1].partial.digest);
         }
         let decides = |answer: &Answer| {
-            let same = || self.answers.iter().filter(|other| other.digest == answer.digest);
+            let same = || self.answers.iter().filter(|other| other.partial.digest == answer.partial.digest);
             let vouched = same().any(|other| vouch(answer.party, other.party));
             let anchored = !disputed || !self.wants_anchor(court) || same().any(is_anchors);
             vouched && anchored
         };
         if let Some(answer) = self.answers.iter().find(|answer| decides(answer)) {
-            return Verdict::Settled(answer.digest);
+            return Verdict::Settled(answer.partial.digest);
         }
-        let different: BTreeSet<Digest> = self.answers.iter().map(|answer| answer.digest).collect();
-        let anchors: BTreeSet<Digest> =
-            self.answers.iter().filter(|answer| is_anchors(answer)).map(|answer| answer.digest).collect();
+        let different: BTreeSet<Digest> = self.answers.iter().map(|answer| answer.partial.digest).collect();
+        let anchors: BTreeSet<Digest> = self
+            .answers
+            .iter()
+            .filter(|answer| is_anchors(answer))
+            .map(|answer| answer.partial.digest)
+            .collect();
         match anchors.len() >= 2 && different.len() >= 3 || self.answers.len() >= ANSWERS_MAX {
             true => Verdict::Fault,
             false => Verdict::Open { differs: disputed },
@@ -143,20 +147,20 @@ impl Doubt {
         };
         // A machine that is wrong is most likely wrong in the same way as one of its kind.
         let unlike = self.answers[0].device.clone();
-        Errand { who, unlike, ..Errand::new(self.answers[0].index, self.agents()) }
+        Errand { who, unlike, ..Errand::new(self.answers[0].partial.index, self.agents()) }
     }
 
     pub(super) fn evidence(&self, believed: Option<Digest>) -> Evidence {
-        let said = |answer: &Answer| (answer.party.agent, answer.party.account, answer.digest);
+        let said = |answer: &Answer| (answer.party.agent, answer.party.account, answer.partial.digest);
         let answers = self.answers.iter().map(said).collect();
         let looked = |answer: &Answer| Some((answer.party.agent, answer.oddity.clone()?));
         let oddities = self.answers.iter().filter_map(looked).collect();
-        Evidence { index: self.answers[0].index, answers, believed, oddities }
+        Evidence { index: self.answers[0].partial.index, answers, believed, oddities }
     }
 
     /// Those who said what is believed, and those who did not.
     pub(super) fn into_parts(self, believed: Digest) -> (Vec<Answer>, Vec<Answer>) {
-        self.answers.into_iter().partition(|answer| answer.digest == believed)
+        self.answers.into_iter().partition(|answer| answer.partial.digest == believed)
     }
 
     pub(super) fn into_first(self) -> Option<Answer> {

@@ -40,10 +40,12 @@ impl Known {
         if !right.iter().any(is_anchors) {
             return;
         }
-        let said: Vec<_> =
-            right.iter().map(|answer| (answer.party.agent, answer.party.account, answer.digest)).collect();
+        let said: Vec<_> = right
+            .iter()
+            .map(|answer| (answer.party.agent, answer.party.account, answer.partial.digest))
+            .collect();
         let used = said.iter().map(|(agent, ..)| *agent).collect();
-        self.facts.push_back(Fact { index: first.index, digest: first.digest, said, used });
+        self.facts.push_back(Fact { index: first.partial.index, digest: first.partial.digest, said, used });
         if self.facts.len() > KNOWN_MAX
             && let Some(old) = self.facts.pop_front()
         {
@@ -74,17 +76,17 @@ impl Known {
     /// What an answer to such a shard is worth: evidence where it is wrong.
     pub(super) fn judge(&mut self, answer: &Answer) -> Option<Result<Party, Evidence>> {
         let party = answer.party;
-        if !self.asked.remove(&(answer.index, party.agent)) {
+        if !self.asked.remove(&(answer.partial.index, party.agent)) {
             return None;
         }
-        let fact = self.facts.iter().find(|fact| fact.index == answer.index)?;
-        if fact.digest == answer.digest {
+        let fact = self.facts.iter().find(|fact| fact.index == answer.partial.index)?;
+        if fact.digest == answer.partial.digest {
             return Some(Ok(party));
         }
         let mut answers = fact.said.clone();
-        answers.push((party.agent, party.account, answer.digest));
+        answers.push((party.agent, party.account, answer.partial.digest));
         let oddities = answer.oddity.clone().map(|oddity| (party.agent, oddity)).into_iter().collect();
-        Some(Err(Evidence { index: answer.index, answers, believed: Some(fact.digest), oddities }))
+        Some(Err(Evidence { index: answer.partial.index, answers, believed: Some(fact.digest), oddities }))
     }
 
     /// The job goes on to a round of which nothing is known.

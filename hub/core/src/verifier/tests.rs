@@ -17,16 +17,9 @@ fn party(number: u8, provider: &str, standing: Standing) -> Party {
 }
 
 fn says(index: u64, party: Party, value: u8) -> Answer {
-    let part = Part::Block(alloc::vec![value]);
-    Answer {
-        index: ShardIndex(index),
-        party,
-        digest: Digest([value; 32]),
-        bytes: 1,
-        part,
-        device: None,
-        oddity: None,
-    }
+    let (digest, part) = (Digest([value; 32]), Part::Block(alloc::vec![value]));
+    let partial = Partial { index: ShardIndex(index), digest, bytes: 1, part };
+    Answer { party, device: None, partial, oddity: None }
 }
 
 struct Trial {
@@ -64,11 +57,12 @@ impl Trial {
 }
 
 fn released(rulings: &[Ruling]) -> Vec<u64> {
-    let index = |ruling: &Ruling| match ruling {
-        Ruling::Release { partial, .. } => Some(partial.index().0),
-        _ => None,
-    };
-    let mut all: Vec<u64> = rulings.iter().filter_map(index).collect();
+    let mut all = Vec::new();
+    for ruling in rulings {
+        if let Ruling::Release { partials, .. } = ruling {
+            all.extend(partials.0.iter().map(|partial| partial.index.0));
+        }
+    }
     all.sort_unstable();
     all
 }
@@ -310,7 +304,7 @@ fn without_a_second_agent_old_hands_are_believed_and_newcomers_wait() {
 }
 
 fn odd(index: u64, party: Party, value: u8) -> Answer {
-    says(index, party, value).looked_at(Some(Oddity::Product("it is odd".into())))
+    Answer { oddity: Some(Oddity::Product("it is odd".into())), ..says(index, party, value) }
 }
 
 #[test]

@@ -135,7 +135,8 @@ impl World {
             AgentEffect::SendWork(work) => self.answer(agent, work),
             AgentEffect::SendBulk { header: BulkHeader::Partial { job, index, epoch }, payload } => {
                 let (job, index, epoch) = (JobId(job), ShardIndex(index), Epoch(epoch));
-                let event = |session| Event::PartialArrived { session, job, index, epoch, partial: payload };
+                let event =
+                    |session| Event::PartialArrived { session, job, index, epoch, partial: payload.into() };
                 if !self.is_sloppy(Some(agent)) {
                     self.send(agent, None, event);
                 }
@@ -197,7 +198,7 @@ impl World {
                     index: ShardIndex(item.index),
                     epoch: Epoch(item.epoch),
                     digest: Digest(item.digest),
-                    partial: item.partial,
+                    partial: item.partial.map(Into::into),
                 };
                 let answers = items.into_iter().map(answer).collect();
                 if !self.is_sloppy(Some(agent)) {

@@ -168,10 +168,9 @@ impl World {
                 let at = self.any_order() + self.random.below(self.swarm.disk_ms);
                 self.at(at, Due::Product { life, lane, job, index, bytes });
             }
-            Effect::Assign { session, job, assignment } => {
-                self.given(session, job, assignment.first);
+            Effect::Assign { session, job, items } => {
+                items.iter().for_each(|assignment| self.given(session, job, assignment.first));
                 self.given_there(session, job)?;
-                let items = vec![assignment];
                 if !self.is_sloppy(self.agent_of(session.0)) {
                     self.tell_agent(session, AgentEvent::ShardsAssigned { job, items });
                 }
