@@ -38,6 +38,12 @@ fn end_to_end_reports_every_shard_and_two_reports_compare() {
     assert!(median(&before, "memory", "hub per idle agent") > 0.0);
     assert_eq!(before["percentiles"]["job: end to end"]["count"], 3);
     assert_eq!(before["settings"]["agents"], "6");
+    for name in ["job submitted to first agent told", "job submitted to durable end"] {
+        assert_eq!(before["percentiles"][format!("hub: {name}")]["count"], 3, "{name}");
+    }
+    for name in ["turn of a lane", "answers in to shards out", "batch written to durable"] {
+        assert!(before["percentiles"][format!("hub: {name}")]["count"].as_u64().unwrap() >= 3, "{name}");
+    }
     let page = folder.path().join("page.html");
     let more = ["1", "--jobs", "3", "--result-bytes", "20000", "--html", page.to_str().unwrap()];
     let after = report(folder.path(), "after.json", &[&END_TO_END[..], &more].concat());

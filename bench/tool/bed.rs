@@ -2,6 +2,7 @@
 //!
 //! Owns what every scenario with a real hub does before it measures, and how a job is run and judged.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -14,6 +15,7 @@ use tessera_protocol::spec::JobSpec;
 
 use crate::fleet::{Answers, Carried, Fleet, Impairment, Settings};
 use crate::hub::{BenchError, Checked, Hub, HubArgs, wait_until};
+use crate::latency::Latency;
 use crate::machine::{Usage, digest_of};
 use crate::report::{Better, Report};
 
@@ -286,7 +288,7 @@ pub(crate) fn judge(
 /// What a hub has used and counted so far.
 pub(crate) struct Look {
     usage: Usage,
-    pub(crate) metrics: std::collections::BTreeMap<String, f64>,
+    pub(crate) metrics: BTreeMap<String, f64>,
     /// What the network took, lost, had no room for, and its time on a core.
     carried: Option<[u64; 4]>,
     at: Instant,
@@ -297,6 +299,29 @@ impl Look {
     pub(crate) fn counted_since(&self, earlier: &Look, name: &str) -> f64 {
         let at = |look: &Look| look.metrics.get(name).copied().unwrap_or_default();
         at(self) - at(earlier)
+    }
+
+    /// Of a histogram of the hub, all lanes together: each time counts as the upper bound of its bucket.
+    pub(crate) fn timed_since(&self, earlier: &Look, name: &str) -> Latency {
+        let up_to = |look: &Look| {
+            let mut up_to: BTreeMap<u64, f64> = BTreeMap::new();
+            let prefix = format!("{name}_bucket{{");
+            for (labels, count) in
+                look.metrics.range(prefix.clone()..).take_while(|(name, _)| name.starts_with(&prefix))
+            {
+                let bound = labels.split("le=\"").nth(1).and_then(|rest| rest.split('"').next());
+                let Some(seconds) = bound.and_then(|bound| bound.parse::<f64>().ok()) else { continue };
+                *up_to.entry((seconds * 1e9).round() as u64).or_default() += count;
+            }
+            up_to
+        };
+        let (before, mut latency, mut smaller) = (up_to(earlier), Latency::default(), 0.0);
+        for (bound_ns, count) in up_to(self) {
+            let since = count - before.get(&bound_ns).copied().unwrap_or_default();
+            latency.record_ns(bound_ns, (since - smaller).max(0.0) as u64);
+            smaller = since;
+        }
+        latency
     }
 
     /// Time on a core of the hub's threads of a name. *Units*: nanoseconds.
@@ -325,5 +350,28 @@ impl Look {
         report.metric("hub busy", "% of a core", Better::Neither, total as f64 / 1e7 / seconds);
         report.memory("hub resident", self.usage.resident as f64);
         report.memory("hub resident at most", self.usage.resident_peak as f64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::latency::Percentiles;
+
+    #[test]
+    fn a_histogram_of_the_hub_is_what_came_into_its_buckets_in_between() {
+        let look = |counts: [f64; 3]| {
+            let bounds = ["0.000001", "0.002", "+Inf"].into_iter().zip(counts);
+            let of = |lane: u16, (bound, count)| {
+                (format!("t_seconds_bucket{{lane=\"{lane}\",le=\"{bound}\"}}"), count)
+            };
+            let metrics = bounds.flat_map(|at| [of(0, at), of(1, at)]).collect();
+            Look { usage: Usage::default(), metrics, carried: None, at: Instant::now() }
+        };
+        let timed = look([1.0, 5.0, 6.0]).timed_since(&look([1.0, 3.0, 3.0]), "t_seconds");
+        assert_eq!(timed.count(), 6, "three more in each of two lanes");
+        let Percentiles { p50, max, .. } = timed.percentiles();
+        assert!((p50 / 2_000.0 - 1.0).abs() < 0.01, "{p50}");
+        assert!(max > 1e9, "what is beyond the last bound is the longest that there is: {max}");
     }
 }

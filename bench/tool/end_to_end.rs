@@ -22,6 +22,14 @@ use crate::report::{Axis, Better, Line, Plot, Report};
 const CLIENTS: usize = 64;
 /// How often the screen is brought up to date.
 const LOOK: Duration = Duration::from_millis(100);
+/// What the hub times itself.
+const HUB_TIMES: [(&str, &str); 5] = [
+    ("hub: turn of a lane", "tessera_turn_seconds"),
+    ("hub: answers in to shards out", "tessera_dispatch_seconds"),
+    ("hub: batch written to durable", "tessera_commit_seconds"),
+    ("hub: job submitted to first agent told", "tessera_queue_seconds"),
+    ("hub: job submitted to durable end", "tessera_job_seconds"),
+];
 /// What may be on its way between two counts of the same attempts.
 const ON_THE_WAY: f64 = 0.01;
 
@@ -236,6 +244,9 @@ impl EndToEnd {
             if let Some(last) = seen.last_answered {
                 finish.record(ended.saturating_duration_since(last));
             }
+        }
+        for (name, histogram) in HUB_TIMES {
+            report.latency(name, &after.timed_since(before, histogram));
         }
         report.latency("job: submission to durable acceptance", &commit);
         report.latency("job: submission to first shard at an agent", &queue);

@@ -9,10 +9,11 @@ use tessera_protocol::api::{AgentState, Standing};
 
 use super::Hub;
 use crate::journal::StoreState;
-use crate::lane::LaneCounters;
+use crate::lane::{Histogram, LaneCounters, LaneTimes};
 
 type ReadCounter = fn(&LaneCounters) -> &AtomicU64;
 type ReadCount = fn(&Counts) -> u64;
+type ReadTimes = fn(&LaneTimes) -> &Histogram;
 
 /// From the least trusted.
 const STANDINGS: [Standing; 5] =
@@ -35,6 +36,7 @@ pub(super) fn of(hub: &Hub) -> String {
         }
     }
     attempts(&mut text, hub);
+    times(&mut text, hub);
     head(&mut text, "tessera_jobs", "gauge", "Open jobs, and those that ended and are kept in memory");
     for (state, jobs) in hub.views.counts() {
         let _ = writeln!(text, "tessera_jobs{{state=\"{state}\"}} {jobs}");
@@ -124,6 +126,37 @@ pub(super) fn of(hub: &Hub) -> String {
 /// What stands before a metric's values.
 fn head(text: &mut String, name: &str, kind: &str, help: &str) {
     let _ = writeln!(text, "# HELP {name} {help}.\n# TYPE {name} {kind}");
+}
+
+/// How long things take, by lane.
+fn times(text: &mut String, hub: &Hub) {
+    let histograms: [(&str, &str, ReadTimes); 5] = [
+        ("tessera_turn_seconds", "Turns of a lane in which something happened", |t| &t.turn),
+        (
+            "tessera_dispatch_seconds",
+            "From the turn in which answers came until the shards assigned in it were given to the socket",
+            |t| &t.dispatch,
+        ),
+        ("tessera_commit_seconds", "From when a lane wrote a batch until it was durable", |t| &t.commit),
+        (
+            "tessera_queue_seconds",
+            "From a job's submission until an agent of its home lane was told of it",
+            |t| &t.queue,
+        ),
+        ("tessera_job_seconds", "From a job's submission until its end was durable", |t| &t.job),
+    ];
+    for (name, help, read) in histograms {
+        head(text, name, "histogram", help);
+        for (lane, of) in hub.counters.iter().enumerate() {
+            let (bounds, all, seconds) = read(&of.times).up_to();
+            for (bound, count) in bounds {
+                let _ = writeln!(text, "{name}_bucket{{lane=\"{lane}\",le=\"{bound}\"}} {count}");
+            }
+            let _ = writeln!(text, "{name}_bucket{{lane=\"{lane}\",le=\"+Inf\"}} {all}");
+            let _ = writeln!(text, "{name}_sum{{lane=\"{lane}\"}} {seconds}");
+            let _ = writeln!(text, "{name}_count{{lane=\"{lane}\"}} {all}");
+        }
+    }
 }
 
 /// What became of attempts and answers, by lane.

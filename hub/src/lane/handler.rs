@@ -25,6 +25,7 @@ use super::agents::{self, Standing, Standings};
 use super::frames::Frames;
 use super::known::{self, Known};
 use super::pieces::{Piece, Pieces, TooMany};
+use super::times::{Jobs, LaneTimes};
 use crate::audit::Deed;
 use crate::clients::{Clients, ToClients};
 use crate::inputs::{self, InputError};
@@ -126,6 +127,8 @@ pub struct LaneCounters {
     pub agents: AtomicU64,
     /// What happened to attempts and answers.
     pub counts: Mutex<Counts>,
+    /// How long things take.
+    pub times: LaneTimes,
 }
 
 /// One lane's shell.
@@ -141,6 +144,10 @@ pub struct Handler {
     providers: BTreeMap<String, String>,
     /// Of the step being carried out; kept for its room.
     effects: Vec<Effect>,
+    /// Those that are timed.
+    jobs: Jobs,
+    /// Whether answers came in this turn, and whether shards were assigned.
+    turn: (bool, bool),
     frames: Frames,
     journal: Journal,
     tracer: Tell,
@@ -190,6 +197,8 @@ impl Handler {
             standings: Standings::new(),
             providers: BTreeMap::new(),
             effects: Vec::new(),
+            jobs: Jobs::default(),
+            turn: (false, false),
             frames: Frames::default(),
             journal,
             tracer,
@@ -235,13 +244,17 @@ impl Handler {
     fn carry_out(&mut self, now: Instant, effect: Effect, io: &mut Sessions) {
         match effect {
             Effect::Persist { batch, record } => self.persist(batch, record),
-            Effect::Answer { request, answer } => self.tell_clients(ToClients::Answer { request, answer }),
+            Effect::Answer { request, answer } => {
+                self.jobs.answered(request, &answer);
+                self.tell_clients(ToClients::Answer { request, answer });
+            }
             Effect::TellLane { lane, message } => self.tell_lane(lane, message),
             Effect::Welcome { session, welcome } => {
                 self.counters.agents.fetch_add(1, Ordering::Relaxed);
                 self.frames.welcome(session, welcome);
             }
             Effect::SendJob { session, job, kernel, task, ordered } => {
+                self.jobs.told(job, now, &self.counters.times);
                 self.frames.job(session, job, &kernel, &task, ordered);
             }
             Effect::SendPass { session, job, pass } => self.frames.pass(session, job, &pass),
@@ -261,6 +274,7 @@ impl Handler {
             }
             Effect::Assign { session, job, items } => {
                 self.counters.assigned.fetch_add(items.len() as u64, Ordering::Relaxed);
+                self.turn.1 = true;
                 self.frames.assign(session, job, items);
             }
             Effect::Forget { session, job } => self.frames.forget(session, job),
@@ -297,6 +311,7 @@ impl Handler {
             ),
             Effect::PublishJob { view } => {
                 if !view.state.is_open() {
+                    self.jobs.ended(view.id, now, &self.counters.times);
                     tracing::info!(job = %view.id, state = ?view.state, digest = ?view.digest, shards = view.shards,
                         attempts = view.attempts, checks = view.checks, "job ended");
                 }
@@ -358,7 +373,9 @@ impl Handler {
         learn: impl FnOnce(&Verdict) -> Option<StandingRecord> + Send + 'static,
     ) {
         let (me, peers, tracer) = (self.me.clone(), self.peers.clone(), self.tracer.clone());
+        let (counters, written) = (Arc::clone(&self.counters), Instant::now());
         self.write(make, move |verdict| {
+            counters.times.commit.record(written.elapsed());
             if let Some(record) = learn(&verdict) {
                 tell_standing(&peers, record);
             }
@@ -543,6 +560,9 @@ impl LaneHandler for Handler {
     fn message(&mut self, now: Instant, message: Input, io: &mut Sessions) {
         match message {
             Input::Event(event) => {
+                if let Event::JobSubmitted { request, .. } = &*event {
+                    self.jobs.submitted(*request, now);
+                }
                 if let (Event::StandingsRecovered { agents }, Some(_)) = (&*event, self.hub) {
                     self.known.wrote(agents);
                 }
@@ -577,6 +597,7 @@ impl LaneHandler for Handler {
             }
             SessionEvent::Work { frame, .. } => {
                 self.counters.results.fetch_add(1, Ordering::Relaxed);
+                self.turn.0 = true;
                 self.heard(now, session, agents::work(session, &frame), io);
             }
             SessionEvent::Bulk { bytes, .. } => {
@@ -616,6 +637,14 @@ impl LaneHandler for Handler {
             || self.frames.is_waiting();
         let retry = stuck.then(|| now + RETRY);
         [timer, retry, farewell].into_iter().flatten().min()
+    }
+
+    fn turn_over(&mut self, began: Instant, sent: Instant) {
+        let (took, times) = (sent.saturating_duration_since(began), &self.counters.times);
+        times.turn.record(took);
+        if std::mem::take(&mut self.turn) == (true, true) {
+            times.dispatch.record(took);
+        }
     }
 
     fn stopping(&mut self, now: Instant, io: &mut Sessions) -> bool {

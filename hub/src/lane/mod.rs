@@ -6,8 +6,10 @@ mod frames;
 mod handler;
 mod known;
 mod pieces;
+mod times;
 
 pub(crate) use handler::tell_standing;
 pub use handler::{Handler, HandlerConfig, Input, LaneCounters};
 pub use known::Known;
 pub use pieces::Piece;
+pub use times::{Histogram, LaneTimes};

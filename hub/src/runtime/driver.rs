@@ -48,6 +48,9 @@ pub trait LaneHandler: 'static {
     /// awake again even if nothing happens; sooner than a millisecond means a millisecond.
     fn turn_end(&mut self, now: Instant, io: &mut Sessions) -> Option<Instant>;
 
+    /// A turn in which something happened is over: all that it had to send, the socket has as far as it took it.
+    fn turn_over(&mut self, _began: Instant, _sent: Instant) {}
+
     /// The hub is stopping; asked every turn until it answers true. Then all sessions are closed.
     fn stopping(&mut self, now: Instant, io: &mut Sessions) -> bool;
 }
@@ -126,6 +129,9 @@ impl<H: LaneHandler> Lane<H> {
         let mut wake = self.handler.turn_end(now, &mut self.io);
         let ended = self.advance_stage(now, &mut wake);
         self.io.transmit(now);
+        if busy {
+            self.handler.turn_over(now, Instant::now());
+        }
         let wake = match (wake, self.io.next_timeout()) {
             (Some(handler), Some(io)) => Some(handler.min(io)),
             (handler, io) => handler.or(io),
