@@ -41,7 +41,13 @@ fn end_to_end_reports_every_shard_and_two_reports_compare() {
     for name in ["job submitted to first agent told", "job submitted to durable end"] {
         assert_eq!(before["percentiles"][format!("hub: {name}")]["count"], 3, "{name}");
     }
-    for name in ["turn of a lane", "answers in to shards out", "batch written to durable"] {
+    for name in [
+        "turn of a lane",
+        "answers in to shards out",
+        "batch written to durable",
+        "shard answered to verified",
+        "shard verified to durable",
+    ] {
         assert!(before["percentiles"][format!("hub: {name}")]["count"].as_u64().unwrap() >= 3, "{name}");
     }
     let page = folder.path().join("page.html");

@@ -23,10 +23,12 @@ const CLIENTS: usize = 64;
 /// How often the screen is brought up to date.
 const LOOK: Duration = Duration::from_millis(100);
 /// What the hub times itself.
-const HUB_TIMES: [(&str, &str); 5] = [
+const HUB_TIMES: [(&str, &str); 7] = [
     ("hub: turn of a lane", "tessera_turn_seconds"),
     ("hub: answers in to shards out", "tessera_dispatch_seconds"),
     ("hub: batch written to durable", "tessera_commit_seconds"),
+    ("hub: shard answered to verified", "tessera_verify_seconds"),
+    ("hub: shard verified to durable", "tessera_keep_seconds"),
     ("hub: job submitted to first agent told", "tessera_queue_seconds"),
     ("hub: job submitted to durable end", "tessera_job_seconds"),
 ];

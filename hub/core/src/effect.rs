@@ -9,7 +9,7 @@ use tessera_protocol::api::{AgentView, JobView};
 use tessera_protocol::explain::{AgentExplained, HomeExplained, LaneExplained};
 use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::matrix;
-use tessera_protocol::unit::{LaneIndex, ShardIndex};
+use tessera_protocol::unit::{LaneIndex, ShardIndex, Tick};
 use tessera_protocol::wire::{Assignment, Welcome};
 
 use crate::admission::AdmissionError;
@@ -262,6 +262,26 @@ impl Iterator for Drain<'_> {
     }
 }
 
+/// What answers wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// From an answer, or the first of its batch, until the verifier let it pass.
+    Verified,
+    /// From then until it was durable that it is done.
+    Kept,
+}
+
+/// So many shards waited for something so long. *Units*: milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waited {
+    /// For what.
+    pub wait: Wait,
+    /// How long.
+    pub ms: u64,
+    /// How many shards.
+    pub shards: u64,
+}
+
 /// Where rooms put their orders during a step.
 #[derive(Debug)]
 pub struct Outbox {
@@ -271,12 +291,14 @@ pub struct Outbox {
     to_self: VecDeque<LaneMessage>,
     disputes: Vec<(JobId, Evidence)>,
     recalls: BTreeMap<(JobId, AgentId), Recalled>,
+    waits: Vec<Waited>,
 }
 
 impl Outbox {
     pub(crate) fn new(lane: LaneIndex, lanes: u16) -> Outbox {
         let (effects, to_self) = (VecDeque::new(), VecDeque::new());
-        Outbox { lane, lanes, effects, to_self, disputes: Vec::new(), recalls: BTreeMap::new() }
+        let (disputes, recalls, waits) = (Vec::new(), BTreeMap::new(), Vec::new());
+        Outbox { lane, lanes, effects, to_self, disputes, recalls, waits }
     }
 
     pub(crate) fn effects(&mut self) -> &mut VecDeque<Effect> {
@@ -332,6 +354,19 @@ impl Outbox {
 
     pub(crate) fn take_recalls(&mut self) -> BTreeMap<(JobId, AgentId), Recalled> {
         core::mem::take(&mut self.recalls)
+    }
+
+    /// Shards waited until now. Forgotten with the next step.
+    pub(crate) fn waited(&mut self, wait: Wait, since: Tick, now: Tick, shards: u64) {
+        let ms = now.0.saturating_sub(since.0);
+        match self.waits.last_mut() {
+            Some(last) if (last.wait, last.ms) == (wait, ms) => last.shards += shards,
+            _ => self.waits.push(Waited { wait, ms, shards }),
+        }
+    }
+
+    pub(crate) fn waits(&mut self) -> &mut Vec<Waited> {
+        &mut self.waits
     }
 
     pub(crate) fn take_own(&mut self) -> Option<LaneMessage> {

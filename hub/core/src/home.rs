@@ -3,7 +3,7 @@
 //! Decides and orders; sends nothing to agents and places nothing.
 
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::format;
 use alloc::string::ToString;
 use alloc::sync::Arc;
@@ -18,7 +18,7 @@ use tessera_protocol::unit::{ComputeUnits, LaneIndex, ShardIndex, ShardRange, Ti
 
 use crate::Effect;
 use crate::counts::Counts;
-use crate::effect::Outbox;
+use crate::effect::{Outbox, Wait};
 use crate::fleet::Fleet;
 use crate::ledger::{Bill, Charges, Payment};
 use crate::message::{Errand, LaneMessage, Work};
@@ -86,6 +86,36 @@ struct Counters {
     lanes: Vec<u64>,
 }
 
+/// Final shards on their way to a durable record, by when they became final. *Order*: the oldest first.
+#[derive(Debug, Default)]
+struct Unkept {
+    shards: VecDeque<(Tick, u64)>,
+    /// Moments whose shards are in the record that is being written.
+    written: usize,
+}
+
+impl Unkept {
+    fn add(&mut self, now: Tick, shards: u64) {
+        let is_open = self.written < self.shards.len();
+        match self.shards.back_mut() {
+            Some((at, count)) if *at == now && is_open => *count += shards,
+            _ => self.shards.push_back((now, shards)),
+        }
+    }
+
+    /// All go into a record.
+    fn written(&mut self) {
+        self.written = self.shards.len();
+    }
+
+    /// The record is durable.
+    fn kept(&mut self, now: Tick, out: &mut Outbox) {
+        for (since, shards) in self.shards.drain(..core::mem::take(&mut self.written)) {
+            out.waited(Wait::Kept, since, now, shards);
+        }
+    }
+}
+
 /// One open job.
 #[derive(Debug)]
 pub struct Home {
@@ -128,6 +158,8 @@ pub struct Home {
     saving: Write,
     /// When its progress was last given to the store.
     saved: Tick,
+    /// Shards of a sum that are final and not in a durable record: when they became so, and how many.
+    unkept: Unkept,
     /// Reading the tiles of a matrix in the order of its file.
     assembling: Write,
     /// What numbers may take of memory on its lane. *Units*: bytes.
@@ -220,6 +252,7 @@ impl Home {
             unsaved: false,
             saving: Write::Idle,
             saved: now,
+            unkept: Unkept::default(),
             assembling: Write::Idle,
             room_bytes: ROOM_BYTES_DEFAULT,
             unseen: true,
@@ -485,6 +518,9 @@ impl Home {
         judge: &Judge<'_>,
         out: &mut Outbox,
     ) {
+        if self.reducer.stitcher().is_none() && self.reducer.gatherer().is_none() {
+            self.unkept.add(judge.now, partials.partials().len() as u64);
+        }
         let lane = by.lane.as_usize();
         if self.counters.lanes.len() <= lane {
             self.counters.lanes.resize(lane + 1, 0);
@@ -572,7 +608,9 @@ impl Home {
     }
 
     /// How it ended, once that is durable.
-    pub fn into_ending(self) -> Option<(Ending, Vec<RequestId>)> {
+    pub fn into_ending(mut self, now: Tick, out: &mut Outbox) -> Option<(Ending, Vec<RequestId>)> {
+        self.unkept.written();
+        self.unkept.kept(now, out);
         match self.stage {
             Stage::Ending { ending, .. } => Some((ending, self.cancelling)),
             Stage::Open => None,
@@ -593,6 +631,7 @@ impl Home {
             return None;
         }
         (self.unsaved, self.saving, self.saved) = (false, Write::Under, judge.now);
+        self.unkept.written();
         let (earlier, tally) = (self.reducer.earlier().to_vec(), self.reducer.tally().cloned());
         let (mut done, mut products) = (self.reducer.done().clone(), BTreeMap::new());
         if self.plan.matrix().is_some() {
@@ -611,6 +650,9 @@ impl Home {
     pub fn progress_written(&mut self, succeeded: bool, now: Tick, out: &mut Outbox) {
         let was_full = self.is_full();
         self.saving = Write::ended(succeeded, now);
+        if succeeded {
+            self.unkept.kept(now, out);
+        }
         self.bill.written(succeeded);
         if was_full && !self.is_full() {
             self.wake(out);

@@ -11,7 +11,7 @@ use tessera_protocol::unit::{LaneIndex, Tick, UnixMillis};
 
 use crate::archive::Archive;
 use crate::counts::Counts;
-use crate::effect::Outbox;
+use crate::effect::{Outbox, Waited};
 use crate::fleet::{Fleet, Strength};
 use crate::home::{self, Home, Judge};
 use crate::message::{FailureCause, Judgement, Loss, Proof};
@@ -156,6 +156,7 @@ impl Lane {
     /// *Order*: `now` never goes back; an earlier moment counts as the latest one seen.
     pub fn step(&mut self, now: Tick, event: Event) -> Drain<'_> {
         self.now = self.now.max(now);
+        self.out.waits().clear();
         match event {
             Event::JobSubmitted { request, job } => self.submit(request, job),
             Event::CancelRequested { request, job } => self.cancel(request, job),
@@ -280,6 +281,11 @@ impl Lane {
         let mut counts = self.scheduler.counts();
         counts += self.counts;
         counts
+    }
+
+    /// How long shards waited for what the last step brought about.
+    pub fn waits(&mut self) -> &[Waited] {
+        self.out.waits()
     }
 
     /// Jobs that live here and have not ended.

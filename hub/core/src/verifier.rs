@@ -147,12 +147,19 @@ pub struct Answer {
     device: Option<Device>,
     partial: Partial,
     oddity: Option<Box<Oddity>>,
+    /// When it came.
+    at: Tick,
 }
 
 impl Answer {
     /// An agent's, with what is odd about it, as a look says.
-    pub fn new((party, device): (Party, &Device), partial: Partial, oddity: Option<Box<Oddity>>) -> Answer {
-        Answer { party, device: Some(device.clone()), partial, oddity }
+    pub fn new(
+        (party, device): (Party, &Device),
+        partial: Partial,
+        oddity: Option<Box<Oddity>>,
+        at: Tick,
+    ) -> Answer {
+        Answer { party, device: Some(device.clone()), partial, oddity, at }
     }
 }
 
@@ -167,6 +174,8 @@ pub enum Ruling {
         by: Party,
         /// Who else gave it, and is paid for a check.
         checkers: Vec<Party>,
+        /// When the first of them was answered.
+        since: Tick,
     },
     /// Ask for another answer.
     Check(Errand),
@@ -342,7 +351,7 @@ impl Docket {
         let (index, party) = (answer.partial.index, answer.party);
         match self.places.get(index) {
             None => {
-                let Answer { party, device, partial, oddity } = answer;
+                let Answer { party, device, partial, oddity, .. } = answer;
                 self.hold((party, device.as_ref()), &mut vec![(partial, oddity)], court, rulings);
             }
             Some(Place::Doubt) => {
@@ -425,7 +434,7 @@ impl Docket {
         self.batches_ever += 1;
         self.opened.push_back((court.now, id));
         self.open.insert(party.agent, id);
-        self.batches.insert(id, Batch::new(party, device.cloned()));
+        self.batches.insert(id, Batch::new(party, device.cloned(), court.now));
         id
     }
 
@@ -566,9 +575,9 @@ impl Docket {
     }
 
     fn release(&mut self, batch: Batch, rulings: &mut Vec<Ruling>) {
-        let by = batch.party();
+        let (by, since) = (batch.party(), batch.since());
         let partials = self.forget(batch);
-        rulings.push(Ruling::Release { partials: Verified(partials), by, checkers: Vec::new() });
+        rulings.push(Ruling::Release { partials: Verified(partials), by, checkers: Vec::new(), since });
     }
 
     /// Holds the answers of a batch no more.
@@ -669,8 +678,8 @@ impl Docket {
 }
 
 fn release(answer: Answer, checkers: Vec<Party>) -> Ruling {
-    let Answer { partial, party: by, .. } = answer;
-    Ruling::Release { partials: Verified(vec![partial]), by, checkers }
+    let Answer { partial, party: by, at: since, .. } = answer;
+    Ruling::Release { partials: Verified(vec![partial]), by, checkers, since }
 }
 
 #[cfg(test)]

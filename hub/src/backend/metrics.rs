@@ -130,7 +130,7 @@ fn head(text: &mut String, name: &str, kind: &str, help: &str) {
 
 /// How long things take, by lane.
 fn times(text: &mut String, hub: &Hub) {
-    let histograms: [(&str, &str, ReadTimes); 5] = [
+    let histograms: [(&str, &str, ReadTimes); 7] = [
         ("tessera_turn_seconds", "Turns of a lane in which something happened", |t| &t.turn),
         (
             "tessera_dispatch_seconds",
@@ -138,6 +138,16 @@ fn times(text: &mut String, hub: &Hub) {
             |t| &t.dispatch,
         ),
         ("tessera_commit_seconds", "From when a lane wrote a batch until it was durable", |t| &t.commit),
+        (
+            "tessera_verify_seconds",
+            "From a shard's answer, or the first of its batch, until the verifier let it pass, in whole milliseconds",
+            |t| &t.verify,
+        ),
+        (
+            "tessera_keep_seconds",
+            "From then until a durable record says that the shard is done, of sums, in whole milliseconds",
+            |t| &t.keep,
+        ),
         (
             "tessera_queue_seconds",
             "From a job's submission until an agent of its home lane was told of it",

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tessera_hub_core::effect::CloseReason as MachineReason;
+use tessera_hub_core::effect::{CloseReason as MachineReason, Wait, Waited};
 use tessera_hub_core::event::PanelFate;
 use tessera_hub_core::lane::Config;
 use tessera_hub_core::scheduler::Sharing;
@@ -231,6 +231,13 @@ impl Handler {
         let tick = self.tick(now);
         let mut effects = std::mem::take(&mut self.effects);
         effects.extend(self.machine.step(tick, event));
+        for Waited { wait, ms, shards } in self.machine.waits() {
+            let histogram = match wait {
+                Wait::Verified => &self.counters.times.verify,
+                Wait::Kept => &self.counters.times.keep,
+            };
+            histogram.record_all(Duration::from_millis(*ms), *shards);
+        }
         effects.drain(..).for_each(|effect| self.carry_out(now, effect, io));
         effects.shrink_to(EFFECTS_KEPT_MAX);
         self.effects = effects;

@@ -1,6 +1,6 @@
 //! How long things take in a lane: histograms that anybody may read while it goes on.
 //!
-//! Recorded once a turn, a batch or a job, never once a shard. Owns the buckets and the jobs that are being timed; knows
+//! Recorded once a turn, a batch or a job; what shards wait for, once for all that waited as long. Owns the buckets and the jobs that are being timed; knows
 //! no machine.
 
 use std::collections::BTreeMap;
@@ -46,10 +46,15 @@ impl Default for Histogram {
 
 impl Histogram {
     pub(crate) fn record(&self, took: Duration) {
+        self.record_all(took, 1);
+    }
+
+    /// So many took so long.
+    pub(crate) fn record_all(&self, took: Duration, times: u64) {
         let ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         let bucket = BOUNDS_NS.partition_point(|bound| *bound < ns);
-        self.counts[bucket].fetch_add(1, Ordering::Relaxed);
-        self.sum_ns.fetch_add(ns, Ordering::Relaxed);
+        self.counts[bucket].fetch_add(times, Ordering::Relaxed);
+        self.sum_ns.fetch_add(ns.saturating_mul(times), Ordering::Relaxed);
     }
 
     /// How often it took at most so many seconds, for each bound; then how often in all, and all seconds together.
@@ -73,6 +78,10 @@ pub struct LaneTimes {
     pub dispatch: Histogram,
     /// From when the machine wrote a batch until it was durable.
     pub commit: Histogram,
+    /// From a shard's answer, or the first of its batch, until the verifier let it pass. In whole milliseconds.
+    pub verify: Histogram,
+    /// From then until a durable record says that the shard is done; of sums alone. In whole milliseconds.
+    pub keep: Histogram,
     /// From a job's submission until the first agent of its home lane was told of it.
     pub queue: Histogram,
     /// From a job's submission until its end was durable.

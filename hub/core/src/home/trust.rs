@@ -12,7 +12,7 @@ use tessera_protocol::receipt::Service;
 use tessera_protocol::unit::{LaneIndex, ShardIndex, ShardRange};
 
 use super::{HELD_BYTES_MAX, Home, Judge, payment};
-use crate::effect::Outbox;
+use crate::effect::{Outbox, Wait};
 use crate::message::{Claim, Claims, Device, Errand, FailureCause, Judgement, LaneMessage, Who};
 use crate::planted::Planted;
 use crate::record::Recalled;
@@ -123,7 +123,7 @@ impl Home {
                 && let Some(part) =
                     self.plan.read_partial(&self.job.manifest, index, claim.digest, &claim.partial)
             {
-                let answer = Answer::new(by, Partial::new(claim, part), None);
+                let answer = Answer::new(by, Partial::new(claim, part), None, judge.now);
                 self.docket.probed(&answer, &self.court(judge), rulings);
             }
             return;
@@ -138,7 +138,7 @@ impl Home {
         }
         match self.read(claim) {
             Some((partial, oddity)) => {
-                self.docket.answer(Answer::new(by, partial, oddity), &self.court(judge), rulings);
+                self.docket.answer(Answer::new(by, partial, oddity, judge.now), &self.court(judge), rulings);
             }
             None => self.not_a_partial(party, index, judge),
         }
@@ -186,7 +186,8 @@ impl Home {
                 }
                 // What an agent proved is told even when the job has just ended.
                 _ if self.is_ending() => {}
-                Ruling::Release { partials, by, checkers } => {
+                Ruling::Release { partials, by, checkers, since } => {
+                    out.waited(Wait::Verified, since, judge.now, partials.partials().len() as u64);
                     if checkers.is_empty() {
                         *self.unchecked.entry(by.agent).or_default() += partials.partials().len() as u64;
                     } else {

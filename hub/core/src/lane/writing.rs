@@ -76,7 +76,7 @@ impl Lane {
         if home.cut().is_some() {
             self.out.push(Effect::ForgetPanels { job });
         }
-        let Some((ending, cancelling)) = home.into_ending() else { return };
+        let Some((ending, cancelling)) = home.into_ending(self.now, &mut self.out) else { return };
         self.out.push(Effect::PublishJob { view: ending.view.clone() });
         for request in cancelling {
             let answer = Answer::Cancelled(ending.view.clone());

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use tessera_protocol::api::Standing;
 use tessera_protocol::id::AgentId;
 use tessera_protocol::spec::VerifyClass;
-use tessera_protocol::unit::ShardIndex;
+use tessera_protocol::unit::{ShardIndex, Tick};
 
 use super::{Answer, Court, Partial, Party};
 use crate::message::Device;
@@ -33,12 +33,18 @@ pub(super) struct Batch {
     bytes: usize,
     /// Checks that have not agreed yet, once it is closed.
     checks: usize,
+    since: Tick,
 }
 
 impl Batch {
-    pub(super) fn new(party: Party, device: Option<Device>) -> Batch {
+    pub(super) fn new(party: Party, device: Option<Device>, now: Tick) -> Batch {
         let (lowest, partials, odd) = (party.standing, Vec::new(), Vec::new());
-        Batch { party, lowest, device, partials, odd, bytes: 0, checks: 0 }
+        Batch { party, lowest, device, partials, odd, bytes: 0, checks: 0, since: now }
+    }
+
+    /// When its first answer came.
+    pub(super) fn since(&self) -> Tick {
+        self.since
     }
 
     /// Whether it is of this party as it stands.
@@ -146,7 +152,7 @@ impl Batch {
         self.bytes -= partial.bytes;
         let odd = self.odd.iter().position(|(index, _)| *index == partial.index);
         let oddity = odd.map(|position| self.odd.swap_remove(position).1);
-        Answer { party: self.party, device: self.device.clone(), partial, oddity }
+        Answer { party: self.party, device: self.device.clone(), partial, oddity, at: self.since }
     }
 
     pub(super) fn checked(&mut self) {

@@ -19,7 +19,7 @@ fn party(number: u8, provider: &str, standing: Standing) -> Party {
 fn says(index: u64, party: Party, value: u8) -> Answer {
     let (digest, content) = (Digest([value; 32]), Part::Block(alloc::vec![value]).into());
     let partial = Partial { index: ShardIndex(index), digest, bytes: 1, content };
-    Answer { party, device: None, partial, oddity: None }
+    Answer { party, device: None, partial, oddity: None, at: Tick(0) }
 }
 
 struct Trial {
