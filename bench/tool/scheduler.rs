@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use indicatif::ProgressBar;
+use tessera_hub_core::event::Sent;
 use tessera_hub_core::standing::StandingRecord;
 use tessera_hub_core::{Account, Config, Effect, Event, Lane, NewJob, RequestId, SessionId, ShardAnswer};
 use tessera_planners::Plan;
@@ -442,8 +443,7 @@ impl World {
             if now {
                 let answer = all.to(*index);
                 let (index, epoch) = (ShardIndex(*index), Epoch(*epoch));
-                let partial = Some(answer.partial.clone());
-                answers.push(ShardAnswer { index, epoch, digest: answer.digest, partial });
+                answers.push(ShardAnswer { index, epoch, partial: Sent::Here(answer.partial.clone()) });
             }
             !now
         });
@@ -523,6 +523,7 @@ mod tests {
             agents: 12,
             in_flight: 4,
             batch: 2,
+            frames: 1,
             projects: 3,
             jobs: 5,
             open_shards: 1_000,

@@ -1,7 +1,7 @@
 //! The fuzz targets on mutated seeds, for machines without libFuzzer: a fixed number of cases from a
 //! fixed seed, so that a failure repeats itself.
 
-use tessera_protocol::wire::{AgentControl, AgentWork, HubWork, Message, ShardResult};
+use tessera_protocol::wire::{AgentControl, AgentWork, HubWork, Message, Partial, ShardResult};
 
 const CASES: u64 = 20_000;
 
@@ -46,7 +46,7 @@ fn example(name: &str) -> Vec<u8> {
 
 #[test]
 fn frames_from_outside_never_panic() {
-    let item = ShardResult { index: 1, epoch: 2, digest: [3; 32], kernel_us: 4, partial: Some(vec![5; 40]) };
+    let item = ShardResult { index: 1, epoch: 2, kernel_us: 4, partial: Partial::Here(vec![5; 40]) };
     let framed = |choice: u8, write: &dyn Fn(&mut Vec<u8>)| {
         let mut frame = Vec::new();
         write(&mut frame);

@@ -83,8 +83,9 @@ pub const OPEN_JOBS_PER_PROJECT_MAX: usize = 1_000;
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 
 /// Version byte that opens every frame.
-pub const FRAME_VERSION: u8 = 2;
-/// ALPN of the agent protocol; a breaking change takes a new name.
+pub const FRAME_VERSION: u8 = 3;
+/// ALPN of the agent protocol; a change in how connections and streams are used takes a new name. Frames say their own
+/// version, and so which side is to be updated.
 pub const ALPN: &[u8] = b"tessera/2";
 /// Most hubs that serve side by side and that an agent is told of: as many addresses as an agent tries, and a hub may
 /// make it try. The rest still serve.

@@ -90,6 +90,17 @@ impl Tally {
         Ok(())
     }
 
+    /// Adds a tally of one count and nothing else. On error `self` is unchanged.
+    pub fn merge_count(&mut self, samples: u64, count: u64) -> Result<(), TallyError> {
+        let (true, [mine]) = (self.sums.is_empty(), &mut self.counts[..]) else {
+            return Err(TallyError::Shape);
+        };
+        let samples = self.samples.checked_add(samples).ok_or(TallyError::Overflow)?;
+        *mine = mine.checked_add(count).ok_or(TallyError::Overflow)?;
+        self.samples = samples;
+        Ok(())
+    }
+
     /// The canonical bytes: equal tallies have equal bytes, so a check is a hash compare.
     ///
     /// *Shape*: LEB128 numbers `samples, #sums, #counts, #bins`, then the sums' encodings, the counts,
@@ -239,6 +250,22 @@ mod tests {
             })
             .collect();
         Tally { samples, sums, counts: counts.to_vec(), bins: bins.to_vec() }
+    }
+
+    #[test]
+    fn a_lone_count_merges_as_its_tally_does() {
+        for (samples, count) in [(3, 2), (0, 0), (1, u64::MAX - 2), (u64::MAX, 1), (1, u64::MAX)] {
+            let mut whole = tally(5, &[], &[2], &[]);
+            let mut alone = whole.clone();
+            let merged = whole.merge(&tally(samples, &[], &[count], &[]));
+            assert_eq!(alone.merge_count(samples, count), merged);
+            assert_eq!(alone, whole);
+        }
+        for mut other in [tally(5, &[], &[2, 3], &[]), tally(5, &[1.0], &[2], &[]), tally(5, &[], &[], &[])] {
+            let before = other.clone();
+            assert_eq!(other.merge_count(1, 1), Err(TallyError::Shape));
+            assert_eq!(other, before);
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 #![allow(missing_docs, reason = "rkyv derives public types without documentation")]
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -275,12 +276,20 @@ pub struct ShardResult {
     pub index: u64,
     /// The attempt.
     pub epoch: u64,
-    /// BLAKE3 of the partial.
-    pub digest: [u8; 32],
     /// Time in the kernel. *Units*: microseconds.
     pub kernel_us: u32,
-    /// The partial, or `None` when it travels on a stream of its own.
-    pub partial: Option<Vec<u8>>,
+    /// The partial.
+    pub partial: Partial,
+}
+
+/// Where the partial of a finished shard is.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[rkyv(derive(Debug))]
+pub enum Partial {
+    /// In the frame.
+    Here(Vec<u8>),
+    /// On a stream of its own, with this BLAKE3 digest. In a box: what is in the frame would be as long otherwise.
+    Elsewhere(Box<[u8; 32]>),
 }
 
 /// What a payload on a stream of its own belongs to.
@@ -456,12 +465,19 @@ pub struct ShardResultRef<'a> {
     pub index: u64,
     /// The attempt.
     pub epoch: u64,
-    /// BLAKE3 of the partial.
-    pub digest: &'a [u8; 32],
     /// Time in the kernel. *Units*: microseconds.
     pub kernel_us: u32,
-    /// The partial, or `None` when it travels on a stream of its own.
-    pub partial: Option<&'a [u8]>,
+    /// The partial.
+    pub partial: PartialRef<'a>,
+}
+
+/// A [`Partial`] as it lies in its frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PartialRef<'a> {
+    /// [`Partial::Here`].
+    Here(&'a [u8]),
+    /// [`Partial::Elsewhere`].
+    Elsewhere(&'a [u8; 32]),
 }
 
 /// The results of a frame, in its order.
@@ -475,9 +491,11 @@ impl<'a> Iterator for ShardResults<'a> {
         self.0.next().map(|item| ShardResultRef {
             index: item.index.to_native(),
             epoch: item.epoch.to_native(),
-            digest: &item.digest,
             kernel_us: item.kernel_us.to_native(),
-            partial: item.partial.as_ref().map(|partial| partial.as_slice()),
+            partial: match &item.partial {
+                ArchivedPartial::Here(partial) => PartialRef::Here(partial),
+                ArchivedPartial::Elsewhere(digest) => PartialRef::Elsewhere(digest),
+            },
         })
     }
 
@@ -553,9 +571,9 @@ mod tests {
     }
 
     fn results() -> AgentWork {
-        let item =
-            ShardResult { index: 1, epoch: 2, digest: [3; 32], kernel_us: 4, partial: Some(vec![5, 6]) };
-        AgentWork::Results { job: [1; 16], items: vec![item.clone(), ShardResult { partial: None, ..item }] }
+        let item = |partial| ShardResult { index: 1, epoch: 2, kernel_us: 4, partial };
+        let items = vec![item(Partial::Here(vec![5, 6])), item(Partial::Elsewhere(Box::new([3; 32])))];
+        AgentWork::Results { job: [1; 16], items }
     }
 
     #[test]
@@ -577,7 +595,7 @@ mod tests {
     #[test]
     fn work_read_in_place_says_what_its_copy_says() {
         let (job, index, epoch) = ([1; 16], 2, 3);
-        let item = ShardResult { index, epoch, digest: [4; 32], kernel_us: 5, partial: None };
+        let item = ShardResult { index, epoch, kernel_us: 5, partial: Partial::Here(Vec::new()) };
         let works = [
             results(),
             AgentWork::Results { job, items: vec![item; limits::BATCH_ITEMS_MAX + 1] },
@@ -600,9 +618,11 @@ mod tests {
                 let item = |item: ShardResultRef<'_>| ShardResult {
                     index: item.index,
                     epoch: item.epoch,
-                    digest: *item.digest,
                     kernel_us: item.kernel_us,
-                    partial: item.partial.map(<[u8]>::to_vec),
+                    partial: match item.partial {
+                        PartialRef::Here(partial) => Partial::Here(partial.to_vec()),
+                        PartialRef::Elsewhere(digest) => Partial::Elsewhere(Box::new(*digest)),
+                    },
                 };
                 AgentWork::Results { job, items: items.map(item).collect() }
             }
@@ -629,9 +649,9 @@ mod tests {
         assert_eq!(HubWork::read(&frame[4..]), Err(FrameError::TooManyItems));
     }
 
-    /// The bytes of version 2; a change here breaks agents in the field and needs a new version.
+    /// The bytes of version 3; a change here breaks agents in the field and needs a new version.
     #[test]
-    fn the_wire_bytes_of_version_2_are_what_they_were() {
+    fn the_wire_bytes_of_version_3_are_what_they_were() {
         struct Hex(Vec<u8>);
         impl fmt::Display for Hex {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -670,6 +690,6 @@ mod tests {
             write(&mut frame);
             text += &format!("{name} {}\n", Hex(frame));
         }
-        assert_eq!(text, include_str!("../golden/wire-2.txt"), "\n{text}");
+        assert_eq!(text, include_str!("../golden/wire-3.txt"), "\n{text}");
     }
 }

@@ -27,9 +27,10 @@ pub const CHUNK_BYTES: usize = 65_000;
 /// what FoundationDB's wire format adds to a mutation and its conflict range.
 pub const OPERATION_OVERHEAD_BYTES: usize = 64;
 
-/// Memory the embedded engine may spend on pages it has read. *Units*: bytes. *Source*: ours: light
-/// state of a hub with a million open shards is far smaller.
-pub const EMBEDDED_CACHE_BYTES: usize = 64 << 20;
+/// Memory the embedded engine may spend on pages it has read or is to write. *Units*: bytes. *Source*: ours: light
+/// state of a hub with a million open shards is far smaller. It is always used up: pages that a commit has replaced
+/// stay until others need their room, and every enrolment leaves 22 KB of them.
+pub const EMBEDDED_CACHE_BYTES: usize = 32 << 20;
 
 /// Entries fetched at a time when a whole range is walked. *Source*: ours: at most 6.4 MB in flight.
 pub const WALK_PAGE_ENTRIES: usize = 64;

@@ -3,13 +3,14 @@
 //! Owns finished partials until they leave. It is never full: what reaches [`BATCH_BYTES`] leaves in
 //! the same step.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use tessera_protocol::id::{Digest, JobId};
 use tessera_protocol::limits;
 use tessera_protocol::unit::Tick;
-use tessera_protocol::wire::{AgentWork, BulkHeader, ShardResult};
+use tessera_protocol::wire::{AgentWork, BulkHeader, Partial, ShardResult};
 
 use crate::attempt::Attempt;
 use crate::effect::Effect;
@@ -19,8 +20,8 @@ const BATCH_BYTES: usize = 1_200;
 /// How long a result may wait for others. *Units*: milliseconds. Source: the architecture's transport
 /// measurements.
 const HOLD_MS: u64 = 1;
-/// What a result takes besides its partial: index, epoch, digest, time and lengths. *Units*: bytes.
-const ITEM_BYTES: usize = 64;
+/// What a result takes besides its partial: index, epoch, time and lengths. *Units*: bytes.
+const ITEM_BYTES: usize = 32;
 
 // All that waits fits one frame, its last item included.
 const _: () = assert!(BATCH_BYTES + limits::INLINE_BYTES_MAX + 2 * ITEM_BYTES < limits::WORK_FRAME_BYTES_MAX);
@@ -94,9 +95,9 @@ fn item(finished: Finished, effects: &mut Vec<Effect>) -> ShardResult {
     let partial = if partial.len() > limits::INLINE_BYTES_MAX {
         let header = BulkHeader::Partial { job: attempt.job.0, index, epoch };
         effects.push(Effect::SendBulk { header, payload: partial });
-        None
+        Partial::Elsewhere(Box::new(digest.0))
     } else {
-        Some(partial)
+        Partial::Here(partial)
     };
-    ShardResult { index, epoch, digest: digest.0, kernel_us, partial }
+    ShardResult { index, epoch, kernel_us, partial }
 }

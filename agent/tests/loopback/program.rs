@@ -10,7 +10,7 @@ use tessera_kernels::monte_carlo;
 use tessera_protocol::wire::{AgentControl, Assignment, HubControl, HubWork, Refusal};
 
 use crate::hub::{Hub, HubIdentity, PATIENCE};
-use crate::{JOB, announce, folder, pi, results};
+use crate::{JOB, announce, folder, pi, results, sent};
 
 /// Some tenths of a second of one slot.
 const LONG_SHARD_PATHS: u64 = 1 << 25;
@@ -71,7 +71,7 @@ async fn the_program_says_where_it_works_works_and_finishes_when_terminated() {
         let (task, first) = (pi(), index * LONG_SHARD_PATHS);
         let tally =
             monte_carlo::run(&task, Isa::detect(), first, LONG_SHARD_PATHS, &|| false).expect("a tally");
-        assert_eq!(item.partial, Some(tally.encode()), "what was in flight is finished");
+        assert_eq!(item.partial, sent(tally.encode()), "what was in flight is finished");
     }
     while let Some(said) = session.said().await {
         assert!(matches!(said, AgentControl::Leaving | AgentControl::Heartbeat { .. }));

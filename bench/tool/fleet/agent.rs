@@ -13,7 +13,7 @@ use tessera_protocol::id::JobId;
 use tessera_protocol::limits;
 use tessera_protocol::wire::{
     self, AgentControl, AgentWork, Assignment, BulkHeader, Held, Hello, HubControl, HubWork, Message,
-    Refusal, ShardResult,
+    Partial, Refusal, ShardResult,
 };
 
 use super::answers::{self, Answers};
@@ -306,8 +306,11 @@ impl Agent {
                     bulk.bytes = wire::bulk(&BulkHeader::Partial { job, index, epoch }, &answer.partial);
                     self.bulks.push_back((None, bulk));
                 }
-                let partial = inline.then(|| answer.partial.to_vec());
-                items.push(ShardResult { index, epoch, digest: answer.digest.0, kernel_us: 0, partial });
+                let partial = match inline {
+                    true => Partial::Here(answer.partial.to_vec()),
+                    false => Partial::Elsewhere(Box::new(answer.digest.0)),
+                };
+                items.push(ShardResult { index, epoch, kernel_us: 0, partial });
             }
             measures.answered(JobId(job), items.len() as u64, now);
             AgentWork::Results { job, items }.frame(&mut self.work_out.bytes);

@@ -232,8 +232,15 @@ pub struct ShardAnswer {
     pub index: ShardIndex,
     /// The attempt.
     pub epoch: Epoch,
-    /// What the agent says the digest is.
-    pub digest: Digest,
-    /// The bytes, unless they come on a stream of their own.
-    pub partial: Option<Bytes>,
+    /// Its partial.
+    pub partial: Sent,
+}
+
+/// How the partial of a finished shard is sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// With the word that the shard is finished.
+    Here(Bytes),
+    /// On a stream of its own. What the agent says its digest is.
+    Elsewhere(Digest),
 }

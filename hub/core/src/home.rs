@@ -28,7 +28,7 @@ use crate::record::{Kept, KeptPanel, Unchecked};
 use crate::reducer::Reducer;
 use crate::retries::Retries;
 use crate::triage::{Oddity, Triage};
-use crate::verifier::{Docket, Partial, Party, Verified, Verifier};
+use crate::verifier::{Content, Docket, Partial, Party, Ruling, Verified, Verifier};
 use crate::write::Write;
 use crate::{NewJob, Outcome, Progress, RequestId};
 
@@ -101,7 +101,9 @@ pub struct Home {
     docket: Docket,
     triage: Triage,
     /// Room for the first answers of an agent while they are taken in.
-    first_answers: Vec<(Partial, Option<Oddity>)>,
+    first_answers: Vec<(Partial, Option<Box<Oddity>>)>,
+    /// Room for what the verifier rules while that is carried out.
+    rulings: Vec<Ruling>,
     /// Errands that no connected agent may run.
     stuck: Vec<Errand>,
     reducer: Reducer,
@@ -201,6 +203,7 @@ impl Home {
             docket: Docket::default(),
             triage: Triage::default(),
             first_answers: Vec::new(),
+            rulings: Vec::new(),
             stuck: Vec::new(),
             reducer,
             unchecked,
@@ -487,7 +490,11 @@ impl Home {
             self.counters.lanes.resize(lane + 1, 0);
         }
         (self.unsaved, self.unseen) = (true, true);
-        partials.partials().iter().for_each(|partial| self.triage.released(&partial.part));
+        for partial in partials.partials() {
+            if let Content::Part(part) = &partial.content {
+                self.triage.released(part);
+            }
+        }
         let reduced = self.reducer.absorb(partials, |index, digest| {
             for checker in checkers {
                 self.bill.owe(payment(&self.plan, *checker, Service::Check, (index, digest)));

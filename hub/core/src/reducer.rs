@@ -15,7 +15,7 @@ use tessera_protocol::unit::{ShardIndex, ShardRange};
 use crate::gatherer::Gatherer;
 use crate::ranges::Ranges;
 use crate::stitcher::Stitcher;
-use crate::verifier::{Partial, Verified};
+use crate::verifier::{Content, Partial, Verified};
 
 /// What of a job is reduced.
 #[derive(Clone, Debug, Default)]
@@ -73,20 +73,38 @@ impl Reducer {
         partials: Verified<Vec<Partial>>,
         mut is_in: impl FnMut(ShardIndex, Digest),
     ) -> Result<(), ReduceError> {
-        let tallies = self.stitcher.is_none() && self.gatherer.is_none();
+        let mut partials = partials.into_inner().into_iter();
+        if self.stitcher.is_none()
+            && self.gatherer.is_none()
+            && self.tally.is_none()
+            && let Some(Partial { index, digest, content, .. }) = partials.next()
+        {
+            self.tally = Some(Arc::new(content.into_tally().ok_or(ReduceError::Kind)?));
+            self.done.insert(ShardRange::one(index));
+            is_in(index, digest);
+        }
         // Clones only while a checkpoint of the same tally is on its way to the store.
-        let mut tally = self.tally.as_mut().filter(|_| tallies).map(Arc::make_mut);
-        for Partial { index, digest, part, .. } in partials.into_inner() {
-            match (part, &mut self.stitcher, &mut self.gatherer) {
-                (Part::Tally(more), None, None) => match &mut tally {
-                    Some(tally) => tally.merge(&more).map_err(ReduceError::Tally)?,
-                    None => tally = Some(Arc::make_mut(self.tally.insert(Arc::new(more)))),
-                },
-                (Part::Block(bytes), Some(stitcher), None) => stitcher.absorb(index.0, bytes),
-                (Part::Product(product, bytes), None, Some(gatherer)) => {
-                    gatherer.absorb(index, product, bytes);
+        let mut tally = self.tally.as_mut().map(Arc::make_mut);
+        for Partial { index, digest, content, .. } in partials {
+            match (content, &mut tally) {
+                (Content::Count { samples, count }, Some(tally)) => {
+                    tally.merge_count(samples, count).map_err(ReduceError::Tally)?;
                 }
-                (Part::Tally(_) | Part::Block(_) | Part::Product(..), ..) => return Err(ReduceError::Kind),
+                (Content::Count { .. }, None) => return Err(ReduceError::Kind),
+                (Content::Part(part), tally) => {
+                    match (*part, tally, &mut self.stitcher, &mut self.gatherer) {
+                        (Part::Tally(more), Some(tally), ..) => {
+                            tally.merge(&more).map_err(ReduceError::Tally)?
+                        }
+                        (Part::Block(bytes), None, Some(stitcher), None) => stitcher.absorb(index.0, bytes),
+                        (Part::Product(product, bytes), None, None, Some(gatherer)) => {
+                            gatherer.absorb(index, product, bytes);
+                        }
+                        (Part::Tally(_) | Part::Block(_) | Part::Product(..), ..) => {
+                            return Err(ReduceError::Kind);
+                        }
+                    }
+                }
             }
             self.done.insert(ShardRange::one(index));
             is_in(index, digest);

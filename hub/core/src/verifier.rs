@@ -8,14 +8,17 @@
 //!    releases the batch. When they differ, one of the operator's own agents decides, where there is one.
 //! 4. Whoever is proven wrong loses all its answers that are not released.
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec;
 use alloc::vec::Vec;
+use core::num::NonZeroU64;
 
-use tessera_planners::{Part, Plan};
+use tessera_planners::Part;
 use tessera_protocol::api::Standing;
 use tessera_protocol::id::{AgentId, Digest, JobId};
-use tessera_protocol::spec::{Manifest, VerifyClass};
+use tessera_protocol::spec::VerifyClass;
+use tessera_protocol::tally::Tally;
 use tessera_protocol::unit::{LaneIndex, ShardIndex, Tick};
 
 use crate::Account;
@@ -62,15 +65,57 @@ pub struct Partial {
     /// How long it was encoded. *Units*: bytes.
     pub bytes: usize,
     /// What it holds.
-    pub part: Part,
+    pub content: Content,
+}
+
+/// What a partial holds, in little room.
+#[derive(Debug)]
+pub enum Content {
+    /// A tally of one count and nothing else.
+    Count {
+        /// How many samples were taken.
+        samples: u64,
+        /// The count.
+        count: u64,
+    },
+    /// Anything.
+    Part(Box<Part>),
+}
+
+impl Content {
+    /// The tally, if it is one.
+    pub fn into_tally(self) -> Option<Tally> {
+        match self {
+            Content::Count { samples, count } => {
+                Some(Tally { samples, counts: vec![count], ..Tally::default() })
+            }
+            Content::Part(part) => match *part {
+                Part::Tally(tally) => Some(tally),
+                Part::Block(_) | Part::Product(..) => None,
+            },
+        }
+    }
+}
+
+impl From<Part> for Content {
+    fn from(part: Part) -> Content {
+        match part {
+            Part::Tally(Tally { samples, sums, counts, bins }) if sums.is_empty() && bins.is_empty() => {
+                match counts[..] {
+                    [count] => Content::Count { samples, count },
+                    _ => Content::Part(Box::new(Part::Tally(Tally { samples, sums, counts, bins }))),
+                }
+            }
+            part => Content::Part(Box::new(part)),
+        }
+    }
 }
 
 impl Partial {
-    /// Reads a claim; nothing where its bytes are not a partial of this shard.
-    pub fn read(manifest: &Manifest, plan: &Plan, claim: &Claim) -> Option<Partial> {
+    /// What a claim says of its shard, of which this was read.
+    pub fn new(claim: &Claim, part: Part) -> Partial {
         let Claim { index, digest, .. } = *claim;
-        let part = plan.read_partial(manifest, index, digest, &claim.partial)?;
-        Some(Partial { index, digest, bytes: claim.partial.len(), part })
+        Partial { index, digest, bytes: claim.partial.len(), content: part.into() }
     }
 }
 
@@ -101,12 +146,12 @@ pub struct Answer {
     party: Party,
     device: Option<Device>,
     partial: Partial,
-    oddity: Option<Oddity>,
+    oddity: Option<Box<Oddity>>,
 }
 
 impl Answer {
     /// An agent's, with what is odd about it, as a look says.
-    pub fn new((party, device): (Party, &Device), partial: Partial, oddity: Option<Oddity>) -> Answer {
+    pub fn new((party, device): (Party, &Device), partial: Partial, oddity: Option<Box<Oddity>>) -> Answer {
         Answer { party, device: Some(device.clone()), partial, oddity }
     }
 }
@@ -222,21 +267,25 @@ impl Court<'_> {
 /// Where the answers to a shard wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
-    /// In a batch of its agent.
-    Batch(u64),
+    /// In a batch of its agent. Of no number zero: a place takes a word.
+    Batch(BatchNumber),
     /// Among those to a shard in doubt.
     Doubt,
 }
+const _: () = assert!(size_of::<Place>() == 8, "a page of places is eight lines of a cache");
+
+/// How many batches of the job were opened before a batch, and one.
+type BatchNumber = NonZeroU64;
 
 /// The answers of one job that are not final.
 #[derive(Debug, Default)]
 pub struct Docket {
     /// By number, in the order in which they were opened.
-    batches: BTreeMap<u64, Batch>,
+    batches: BTreeMap<BatchNumber, Batch>,
     /// Those that are not closed, by their agent.
-    open: BTreeMap<AgentId, u64>,
+    open: BTreeMap<AgentId, BatchNumber>,
     /// When batches were opened, the oldest first; some of them are closed by now.
-    opened: VecDeque<(Tick, u64)>,
+    opened: VecDeque<(Tick, BatchNumber)>,
     doubts: BTreeMap<ShardIndex, Doubt>,
     known: Known,
     places: ShardMap<Place>,
@@ -326,7 +375,7 @@ impl Docket {
     pub fn hold(
         &mut self,
         by: (Party, Option<&Device>),
-        answers: &mut Vec<(Partial, Option<Oddity>)>,
+        answers: &mut Vec<(Partial, Option<Box<Oddity>>)>,
         court: &Court<'_>,
         rulings: &mut Vec<Ruling>,
     ) {
@@ -335,7 +384,7 @@ impl Docket {
         while answers.len() > 0 {
             let id = self.open_batch(by, court, rulings);
             let Some(batch) = self.batches.get_mut(&id) else { return };
-            batch.reserve(answers.len().min(most));
+            batch.reserve(answers.len(), most);
             while batch.len() < most
                 && let Some((partial, oddity)) = answers.next()
             {
@@ -361,7 +410,7 @@ impl Docket {
         (party, device): (Party, Option<&Device>),
         court: &Court<'_>,
         rulings: &mut Vec<Ruling>,
-    ) -> u64 {
+    ) -> BatchNumber {
         if let Some(id) = self.open.get(&party.agent).copied()
             && let Some(batch) = self.batches.get_mut(&id)
         {
@@ -372,7 +421,7 @@ impl Docket {
             batch.lower(party.standing);
             self.close(id, false, court, rulings);
         }
-        let id = self.batches_ever;
+        let id = NonZeroU64::MIN.saturating_add(self.batches_ever);
         self.batches_ever += 1;
         self.opened.push_back((court.now, id));
         self.open.insert(party.agent, id);
@@ -398,7 +447,7 @@ impl Docket {
         }
     }
 
-    fn close(&mut self, id: u64, at_least_one: bool, court: &Court<'_>, rulings: &mut Vec<Ruling>) {
+    fn close(&mut self, id: BatchNumber, at_least_one: bool, court: &Court<'_>, rulings: &mut Vec<Ruling>) {
         let Some(mut batch) = self.batches.remove(&id) else { return };
         self.open.remove(&batch.agent());
         let mut chosen = batch.chosen(at_least_one, court);
@@ -422,12 +471,12 @@ impl Docket {
     }
 
     /// Now and then an agent of whose work only samples are checked is given a shard whose answer is known.
-    fn probe(&mut self, batch: &Batch, id: u64, court: &Court<'_>, rulings: &mut Vec<Ruling>) {
+    fn probe(&mut self, batch: &Batch, id: BatchNumber, court: &Court<'_>, rulings: &mut Vec<Ruling>) {
         let party = batch.party();
         if !court.probes || self.known.is_empty() || batch.rate(court.class) >= EVERY {
             return;
         }
-        let (chance, lot) = court.sampler.lot(court.job, id);
+        let (chance, lot) = court.sampler.lot(court.job, id.get());
         if sampling::is_probed(batch.len(), chance)
             && let Some(index) = self.known.draw(party.agent, lot)
         {
@@ -504,7 +553,7 @@ impl Docket {
     }
 
     /// One of a batch's checks agreed.
-    fn checked(&mut self, id: u64, rulings: &mut Vec<Ruling>) {
+    fn checked(&mut self, id: BatchNumber, rulings: &mut Vec<Ruling>) {
         let is_final = |batch: &mut Batch| {
             batch.checked();
             batch.is_final()
@@ -538,7 +587,7 @@ impl Docket {
             return;
         }
         let theirs = self.batches.iter().filter(|(_, batch)| batch.agent() == agent);
-        let theirs: Vec<u64> = theirs.map(|(id, _)| *id).collect();
+        let theirs: Vec<BatchNumber> = theirs.map(|(id, _)| *id).collect();
         for doubt in self.doubts.values_mut() {
             doubt.unlink(&theirs);
             doubt.distrust(agent);
@@ -580,7 +629,7 @@ impl Docket {
         Some(doubt.errand(court))
     }
 
-    fn drop_if_empty(&mut self, id: u64) {
+    fn drop_if_empty(&mut self, id: BatchNumber) {
         if let Some(batch) = self.batches.get(&id).filter(|batch| batch.len() == 0) {
             let agent = batch.agent();
             self.batches.remove(&id);

@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use tessera_hub_core::event::Sent;
 use tessera_hub_core::{Event, SessionId as Session, ShardAnswer};
 use tessera_protocol::audit::Act;
 use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::spec::{Region, Workload};
 use tessera_protocol::unit::{Epoch, ShardIndex};
 use tessera_protocol::wire::{
-    self, AgentControl, AgentWork, AgentWorkRef, BulkHeader, FrameError, Gpu, Hello, Message, Refusal,
-    ShardResultRef,
+    self, AgentControl, AgentWork, AgentWorkRef, BulkHeader, FrameError, Gpu, Hello, Message, PartialRef,
+    Refusal, ShardResultRef,
 };
 use tessera_protocol::{limits, wire::Held};
 use tessera_storage::{Batch, Commit, Key};
@@ -149,9 +150,12 @@ pub(super) fn bulk(session: Session, bytes: &Bytes) -> Heard {
 }
 
 fn answer(frame: &Bytes, result: ShardResultRef<'_>) -> ShardAnswer {
-    let ShardResultRef { index, epoch, digest, partial, kernel_us: _ } = result;
-    let partial = partial.map(|partial| frame.slice_ref(partial));
-    ShardAnswer { index: ShardIndex(index), epoch: Epoch(epoch), digest: Digest(*digest), partial }
+    let ShardResultRef { index, epoch, partial, kernel_us: _ } = result;
+    let partial = match partial {
+        PartialRef::Here(partial) => Sent::Here(frame.slice_ref(partial)),
+        PartialRef::Elsewhere(digest) => Sent::Elsewhere(Digest(*digest)),
+    };
+    ShardAnswer { index: ShardIndex(index), epoch: Epoch(epoch), partial }
 }
 
 fn is_valid(hello: &Hello) -> bool {
@@ -283,6 +287,20 @@ mod tests {
             let view = &recovered.agents[&agent];
             assert_eq!((view.provider.as_str(), view.anchor), (owner.name(), owner.0.is_none()));
         }
+    }
+
+    #[test]
+    fn an_agent_of_another_version_is_told_which_side_is_older() {
+        let session = Session(1);
+        let mut standings = Standings::from([(session, Standing::Opened { key: [1; 32] })]);
+        let mut frame = Vec::new();
+        AgentControl::Hello(hello()).frame(&mut frame);
+        let mut body = frame.split_off(size_of::<u32>());
+        body[0] = limits::FRAME_VERSION - 1;
+        let Heard::Broken(breach) = control(&mut standings, session, &body.into()) else {
+            panic!("an older agent is let in")
+        };
+        assert_eq!(breach.to_string(), "frame version 2, this program speaks 3: update the older side");
     }
 
     #[test]

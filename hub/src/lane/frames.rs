@@ -37,6 +37,9 @@ enum Offered {
 /// Frames that may wait for one session; its agent does not read them, and it is given up beyond.
 const WAITING_MAX: usize = 8_192;
 
+/// Frames of a turn whose memory is kept for the next.
+const TURN_KEPT_MAX: usize = 1_024;
+
 /// Frames of all sessions of a lane; a large task is held once, however many agents get it.
 #[derive(Debug, Default)]
 pub(super) struct Frames {
@@ -158,6 +161,7 @@ impl Frames {
                 Offered::GivenUp => given_up.push(session),
             }
         }
+        self.turn.shrink_to(TURN_KEPT_MAX);
         given_up
     }
 

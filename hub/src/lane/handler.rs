@@ -45,6 +45,9 @@ mod door;
 const DRAIN_IN_FLIGHT_MAX: Duration = Duration::from_secs(5);
 /// How long a stopping lane waits for its last writes.
 const DRAIN_WRITES_MAX: Duration = Duration::from_secs(10);
+/// Effects of a step whose memory is kept for the next. Few steps have more: those in which a whole fleet hears of
+/// something.
+const EFFECTS_KEPT_MAX: usize = 1_024;
 /// How soon what a full queue gave back is offered again.
 const RETRY: Duration = Duration::from_millis(1);
 
@@ -229,6 +232,7 @@ impl Handler {
         let mut effects = std::mem::take(&mut self.effects);
         effects.extend(self.machine.step(tick, event));
         effects.drain(..).for_each(|effect| self.carry_out(now, effect, io));
+        effects.shrink_to(EFFECTS_KEPT_MAX);
         self.effects = effects;
         let counts = self.machine.counts();
         if counts != self.counted {

@@ -48,13 +48,17 @@ impl Frames {
     /// Hands QUIC as much as it takes; the rest waits for the stream to be writable again.
     pub(super) fn flush(&mut self, connection: &mut Connection, stream: StreamId) -> Result<(), StreamGone> {
         if !self.building.is_empty() {
-            self.sealed.push_back(self.building.split().freeze());
+            // Nothing of it stays behind: most sessions have nothing to send most of the time.
+            self.sealed.push_back(std::mem::take(&mut self.building).freeze());
         }
         while !self.sealed.is_empty() {
             match connection.send_stream(stream).write_chunks(self.sealed.make_contiguous()) {
                 Ok(written) => {
                     self.bytes -= written.bytes;
                     self.sealed.drain(..written.chunks);
+                    if self.sealed.is_empty() {
+                        self.sealed = VecDeque::new();
+                    }
                 }
                 Err(WriteError::Blocked) => break,
                 Err(WriteError::Stopped(_) | WriteError::ClosedStream) => return Err(StreamGone),

@@ -6,12 +6,13 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::sync::Arc;
 
+use tessera_hub_core::event::Sent;
 use tessera_hub_core::lane::{Config, Lane};
 use tessera_hub_core::scheduler::{Share, Sharing};
 use tessera_hub_core::{Account, Effect, Event, NewJob, Planted, RequestId, SessionId, ShardAnswer};
 use tessera_planners::Plan;
 use tessera_protocol::api::JobState;
-use tessera_protocol::id::{AgentId, Digest, JobId};
+use tessera_protocol::id::{AgentId, JobId};
 use tessera_protocol::monte_carlo::{Model, Task};
 use tessera_protocol::spec::{JobSpec, Priority};
 use tessera_protocol::unit::{Epoch, LaneIndex, ShardIndex, Tick, UnixMillis};
@@ -283,9 +284,8 @@ impl Market {
         if !self.ended.contains_key(&job) {
             let task = self.tasks.entry(job).or_insert_with(|| Task { key: [0, 0], model: Model::Pi });
             let partial = toy::tally(task, &[], item.first, item.count).encode();
-            let digest = Digest::of(&partial);
             let (index, epoch) = (ShardIndex(item.index), Epoch(item.epoch));
-            let answers = vec![ShardAnswer { index, epoch, digest, partial: Some(partial.into()) }];
+            let answers = vec![ShardAnswer { index, epoch, partial: Sent::Here(partial.into()) }];
             let session = SessionId(worker as u64);
             self.step(Event::ResultsArrived { session, job, answers })?;
         }

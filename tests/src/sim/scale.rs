@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tessera_hub_core::event::Sent;
 use tessera_hub_core::lane::{Config, Lane};
 use tessera_hub_core::record::Kept;
 use tessera_hub_core::{
     Account, Effect, Event, NewJob, Outcome, Record, RequestId, SessionId, ShardAnswer, home_lane,
 };
 use tessera_planners::Plan;
-use tessera_protocol::id::{AgentId, Digest, JobId, ProviderId};
+use tessera_protocol::id::{AgentId, JobId, ProviderId};
 use tessera_protocol::limits;
 use tessera_protocol::spec::{JobSpec, Manifest};
 use tessera_protocol::tally::Tally;
@@ -103,7 +104,7 @@ struct World {
     jobs: Vec<(JobId, Manifest)>,
     ended: u64,
     /// What agents can say, by how many paths of a shard are inside.
-    answers: Vec<(Bytes, Digest)>,
+    answers: Vec<Bytes>,
     report: Scale,
 }
 
@@ -144,8 +145,7 @@ impl World {
         };
         let answer = |inside| {
             let tally = Tally { samples: SHARD_PATHS, counts: vec![inside], ..Tally::default() }.encode();
-            let digest = Digest::of(&tally);
-            (tally.into(), digest)
+            tally.into()
         };
         let mut world = World {
             random: Random::new(1),
@@ -294,9 +294,9 @@ impl World {
         for items in held.chunk_by(|a, b| a.0 == b.0) {
             let job = self.jobs[usize::from(items[0].0)].0;
             let answers = items.iter().map(|(_, index, epoch)| {
-                let (partial, digest) = &self.answers[inside(*index) as usize];
+                let partial = &self.answers[inside(*index) as usize];
                 let (index, epoch) = (ShardIndex(*index), Epoch(*epoch));
-                ShardAnswer { index, epoch, digest: *digest, partial: Some(partial.clone()) }
+                ShardAnswer { index, epoch, partial: Sent::Here(partial.clone()) }
             });
             let event = Event::ResultsArrived { session, job, answers: answers.collect() };
             self.mail.push_back((World::lane_of(agent), event));

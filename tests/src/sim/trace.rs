@@ -4,7 +4,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::mem::discriminant;
 
 use tessera_agent_core::Event as AgentEvent;
+use tessera_hub_core::event::Sent;
 use tessera_hub_core::{Effect, Event};
+use tessera_protocol::id::Digest;
 
 /// The record of a run. Two runs with equal sums went through the same events at the same moments.
 #[derive(Debug)]
@@ -29,7 +31,7 @@ impl Trace {
             Event::ResultsArrived { session, answers, .. } => {
                 session.hash(&mut self.hasher);
                 for answer in answers {
-                    (answer.index, answer.epoch, &answer.digest.0[..8]).hash(&mut self.hasher);
+                    (answer.index, answer.epoch, &digest(&answer.partial).0[..8]).hash(&mut self.hasher);
                 }
             }
             Event::LaneSpoke { from, message } => {
@@ -109,7 +111,7 @@ fn words(event: &Event) -> String {
         Event::ResultsArrived { session, job, answers } => {
             let answers: Vec<String> = answers
                 .iter()
-                .map(|a| format!("{}#{} {}", a.index.0, a.epoch.0, start(&a.digest.to_string())))
+                .map(|a| format!("{}#{} {}", a.index.0, a.epoch.0, start(&digest(&a.partial).to_string())))
                 .collect();
             format!("session {}: results of {job}: {}", session.0, answers.join(", "))
         }
@@ -132,6 +134,13 @@ fn agent_words(event: &AgentEvent) -> String {
         AgentEvent::JobForgotten { job } => format!("is to forget {job}"),
         AgentEvent::ShardEnded { .. } => "ends a shard".to_owned(),
         other => short(other),
+    }
+}
+
+fn digest(partial: &Sent) -> Digest {
+    match partial {
+        Sent::Here(bytes) => Digest::of(bytes),
+        Sent::Elsewhere(digest) => *digest,
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a provider or a hub would notice of an agent, one sentence at a time.
 
+use alloc::boxed::Box;
 use alloc::string::ToString;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -8,7 +9,7 @@ use tessera_protocol::address::HubAddress;
 use tessera_protocol::id::{Digest, JobId};
 use tessera_protocol::monte_carlo::{Model, Task};
 use tessera_protocol::unit::{Epoch, ShardIndex};
-use tessera_protocol::wire::{Assignment, Held, ShardFailure};
+use tessera_protocol::wire::{Assignment, Held, Partial, ShardFailure};
 
 use super::*;
 use crate::attempt::Attempt;
@@ -159,7 +160,7 @@ fn a_packet_full_of_results_leaves_at_once_and_large_partials_on_their_own_strea
     assert_eq!(*header, BulkHeader::Partial { job: JOB.0, index: 2, epoch: 1 });
     assert_eq!(payload.len(), limits::INLINE_BYTES_MAX + 1);
     let AgentWork::Results { items, .. } = frame else { panic!("{frame:?}") };
-    assert_eq!((items[0].index, &items[0].partial), (2, &None));
+    assert_eq!((items[0].index, &items[0].partial), (2, &Partial::Elsewhere(Box::new([6; 32]))));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //!
 //! Carries out what the verifier rules; judges nothing itself.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
@@ -29,10 +30,11 @@ impl Home {
 
     /// Agents claim these partials.
     pub fn claimed(&mut self, from: LaneIndex, claims: Vec<Claims>, judge: &Judge<'_>, out: &mut Outbox) {
-        let mut rulings = Vec::new();
+        let mut rulings = core::mem::take(&mut self.rulings);
         for claims in claims {
             self.claimed_by(from, claims, &mut rulings, judge, out);
         }
+        self.rulings = rulings;
         self.unseen = true;
         self.close_batches(judge, out);
     }
@@ -59,12 +61,11 @@ impl Home {
             if self.is_ending() {
                 break;
             }
-            let Some(partial) = Partial::read(&self.job.manifest, &self.plan, &claim) else {
+            let Some((partial, oddity)) = self.read(&claim) else {
                 self.not_a_partial(party, claim.index, judge);
                 continue;
             };
             self.counters.counts.spares_won += u64::from(claim.spare);
-            let oddity = self.look(&partial);
             first.push((partial, oddity));
         }
         self.take_in((party, &device), &mut first, rulings, judge, out);
@@ -75,7 +76,7 @@ impl Home {
     fn take_in(
         &mut self,
         (party, device): (Party, &Device),
-        answers: &mut Vec<(Partial, Option<Oddity>)>,
+        answers: &mut Vec<(Partial, Option<Box<Oddity>>)>,
         rulings: &mut Vec<Ruling>,
         judge: &Judge<'_>,
         out: &mut Outbox,
@@ -96,9 +97,12 @@ impl Home {
         }
     }
 
-    fn look(&mut self, partial: &Partial) -> Option<Oddity> {
-        let released = self.reducer.tally().map(|tally| &**tally);
-        self.triage.look(&self.job.manifest, &self.plan, partial.index, &partial.part, released)
+    /// What a claim says, and what is odd about it; nothing where its bytes are not a partial of its shard.
+    fn read(&mut self, claim: &Claim) -> Option<(Partial, Option<Box<Oddity>>)> {
+        let (manifest, plan, released) = (&self.job.manifest, &self.plan, self.reducer.tally());
+        let part = plan.read_partial(manifest, claim.index, claim.digest, &claim.partial)?;
+        let oddity = self.triage.look(manifest, plan, claim.index, &part, released.map(|tally| &**tally));
+        Some((Partial::new(claim, part), oddity.map(Box::new)))
     }
 
     /// An answer to a shard that has one.
@@ -116,9 +120,11 @@ impl Home {
         let (by, index) = ((self.as_it_stands(party), device), claim.index);
         if self.is_settled(index) {
             if self.docket.is_probed(index, party.agent)
-                && let Some(partial) = Partial::read(&self.job.manifest, &self.plan, claim)
+                && let Some(part) =
+                    self.plan.read_partial(&self.job.manifest, index, claim.digest, &claim.partial)
             {
-                self.docket.probed(&Answer::new(by, partial, None), &self.court(judge), rulings);
+                let answer = Answer::new(by, Partial::new(claim, part), None);
+                self.docket.probed(&answer, &self.court(judge), rulings);
             }
             return;
         }
@@ -130,9 +136,8 @@ impl Home {
             let errand = doubt.errand(&self.court(judge));
             return self.place(errand, judge, out);
         }
-        match Partial::read(&self.job.manifest, &self.plan, claim) {
-            Some(partial) => {
-                let oddity = self.look(&partial);
+        match self.read(claim) {
+            Some((partial, oddity)) => {
                 self.docket.answer(Answer::new(by, partial, oddity), &self.court(judge), rulings);
             }
             None => self.not_a_partial(party, index, judge),

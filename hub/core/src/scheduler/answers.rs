@@ -13,6 +13,7 @@ use super::lane_job::LaneJob;
 use super::score::Pace;
 use super::{Scheduler, elsewhere};
 use crate::effect::{CloseReason, Outbox};
+use crate::event::Sent;
 use crate::message::{Claim, Claims, FailureCause, LaneMessage, Loss};
 use crate::{Account, Effect, SessionId, ShardAnswer};
 
@@ -57,7 +58,7 @@ impl Scheduler {
             // What is late of a job that is closed was forgotten with it.
             return;
         };
-        for ShardAnswer { index, epoch, digest, partial } in answers {
+        for ShardAnswer { index, epoch, partial } in answers {
             let name = (job, index, epoch);
             let Some(attempt) = agent.attempts.named(name) else {
                 freed |= agent.lapsed.remove(&name);
@@ -67,19 +68,20 @@ impl Scheduler {
                 troubles.push((epoch, None));
                 continue;
             }
-            let partial = match (partial, core::mem::replace(&mut attempt.answer, Answered::Nothing)) {
-                (Some(partial), _) | (None, Answered::Delivered(partial)) => partial,
-                (None, Answered::Nothing | Answered::Announced(_)) => {
+            let (said, partial) = match (partial, core::mem::replace(&mut attempt.answer, Answered::Nothing))
+            {
+                (Sent::Here(partial), _) => (None, partial),
+                (Sent::Elsewhere(digest), Answered::Delivered(partial)) => (Some(digest), partial),
+                (Sent::Elsewhere(digest), Answered::Nothing | Answered::Announced(_)) => {
                     attempt.answer = Answered::Announced(digest);
                     continue;
                 }
             };
-            match Digest::of(&partial) == digest {
-                true => {
-                    let attempt = agent.attempts.take(epoch).expect("it was there");
-                    claims.push(lane_job.completed((id, agent), attempt, digest, partial, now));
-                }
-                false => troubles.push((epoch, Some(FailureCause::DigestMismatch))),
+            let digest = Digest::of(&partial);
+            if said.is_some_and(|said| said != digest) {
+                troubles.push((epoch, Some(FailureCause::DigestMismatch)));
+            } else if let Some(attempt) = agent.attempts.take(epoch) {
+                claims.push(lane_job.completed((id, agent), attempt, digest, partial, now));
             }
         }
         if freed || !claims.is_empty() {

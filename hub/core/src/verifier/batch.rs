@@ -1,5 +1,6 @@
 //! Answers of one agent to shards of one job that are checked together.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use tessera_protocol::api::Standing;
@@ -16,6 +17,9 @@ use crate::triage::Oddity;
 /// How long an answer waits for more of its agent: what is provisional is lost with the hub. *Units*: milliseconds.
 pub(super) const AGE_MS_MAX: u64 = 2_000;
 
+/// So many answers of an agent make it likely that its batch becomes full.
+const SEVERAL: usize = 4;
+
 /// Answers of one agent.
 #[derive(Debug)]
 pub(super) struct Batch {
@@ -25,7 +29,7 @@ pub(super) struct Batch {
     device: Option<Device>,
     partials: Vec<Partial>,
     /// What is odd about some of them.
-    odd: Vec<(ShardIndex, Oddity)>,
+    odd: Vec<(ShardIndex, Box<Oddity>)>,
     bytes: usize,
     /// Checks that have not agreed yet, once it is closed.
     checks: usize,
@@ -42,11 +46,16 @@ impl Batch {
         self.party == party && self.device.as_ref() == device
     }
 
-    pub(super) fn reserve(&mut self, more: usize) {
-        self.partials.reserve(more);
+    /// Makes room for more answers: for all that there will be, once there are several.
+    pub(super) fn reserve(&mut self, more: usize, most: usize) {
+        let (have, wanted) = (self.partials.len(), self.partials.len() + more);
+        if wanted > self.partials.capacity() {
+            let room = if wanted < SEVERAL { wanted } else { most };
+            self.partials.reserve_exact(room.saturating_sub(have));
+        }
     }
 
-    pub(super) fn push(&mut self, partial: Partial, oddity: Option<Oddity>) {
+    pub(super) fn push(&mut self, partial: Partial, oddity: Option<Box<Oddity>>) {
         self.odd.extend(oddity.map(|oddity| (partial.index, oddity)));
         self.bytes += partial.bytes;
         self.partials.push(partial);

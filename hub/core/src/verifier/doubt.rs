@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use tessera_protocol::api::Standing;
 use tessera_protocol::id::{AgentId, Digest, ProviderId};
 
-use super::{Answer, Court, Evidence, Party};
+use super::{Answer, BatchNumber, Court, Evidence, Party};
 use crate::message::{Errand, Who};
 use crate::planted::Planted;
 
@@ -18,7 +18,7 @@ const ANSWERS_MAX: usize = 5;
 pub struct Doubt {
     answers: Vec<Answer>,
     /// The batch that waits for it.
-    batch: Option<u64>,
+    batch: Option<BatchNumber>,
     /// None of the operator's agents can answer.
     anchorless: bool,
     /// Whether it is checked only because the first answer looked odd.
@@ -34,7 +34,7 @@ pub(super) enum Verdict {
 }
 
 impl Doubt {
-    pub(super) fn new(first: Answer, batch: Option<u64>) -> Doubt {
+    pub(super) fn new(first: Answer, batch: Option<BatchNumber>) -> Doubt {
         Doubt { answers: alloc::vec![first], batch, anchorless: false, triaged: false }
     }
 
@@ -63,11 +63,11 @@ impl Doubt {
     }
 
     /// These batches are no more.
-    pub(super) fn unlink(&mut self, batches: &[u64]) {
+    pub(super) fn unlink(&mut self, batches: &[BatchNumber]) {
         self.batch = self.batch.filter(|batch| !batches.contains(batch));
     }
 
-    pub(super) fn batch(&self) -> Option<u64> {
+    pub(super) fn batch(&self) -> Option<BatchNumber> {
         self.batch
     }
 
@@ -153,7 +153,7 @@ impl Doubt {
     pub(super) fn evidence(&self, believed: Option<Digest>) -> Evidence {
         let said = |answer: &Answer| (answer.party.agent, answer.party.account, answer.partial.digest);
         let answers = self.answers.iter().map(said).collect();
-        let looked = |answer: &Answer| Some((answer.party.agent, answer.oddity.clone()?));
+        let looked = |answer: &Answer| Some((answer.party.agent, answer.oddity.as_deref()?.clone()));
         let oddities = self.answers.iter().filter_map(looked).collect();
         Evidence { index: self.answers[0].partial.index, answers, believed, oddities }
     }

@@ -85,7 +85,8 @@ impl Known {
         }
         let mut answers = fact.said.clone();
         answers.push((party.agent, party.account, answer.partial.digest));
-        let oddities = answer.oddity.clone().map(|oddity| (party.agent, oddity)).into_iter().collect();
+        let oddities =
+            answer.oddity.as_deref().map(|oddity| (party.agent, oddity.clone())).into_iter().collect();
         Some(Err(Evidence { index: answer.partial.index, answers, believed: Some(fact.digest), oddities }))
     }
 

@@ -17,8 +17,8 @@ fn party(number: u8, provider: &str, standing: Standing) -> Party {
 }
 
 fn says(index: u64, party: Party, value: u8) -> Answer {
-    let (digest, part) = (Digest([value; 32]), Part::Block(alloc::vec![value]));
-    let partial = Partial { index: ShardIndex(index), digest, bytes: 1, part };
+    let (digest, content) = (Digest([value; 32]), Part::Block(alloc::vec![value]).into());
+    let partial = Partial { index: ShardIndex(index), digest, bytes: 1, content };
     Answer { party, device: None, partial, oddity: None }
 }
 
@@ -304,7 +304,7 @@ fn without_a_second_agent_old_hands_are_believed_and_newcomers_wait() {
 }
 
 fn odd(index: u64, party: Party, value: u8) -> Answer {
-    Answer { oddity: Some(Oddity::Product("it is odd".into())), ..says(index, party, value) }
+    Answer { oddity: Some(Box::new(Oddity::Product("it is odd".into()))), ..says(index, party, value) }
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! The agents' side of the world: their processes, their links, and what becomes of their effects.
 
 use tessera_agent_core::{Closing, Effect as AgentEffect, Event as AgentEvent, Random as AgentRandom};
+use tessera_hub_core::event::Sent;
 use tessera_hub_core::{Event, SessionId, ShardAnswer};
 use tessera_protocol::id::{Digest, JobId};
 use tessera_protocol::unit::{Epoch, ShardIndex, Tick};
-use tessera_protocol::wire::{AgentControl, AgentWork, BulkHeader, ShardResult};
+use tessera_protocol::wire::{AgentControl, AgentWork, BulkHeader, Partial, ShardResult};
 
 use super::weather::Way;
 use super::{Due, World};
@@ -197,8 +198,10 @@ impl World {
                 let answer = |item: ShardResult| ShardAnswer {
                     index: ShardIndex(item.index),
                     epoch: Epoch(item.epoch),
-                    digest: Digest(item.digest),
-                    partial: item.partial.map(Into::into),
+                    partial: match item.partial {
+                        Partial::Here(partial) => Sent::Here(partial.into()),
+                        Partial::Elsewhere(digest) => Sent::Elsewhere(Digest(*digest)),
+                    },
                 };
                 let answers = items.into_iter().map(answer).collect();
                 if !self.is_sloppy(Some(agent)) {
