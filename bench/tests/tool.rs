@@ -38,6 +38,8 @@ fn end_to_end_reports_every_shard_and_two_reports_compare() {
     assert!(median(&before, "memory", "hub per idle agent") > 0.0);
     assert_eq!(before["percentiles"]["job: end to end"]["count"], 3);
     assert_eq!(before["settings"]["agents"], "6");
+    assert!(before["settings"]["commits"].as_str().unwrap().starts_with("synced"));
+    assert!(before["percentiles"]["hub: turn of a lane"]["max"].as_f64().unwrap() < 60e6);
     for name in ["job submitted to first agent told", "job submitted to durable end"] {
         assert_eq!(before["percentiles"][format!("hub: {name}")]["count"], 3, "{name}");
     }

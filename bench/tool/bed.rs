@@ -138,6 +138,9 @@ impl Bed {
             report.note(format!("The hub has other cores than {hub_cores:?}, which it was to have."));
         }
         report.set("load_cores", format!("{load_cores:?}"));
+        let memory = ["tmpfs", "ramfs"].contains(&hub.file_system().as_str());
+        report.set("commits", if memory { "synced to memory" } else { "synced before they count" });
+        report.set("file_system", hub.file_system());
         report.set("hub_program", &digest_of(hub.program())[..16]);
         let bar = line(fleet.agents.into(), "enrolment tokens");
         let (members, hub_key) = hub.members(fleet.agents as usize, args.anchors_one_in)?;
@@ -372,6 +375,8 @@ mod tests {
         assert_eq!(timed.count(), 6, "three more in each of two lanes");
         let Percentiles { p50, max, .. } = timed.percentiles();
         assert!((p50 / 2_000.0 - 1.0).abs() < 0.01, "{p50}");
+        let within = look([1.0, 5.0, 5.0]).timed_since(&look([1.0, 3.0, 3.0]), "t_seconds").percentiles();
+        assert!(within.count == 4 && within.max < 3_000.0, "{within:?}");
         assert!(max > 1e9, "what is beyond the last bound is the longest that there is: {max}");
     }
 }

@@ -208,6 +208,11 @@ impl Hub {
         &self.program
     }
 
+    /// The kind of file system that its folder lies in.
+    pub(crate) fn file_system(&self) -> String {
+        machine::file_system_of(self.folder.path())
+    }
+
     /// Cores of the hub, and of the load.
     pub(crate) fn cores(&self) -> (&[usize], &[usize]) {
         (&self.cores.0, &self.cores.1)

@@ -24,7 +24,10 @@ impl Latency {
     }
 
     pub(crate) fn record_ns(&mut self, ns: u64, times: u64) {
-        self.0.saturating_record_n(ns.max(1), times);
+        // What was recorded no times would still be the longest.
+        if times > 0 {
+            self.0.saturating_record_n(ns.max(1), times);
+        }
     }
 
     pub(crate) fn add(&mut self, other: &Latency) {

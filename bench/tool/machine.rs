@@ -56,6 +56,19 @@ fn field_kib(text: &str, name: &str) -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
 }
 
+/// The kind of file system that a folder lies in, as `ext4`; nothing where the system does not tell.
+pub(crate) fn file_system_of(folder: &Path) -> String {
+    let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    let mounts = text("/proc/self/mounts");
+    let mounts = mounts.lines().filter_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        Some((fields.next()?, fields.next()?))
+    });
+    // The innermost, and of those the one that was mounted over the others.
+    let within = mounts.filter(|(point, _)| folder.starts_with(point));
+    within.max_by_key(|(point, _)| point.len()).map(|(_, kind)| kind.to_owned()).unwrap_or_default()
+}
+
 /// The cores that this process might use when it was first asked, before it pinned anything. *Order*: ascending.
 pub(crate) fn cores() -> &'static [usize] {
     static CORES: OnceLock<Vec<usize>> = OnceLock::new();
@@ -172,6 +185,12 @@ mod tests {
             }
         };
         assert!(used > 0);
+    }
+
+    #[test]
+    fn a_folder_lies_in_the_innermost_file_system() {
+        assert_eq!(file_system_of(Path::new("/proc/self")), "proc");
+        assert!(!file_system_of(Path::new("/")).is_empty());
     }
 
     #[test]
