@@ -283,6 +283,39 @@ fn a_batch_that_nothing_is_added_to_closes_and_the_last_of_a_job_is_checked_if_n
 }
 
 #[test]
+fn answers_that_come_together_are_batched_as_those_that_come_one_by_one() {
+    let batch = BATCH_SHARDS as u64;
+    let device = |gpu| Device { isa: "plain".into(), gpu };
+    for (together, gpu) in [(1, false), (4, false), (16, false), (60, false), (16, true)] {
+        let mut trial = Trial::new(VerifyClass::Standard, 0);
+        let ann = party(1, "ann", Standing::Trusted);
+        let (mut rulings, mut checked) = (Vec::new(), Vec::new());
+        let all: Vec<u64> = (0..2 * batch + 10).collect();
+        for indices in all.chunks(together) {
+            let court = trial.verifier.court(JOB, trial.class, 0, trial.now);
+            // One of each group is said twice, and counts once.
+            let twice = indices.iter().chain(&indices[..1]);
+            let mut answers = twice.map(|index| (says(*index, ann, 9).partial, None)).collect();
+            trial.docket.hold((ann, Some(&device(false))), &mut answers, &court, &mut rulings);
+            trial.docket.check_invariants();
+            checked.extend(errands(&rulings).iter().map(|errand| errand.index.0));
+            assert!(released(&rulings).is_empty(), "{together} at a time");
+            rulings.clear();
+        }
+        let [one, other] = checked[..] else { panic!("one check in each of two batches: {checked:?}") };
+        assert!(one < batch && (batch..2 * batch).contains(&other), "{checked:?}");
+        assert_eq!((trial.docket.len(), trial.docket.bytes()), (60, 60));
+        // On another device it is as if it were another agent's.
+        let court = trial.verifier.court(JOB, trial.class, 0, trial.now);
+        let mut more = alloc::vec![(says(60, ann, 9).partial, None)];
+        trial.docket.hold((ann, Some(&device(gpu))), &mut more, &court, &mut rulings);
+        trial.docket.check_invariants();
+        let open = &trial.docket.batches[&trial.docket.open[&ann.agent]];
+        assert_eq!(open.len(), if gpu { 1 } else { 11 });
+    }
+}
+
+#[test]
 fn without_a_second_agent_old_hands_are_believed_and_newcomers_wait() {
     for (class, standing, believed) in [
         (VerifyClass::Standard, Standing::Probation, true),
