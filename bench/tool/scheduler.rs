@@ -528,7 +528,6 @@ mod tests {
             open_shards: 1_000,
             timed: 700,
             rounds: 1,
-            frames: 1,
             threads: 1,
             no_sweep: true,
             instructions: false,
