@@ -101,6 +101,11 @@ impl Tally {
         Ok(())
     }
 
+    /// What it takes of memory besides itself: an exact sum is many times as long as its encoding. *Units*: bytes.
+    pub fn memory_bytes(&self) -> usize {
+        size_of_val(&*self.sums) + size_of_val(&*self.counts) + size_of_val(&*self.bins)
+    }
+
     /// The canonical bytes: equal tallies have equal bytes, so a check is a hash compare.
     ///
     /// *Shape*: LEB128 numbers `samples, #sums, #counts, #bins`, then the sums' encodings, the counts,

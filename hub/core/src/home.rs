@@ -64,7 +64,7 @@ enum Stage {
 }
 
 /// Shards waiting for a second answer, whose partials are held, above which nothing new is granted.
-pub const DOUBTS_MAX: usize = 4_096;
+pub const DOUBTS_MAX: usize = 1 << 14;
 /// Partials that may be held however large they are.
 const DOUBTS_MIN: usize = 8;
 /// Bytes of partials in doubt above which nothing new is granted, however few they are.

@@ -62,7 +62,7 @@ pub struct Partial {
     pub index: ShardIndex,
     /// Of its bytes.
     pub digest: Digest,
-    /// How long it was encoded. *Units*: bytes.
+    /// What it takes of memory, and at least how long it was encoded. *Units*: bytes.
     pub bytes: usize,
     /// What it holds.
     pub content: Content,
@@ -115,7 +115,8 @@ impl Partial {
     /// What a claim says of its shard, of which this was read.
     pub fn new(claim: &Claim, part: Part) -> Partial {
         let Claim { index, digest, .. } = *claim;
-        Partial { index, digest, bytes: claim.partial.len(), content: part.into() }
+        let held = if let Part::Tally(tally) = &part { tally.memory_bytes() } else { 0 };
+        Partial { index, digest, bytes: held.max(claim.partial.len()), content: part.into() }
     }
 }
 

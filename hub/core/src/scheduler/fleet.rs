@@ -159,7 +159,7 @@ pub(super) struct Rank {
 impl Rank {
     /// Whether nothing but how full they are speaks for another.
     pub(super) fn is_level_with(self, other: Rank) -> bool {
-        (self.queued, self.bucket) <= (other.queued, other.bucket)
+        self.bucket <= other.bucket || !self.queued && other.queued
     }
 
     fn of(agent: &Agent) -> Option<Rank> {

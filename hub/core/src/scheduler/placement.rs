@@ -29,11 +29,11 @@ const ATTEMPT_MS_MIN: u64 = 600_000;
 /// The slowest agent that may finish its shards: a thousand times slower than one core of today.
 /// *Units*: compute units a millisecond.
 const SLOWEST_UNITS_PER_MS: u64 = 100;
-/// Jobs with errands that are looked at in one step, and errands of each: a bound on the work of a step. Those that
-/// find nobody go behind the others, so that each has its turn. While all who may run errands of a kind are busy, those
+/// Jobs with errands that are looked at in one step, and errands of each that may find nobody: a bound on the work of a
+/// step. Those that find nobody go behind the others, so that each has its turn. While all who may run errands of a kind are busy, those
 /// are looked at now and then, since they can be such that nobody here will ever run.
 const ERRAND_JOBS_LOOKED_AT_MAX: usize = 32;
-const ERRANDS_LOOKED_AT_MAX: usize = 8;
+const ERRAND_MISSES_MAX: usize = 8;
 /// How often that is. *Units*: milliseconds.
 const LOOK_MS: u64 = 20;
 /// Of so many compute units one is for batch jobs however many interactive ones there are.
@@ -185,10 +185,11 @@ impl Scheduler {
             }
             let Some(job) = self.rota[queue].pop_front() else { return };
             for asked in Asked::ALL {
-                for _ in 0..self.looks(job, asked) {
-                    if !self.place_errand(job, asked, now, out) {
-                        break;
-                    }
+                let mut misses = 0;
+                while misses < self.misses_max(job, asked)
+                    && let Some(found) = self.place_errand(job, asked, now, out)
+                {
+                    misses += usize::from(!found);
                 }
             }
             let Some(lane_job) = self.jobs.get_mut(&job) else { continue };
@@ -199,27 +200,32 @@ impl Scheduler {
         }
     }
 
-    /// How many errands of a kind are worth a look.
-    fn looks(&self, job: JobId, asked: Asked) -> usize {
+    /// For how many errands of a kind it is worth to look in vain.
+    fn misses_max(&self, job: JobId, asked: Asked) -> usize {
         let Some(lane_job) = self.jobs.get(&job) else { return 0 };
         match lane_job.errands.next_who(asked) {
             None => 0,
-            Some(who) if self.fleet.has_free(&lane_job.need, who) => ERRANDS_LOOKED_AT_MAX,
-            Some(_) if self.looked == self.now => ERRANDS_LOOKED_AT_MAX,
+            Some(who) if self.fleet.has_free(&lane_job.need, who) => ERRAND_MISSES_MAX,
+            Some(_) if self.looked == self.now => ERRAND_MISSES_MAX,
             Some(_) => 0,
         }
     }
 
-    /// Looks at the first errand of a kind. Says whether another may be looked at.
-    fn place_errand(&mut self, job: JobId, asked: Asked, now: Tick, out: &mut Outbox) -> bool {
-        let Some(lane_job) = self.jobs.get_mut(&job) else { return false };
-        let Some(mut errand) = lane_job.errands.pop(asked) else { return false };
+    /// Looks for somebody for the first errand of a kind. *Returns* whether there was somebody; nothing when there is no
+    /// such errand, or everybody is busy.
+    fn place_errand(&mut self, job: JobId, asked: Asked, now: Tick, out: &mut Outbox) -> Option<bool> {
+        if self.fleet.is_full() {
+            return None;
+        }
+        let lane_job = self.jobs.get_mut(&job)?;
+        let mut errand = lane_job.errands.pop(asked)?;
         let is_holder = |id| lane_job.is_held_by(errand.index, id);
         match self.fleet.best_for(&lane_job.need, &errand, is_holder) {
             Some(id) => {
                 let (queue, flow) = (lane_job.queue(), lane_job.flow);
                 let cost = self.assign(id, job, ShardRange::one(errand.index), Some(errand), now, out);
                 self.fair[queue].charge(flow, cost);
+                return Some(true);
             }
             None if self.fleet.has_for(&lane_job.need, &errand, is_holder) => lane_job.errands.push(errand),
             None => {
@@ -227,7 +233,7 @@ impl Scheduler {
                 out.tell(lane_job.work.home, LaneMessage::ErrandReturned { job, errand });
             }
         }
-        !self.fleet.is_full()
+        Some(false)
     }
 
     /// Gives an agent shards of one job, an errand's alone. *Returns* what they cost.
