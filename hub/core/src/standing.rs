@@ -250,6 +250,10 @@ impl Registry {
 
     fn agreed(&mut self, agent: AgentId) -> Option<Change> {
         let mut record = *self.agents.get(&agent)?;
+        if record.standing == Standing::Trusted && record.wrong == 0 && !record.proven {
+            // It has nothing to gain.
+            return None;
+        }
         let suspect = self.providers.get(&record.provider).is_some_and(Provider::is_suspect);
         record.agreed = record.agreed.saturating_add(1);
         let blemished = suspect || record.wrong > 0;

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use hyper::body::Frame;
 use tessera_protocol::api::JobView;
 use tokio::sync::{OwnedSemaphorePermit, watch};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::limits::Limits;
 
@@ -92,21 +92,24 @@ impl State {
         let stopped = stopping.wait_for(|stopping| *stopping);
         tokio::select! {
             _ = stopped => None,
-            step = self.change(sent_at) => step,
+            step = self.change(sent_at, last) => step,
         }
     }
 
-    async fn change(mut self, sent_at: Instant) -> Step {
-        sleep_until(sent_at + self.feed.limits.event_gap).await;
-        match timeout(self.feed.limits.keep_alive_gap, self.feed.job.changed()).await {
-            Err(_) => Some((Bytes::from_static(b": still here\n\n"), self)),
-            // Nobody publishes this job any more.
-            Ok(Err(_)) => None,
-            Ok(Ok(())) => {
-                let view = self.feed.job.borrow_and_update().clone();
-                Some(self.event(view))
+    async fn change(mut self, sent_at: Instant, last: Arc<JobView>) -> Step {
+        // An end is told at once; of all else the latest, when the gap is over.
+        let ended = self.feed.job.wait_for(|view| !view.state.is_open());
+        let _ = timeout_at(sent_at + self.feed.limits.event_gap, ended).await;
+        let mut view = self.feed.job.borrow_and_update().clone();
+        if Arc::ptr_eq(&view, &last) {
+            match timeout(self.feed.limits.keep_alive_gap, self.feed.job.changed()).await {
+                Err(_) => return Some((Bytes::from_static(b": still here\n\n"), self)),
+                // Nobody publishes this job any more.
+                Ok(Err(_)) => return None,
+                Ok(Ok(())) => view = self.feed.job.borrow_and_update().clone(),
             }
         }
+        Some(self.event(view))
     }
 
     fn event(mut self, view: Arc<JobView>) -> (Bytes, State) {

@@ -195,6 +195,19 @@ fn events_start_with_the_present_state_and_end_with_the_job() {
 }
 
 #[test]
+fn an_end_does_not_wait_for_the_gap_between_events() {
+    let hub = Hub::start(Limits { event_gap: Duration::from_secs(3_600), ..Limits::default() });
+    let id = hub.submit(PI);
+    let (events, _) = read_events(&hub, id, |number| {
+        if number == 1 {
+            hub.fake.finish(id, b"{}");
+        }
+    });
+    let states: Vec<JobState> = events.iter().map(|(_, view)| view.state).collect();
+    assert_eq!(states, [JobState::Queued, JobState::Done]);
+}
+
+#[test]
 fn a_thousand_changes_a_second_become_ten_events() {
     let hub = Hub::start(Limits::default());
     let id = hub.submit(PI);
