@@ -523,6 +523,7 @@ mod tests {
             agents: 12,
             in_flight: 4,
             batch: 2,
+            frames: 1,
             projects: 3,
             jobs: 5,
             open_shards: 1_000,
