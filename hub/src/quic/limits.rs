@@ -59,8 +59,8 @@ pub(super) const INCOMING_BUFFER_TOTAL_BYTES: u64 = 4 << 20;
 /// Handshakes admitted a turn. Each costs about 0.2 ms, so a storm takes at most about 2 ms of a turn
 /// from work, and work cannot starve it.
 pub(super) const HANDSHAKES_PER_TURN: usize = 8;
-/// Batches of [`quinn_udp::BATCH_SIZE`] receives a turn: what follows from the first waits for the last.
-pub(super) const RECEIVE_BATCHES_PER_TURN: usize = 2;
+/// Batches of [`quinn_udp::BATCH_SIZE`] receives a turn.
+pub(super) const RECEIVE_BATCHES_PER_TURN: usize = 4;
 /// GSO sends of one session a turn; the rest waits for the next turn so that others get theirs.
 pub(super) const SENDS_PER_SESSION_TURN: usize = 4;
 /// Datagrams in one GSO send: 32 of 1452 bytes stay below the 64 KiB of one UDP send.

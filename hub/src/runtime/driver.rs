@@ -23,7 +23,7 @@ use crate::quic::{CloseCode, SessionEvent, Sessions};
 /// Messages taken a turn, so that a flood of them leaves packets their share.
 const MESSAGES_PER_TURN: usize = 1_024;
 /// Forwarded datagrams taken a turn: as many as one turn receives.
-const DATAGRAMS_PER_TURN: usize = 64;
+const DATAGRAMS_PER_TURN: usize = 128;
 /// The shortest sleep: a finer timer costs a turn and gains nothing that a packet would not.
 const SLEEP_MIN: Duration = Duration::from_millis(1);
 /// How often a handler that is stopping is asked again.
