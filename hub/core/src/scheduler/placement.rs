@@ -30,8 +30,8 @@ const ATTEMPT_MS_MIN: u64 = 600_000;
 /// *Units*: compute units a millisecond.
 const SLOWEST_UNITS_PER_MS: u64 = 100;
 /// Jobs with errands that are looked at in one step, and errands of each that may find nobody: a bound on the work of a
-/// step. Those that find nobody go behind the others, so that each has its turn. While all who may run errands of a kind are busy, those
-/// are looked at now and then, since they can be such that nobody here will ever run.
+/// step. Those that find nobody go behind the others, so that each has its turn. While all who may run errands of a
+/// kind are busy, those are looked at now and then, since they can be such that nobody here will ever run.
 const ERRAND_JOBS_LOOKED_AT_MAX: usize = 32;
 const ERRAND_MISSES_MAX: usize = 8;
 /// How often that is. *Units*: milliseconds.
