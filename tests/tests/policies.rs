@@ -78,12 +78,16 @@ fn with_a_choice_that_can_be_foreseen_or_without_ejection_the_promise_is_broken(
     }
 }
 
-/// What recall is for: an agent that lies in all it has, once it is trusted.
+/// What recall is for: an agent that lies in all it has, once it is trusted. Of 32 fleets a sixth more lies get through
+/// without it; of one, chance decides.
 #[test]
 fn recall_takes_back_what_a_sleeper_had_waiting() {
     let all_at_once = Scenario { conduct: Conduct::Sleep(1_000_000), ..liars(Conduct::Sleep(100_000)) };
-    let with = ours(Standard, &all_at_once);
-    let without = measure(Policy::Weakened(Standard, Weakness::NoRecall), &all_at_once, SMALL, SEED);
-    assert!(with.corrupt > 0, "a batch cut short may go unsampled, so some lies do get through: {with:?}");
-    assert!(without.corrupt * 2 > with.corrupt * 3, "{without:?} against {with:?}");
+    let corrupt = |policy| -> u64 {
+        (SEED..SEED + 8).map(|seed| measure(policy, &all_at_once, SMALL, seed).corrupt).sum()
+    };
+    let with = corrupt(Policy::Ours(Standard));
+    let without = corrupt(Policy::Weakened(Standard, Weakness::NoRecall));
+    assert!(with > 0, "a batch cut short may go unsampled, so some lies do get through");
+    assert!(without * 10 > with * 11, "{without} against {with}");
 }
