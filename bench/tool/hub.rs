@@ -31,6 +31,8 @@ const ASKING: usize = 16;
 /// In the hub's folder: its store, and its configuration file.
 const DATA: &str = "data";
 const CONFIG: &str = "hub.toml";
+/// Of what a check found, so much is told.
+const FINDINGS_SHOWN: usize = 3;
 /// Agents of one provider.
 const AGENTS_PER_PROVIDER: usize = 20;
 
@@ -251,12 +253,12 @@ impl Hub {
             .arg(self.folder.path().join(DATA))
             .output()?;
         let said = [output.stdout, output.stderr].concat();
-        let says = String::from_utf8_lossy(&said)
-            .lines()
-            .filter(|line| !line.is_empty())
-            .collect::<Vec<_>>()
-            .join("; ");
-        Ok(Checked { clean: output.status.success(), says })
+        let said = String::from_utf8_lossy(&said);
+        let lines: Vec<&str> = said.lines().filter(|line| !line.is_empty()).collect();
+        let mut says: Vec<&str> =
+            lines.iter().filter(|line| line.starts_with("finding")).take(FINDINGS_SHOWN).copied().collect();
+        says.extend(lines.last());
+        Ok(Checked { clean: output.status.success(), says: says.join("; ") })
     }
 
     pub(crate) fn held(&self) -> Held {

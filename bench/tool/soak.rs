@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use tessera_kernels::philox::Schedule;
+use tessera_protocol::spec::JobSpec;
 
 use crate::bed::{Bed, FleetArgs, line, run};
 use crate::hub::{BenchError, HubArgs, wait_until};
@@ -21,6 +22,8 @@ mod growth;
 
 /// Clients: so many jobs can be under way before one is late for want of a client.
 const CLIENTS: usize = 64;
+/// Shards to each agent, of the jobs that show what the hub does as fast as it can.
+const PROBE_SHARDS: u64 = 1_000;
 /// Windows in which latencies are shown over time.
 const WINDOWS: u32 = 60;
 /// The part of the time that is left out of what is said of growth: buffers and pools fill.
@@ -31,7 +34,7 @@ const JUDGED_FROM: f64 = 5.0;
 const AWAY: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(20)];
 /// Within this all agents are back once nobody leaves any more, and all jobs have ended.
 const BACK_MAX: Duration = Duration::from_secs(120);
-/// How long finished jobs are kept, so that they do not look like a leak. The hub looks for them every ten minutes.
+/// How long finished jobs are kept, so that they do not look like a leak.
 const CONFIG: &str = "[retention]\nfinished = \"10s\"\n";
 /// What a finished job that is still kept may take of the hub's memory. *Units*: bytes.
 const KEPT_JOB_BYTES: f64 = 16_384.0;
@@ -54,7 +57,7 @@ pub(crate) struct Soak {
     #[arg(long, value_name = "PER_SECOND")]
     rate: Option<f64>,
     /// Shards of each job
-    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..))]
     job_shards: u64,
     /// Between two looks at what the processes hold
     #[arg(long, value_name = "S", default_value_t = 5.0)]
@@ -99,7 +102,7 @@ impl Soak {
         let rate = match self.rate {
             Some(rate) if positive(rate) => rate,
             Some(rate) => return Err(BenchError::Wrong(format!("--rate {rate}"))),
-            None => half_of_what_it_does(&mut bed)?,
+            None => half_of_what_it_does(&mut bed, self.job_shards)?,
         };
         report.set("rate", rate.round());
         bed.fleet.again(true);
@@ -243,13 +246,17 @@ impl Soak {
     }
 }
 
-/// Half the rate of a closed loop of a moment. *Units*: shards a second.
-fn half_of_what_it_does(bed: &mut Bed) -> Result<f64, BenchError> {
-    let shards = (bed.agents * 400).clamp(2_000, 400_000);
-    let spec = bed.job("as fast as it can", shards);
-    let began = Instant::now();
-    let ran = bed.run(&spec, began, |_| {})?;
-    Ok(shards as f64 / (ran.ended - began).as_secs_f64() / 2.0)
+/// Half the rate of such jobs, some seconds' worth of them at once. *Units*: shards a second.
+fn half_of_what_it_does(bed: &mut Bed, job_shards: u64) -> Result<f64, BenchError> {
+    let jobs = (bed.agents * PROBE_SHARDS / job_shards).clamp(1, CLIENTS as u64);
+    let specs: Vec<JobSpec> = (0..jobs).map(|_| bed.job("as fast as it can", job_shards)).collect();
+    let (bed, began) = (&*bed, Instant::now());
+    std::thread::scope(|scope| {
+        let running: Vec<_> =
+            specs.iter().map(|spec| scope.spawn(move || bed.run(spec, began, |_| {}).map(drop))).collect();
+        running.into_iter().try_for_each(|job| job.join().expect("a client does not panic"))
+    })?;
+    Ok((jobs * job_shards) as f64 / began.elapsed().as_secs_f64() / 2.0)
 }
 
 fn latencies(ended: &[(Duration, Duration)], until: Duration, report: &mut Report) {

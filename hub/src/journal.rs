@@ -149,6 +149,12 @@ impl Journal {
         self.wait_for(move || (make().into(), Vec::new()))
     }
 
+    /// As [`Journal::commit_and_wait`], of batches that share their waits for the disk.
+    pub fn commit_all_and_wait(&self, deeds: Vec<Deed>) -> Vec<bool> {
+        let begun: Vec<_> = deeds.into_iter().map(|deed| self.begin(move || (deed, Vec::new()))).collect();
+        begun.into_iter().map(|heard| is_done(&heard)).collect()
+    }
+
     /// As [`Journal::commit_and_wait`], of a batch with which the log is told what was reported earlier.
     pub fn tell_and_wait(&self, batch: Batch, told: Vec<Told>) -> bool {
         self.wait_for(move || (batch.into(), told))
@@ -162,18 +168,22 @@ impl Journal {
     }
 
     fn wait_for(&self, make: impl FnOnce() -> (Deed, Vec<Told>) + Send + 'static) -> bool {
+        is_done(&self.begin(make))
+    }
+
+    /// Queues a batch as soon as there is room, and gives where its verdict is heard.
+    fn begin(&self, make: impl FnOnce() -> (Deed, Vec<Told>) + Send + 'static) -> Receiver<Verdict> {
         let (say, heard) = sync_channel(1);
         let then = move |verdict| drop(say.send(verdict));
         let mut request = Refused(Request::Commit { make: Box::new(make), then: Box::new(then) });
         while let Err(refused) = self.retry(request) {
             if self.state.stopped.load(Ordering::Relaxed) {
-                return false;
+                break;
             }
             request = refused;
             std::thread::sleep(FULL_PAUSE);
         }
-        // Nobody answers once the journal has stopped.
-        matches!(heard.recv(), Ok(Verdict::Judged(Commit::Done)))
+        heard
     }
 
     /// Offers again what was refused.
@@ -199,6 +209,11 @@ impl Journal {
     pub fn counts(&self) -> (u64, u64) {
         (self.state.commits.load(Ordering::Relaxed), self.state.groups.load(Ordering::Relaxed))
     }
+}
+
+/// Waits for the word on a batch. Nobody gives it once the journal has stopped.
+fn is_done(heard: &Receiver<Verdict>) -> bool {
+    matches!(heard.recv(), Ok(Verdict::Judged(Commit::Done)))
 }
 
 /// What the thread works at.

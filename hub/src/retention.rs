@@ -58,14 +58,18 @@ impl Policy {
     }
 }
 
-/// Under `pruned/`.
+/// Under `pruned/`: what stands for a job that was pruned.
 #[derive(Serialize, Deserialize)]
-struct Stone {
+pub struct Stone {
     version: u8,
-    at_ms: UnixMillis,
+    /// When it was pruned.
+    pub at_ms: UnixMillis,
     project: String,
     /// Whether something of the job is left.
-    rest: bool,
+    pub rest: bool,
+    /// When the job ended; older stones do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_ms: Option<UnixMillis>,
 }
 
 impl Stone {
@@ -73,7 +77,8 @@ impl Stone {
         serde_json::to_vec(self).expect("a stone is JSON")
     }
 
-    fn decode(job: JobId, value: &[u8]) -> Result<Stone, RecordError> {
+    /// Reads the stone of a job.
+    pub fn decode(job: JobId, value: &[u8]) -> Result<Stone, RecordError> {
         let stone = serde_json::from_slice(value).ok().filter(|stone: &Stone| stone.version == VERSION);
         stone.ok_or_else(|| RecordError::Malformed { what: "stone", of: job.to_string() })
     }
@@ -82,13 +87,19 @@ impl Stone {
 /// What is left of a job that was pruned then.
 #[cfg(test)]
 pub(crate) fn stone_bytes(at_ms: UnixMillis, project: &str) -> Vec<u8> {
-    Stone { version: VERSION, at_ms, project: project.to_owned(), rest: true }.encode()
+    let ended_ms = Some(UnixMillis(14));
+    Stone { version: VERSION, at_ms, project: project.to_owned(), rest: true, ended_ms }.encode()
+}
+
+/// What stands for a job, if it was pruned.
+pub fn stone(store: &dyn Snapshot, job: JobId) -> Result<Option<Stone>, RecordError> {
+    let value = store.get(&Key::Pruned(job).encode())?;
+    value.map(|value| Stone::decode(job, &value)).transpose()
 }
 
 /// When a job was pruned.
 pub fn pruned_at(store: &dyn Snapshot, job: JobId) -> Result<Option<UnixMillis>, RecordError> {
-    let value = store.get(&Key::Pruned(job).encode())?;
-    Ok(value.map(|value| Stone::decode(job, &value)).transpose()?.map(|stone| stone.at_ms))
+    Ok(stone(store, job)?.map(|stone| stone.at_ms))
 }
 
 /// Adds to the batch that accepts a job that it goes on from another, which is not pruned until it ended: what it has
@@ -161,13 +172,14 @@ pub fn prune(
         return Ok(None);
     }
     let counter = Key::Extension { parent: job, child: NOBODY };
-    let stone = Stone { version: VERSION, at_ms: now, project: view.project.clone(), rest: true };
+    let ended_ms = view.ended_ms.unwrap_or(UnixMillis(0));
+    let project = view.project.clone();
+    let stone = Stone { version: VERSION, at_ms: now, project, rest: true, ended_ms: Some(ended_ms) };
     let mut batch = Batch::new();
     // It comes first: where it is to be found out what became of the batch, it tells.
     batch.put(Key::Pruned(job), stone.encode());
     batch.expect_equals(Key::Job(job), record).expect(counter, count);
     batch.delete(Key::Job(job)).delete(counter);
-    let ended_ms = view.ended_ms.unwrap_or(UnixMillis(0));
     Ok(Some(Deed { batch, acts: vec![Act::JobPruned { job, project: view.project, ended_ms }] }))
 }
 

@@ -262,10 +262,7 @@ pub fn serve(config: &HubConfig) -> Result<(), ServeError> {
     if me.is_none() {
         alone::settle(&*store, &mut secrets.reports)?;
     }
-    // Nothing else writes yet to what is read, so it does no harm that a long recovery is not of one moment.
-    let whole = Renewed::new(&*store);
-    let recovered = if me.is_some() { records::recover_beside(&whole) } else { records::recover(&whole) };
-    let recovered = recovered.map_err(ServeError::Read)?;
+    let recovered = recover(&*store, me.is_some()).map_err(ServeError::Read)?;
     let first_key = secrets.first_api_key.as_ref().map(ApiKey::reveal);
     let token = secrets.token.to_string();
     let control = control(&store, config);
@@ -279,6 +276,14 @@ pub fn serve(config: &HubConfig) -> Result<(), ServeError> {
         seat.leave();
     }
     outcome
+}
+
+/// Reads what the hub that was here before has left.
+fn recover(store: &dyn Engine, beside_others: bool) -> Result<Recovered, RecordError> {
+    // Nothing else writes yet to what is read, so it does no harm that a long recovery is not of one moment. It ends
+    // here: as long as a moment is held, the file only grows.
+    let whole = Renewed::new(store);
+    if beside_others { records::recover_beside(&whole) } else { records::recover(&whole) }
 }
 
 /// Nothing that this hub says can be kept any more.

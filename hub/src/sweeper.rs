@@ -4,17 +4,18 @@
 //! Owns when it looks. What is left over is the business of [`inputs`]; it touches nothing that
 //! is being uploaded or stored.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tessera_protocol::id::Digest;
+use tessera_protocol::id::{Digest, JobId};
 use tessera_protocol::unit::UnixMillis;
 use tessera_storage::{Batch, Engine, Key};
 
+use crate::audit::Deed;
 use crate::backend::unix_ms;
 use crate::config::Retention;
 use crate::ingress::Views;
@@ -25,8 +26,11 @@ use crate::products::Shelf;
 use crate::records::RecordError;
 use crate::retention::{self, Policy};
 
-/// How often it looks. An upload is kept for a day, so minutes more are nothing.
-const LOOK_INTERVAL: Duration = Duration::from_secs(600);
+/// How often it looks: as often as the shortest time that something finished is kept, within these bounds. An upload is
+/// kept for a day, so minutes more are nothing; and a look takes a walk over what was ever pruned.
+const LOOK_INTERVAL: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(600)];
+/// Jobs of which something is removed in one group commit. *Source*: ours: others wait for it.
+const JOBS_AT_ONCE: usize = 32;
 /// How often it looks at every object of the store of blobs, which may be many and far away.
 const LIST_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 /// Objects without a record that one listing finds.
@@ -49,8 +53,8 @@ impl Sweeper {
     ) -> std::io::Result<(Sweeper, JoinHandle<()>)> {
         let (ending, ended) = sync_channel(0);
         let Retention { blobs: grace, finished } = retention;
-        let seen = RefCell::default();
-        let sweep = Sweep { store, journal, shelf, views, grace, finished, ended, shared, seen };
+        let (seen, is_clear) = Default::default();
+        let sweep = Sweep { store, journal, shelf, views, grace, finished, ended, shared, seen, is_clear };
         let thread = std::thread::Builder::new().name("tessera-sweeper".into()).spawn(move || sweep.run())?;
         Ok((Sweeper { _ending: ending }, thread))
     }
@@ -70,6 +74,8 @@ struct Sweep {
     shared: bool,
     /// What looked abandoned at the last look, where others may be storing it.
     seen: RefCell<BTreeSet<Digest>>,
+    /// Whether the last look left nothing of pruned jobs.
+    is_clear: Cell<bool>,
 }
 
 impl Sweep {
@@ -90,7 +96,7 @@ impl Sweep {
                 self.report(self.orphans(now));
                 listed = Some(Instant::now());
             }
-            match self.ended.recv_timeout(LOOK_INTERVAL) {
+            match self.ended.recv_timeout(look_interval(&self.finished)) {
                 Err(RecvTimeoutError::Timeout) => {}
                 Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
             }
@@ -145,20 +151,30 @@ impl Sweep {
 
     /// Prunes finished jobs that are due, and goes on with what is left of others.
     fn finished(&self, now: UnixMillis) -> Result<(), RecordError> {
-        let (mut from, mut pruned) = (None, 0_u64);
+        // Stones stay: all of them are looked at only where something may be left.
+        let mut left = match self.is_clear.replace(false) {
+            true => Vec::new(),
+            false => retention::unfinished(&*self.store.snapshot()?)?,
+        };
+        let (mut from, mut all_went, before) = (None, true, left.len());
         loop {
             let page = retention::page(&*self.store.snapshot()?, &self.finished, from, now)?;
-            for job in page.due {
-                let Some(deed) = retention::prune(&*self.store.snapshot()?, &self.finished, job, now)? else {
-                    continue;
-                };
+            for jobs in page.due.chunks(JOBS_AT_ONCE) {
+                let store = self.store.snapshot()?;
+                let deed = |job| Ok((job, retention::prune(&*store, &self.finished, job, now)?));
+                let deeds = jobs.iter().map(|job| deed(*job)).collect::<Result<Vec<_>, RecordError>>()?;
+                let (jobs, deeds): (Vec<JobId>, Vec<Deed>) =
+                    deeds.into_iter().filter_map(|(job, deed)| Some((job, deed?))).unzip();
                 if self.is_ending() {
                     return Ok(());
                 }
-                // It conflicts where another job came to go on from it.
-                if self.journal.commit_and_wait(move || deed) {
-                    self.views.forget_job(job);
-                    pruned += 1;
+                for (job, is_gone) in jobs.into_iter().zip(self.journal.commit_all_and_wait(deeds)) {
+                    // One conflicts where another job came to go on from it.
+                    all_went &= is_gone;
+                    if is_gone {
+                        self.views.forget_job(job);
+                        left.push(job);
+                    }
                 }
             }
             from = page.next;
@@ -166,19 +182,27 @@ impl Sweep {
                 break;
             }
         }
-        let unfinished = retention::unfinished(&*self.store.snapshot()?)?;
-        if unfinished.is_empty() {
+        if left.is_empty() {
+            self.is_clear.set(all_went);
             return Ok(());
         }
-        tracing::info!(pruned, "finished jobs were pruned");
+        tracing::info!(pruned = left.len() - before, "finished jobs were pruned");
         self.keys_of_pruned()?;
-        for job in unfinished {
-            while let Some(batch) = retention::rest_batch(&*self.store.snapshot()?, job)? {
-                if self.is_ending() || !self.journal.commit_and_wait(move || batch) {
+        for jobs in left.chunks(JOBS_AT_ONCE) {
+            loop {
+                let store = self.store.snapshot()?;
+                let parts = jobs.iter().map(|job| retention::rest_batch(&*store, *job));
+                let parts = parts.filter_map(Result::transpose).collect::<Result<Vec<_>, _>>()?;
+                if parts.is_empty() {
+                    break;
+                }
+                let parts = parts.into_iter().map(Deed::from).collect();
+                if self.is_ending() || self.journal.commit_all_and_wait(parts).contains(&false) {
                     return Ok(());
                 }
             }
         }
+        self.is_clear.set(all_went);
         Ok(())
     }
 
@@ -299,6 +323,11 @@ impl Sweep {
     fn is_ending(&self) -> bool {
         matches!(self.ended.try_recv(), Err(TryRecvError::Disconnected))
     }
+}
+
+fn look_interval(finished: &Policy) -> Duration {
+    let [least, most] = LOOK_INTERVAL;
+    finished.shortest().unwrap_or(most).clamp(least, most)
 }
 
 #[cfg(test)]
@@ -426,6 +455,7 @@ mod tests {
         let (ending, ended) = sync_channel(0);
         let store: Arc<dyn Engine> = engine.clone();
         let sweep = Sweep {
+            is_clear: Default::default(),
             store,
             journal: journal.clone(),
             shelf: shelf.clone(),

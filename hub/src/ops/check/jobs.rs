@@ -10,6 +10,7 @@ use super::{Advice, Report, files};
 use crate::ops::{label, pages};
 use crate::output;
 use crate::records::{self, RecordError, StoredJob};
+use crate::retention;
 
 /// Families whose keys begin with the id of a job.
 const OF_JOBS: [Family; 7] = [
@@ -42,6 +43,8 @@ pub(super) fn check(store: &dyn Snapshot, report: &mut Report) -> Result<(), Rea
         match records::read_view(store, id) {
             Ok(Some(view)) if view.manifest_digest == manifest => {}
             Ok(Some(_)) => report.find(name, format!("{id} computes something else"), Advice::Restore),
+            // Whoever prunes the next job removes what is left of keys.
+            Ok(None) if is_pruned(store, id, report)? => {}
             Ok(None) => report.find(name, format!("{id} is not here"), Advice::Restore),
             Err(RecordError::Read(error)) => return Err(error),
             // Found where the jobs are looked at.
@@ -51,7 +54,12 @@ pub(super) fn check(store: &dyn Snapshot, report: &mut Report) -> Result<(), Rea
     })
 }
 
-/// Records of jobs that are not here.
+fn is_pruned(store: &dyn Snapshot, id: JobId, report: &mut Report) -> Result<bool, ReadError> {
+    let stone = report.take(Key::Pruned(id), retention::stone(store, id), Advice::Restore)?;
+    Ok(stone.flatten().is_some())
+}
+
+/// Records of jobs that are not here, but for the bills of those that were pruned.
 fn without_job(store: &dyn Snapshot, family: Family, report: &mut Report) -> Result<(), ReadError> {
     let mut rest = family.range();
     while let Some(entry) = store.range(&rest, 1)?.pop() {
@@ -61,7 +69,13 @@ fn without_job(store: &dyn Snapshot, family: Family, report: &mut Report) -> Res
             continue;
         };
         if store.get(&Key::Job(id).encode())?.is_none() {
-            report.find(label::of_bytes(&entry.key), format!("{id} is not here"), Advice::Restore);
+            let name = label::of_bytes(&entry.key);
+            match report.take(Key::Pruned(id), retention::stone(store, id), Advice::Restore)?.flatten() {
+                // The hub goes on with what is left.
+                Some(stone) if stone.rest || family == Family::Bills => {}
+                Some(_) => report.find(name, format!("{id} was pruned, and this is left"), Advice::Restore),
+                None => report.find(name, format!("{id} is not here"), Advice::Restore),
+            }
         }
         rest.start = KeyRange::prefix([family.prefix(), &id.0].concat()).end;
     }
@@ -70,6 +84,9 @@ fn without_job(store: &dyn Snapshot, family: Family, report: &mut Report) -> Res
 
 fn job(store: &dyn Snapshot, id: JobId, stored: &StoredJob, report: &mut Report) -> Result<(), ReadError> {
     let view = &stored.view;
+    if is_pruned(store, id, report)? {
+        report.find(label::of(Key::Job(id)), "it was pruned, and is here", Advice::Restore);
+    }
     if view.id != id {
         report.find(label::of(Key::Job(id)), format!("it is the record of {}", view.id), Advice::Restore);
     }

@@ -5,13 +5,15 @@ use std::collections::BTreeMap;
 use tessera_hub_core::Charges;
 use tessera_protocol::api::JobView;
 use tessera_protocol::credits::{Earned, Microcredits, OPERATOR, Settlement};
-use tessera_protocol::id::{AgentId, ProviderId};
+use tessera_protocol::id::{AgentId, JobId, ProviderId};
 use tessera_protocol::receipt::Service;
+use tessera_protocol::unit::UnixMillis;
 use tessera_storage::{Family, Key, ReadError, Snapshot, of_provider};
 
 use super::{Advice, Report};
 use crate::ops::{label, pages};
 use crate::records;
+use crate::retention::{self, Stone};
 
 pub(super) fn check(store: &dyn Snapshot, report: &mut Report) -> Result<(), ReadError> {
     let mut older = 0_u64;
@@ -32,6 +34,7 @@ pub(super) fn check(store: &dyn Snapshot, report: &mut Report) -> Result<(), Rea
     if older > 0 {
         report.note(format!("{older} jobs are older than bills, or than payments shard by shard"));
     }
+    pruned(store, report)?;
     earnings(store, report)?;
     settlements(store, report)?;
     settled(store, report)?;
@@ -46,10 +49,8 @@ fn bill_of(
     older: &mut u64,
 ) -> Result<(), ReadError> {
     let (id, key) = (view.id, Key::Bill(view.id));
+    balance(key, charges, report);
     let mut find = |says: String| report.find(label::of(key), says, Advice::Ledger);
-    if let Some(imbalance) = charges.imbalance() {
-        find(format!("it does not balance: {imbalance}"));
-    }
     match (view.state.is_open(), charges.closed) {
         (true, true) => find("it is closed, and its job is open".to_owned()),
         (false, false) => find("it is open, and its job ended".to_owned()),
@@ -66,9 +67,30 @@ fn bill_of(
     // The payments of an open matrix job lie with its tiles.
     *older += u64::from(!seen && !charges.paid.is_empty());
     if !view.state.is_open() {
-        earned(store, view, charges, report)?;
+        earned(store, id, view.ended_ms.unwrap_or(UnixMillis(0)), charges, report)?;
     }
     Ok(())
+}
+
+fn balance(key: Key<'_>, charges: &Charges, report: &mut Report) {
+    if let Some(imbalance) = charges.imbalance() {
+        report.find(label::of(key), format!("it does not balance: {imbalance}"), Advice::Ledger);
+    }
+}
+
+/// Bills of jobs that were pruned: what they paid stays, their payments shard by shard do not.
+fn pruned(store: &dyn Snapshot, report: &mut Report) -> Result<(), ReadError> {
+    pages::each(store, Family::Pruned.range(), |entry| {
+        let Ok((key @ Key::Pruned(id), _)) = Key::decode(&entry.key) else { return Ok(()) };
+        let stone = report.take(key, Stone::decode(id, &entry.value), Advice::Restore)?;
+        let bill = report.take(Key::Bill(id), records::read_bill(store, id), Advice::Ledger)?.flatten();
+        let (Some(stone), Some(charges)) = (stone, bill) else { return Ok(()) };
+        balance(Key::Bill(id), &charges, report);
+        match stone.ended_ms {
+            Some(ended_ms) => earned(store, id, ended_ms, &charges, report),
+            None => Ok(()),
+        }
+    })
 }
 
 fn add(sum: &mut Earned, service: Service, units_each: Microcredits, count: Option<u64>) {
@@ -109,7 +131,8 @@ fn compare(
 /// A closed bill and the earnings that it made.
 fn earned(
     store: &dyn Snapshot,
-    view: &JobView,
+    job: JobId,
+    ended_ms: UnixMillis,
     charges: &Charges,
     report: &mut Report,
 ) -> Result<(), ReadError> {
@@ -117,14 +140,13 @@ fn earned(
     for ((provider, _), earned) in &charges.paid {
         sums.entry(*provider).or_default().add(earned);
     }
-    let ended_ms = view.ended_ms.map_or(0, |ended| ended.0);
     for (provider, sum) in sums {
-        let key = Key::Earning { provider, ended_ms, job: view.id };
+        let key = Key::Earning { provider, ended_ms: ended_ms.0, job };
         let Some(value) = store.get(&key.encode())? else {
             report.find(label::of(key), "the bill of its job paid it, and it is not here", Advice::Ledger);
             continue;
         };
-        let found = report.take(key, records::decode_earning(view.id, &value), Advice::Ledger)?;
+        let found = report.take(key, records::decode_earning(job, &value), Advice::Ledger)?;
         if found.is_some_and(|found| found != sum) {
             report.find(label::of(key), "it is not what the bill of its job paid", Advice::Ledger);
         }
@@ -139,9 +161,14 @@ fn earnings(store: &dyn Snapshot, report: &mut Report) -> Result<(), ReadError> 
             return Ok(());
         };
         let view = report.take(key, records::read_view(store, job), Advice::Ledger)?.flatten();
-        let ended = view.is_some_and(|view| {
-            !view.state.is_open() && view.ended_ms.map_or(0, |ended| ended.0) == ended_ms
-        });
+        let ended = match view {
+            Some(view) => !view.state.is_open() && view.ended_ms.unwrap_or(UnixMillis(0)).0 == ended_ms,
+            None => {
+                let stone = report.take(Key::Pruned(job), retention::stone(store, job), Advice::Restore)?;
+                let is_then = |stone: Stone| stone.ended_ms.is_none_or(|ended| ended.0 == ended_ms);
+                stone.flatten().is_some_and(is_then)
+            }
+        };
         let bill = report.take(key, records::read_bill(store, job), Advice::Ledger)?.flatten();
         let paid = bill.is_some_and(|bill| bill.paid.keys().any(|(of, _)| *of == provider));
         if !ended || !paid {

@@ -1,6 +1,7 @@
 //! A store with everything in it is clean, and each kind of damage is found where it is.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::*;
 use crate::accounts;
@@ -11,6 +12,7 @@ use crate::inputs::{self, Stored, piece_batch, whole_batch};
 use crate::output;
 use crate::quic::Identity;
 use crate::records::{self, HubAt, Owner, deed_of};
+use crate::retention::{self, Policy};
 use tessera_hub_core::fleet::Fleet;
 use tessera_hub_core::home::{Home, Judge};
 use tessera_hub_core::record::Kept;
@@ -215,6 +217,24 @@ impl Whole {
             self.act(&Record::TileReduced { job: job.id, plan, tile, bytes, earned });
         }
         self.finish(job, None, Kept::Tiles(task));
+    }
+
+    /// Prunes the jobs that ended, as the hub does; shows the store after each commit.
+    fn prune(&self, mut after_each: impl FnMut()) {
+        let snapshot = || self.engine.snapshot().unwrap();
+        let policy = Policy { default: Some(Duration::ZERO), ..Policy::default() };
+        for job in [self.done, self.matrix] {
+            let now = UnixMillis(unix_ms());
+            let deed = retention::prune(&*snapshot(), &policy, job, now).unwrap().unwrap();
+            self.commit(deed.batch, &deed.acts);
+            after_each();
+            while let Some(batch) = retention::rest_batch(&*snapshot(), job).unwrap() {
+                write(&self.engine, batch);
+                after_each();
+            }
+        }
+        write(&self.engine, retention::keys_batch(&*snapshot(), None).unwrap().0);
+        after_each();
     }
 
     fn report(&self) -> Report {
@@ -556,6 +576,68 @@ fn what_hubs_that_share_a_store_write_for_each_other_is_read_and_compared_with_t
     found("an address is none", garbled, "hub-at/", "cannot be read");
     let garbled = put(|_| Key::Act { hub: HubId([1; 16]), number: 2 }, b"{}".to_vec());
     found("a report is none", garbled, "act/", "cannot be read");
+}
+
+#[test]
+fn a_store_is_clean_at_every_step_of_pruning_and_what_pruned_jobs_paid_is_still_checked() {
+    let whole = Whole::new();
+    let mut commits = 0;
+    whole.prune(|| {
+        commits += 1;
+        let report = whole.report();
+        assert!(report.clean, "after {commits} commits: {report}");
+    });
+    assert!(commits > 4, "{commits}");
+
+    type Damage = fn(&Whole, &mut Batch);
+    let pruned = |what: &str, damage: Damage, key: &str, says: &str| {
+        let damage = move |whole: &Whole, batch: &mut Batch| {
+            whole.prune(|| {});
+            damage(whole, batch);
+        };
+        found(what, damage, key, says);
+    };
+    pruned(
+        "an earning of a pruned job that is gone",
+        |whole, batch| {
+            batch.delete(whole.of_provider(Family::Earnings).0);
+        },
+        "earning/",
+        "it is not here",
+    );
+    pruned(
+        "a bill of a pruned job that is gone",
+        |whole, batch| {
+            batch.delete_chunked(&Key::Bill(whole.done).encode());
+        },
+        "earning/",
+        "no job that ended then paid it",
+    );
+    pruned(
+        "a stone that is gone",
+        |whole, batch| {
+            batch.delete(Key::Pruned(whole.done));
+        },
+        "bill/",
+        "is not here",
+    );
+    pruned(
+        "a result of a job of which nothing is left",
+        |whole, batch| {
+            batch.put_chunked(&Key::Result(whole.done).encode(), b"{}");
+        },
+        "result/",
+        "was pruned, and this is left",
+    );
+    pruned(
+        "a job that was pruned and is here",
+        |_, batch| {
+            let job = monte_carlo(1, None);
+            *batch = deed_of(&Record::JobAccepted { view: Box::new(view_of(&job)), job }).batch;
+        },
+        "job/",
+        "it was pruned, and is here",
+    );
 }
 
 #[test]
