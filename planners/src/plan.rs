@@ -13,7 +13,7 @@ use tessera_protocol::limits;
 use tessera_protocol::matrix;
 use tessera_protocol::product::{ProductRef, ProductView};
 use tessera_protocol::spec::{Manifest, MonteCarloParams, Params};
-use tessera_protocol::tally::{Shape, Tally, TallyError};
+use tessera_protocol::tally::{PackedTally, Shape, Tally, TallyError};
 use tessera_protocol::unit::{ComputeUnits, ShardIndex, ShardRange};
 
 use crate::round::{Pass, Round};
@@ -405,7 +405,7 @@ impl Plan {
         let shard = self.shard(index)?;
         match &self.cut {
             Cut::Samples { .. } => {
-                let tally = Tally::decode_shaped(bytes, &shape(manifest, &self.round.pass)).ok()?;
+                let tally = PackedTally::read(bytes, &shape(manifest, &self.round.pass)).ok()?;
                 let fits = tally.samples == shard.count && fits(manifest, &self.round.pass, &tally);
                 fits.then_some(Part::Tally(tally))
             }
@@ -430,7 +430,7 @@ impl Plan {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Part {
     /// Sums and counts of its samples.
-    Tally(Tally),
+    Tally(PackedTally),
     /// The elements of its block, by rows, little-endian.
     Block(Vec<u8>),
     /// A product and its encoding.
@@ -527,7 +527,7 @@ fn shape(manifest: &Manifest, pass: &Pass) -> Shape {
 }
 
 /// Whether a tally of the right shape can be one of a pass of the manifest's samples.
-fn fits(manifest: &Manifest, pass: &Pass, tally: &Tally) -> bool {
+fn fits(manifest: &Manifest, pass: &Pass, tally: &PackedTally) -> bool {
     match &manifest.spec().params {
         Params::MonteCarlo(params) => monte_carlo::fits(params, pass, tally),
         Params::Gemm(_) | Params::Syrk(_) | Params::Staged(_) => false,

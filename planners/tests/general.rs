@@ -466,7 +466,7 @@ fn finished(params: &Value, shard_size: u64) -> Value {
                 panic!("the partial fits its job")
             };
             let whole = tallies.last_mut().unwrap();
-            if whole.samples == 0 { *whole = part } else { whole.merge(&part).unwrap() }
+            if whole.samples == 0 { *whole = part.into() } else { whole.merge(&part).unwrap() }
         }
         match tessera_planners::next(&manifest, &plan, &tallies.iter().collect::<Vec<_>>()).unwrap() {
             Next::Finished(document) => return serde_json::from_slice(&document).unwrap(),

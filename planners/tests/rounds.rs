@@ -67,7 +67,7 @@ fn compute(manifest: &Manifest, plan: &Plan) -> Tally {
             panic!("the partial of shard {index:?} is refused")
         };
         match &mut reduced {
-            None => reduced = Some(tally),
+            None => reduced = Some(tally.into()),
             Some(reduced) => reduced.merge(&tally).unwrap(),
         }
     }

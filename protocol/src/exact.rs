@@ -6,6 +6,13 @@
 use alloc::vec::Vec;
 use core::fmt;
 
+pub use packed::PackedSums;
+use value::Encoded;
+pub use value::Value;
+
+mod packed;
+mod value;
+
 /// Limbs of 64 bits in an accumulator.
 const LIMBS: usize = 35;
 /// The weight of bit 0 is two to this: below the smallest subnormal double (2^-1074), limb aligned.
@@ -147,19 +154,44 @@ impl ExactSum {
         }
     }
 
+    /// Adds the value of another sum: as many limbs are touched as it has.
+    pub fn add_value(&mut self, value: &Value) {
+        self.add_limbs(value.negative, value.first, value.limbs().iter().copied());
+    }
+
+    fn add_limbs(&mut self, negative: bool, first: usize, limbs: impl ExactSizeIterator<Item = u64>) {
+        let step = if negative { sub_with_borrow } else { add_with_carry };
+        let (mine, above) = self.limbs[first..].split_at_mut(limbs.len());
+        let mut carry = false;
+        for (mine, theirs) in mine.iter_mut().zip(limbs) {
+            (*mine, carry) = step(*mine, theirs, carry);
+        }
+        for mine in above {
+            if !carry {
+                return;
+            }
+            (*mine, carry) = step(*mine, 0, true);
+        }
+    }
+
     /// Whether the sum is exactly zero.
     pub fn is_zero(&self) -> bool {
         self.limbs.iter().all(|limb| *limb == 0)
     }
 
+    /// Sign and magnitude.
+    pub fn value(&self) -> Value {
+        let negative = self.limbs[LIMBS - 1] >> 63 == 1;
+        let mut limbs = if negative { negated(&self.limbs) } else { self.limbs };
+        let first = limbs.iter().position(|limb| *limb != 0).unwrap_or(LIMBS);
+        let end = limbs.iter().rposition(|limb| *limb != 0).map_or(first, |last| last + 1);
+        limbs.copy_within(first..end, 0);
+        Value { negative, first, length: end - first, limbs }
+    }
+
     /// The nearest double, ties to even; infinite when the sum lies beyond the largest double.
     pub fn to_f64(&self) -> f64 {
-        let (negative, magnitude) = self.magnitude();
-        let value = match leading(&magnitude, BASE_EXPONENT) {
-            None => 0.0,
-            Some(leading) => leading.to_f64(),
-        };
-        if negative { -value } else { value }
+        self.value().to_f64()
     }
 
     /// Appends the canonical bytes.
@@ -167,54 +199,35 @@ impl ExactSum {
     /// *Shape*: sign (0 zero, 1 positive, 2 negative); unless zero, the position of the lowest non-zero
     /// limb of the magnitude, the number of limbs up to the highest non-zero one, those limbs, little-endian.
     pub fn encode(&self, bytes: &mut Vec<u8>) {
-        let (negative, magnitude) = self.magnitude();
-        let (Some(first), Some(last)) =
-            (magnitude.iter().position(|limb| *limb != 0), magnitude.iter().rposition(|limb| *limb != 0))
-        else {
+        let value = self.value();
+        if value.length == 0 {
             bytes.push(0);
             return;
-        };
-        bytes.extend([1 + u8::from(negative), first as u8, (last - first + 1) as u8]);
-        for limb in &magnitude[first..=last] {
+        }
+        bytes.extend([1 + u8::from(value.negative), value.first as u8, value.length as u8]);
+        for limb in value.limbs() {
             bytes.extend(limb.to_le_bytes());
         }
     }
 
     /// Reads one sum from the front of bytes from outside; returns it and what follows.
     pub fn decode(bytes: &[u8]) -> Result<(ExactSum, &[u8]), DecodeSumError> {
-        let (&sign, rest) = bytes.split_first().ok_or(DecodeSumError::CutShort)?;
-        if sign == 0 {
-            return Ok((ExactSum::new(), rest));
-        }
-        let [first, length, rest @ ..] = rest else {
-            return Err(DecodeSumError::CutShort);
-        };
-        let (first, length) = (usize::from(*first), usize::from(*length));
-        if sign > 2 || length == 0 || first + length > LIMBS {
-            return Err(DecodeSumError::OutOfRange);
-        }
-        if rest.len() < 8 * length {
-            return Err(DecodeSumError::CutShort);
-        }
-        let (limbs, rest) = rest.split_at(8 * length);
-        let mut magnitude = [0u64; LIMBS];
-        for (limb, chunk) in magnitude[first..].iter_mut().zip(limbs.chunks_exact(8)) {
-            *limb = u64::from_le_bytes(chunk.try_into().map_err(|_| DecodeSumError::CutShort)?);
-        }
-        if magnitude[first] == 0 || magnitude[first + length - 1] == 0 {
-            return Err(DecodeSumError::NotCanonical);
-        }
-        let sum = ExactSum { limbs: if sign == 2 { negated(&magnitude) } else { magnitude } };
-        // A magnitude of 2^1151 or more would come back with the other sign.
-        if sum.is_negative() == (sign == 2) { Ok((sum, rest)) } else { Err(DecodeSumError::OutOfRange) }
+        let (encoded, rest) = Encoded::decode(bytes)?;
+        Ok((Value::from(encoded).into(), rest))
     }
+}
 
-    fn is_negative(&self) -> bool {
-        self.limbs[LIMBS - 1] >> 63 == 1
+impl From<&ExactSum> for Value {
+    fn from(sum: &ExactSum) -> Value {
+        sum.value()
     }
+}
 
-    fn magnitude(&self) -> (bool, [u64; LIMBS]) {
-        if self.is_negative() { (true, negated(&self.limbs)) } else { (false, self.limbs) }
+impl From<Value> for ExactSum {
+    fn from(value: Value) -> ExactSum {
+        let mut limbs = [0; LIMBS];
+        limbs[value.first..][..value.length].copy_from_slice(value.limbs());
+        ExactSum { limbs: if value.negative { negated(&limbs) } else { limbs } }
     }
 }
 
@@ -238,35 +251,36 @@ fn parts(value: f64) -> Result<(i64, i32), NotFinite> {
 /// The numerator is exact and rounded once, so is the denominator, then one division. The squares in
 /// `sum_of_squares` were rounded one by one, so equal samples may leave a numerator below zero: that is
 /// returned as zero. Not a number when `n < 2`, where no variance exists.
-pub fn sample_variance(n: u64, sum: &ExactSum, sum_of_squares: &ExactSum) -> f64 {
+pub fn sample_variance(n: u64, sum: impl Into<Value>, sum_of_squares: impl Into<Value>) -> f64 {
     if n < 2 {
         return f64::NAN;
     }
-    let (negative, squares) = sum_of_squares.magnitude();
-    if negative {
+    let (sum, sum_of_squares) = (sum.into(), sum_of_squares.into());
+    if sum_of_squares.negative {
         return 0.0;
     }
     // Units of 2^(2·BASE): n·Σx² moves up by -BASE bits, which is a whole number of limbs.
     const RAISED: usize = (-BASE_EXPONENT / 64) as usize;
     const _: () = assert!(BASE_EXPONENT % 64 == 0 && RAISED + LIMBS < 2 * LIMBS);
-    let mut numerator = [0u64; 2 * LIMBS + 1];
-    add_product(&mut numerator[RAISED..], &squares, n);
-    let (_, magnitude) = sum.magnitude();
-    let mut square = [0u64; 2 * LIMBS + 1];
-    for (position, limb) in magnitude.iter().enumerate() {
-        add_product(&mut square[position..], &magnitude, *limb);
+    // Only the limbs that either of them may have.
+    let [squares_at, square_at] = [RAISED + sum_of_squares.first, 2 * sum.first];
+    let low = squares_at.min(square_at);
+    let high = (squares_at + sum_of_squares.length).max(square_at + 2 * sum.length) + 1;
+    let (mut numerator, mut square) = ([0u64; 2 * LIMBS + 1], [0u64; 2 * LIMBS + 1]);
+    let (numerator, square) = (&mut numerator[..high - low], &mut square[..high - low]);
+    add_product(&mut numerator[squares_at - low..], sum_of_squares.limbs(), n);
+    for (position, limb) in sum.limbs().iter().enumerate() {
+        add_product(&mut square[square_at - low + position..], sum.limbs(), *limb);
     }
     let mut borrow = false;
     for (limb, subtrahend) in numerator.iter_mut().zip(square) {
-        let (without, first) = limb.overflowing_sub(subtrahend);
-        let (difference, second) = without.overflowing_sub(u64::from(borrow));
-        (*limb, borrow) = (difference, first | second);
+        (*limb, borrow) = sub_with_borrow(*limb, *subtrahend, borrow);
     }
     if borrow {
         return 0.0;
     }
     let denominator = (u128::from(n) * u128::from(n - 1)) as f64;
-    match leading(&numerator, 2 * BASE_EXPONENT) {
+    match leading(numerator, 2 * BASE_EXPONENT + 64 * low as i32) {
         None => 0.0,
         Some(leading) => {
             let (mantissa, exponent) = leading.rounded_to(53);
@@ -309,16 +323,23 @@ struct Leading {
 }
 
 fn leading(limbs: &[u64], base_exponent: i32) -> Option<Leading> {
-    let top = limbs.iter().rposition(|limb| *limb != 0)?;
-    let shift = limbs[top].leading_zeros();
-    let below = if top == 0 { 0 } else { limbs[top - 1] };
+    let length = limbs.iter().rposition(|limb| *limb != 0)? + 1;
+    Some(leading_of(length, |at| limbs[at], base_exponent))
+}
+
+/// Of so many limbs, the last of which is not zero.
+fn leading_of(length: usize, limb: impl Fn(usize) -> u64, base_exponent: i32) -> Leading {
+    let top = length - 1;
+    let highest = limb(top);
+    let shift = highest.leading_zeros();
+    let below = if top == 0 { 0 } else { limb(top - 1) };
     let (bits, dropped) = if shift == 0 {
-        (limbs[top], below)
+        (highest, below)
     } else {
-        (limbs[top] << shift | below >> (64 - shift), below << shift)
+        (highest << shift | below >> (64 - shift), below << shift)
     };
-    let sticky = dropped != 0 || limbs[..top.saturating_sub(1)].iter().any(|limb| *limb != 0);
-    Some(Leading { bits, exponent: base_exponent + 64 * top as i32 - shift as i32, sticky })
+    let sticky = dropped != 0 || (0..top.saturating_sub(1)).any(|at| limb(at) != 0);
+    Leading { bits, exponent: base_exponent + 64 * top as i32 - shift as i32, sticky }
 }
 
 impl Leading {
@@ -365,6 +386,12 @@ fn scaled(value: f64, exponent: i32) -> f64 {
     } else {
         f64::from_bits(1 << 52 | fraction) * f64::from_bits(((biased - 1 + 1023) as u64) << 52)
     }
+}
+
+fn sub_with_borrow(a: u64, b: u64, borrow: bool) -> (u64, bool) {
+    let (difference, first) = a.overflowing_sub(b);
+    let (difference, second) = difference.overflowing_sub(u64::from(borrow));
+    (difference, first | second)
 }
 
 fn add_with_carry(a: u64, b: u64, carry: bool) -> (u64, bool) {

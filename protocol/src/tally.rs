@@ -6,20 +6,63 @@
 use alloc::vec::Vec;
 use core::fmt;
 
-use crate::exact::ExactSum;
+use crate::exact::{DecodeSumError, ExactSum, PackedSums, Value};
 use crate::limits;
 
 /// What a range of samples adds up to.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Tally {
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tally<S = Vec<ExactSum>> {
     /// How many samples were taken.
     pub samples: u64,
     /// Exact sums, in the workload's order.
-    pub sums: Vec<ExactSum>,
+    pub sums: S,
     /// Dense counts, in the workload's order.
     pub counts: Vec<u64>,
     /// Sparse counts `(bin, count)`. *Order*: strictly ascending by bin, no zero counts.
     pub bins: Vec<(u32, u64)>,
+}
+
+/// A tally as it was sent: to be looked at, and added to another.
+pub type PackedTally = Tally<PackedSums>;
+
+/// The exact sums of a tally.
+pub trait Sums {
+    /// How many there are.
+    fn count(&self) -> usize;
+    /// One of them; zero where there is none.
+    fn value(&self, position: usize) -> Value;
+    /// Adds each to the one of its position.
+    fn add_to(&self, sums: &mut [ExactSum]);
+}
+
+impl Sums for Vec<ExactSum> {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn value(&self, position: usize) -> Value {
+        self.get(position).map_or_else(|| ExactSum::new().value(), ExactSum::value)
+    }
+
+    fn add_to(&self, sums: &mut [ExactSum]) {
+        for (mine, theirs) in sums.iter_mut().zip(self) {
+            mine.merge(theirs);
+        }
+    }
+}
+
+impl Sums for PackedSums {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn value(&self, position: usize) -> Value {
+        self.value(position)
+    }
+
+    fn add_to(&self, sums: &mut [ExactSum]) {
+        self.add_to(sums);
+    }
 }
 
 /// How many sums, counts and bins a tally may hold: known before its bytes are read, so that a few bytes
@@ -66,10 +109,16 @@ impl fmt::Display for TallyError {
 
 impl core::error::Error for TallyError {}
 
+impl Default for Tally {
+    fn default() -> Tally {
+        Tally { samples: 0, sums: Vec::new(), counts: Vec::new(), bins: Vec::new() }
+    }
+}
+
 impl Tally {
     /// Adds another tally of the same shape. On error `self` is unchanged.
-    pub fn merge(&mut self, other: &Tally) -> Result<(), TallyError> {
-        if self.sums.len() != other.sums.len() || self.counts.len() != other.counts.len() {
+    pub fn merge<S: Sums>(&mut self, other: &Tally<S>) -> Result<(), TallyError> {
+        if self.sums.len() != other.sums.count() || self.counts.len() != other.counts.len() {
             return Err(TallyError::Shape);
         }
         let samples = self.samples.checked_add(other.samples).ok_or(TallyError::Overflow)?;
@@ -84,9 +133,7 @@ impl Tally {
         for (mine, theirs) in self.counts.iter_mut().zip(&other.counts) {
             *mine += theirs;
         }
-        for (mine, theirs) in self.sums.iter_mut().zip(&other.sums) {
-            mine.merge(theirs);
-        }
+        other.sums.add_to(&mut self.sums);
         Ok(())
     }
 
@@ -99,11 +146,6 @@ impl Tally {
         *mine = mine.checked_add(count).ok_or(TallyError::Overflow)?;
         self.samples = samples;
         Ok(())
-    }
-
-    /// What it takes of memory besides itself: an exact sum is many times as long as its encoding. *Units*: bytes.
-    pub fn memory_bytes(&self) -> usize {
-        size_of_val(&*self.sums) + size_of_val(&*self.counts) + size_of_val(&*self.bins)
     }
 
     /// The canonical bytes: equal tallies have equal bytes, so a check is a hash compare.
@@ -143,19 +185,52 @@ impl Tally {
 
     /// Reads canonical bytes from outside, which must have a shape.
     pub fn decode_shaped(bytes: &[u8], shape: &Shape) -> Result<Tally, TallyError> {
+        Tally::decode_with(bytes, shape, |bytes, count| {
+            let (mut rest, mut sums) = (bytes, Vec::with_capacity(count));
+            for _ in 0..count {
+                let sum;
+                (sum, rest) = ExactSum::decode(rest)?;
+                sums.push(sum);
+            }
+            Ok((sums, rest))
+        })
+    }
+}
+
+impl PackedTally {
+    /// Reads canonical bytes from outside, which must have a shape.
+    pub fn read(bytes: &[u8], shape: &Shape) -> Result<PackedTally, TallyError> {
+        Tally::decode_with(bytes, shape, PackedSums::decode)
+    }
+
+    /// What it takes of memory besides itself. *Units*: bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.sums.memory_bytes() + size_of_val(&*self.counts) + size_of_val(&*self.bins)
+    }
+}
+
+impl From<PackedTally> for Tally {
+    fn from(packed: PackedTally) -> Tally {
+        let PackedTally { samples, sums, counts, bins } = packed;
+        Tally { samples, sums: sums.iter().map(ExactSum::from).collect(), counts, bins }
+    }
+}
+
+impl<S> Tally<S> {
+    fn decode_with(
+        bytes: &[u8],
+        shape: &Shape,
+        decode_sums: impl FnOnce(&[u8], usize) -> Result<(S, &[u8]), DecodeSumError>,
+    ) -> Result<Tally<S>, TallyError> {
         let mut reader = Reader { bytes };
         let samples = reader.number()?;
         let [sums, counts, bins] = [reader.length()?, reader.length()?, reader.length()?];
         if sums != shape.sums || counts != shape.counts || bins > shape.bins_max {
             return Err(TallyError::Shape);
         }
-        let (sums_room, counts_room) = (Vec::with_capacity(sums), Vec::with_capacity(counts));
-        let mut tally = Tally { samples, sums: sums_room, counts: counts_room, bins: Vec::new() };
-        for _ in 0..sums {
-            let (sum, rest) = ExactSum::decode(reader.bytes).map_err(|_| TallyError::Malformed)?;
-            reader.bytes = rest;
-            tally.sums.push(sum);
-        }
+        let (sums, rest) = decode_sums(reader.bytes, sums).map_err(|_| TallyError::Malformed)?;
+        let mut tally = Tally { samples, sums, counts: Vec::with_capacity(counts), bins: Vec::new() };
+        reader.bytes = rest;
         for _ in 0..counts {
             tally.counts.push(reader.number()?);
         }
@@ -281,6 +356,10 @@ mod tests {
         ab.merge(&b).unwrap();
         ba.merge(&a).unwrap();
         assert_eq!(ab.encode(), ba.encode());
+        let mut packed = a.clone();
+        let shape = Shape { sums: 2, counts: 2, bins_max: 2 };
+        packed.merge(&PackedTally::read(&b.encode(), &shape).unwrap()).unwrap();
+        assert_eq!(packed, ab);
         assert_eq!(ab.samples, 8);
         assert_eq!(ab.bins, vec![(0, 1), (7, 7), (8, 1), (u32::MAX, 9)]);
     }
@@ -289,6 +368,8 @@ mod tests {
     fn a_tally_reads_back_and_anything_else_is_refused() {
         let whole = tally(300, &[0.1, -2.5], &[0, u64::MAX], &[(0, 1), (1, 1), (900, 70)]);
         let bytes = whole.encode();
+        let shape = Shape { sums: 2, counts: 2, bins_max: 3 };
+        assert_eq!(PackedTally::read(&bytes, &shape).map(Tally::from), Ok(whole.clone()));
         assert_eq!(Tally::decode(&bytes), Ok(whole));
         for cut in 0..bytes.len() {
             assert_eq!(Tally::decode(&bytes[..cut]), Err(TallyError::Malformed), "cut at {cut}");

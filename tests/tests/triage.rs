@@ -47,7 +47,7 @@ fn oddities(workload: &str, params: &Value) -> Vec<Oddity> {
         if let Part::Tally(tally) = part {
             match &mut pool {
                 Some(pool) => pool.merge(&tally).expect("tallies of one job"),
-                None => pool = Some(tally),
+                None => pool = Some(tally.into()),
             }
         }
     }

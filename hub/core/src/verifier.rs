@@ -90,7 +90,7 @@ impl Content {
                 Some(Tally { samples, counts: vec![count], ..Tally::default() })
             }
             Content::Part(part) => match *part {
-                Part::Tally(tally) => Some(tally),
+                Part::Tally(tally) => Some(tally.into()),
                 Part::Block(_) | Part::Product(..) => None,
             },
         }

@@ -11,7 +11,7 @@ use tessera_protocol::bins::{self, value_of};
 use tessera_protocol::exact::ExactSum;
 use tessera_protocol::limits;
 use tessera_protocol::monte_carlo::{KeyRange, Refine, SUMMED_RANGES_MAX};
-use tessera_protocol::tally::{Shape, Tally, TallyError};
+use tessera_protocol::tally::{Shape, Sums, Tally, TallyError};
 
 use crate::FinishError;
 
@@ -271,10 +271,10 @@ pub(super) fn shape(refine: &Refine) -> Shape {
 }
 
 /// Whether a tally can be one of a refining pass.
-pub(super) fn fits(refine: &Refine, tally: &Tally) -> bool {
+pub(super) fn fits<S: Sums>(refine: &Refine, tally: &Tally<S>) -> bool {
     let shape = shape(refine);
     let counted: u128 = tally.bins.iter().map(|(_, count)| u128::from(*count)).sum();
-    tally.sums.len() == shape.sums
+    tally.sums.count() == shape.sums
         && tally.counts.is_empty()
         && tally.bins.len() <= shape.bins_max
         && counted <= u128::from(tally.samples)

@@ -13,7 +13,7 @@ use tessera_protocol::monte_carlo::{
 use tessera_protocol::spec::{
     BasketPart, ContractKind, ContractSpec, ModelName, MonteCarloParams, Quantiles, Workload,
 };
-use tessera_protocol::tally::{Shape, Tally, TallyError};
+use tessera_protocol::tally::{Shape, Sums, Tally, TallyError};
 
 use super::estimates::{Control, Delta, Greeks, interval, mean_and_error};
 use super::quantiles::{self, ProfitAndLoss, Search, search};
@@ -110,12 +110,12 @@ pub(crate) fn shape(params: &MonteCarloParams, pass: &Pass) -> Shape {
 
 /// Whether a tally has the model's shape in a pass and counts every sample once (of a refining pass, at
 /// most once).
-pub(crate) fn fits(params: &MonteCarloParams, pass: &Pass, tally: &Tally) -> bool {
+pub(crate) fn fits<S: Sums>(params: &MonteCarloParams, pass: &Pass, tally: &Tally<S>) -> bool {
     if let Pass::Refine(refine) = pass {
         return quantiles::fits(refine, tally);
     }
     let shape = shape(params, pass);
-    let shaped = tally.sums.len() == shape.sums
+    let shaped = tally.sums.count() == shape.sums
         && tally.counts.len() == shape.counts
         && tally.bins.len() <= shape.bins_max;
     let whole = u128::from(tally.samples);

@@ -255,6 +255,61 @@ fn random_bytes_never_panic_and_what_decodes_encodes_to_the_same_bytes() {
     assert!(read > 10_000, "only {read} of the cases were readable");
 }
 
+/// Sums of very different sizes and both signs, some of them zero.
+fn many(random: &mut Random) -> Vec<ExactSum> {
+    (0..200)
+        .map(|_| {
+            let terms: Vec<f64> = (0..random.next() % 4).map(|_| random.double()).collect();
+            sum_of(&terms)
+        })
+        .collect()
+}
+
+#[test]
+fn packed_sums_add_up_and_look_as_accumulators_do() {
+    let mut random = Random(7);
+    let (into, sums) = (many(&mut random), many(&mut random));
+    let mut bytes = Vec::new();
+    sums.iter().for_each(|sum| sum.encode(&mut bytes));
+    let length = bytes.len();
+    bytes.extend([9, 9]);
+    let (packed, rest) = PackedSums::decode(&bytes, sums.len()).unwrap();
+    assert_eq!((packed.len(), rest), (sums.len(), &[9, 9][..]));
+    assert!(packed.memory_bytes() < length + 5 * sums.len(), "{}", packed.memory_bytes());
+    let doubles: Vec<u64> = packed.to_f64s().map(f64::to_bits).collect();
+    let mut added = into.clone();
+    packed.add_to(&mut added);
+    for (position, (sum, into)) in sums.iter().zip(into).enumerate() {
+        let value = packed.value(position);
+        assert_eq!([value.to_f64().to_bits(), doubles[position]], [sum.to_f64().to_bits(); 2]);
+        assert_eq!(&ExactSum::from(value), sum);
+        let (mut one, mut other) = (into.clone(), into);
+        one.merge(sum);
+        other.add_value(&value);
+        assert_eq!([&other, &added[position]], [&one, &one], "{sum:?}");
+        // And back to where carries and borrows run through all limbs.
+        let mut minus = ExactSum::new();
+        minus.add_value(&Value { negative: !value.negative, ..value });
+        one.merge(&minus);
+        other.add_value(&minus.value());
+        assert_eq!(one, other, "{minus:?}");
+    }
+    assert_eq!(packed.value(sums.len()).to_f64(), 0.0);
+    for cut in 0..length {
+        assert!(PackedSums::decode(&bytes[..cut], sums.len()).is_err(), "cut at {cut}");
+    }
+}
+
+#[test]
+fn a_carry_runs_through_all_limbs_that_are_full() {
+    for (from, by) in [(-1.0, 1e-300), (1.0, -1e-300), (-1e-300, 1e-300), (-1e-300, 1.0), (1e-300, -1.0)] {
+        let (mut sum, mut same) = (sum_of(&[from]), sum_of(&[from]));
+        sum.add(by).unwrap();
+        same.add_value(&sum_of(&[by]).value());
+        assert_eq!(sum, same);
+    }
+}
+
 fn squares(values: &[f64]) -> ExactSum {
     sum_of(&values.iter().map(|value| value * value).collect::<Vec<_>>())
 }

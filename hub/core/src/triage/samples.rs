@@ -7,7 +7,7 @@ use tessera_protocol::bins::bin_value;
 use tessera_protocol::exact::{ExactSum, sample_variance};
 use tessera_protocol::monte_carlo::{GREEKS, Model, SumsLayout, Task};
 use tessera_protocol::spec::MonteCarloParams;
-use tessera_protocol::tally::Tally;
+use tessera_protocol::tally::{PackedTally, Sums, Tally};
 
 use super::{Oddity, RELEASED_MIN};
 
@@ -38,6 +38,8 @@ pub(super) struct Samples {
     /// Mean and variance of each pair in what was final a while ago, and of how many samples.
     pool: Vec<Moments>,
     pool_samples: u64,
+    /// The sums of the tally that is looked at.
+    sums: Vec<f64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +63,7 @@ impl Samples {
             paths: if params.antithetic { 2 } else { 1 },
             pool: Vec::new(),
             pool_samples: 0,
+            sums: Vec::new(),
         };
         if anchor.is_some() {
             let layout = SumsLayout::of_params(params);
@@ -80,27 +83,34 @@ impl Samples {
         Some(samples)
     }
 
-    pub(super) fn look(&mut self, plan: &Plan, tally: &Tally, released: Option<&Tally>) -> Option<Oddity> {
+    pub(super) fn look(
+        &mut self,
+        plan: &Plan,
+        tally: &PackedTally,
+        released: Option<&Tally>,
+    ) -> Option<Oddity> {
         // What a refining pass counts was summed before.
         if plan.round().pass != Pass::Sample {
             return None;
         }
+        self.sums.clear();
+        self.sums.extend(tally.sums.to_f64s());
         self.contradiction(tally).or_else(|| self.outlier(plan, tally, released))
     }
 
     /// What the tally says twice it must say alike.
-    fn contradiction(&self, tally: &Tally) -> Option<Oddity> {
+    fn contradiction(&self, tally: &PackedTally) -> Option<Oddity> {
         let samples = tally.samples / self.paths;
         for sum in self.pairs.iter().copied() {
-            let [total, squares] = [tally.sums[sum].to_f64(), tally.sums[sum + 1].to_f64()];
+            let [total, squares] = [self.sums[sum], self.sums[sum + 1]];
             let least = total * total;
             let fits = squares >= 0.0 && squares * samples as f64 >= least * (1.0 - ROUNDING);
             if !fits && least > VANISHING && least.is_finite() {
                 return Some(Oddity::SquaresTooSmall { sum, total, squares, samples });
             }
         }
-        let book = tally.sums[self.book?].to_f64();
-        let terms = || self.held.iter().map(|(price, held)| held * tally.sums[*price].to_f64());
+        let book = self.sums[self.book?];
+        let terms = || self.held.iter().map(|(price, held)| held * self.sums[*price]);
         let (contracts, size): (f64, f64) = (terms().sum(), terms().map(f64::abs).sum());
         if apart(book, contracts, size * ROUNDING) {
             return Some(Oddity::BookUnlikeContracts { book, contracts });
@@ -120,7 +130,7 @@ impl Samples {
 
     /// Compares means, each by the spread of whichever has more of it: a rare large sample is no lie, and where it
     /// is missing it is not missed.
-    fn outlier(&mut self, plan: &Plan, tally: &Tally, released: Option<&Tally>) -> Option<Oddity> {
+    fn outlier(&mut self, plan: &Plan, tally: &PackedTally, released: Option<&Tally>) -> Option<Oddity> {
         let samples = tally.samples / self.paths;
         let pool = released.filter(|pool| pool.samples >= RELEASED_MIN * plan.shard_size());
         if samples < SAMPLES_MIN || !self.learn(pool?) {
@@ -128,22 +138,21 @@ impl Samples {
         }
         let pooled = self.pool_samples / self.paths;
         for (position, pool) in self.pool.iter().enumerate() {
-            let shard = self.moments(tally, position)?;
-            let spread = shard.variance.max(pool.variance) / samples as f64 + pool.variance / pooled as f64;
-            let (distance, size) = (shard.mean - pool.mean, shard.mean.abs().max(pool.mean.abs()));
+            let mean = self.mean(tally, position)?;
+            let (distance, size) = (mean - pool.mean, mean.abs().max(pool.mean.abs()));
             let squared = distance * distance;
+            let spread = |variance: f64| variance / samples as f64 + pool.variance / pooled as f64;
+            // More of a spread of its own would only bring it nearer.
+            if squared <= SIGMAS_SQUARED * spread(pool.variance) {
+                continue;
+            }
+            let spread = spread(self.moments(tally, position)?.variance.max(pool.variance));
             if squared > SIGMAS_SQUARED * spread && distance.abs() > ROUNDING * size {
                 let sum = self.pairs.get(position).copied().unwrap_or_default();
                 // Where nothing spreads, any distance is as far as can be said.
                 let tenths = if spread > 0.0 { (squared / spread * 100.0) as u64 } else { u64::MAX };
                 let tenths = tenths.isqrt();
-                return Some(Oddity::MeanApart {
-                    sum,
-                    mean: shard.mean,
-                    pooled: pool.mean,
-                    samples: pooled,
-                    tenths,
-                });
+                return Some(Oddity::MeanApart { sum, mean, pooled: pool.mean, samples: pooled, tenths });
             }
         }
         None
@@ -161,14 +170,24 @@ impl Samples {
         true
     }
 
+    /// The mean of the tally that is looked at.
+    fn mean(&self, tally: &PackedTally, position: usize) -> Option<f64> {
+        let total = match self.pairs.get(position) {
+            Some(sum) => self.sums[*sum],
+            None => *tally.counts.first()? as f64,
+        };
+        Some(total / (tally.samples / self.paths) as f64)
+    }
+
     /// Of a pair; of a tally without sums, of its one count.
-    fn moments(&self, tally: &Tally, position: usize) -> Option<Moments> {
+    fn moments<S: Sums>(&self, tally: &Tally<S>, position: usize) -> Option<Moments> {
         let samples = tally.samples / self.paths;
         match self.pairs.get(position) {
-            Some(sum) => Some(Moments {
-                mean: tally.sums[*sum].to_f64() / samples as f64,
-                variance: sample_variance(samples, &tally.sums[*sum], &tally.sums[sum + 1]),
-            }),
+            Some(sum) => {
+                let [sum, squares] = [*sum, sum + 1].map(|sum| tally.sums.value(sum));
+                let mean = sum.to_f64() / samples as f64;
+                Some(Moments { mean, variance: sample_variance(samples, sum, squares) })
+            }
             None => {
                 let mean = *tally.counts.first()? as f64 / samples as f64;
                 Some(Moments { mean, variance: mean * (1.0 - mean) })

@@ -5,7 +5,7 @@ use alloc::string::ToString;
 use alloc::vec::Vec;
 
 use tessera_protocol::bins::bin_of;
-use tessera_protocol::exact::ExactSum;
+use tessera_protocol::exact::{ExactSum, PackedSums};
 use tessera_protocol::monte_carlo::HISTOGRAM_BINS;
 use tessera_protocol::spec::JobSpec;
 
@@ -71,7 +71,17 @@ fn looked(
     tally: &Tally,
     pool: Option<&Tally>,
 ) -> Option<Oddity> {
-    let part = Part::Tally(tally.clone());
+    let Tally { samples, sums, counts, bins } = tally.clone();
+    let bytes: Vec<u8> = sums
+        .iter()
+        .flat_map(|sum| {
+            let mut bytes = Vec::new();
+            sum.encode(&mut bytes);
+            bytes
+        })
+        .collect();
+    let sums = PackedSums::decode(&bytes, sums.len()).unwrap().0;
+    let part = Part::Tally(Tally { samples, sums, counts, bins });
     triage.look(&job.0, &job.1, ShardIndex(0), &part, pool)
 }
 
