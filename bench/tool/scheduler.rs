@@ -2,7 +2,10 @@
 //!
 //! An assign-and-complete is one answer of an agent taken in (decoded, verified at the job's class, reduced) and one
 //! shard assigned in its place. Timed is the machine's step with its timers and effects; what carries them out is not.
+//! Where jobs live at another lane than agents, as most do in a hub of many, the two parts are timed apart: placing
+//! and taking in at one, verifying and reducing at the other.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::process::Command;
 use std::sync::Arc;
@@ -138,7 +141,7 @@ impl Settings {
         ];
         settings.into_iter().for_each(|(name, value)| report.set(name, value));
         for round in 1..=self.rounds {
-            let timed = self.time(&format!("round {round} of {}", self.rounds))?;
+            let [timed, _] = self.time(&format!("round {round} of {}", self.rounds), 1)?;
             report.rate(1e9 / timed.ns());
             report.metric("assign and complete", "ns", Better::Less, timed.ns());
             report.latency("assign and complete", &timed.each);
@@ -154,6 +157,9 @@ impl Settings {
             report.metric("shards per turn", "", Better::Neither, timed.shards as f64 / timed.steps as f64);
             report.memory("machine", timed.live_bytes);
             report.memory("machine per agent", timed.live_bytes / self.agents as f64);
+            let [agents, homes] = self.time(&format!("two lanes, round {round}"), 2)?;
+            report.metric("assign and complete, jobs at another lane", "ns", Better::Less, agents.ns());
+            report.metric("verify and reduce, agents at another lane", "ns", Better::Less, homes.ns());
             if !self.no_sweep {
                 self.sweep(&mut report)?;
             }
@@ -183,7 +189,7 @@ impl Settings {
                 timed: self.timed / 3,
                 ..self.clone()
             };
-            let timed = few.time(&format!("{open_shards} open shards"))?;
+            let [timed, _] = few.time(&format!("{open_shards} open shards"), 1)?;
             report.metric(&format!("{open_shards} open shards, 20 agents"), "ns", Better::Less, timed.ns());
             report.memory(&format!("machine, {open_shards} open shards"), timed.live_bytes);
             points.push((open_shards as f64, timed.ns()));
@@ -202,23 +208,29 @@ impl Settings {
         Ok(())
     }
 
-    /// Times machines one after the other until enough shards were timed.
-    fn time(&self, what: &str) -> Result<Timed, BenchError> {
-        self.time_counting(&line(self.timed, what), None)
+    /// Times machines of one lane or of two, one after the other, until enough shards were timed. Answers what the
+    /// first lane took, which has the agents, and what the second took, if jobs live there.
+    fn time(&self, what: &str, lanes: u16) -> Result<[Timed; 2], BenchError> {
+        self.time_counting(&line(self.timed, what), lanes, None)
     }
 
-    fn time_counting(&self, bar: &ProgressBar, counter: Option<&Counter>) -> Result<Timed, BenchError> {
-        let mut timed = Timed::default();
-        while timed.shards < self.timed {
-            let mut world = World::new(self);
+    fn time_counting(
+        &self,
+        bar: &ProgressBar,
+        lanes: u16,
+        counter: Option<&Counter>,
+    ) -> Result<[Timed; 2], BenchError> {
+        let mut timed = <[Timed; 2]>::default();
+        while timed[0].shards < self.timed {
+            let mut world = World::new(self, lanes);
             world.counter = counter.cloned();
             let share = |of: u64| (self.open_shards * of / 1_000).max(1);
             world.answer(share(BEFORE).min(self.timed), None)?;
-            let count = share(AT_MOST - BEFORE).min(self.timed - timed.shards);
+            let count = share(AT_MOST - BEFORE).min(self.timed - timed[0].shards);
             world.answer(count, Some(&mut timed))?;
-            timed.live_bytes = world.live_bytes();
-            world.lane.invariants();
-            bar.set_position(timed.shards);
+            timed[0].live_bytes = world.live_bytes();
+            world.lanes.iter().for_each(Lane::invariants);
+            bar.set_position(timed[0].shards);
         }
         bar.finish_and_clear();
         Ok(timed)
@@ -294,9 +306,11 @@ fn processor_clock_read_ns() -> f64 {
 /// What an agent holds of a job. *Order*: as it came.
 type Held = Vec<(JobId, u64, u64)>;
 
-/// A lane with its agents and jobs.
+/// A lane with its agents and jobs, or one with agents and one with jobs.
 struct World {
-    lane: Lane,
+    lanes: Vec<Lane>,
+    /// What is to happen at which of them.
+    inbox: VecDeque<(usize, Event)>,
     began: Instant,
     /// By session.
     agents: Vec<Held>,
@@ -308,6 +322,8 @@ struct World {
     effects: Vec<Effect>,
     /// Where its thread counts, beside others.
     counter: Option<Counter>,
+    /// Answers that it has not counted.
+    uncounted: u64,
     /// When all but the machine was there.
     before: Allocations,
 }
@@ -334,16 +350,15 @@ fn agent_id(agent: u64) -> AgentId {
 }
 
 impl World {
-    fn new(settings: &Settings) -> World {
-        let lane = Lane::new(Config {
-            lane: LaneIndex(0),
-            lanes: 1,
-            sampling_key: [7; 32],
-            unix_origin: UNIX_ORIGIN,
-        });
+    fn new(settings: &Settings, lanes: u16) -> World {
+        let lane = |lane: u16| {
+            let lane = LaneIndex(lane);
+            Lane::new(Config { lane, lanes, sampling_key: [7; 32], unix_origin: UNIX_ORIGIN })
+        };
         let answers = Answers::of_size(0).expect("the shortest answers always are");
         let mut world = World {
-            lane,
+            lanes: (0..lanes).map(lane).collect(),
+            inbox: VecDeque::new(),
             began: Instant::now(),
             agents: (0..settings.agents)
                 .map(|_| Vec::with_capacity(2 * settings.in_flight as usize))
@@ -354,6 +369,7 @@ impl World {
             answers,
             effects: Vec::with_capacity(1 << 16),
             counter: None,
+            uncounted: 0,
             before: Allocations::default(),
         };
         world.before = Allocations::so_far();
@@ -370,12 +386,15 @@ impl World {
                 proven: false,
             }
         });
-        world.happen(Event::StandingsRecovered { agents: trusted.collect() });
+        let trusted: Arc<[StandingRecord]> = trusted.collect();
+        for lane in 0..world.lanes.len() {
+            world.happen(lane, Event::StandingsRecovered { agents: trusted.clone() });
+        }
         let slots = settings.in_flight.div_ceil(CREDIT_PER_SLOT.into()) as u16;
         for agent in 0..settings.agents {
             let hello = Box::new(hello(slots));
             let (session, id) = (SessionId(agent), agent_id(agent));
-            world.happen(Event::AgentAdmitted { session, agent: id, account: provider(agent), hello });
+            world.happen(0, Event::AgentAdmitted { session, agent: id, account: provider(agent), hello });
         }
         for job in 0..settings.jobs {
             let shards =
@@ -392,39 +411,72 @@ impl World {
         spec.project = project.to_owned();
         let manifest = spec.check().unwrap_or_else(|error| panic!("the job is right: {error}"));
         let plan = Plan::new(&manifest, 0).unwrap_or_else(|error| panic!("the job can be planned: {error}"));
+        // What its last eight bytes leave over says where a job lives.
+        let (lanes, home) = (self.lanes.len() as u64, self.lanes.len() - 1);
         let mut random = [0; 10];
-        random[2..].copy_from_slice(&number.to_be_bytes());
+        random[2..].copy_from_slice(&(number * lanes + home as u64).to_le_bytes());
         let id = JobId::new(0, random);
         let job =
             Arc::new(NewJob { id, manifest, plan, created: UNIX_ORIGIN, base: None, idempotency_key: None });
-        self.happen(Event::JobSubmitted { request: RequestId(number), job });
-    }
-
-    fn now(&self) -> Tick {
-        Tick(self.began.elapsed().as_millis() as u64)
+        self.happen(home, Event::JobSubmitted { request: RequestId(number), job });
     }
 
     /// Something happens that is not timed.
-    fn happen(&mut self, event: Event) {
-        let now = self.now();
-        self.effects.extend(self.lane.step(now, event));
-        self.carry_out();
+    fn happen(&mut self, at: usize, event: Event) {
+        self.inbox.push_back((at, event));
+        self.settle(None);
     }
 
-    /// Does what the machine asks for; the store takes everything at once.
-    fn carry_out(&mut self) {
+    /// All that is to happen does, with what follows; times what each lane takes where that is asked for.
+    fn settle(&mut self, mut timed: Option<&mut [Timed; 2]>) {
         let mut committed = Vec::new();
+        while let Some((at, event)) = self.inbox.pop_front() {
+            let mut events = vec![event];
+            while let Some((_, event)) = self.inbox.pop_front_if(|(lane, _)| *lane == at) {
+                events.push(event);
+            }
+            let before = Allocations::so_far();
+            let computed = computed_ns();
+            let began = Instant::now();
+            let now = Tick((began - self.began).as_millis() as u64);
+            for event in events {
+                counted_step(&mut self.lanes[at], now, event, &mut self.effects);
+            }
+            if let Some(timed) = &mut timed {
+                if let Some(counter) = &self.counter {
+                    counter.count(std::mem::take(&mut self.uncounted));
+                }
+                let timed = &mut timed[at];
+                timed.took += began.elapsed();
+                timed.computed_ns += computed_ns() - computed;
+                timed.allocated += Allocations::since(before);
+                timed.steps += 1;
+            }
+            self.carry_out(at, &mut committed);
+        }
+        // The store takes everything at once.
+        if !committed.is_empty() {
+            self.inbox.extend(committed);
+            self.settle(None);
+        }
+    }
+
+    /// Does what a lane asks for.
+    fn carry_out(&mut self, at: usize, committed: &mut Vec<(usize, Event)>) {
+        let from = LaneIndex(at as u16);
         for effect in self.effects.drain(..) {
             match effect {
                 Effect::Assign { session, job, items } => {
                     let held = items.iter().map(|assignment| (job, assignment.index, assignment.epoch));
                     self.agents[session.0 as usize].extend(held);
                 }
-                Effect::Persist { batch, .. } => committed.push(batch),
+                Effect::Persist { batch, .. } => committed.push((at, Event::Committed { batch })),
+                Effect::TellLane { lane, message } => {
+                    self.inbox.push_back((lane.0.into(), Event::LaneSpoke { from, message }));
+                }
                 _ => {}
             }
         }
-        committed.into_iter().for_each(|batch| self.happen(Event::Committed { batch }));
     }
 
     /// The answers of the next agent that holds something: those to its oldest job.
@@ -451,43 +503,29 @@ impl World {
     }
 
     /// Answers so many shards, and times what the machine does with them where that is asked for.
-    fn answer(&mut self, shards: u64, mut timed: Option<&mut Timed>) -> Result<(), BenchError> {
+    fn answer(&mut self, shards: u64, mut timed: Option<&mut [Timed; 2]>) -> Result<(), BenchError> {
         let mut answered = 0;
         while answered < shards {
-            let mut events = Vec::with_capacity(self.frames as usize + 1);
             let before = answered;
             for _ in 0..self.frames {
                 let Some((session, job, answers)) = self.next_answers() else { break };
                 answered += answers.len() as u64;
-                events.push(Event::ResultsArrived { session, job, answers });
+                self.inbox.push_back((0, Event::ResultsArrived { session, job, answers }));
             }
             let count = answered - before;
             if count == 0 {
                 return Err(BenchError::Settings(Box::new(Stalled { shards: answered })));
             }
-            events.push(Event::TimePassed);
-            let Some(timed) = &mut timed else {
-                events.into_iter().for_each(|event| self.happen(event));
-                continue;
-            };
-            let before = Allocations::so_far();
-            let computed = computed_ns();
-            let began = Instant::now();
-            let now = Tick((began - self.began).as_millis() as u64);
-            for event in events {
-                counted_step(&mut self.lane, now, event, &mut self.effects);
+            self.uncounted = count;
+            self.inbox.extend((0..self.lanes.len()).map(|lane| (lane, Event::TimePassed)));
+            let took = |timed: &Option<&mut [Timed; 2]>| timed.as_ref().map_or(Duration::ZERO, |of| of[0].took);
+            let so_far = took(&timed);
+            self.settle(timed.as_deref_mut());
+            let took = took(&timed) - so_far;
+            if let Some(timed) = &mut timed {
+                timed[0].each.record_ns(took.as_nanos() as u64 / count, count);
+                timed.iter_mut().for_each(|timed| timed.shards += count);
             }
-            if let Some(counter) = &self.counter {
-                counter.count(count);
-            }
-            let took = began.elapsed();
-            timed.computed_ns += computed_ns() - computed;
-            timed.allocated += Allocations::since(before);
-            timed.took += took;
-            timed.each.record_ns(took.as_nanos() as u64 / count, count);
-            timed.shards += count;
-            timed.steps += 1;
-            self.carry_out();
         }
         Ok(())
     }
@@ -533,9 +571,12 @@ mod tests {
             no_sweep: true,
             instructions: false,
         };
-        let timed = settings.time("test").unwrap();
+        let [timed, _] = settings.time("test", 1).unwrap();
         assert!(timed.shards >= 700 && timed.shards < 720, "{}", timed.shards);
         assert_eq!(timed.each.count(), timed.shards);
         assert!(timed.steps >= timed.shards / 2);
+        let [agents, homes] = settings.time("test", 2).unwrap();
+        assert!(agents.shards == homes.shards && agents.shards >= 700, "{}", agents.shards);
+        assert!(agents.computed_ns > 0 && homes.computed_ns > 0);
     }
 }

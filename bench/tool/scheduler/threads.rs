@@ -117,13 +117,13 @@ impl Settings {
                 scope.spawn(move || {
                     pin(&[cores[thread % cores.len()]]);
                     begin.wait();
-                    let timed = self.time_counting(&ProgressBar::hidden(), Some(&counter));
+                    let timed = self.time_counting(&ProgressBar::hidden(), 1, Some(&counter));
                     assert!(
                         timed.is_err()
                             || counter.lines[counter.line].0[counter.at].load(Ordering::Relaxed)
                                 >= self.timed
                     );
-                    timed
+                    timed.map(|[timed, _]| timed)
                 })
             };
             let threads: Vec<_> = counters.into_iter().enumerate().map(run).collect();
