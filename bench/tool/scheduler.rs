@@ -77,7 +77,7 @@ pub(crate) struct Settings {
     /// Machines of other lanes at once, each on a thread and a core, up to so many
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     threads: u16,
-    /// Leave out how the time grows with the number of open shards
+    /// Leave out the two parts on two lanes, and how the time grows with the number of open shards
     #[arg(long)]
     no_sweep: bool,
     /// Count instructions too; needs valgrind
@@ -128,18 +128,9 @@ impl std::error::Error for Stalled {}
 impl Settings {
     pub(crate) fn measure(&self) -> Result<Report, BenchError> {
         let mut report = Report::new("scheduler");
-        let settings = [
-            ("agents", self.agents),
-            ("in_flight", self.in_flight),
-            ("batch", self.batch),
-            ("frames", self.frames),
-            ("projects", self.projects),
-            ("jobs", self.jobs),
-            ("open_shards", self.open_shards),
-            ("timed", self.timed),
-            ("threads", self.threads.into()),
-        ];
-        settings.into_iter().for_each(|(name, value)| report.set(name, value));
+        self.world().into_iter().for_each(|(name, value)| report.set(name, value));
+        report.set("timed", self.timed);
+        report.set("threads", self.threads);
         for round in 1..=self.rounds {
             let [timed, _] = self.time(&format!("round {round} of {}", self.rounds), 1)?;
             report.rate(1e9 / timed.ns());
@@ -157,10 +148,10 @@ impl Settings {
             report.metric("shards per turn", "", Better::Neither, timed.shards as f64 / timed.steps as f64);
             report.memory("machine", timed.live_bytes);
             report.memory("machine per agent", timed.live_bytes / self.agents as f64);
-            let [agents, homes] = self.time(&format!("two lanes, round {round}"), 2)?;
-            report.metric("assign and complete, jobs at another lane", "ns", Better::Less, agents.ns());
-            report.metric("verify and reduce, agents at another lane", "ns", Better::Less, homes.ns());
             if !self.no_sweep {
+                let [agents, homes] = self.time(&format!("two lanes, round {round}"), 2)?;
+                report.metric("assign and complete, jobs at another lane", "ns", Better::Less, agents.ns());
+                report.metric("verify and reduce, agents at another lane", "ns", Better::Less, homes.ns());
                 self.sweep(&mut report)?;
             }
             if self.threads > 1 {
@@ -173,6 +164,19 @@ impl Settings {
         }
         report.note("\"assign and complete\" is time on a core, less what reading that clock takes; its percentiles are by the clock on the wall, and know what else the machine did.".to_owned());
         Ok(report.close())
+    }
+
+    /// What is in it.
+    fn world(&self) -> [(&'static str, u64); 7] {
+        [
+            ("agents", self.agents),
+            ("in_flight", self.in_flight),
+            ("batch", self.batch),
+            ("frames", self.frames),
+            ("projects", self.projects),
+            ("jobs", self.jobs),
+            ("open_shards", self.open_shards),
+        ]
     }
 
     /// The same few agents and jobs with more and more open shards.
@@ -240,15 +244,6 @@ impl Settings {
     fn count_instructions(&self, report: &mut Report) -> Result<(), BenchError> {
         let folder = tempfile::tempdir()?;
         let (counts, json) = (folder.path().join("counts"), folder.path().join("report.json"));
-        let numbers = [
-            ("--agents", self.agents),
-            ("--in-flight", self.in_flight),
-            ("--batch", self.batch),
-            ("--frames", self.frames),
-            ("--projects", self.projects),
-            ("--jobs", self.jobs),
-            ("--open-shards", self.open_shards),
-        ];
         let mut command = Command::new("valgrind");
         command
             .args(["-q", "--tool=callgrind", "--collect-atstart=no", "--toggle-collect=*counted_step*"])
@@ -256,8 +251,8 @@ impl Settings {
             .arg(std::env::current_exe()?)
             .args(["scheduler", "--no-sweep", "--rounds", "1", "--timed", &COUNTED.to_string(), "--json"])
             .arg(&json);
-        for (name, number) in numbers {
-            command.args([name, number.to_string().as_str()]);
+        for (name, number) in self.world() {
+            command.args([format!("--{}", name.replace('_', "-")), number.to_string()]);
         }
         let output = match command.output() {
             Ok(output) => output,
@@ -432,15 +427,18 @@ impl World {
         let mut committed = Vec::new();
         while let Some((at, event)) = self.inbox.pop_front() {
             let mut events = vec![event];
-            while let Some((_, event)) = self.inbox.pop_front_if(|(lane, _)| *lane == at) {
-                events.push(event);
+            while self.inbox.front().is_some_and(|(lane, _)| *lane == at) {
+                events.extend(self.inbox.pop_front().map(|(_, event)| event));
             }
             let before = Allocations::so_far();
             let computed = computed_ns();
             let began = Instant::now();
             let now = Tick((began - self.began).as_millis() as u64);
             for event in events {
-                counted_step(&mut self.lanes[at], now, event, &mut self.effects);
+                match timed {
+                    Some(_) => counted_step(&mut self.lanes[at], now, event, &mut self.effects),
+                    None => self.effects.extend(self.lanes[at].step(now, event)),
+                }
             }
             if let Some(timed) = &mut timed {
                 if let Some(counter) = &self.counter {
@@ -518,7 +516,8 @@ impl World {
             }
             self.uncounted = count;
             self.inbox.extend((0..self.lanes.len()).map(|lane| (lane, Event::TimePassed)));
-            let took = |timed: &Option<&mut [Timed; 2]>| timed.as_ref().map_or(Duration::ZERO, |of| of[0].took);
+            let took =
+                |timed: &Option<&mut [Timed; 2]>| timed.as_ref().map_or(Duration::ZERO, |of| of[0].took);
             let so_far = took(&timed);
             self.settle(timed.as_deref_mut());
             let took = took(&timed) - so_far;

@@ -246,14 +246,17 @@ impl Soak {
     }
 }
 
-/// Half the rate of such jobs, some seconds' worth of them at once. *Units*: shards a second.
+/// Half the rate of such jobs, some seconds' worth of them, of which several are always open. *Units*: shards a second.
 fn half_of_what_it_does(bed: &mut Bed, job_shards: u64) -> Result<f64, BenchError> {
-    let jobs = (bed.agents * PROBE_SHARDS / job_shards).clamp(1, CLIENTS as u64);
+    let jobs = (bed.agents * PROBE_SHARDS).div_ceil(job_shards);
     let specs: Vec<JobSpec> = (0..jobs).map(|_| bed.job("as fast as it can", job_shards)).collect();
     let (bed, began) = (&*bed, Instant::now());
     std::thread::scope(|scope| {
-        let running: Vec<_> =
-            specs.iter().map(|spec| scope.spawn(move || bed.run(spec, began, |_| {}).map(drop))).collect();
+        let client = |specs: &'_ [JobSpec]| {
+            specs.iter().try_for_each(|spec| bed.run(spec, Instant::now(), |_| {}).map(drop))
+        };
+        let parts = specs.chunks(specs.len().div_ceil(CLIENTS));
+        let running: Vec<_> = parts.map(|part| scope.spawn(move || client(part))).collect();
         running.into_iter().try_for_each(|job| job.join().expect("a client does not panic"))
     })?;
     Ok((jobs * job_shards) as f64 / began.elapsed().as_secs_f64() / 2.0)

@@ -24,8 +24,8 @@ use crate::records::{self, RecordError};
 const VERSION: u8 = 1;
 /// Jobs, stones or keys looked at at a time.
 const PAGE_ENTRIES: usize = 64;
-/// Chunks of tiles and of pages of payments that one batch removes: 16 MB at most, for which others wait.
-const CHUNKS_MAX: usize = 256;
+/// Chunks of tiles and of pages of payments that one commit removes: 16 MB at most, for which others wait.
+pub(crate) const CHUNKS_MAX: usize = 256;
 /// Stands in an extension's key where the count does.
 const NOBODY: JobId = JobId([0; 16]);
 
@@ -198,8 +198,9 @@ pub fn unfinished(store: &dyn Snapshot) -> Result<Vec<JobId>, RecordError> {
     failed.map_or(Ok(found), Err)
 }
 
-/// The batch that removes the next part of what is left of a pruned job; nothing once all of it is gone.
-pub fn rest_batch(store: &dyn Snapshot, job: JobId) -> Result<Option<Batch>, RecordError> {
+/// The batch that removes the next part, up to so many chunks, of what is left of a pruned job; nothing once all of it
+/// is gone.
+pub fn rest_batch(store: &dyn Snapshot, job: JobId, chunks: usize) -> Result<Option<Batch>, RecordError> {
     let key = Key::Pruned(job);
     let Some(value) = store.get(&key.encode())? else { return Ok(None) };
     let stone = Stone::decode(job, &value)?;
@@ -207,7 +208,7 @@ pub fn rest_batch(store: &dyn Snapshot, job: JobId) -> Result<Option<Batch>, Rec
         return Ok(None);
     }
     let mut batch = Batch::new();
-    for Entry { key, .. } in store.range(&blobs_of(job), CHUNKS_MAX)? {
+    for Entry { key, .. } in store.range(&blobs_of(job), chunks)? {
         if let Ok((Key::JobBlob { blob, .. }, _)) = Key::decode(&key) {
             wanted::delete_reference(&mut batch, job, blob);
         }
@@ -215,7 +216,7 @@ pub fn rest_batch(store: &dyn Snapshot, job: JobId) -> Result<Option<Batch>, Rec
     for range in [tiles_of(job), pay_pages_of(job)] {
         if batch.is_empty() {
             // Their keys alone, not what is under them, would do; an engine gives both.
-            for Entry { key, .. } in store.range(&range, CHUNKS_MAX)? {
+            for Entry { key, .. } in store.range(&range, chunks)? {
                 batch.delete(key);
             }
         }

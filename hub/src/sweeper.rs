@@ -26,9 +26,11 @@ use crate::products::Shelf;
 use crate::records::RecordError;
 use crate::retention::{self, Policy};
 
-/// How often it looks: as often as the shortest time that something finished is kept, within these bounds. An upload is
-/// kept for a day, so minutes more are nothing; and a look takes a walk over what was ever pruned.
-const LOOK_INTERVAL: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(600)];
+/// How often it looks. An upload is kept for a day, so minutes more are nothing; and what looked abandoned twice, so far
+/// apart, nobody is storing.
+const LOOK_INTERVAL: Duration = Duration::from_secs(600);
+/// The least time between two looks for finished jobs, which come as often as the shortest time that one is kept.
+const FINISHED_INTERVAL_MIN: Duration = Duration::from_secs(10);
 /// Jobs of which something is removed in one group commit. *Source*: ours: others wait for it.
 const JOBS_AT_ONCE: usize = 32;
 /// How often it looks at every object of the store of blobs, which may be many and far away.
@@ -83,16 +85,20 @@ impl Sweep {
         if !self.shared {
             self.report(self.abandoned());
         }
-        let mut listed: Option<Instant> = None;
+        let is_due = |last: Option<Instant>, every| last.is_none_or(|last: Instant| last.elapsed() >= every);
+        let (mut looked, mut listed) = (None, None);
         loop {
             let now = UnixMillis(unix_ms());
-            if self.shared {
-                self.report(self.long_abandoned());
-            }
-            self.report(self.stale(now));
             self.report(self.finished(now).map_err(InputError::from));
-            self.report(self.unwanted(now));
-            if listed.is_none_or(|listed| listed.elapsed() >= LIST_INTERVAL) {
+            if is_due(looked, LOOK_INTERVAL) {
+                if self.shared {
+                    self.report(self.long_abandoned());
+                }
+                self.report(self.stale(now));
+                self.report(self.unwanted(now));
+                looked = Some(Instant::now());
+            }
+            if is_due(listed, LIST_INTERVAL) {
                 self.report(self.orphans(now));
                 listed = Some(Instant::now());
             }
@@ -160,9 +166,10 @@ impl Sweep {
         loop {
             let page = retention::page(&*self.store.snapshot()?, &self.finished, from, now)?;
             for jobs in page.due.chunks(JOBS_AT_ONCE) {
-                let store = self.store.snapshot()?;
-                let deed = |job| Ok((job, retention::prune(&*store, &self.finished, job, now)?));
-                let deeds = jobs.iter().map(|job| deed(*job)).collect::<Result<Vec<_>, RecordError>>()?;
+                let deed = |job: &JobId| {
+                    Ok((*job, retention::prune(&*self.store.snapshot()?, &self.finished, *job, now)?))
+                };
+                let deeds = jobs.iter().map(deed).collect::<Result<Vec<_>, RecordError>>()?;
                 let (jobs, deeds): (Vec<JobId>, Vec<Deed>) =
                     deeds.into_iter().filter_map(|(job, deed)| Some((job, deed?))).unzip();
                 if self.is_ending() {
@@ -189,15 +196,17 @@ impl Sweep {
         tracing::info!(pruned = left.len() - before, "finished jobs were pruned");
         self.keys_of_pruned()?;
         for jobs in left.chunks(JOBS_AT_ONCE) {
-            loop {
-                let store = self.store.snapshot()?;
-                let parts = jobs.iter().map(|job| retention::rest_batch(&*store, *job));
-                let parts = parts.filter_map(Result::transpose).collect::<Result<Vec<_>, _>>()?;
-                if parts.is_empty() {
-                    break;
-                }
-                let parts = parts.into_iter().map(Deed::from).collect();
-                if self.is_ending() || self.journal.commit_all_and_wait(parts).contains(&false) {
+            let mut jobs = jobs.to_vec();
+            while !jobs.is_empty() {
+                let room = retention::CHUNKS_MAX.div_ceil(jobs.len());
+                let part = |job: JobId| {
+                    Ok(retention::rest_batch(&*self.store.snapshot()?, job, room)?.map(|batch| (job, batch)))
+                };
+                let parts = jobs.into_iter().filter_map(|job| part(job).transpose());
+                let parts = parts.collect::<Result<Vec<_>, RecordError>>()?;
+                let batches: Vec<Deed>;
+                (jobs, batches) = parts.into_iter().map(|(job, batch)| (job, Deed::from(batch))).unzip();
+                if self.is_ending() || self.journal.commit_all_and_wait(batches).contains(&false) {
                     return Ok(());
                 }
             }
@@ -326,16 +335,16 @@ impl Sweep {
 }
 
 fn look_interval(finished: &Policy) -> Duration {
-    let [least, most] = LOOK_INTERVAL;
-    finished.shortest().unwrap_or(most).clamp(least, most)
+    finished.shortest().unwrap_or(LOOK_INTERVAL).clamp(FINISHED_INTERVAL_MIN, LOOK_INTERVAL)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ops::Range;
+    use std::sync::Mutex;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use tessera_protocol::api::JobState;
-    use tessera_protocol::id::JobId;
     use tessera_protocol::limits::INPUT_PIECE_BYTES;
     use tessera_storage::{Commit, CommitError, Family, Memory, ReadError, Snapshot};
 
@@ -343,6 +352,7 @@ mod tests {
     use crate::inputs::quota::Quotas;
     use crate::inputs::wanted::Role;
     use crate::inputs::{Presence, Stored, Uploads, piece_batch, upload_batch, whole_batch};
+    use crate::records;
 
     fn shelf() -> Shelf {
         let blobs = Blobs::open(&Place::Memory).unwrap();
@@ -448,30 +458,162 @@ mod tests {
         }
     }
 
-    /// Sweeps once as a hub that starts does, over a store that takes so many commits.
-    fn sweep_once(engine: &Arc<Cut>, commits: usize, shelf: &Shelf, is_ending: bool, now: UnixMillis) {
+    /// Sweeps as a hub that starts does, over a store that takes so many commits.
+    fn sweep(engine: &Arc<Cut>, commits: usize, shelf: &Shelf, is_ending: bool, look: impl Fn(&Sweep)) {
         engine.commits_left.store(commits, Ordering::Relaxed);
         let (journal, journal_thread) = Journal::start(engine.clone()).unwrap();
         let (ending, ended) = sync_channel(0);
         let store: Arc<dyn Engine> = engine.clone();
         let sweep = Sweep {
-            is_clear: Default::default(),
             store,
             journal: journal.clone(),
             shelf: shelf.clone(),
             views: Arc::default(),
             grace: DAY,
-            finished: Policy::default(),
+            finished: Policy { default: Some(DAY), ..Policy::default() },
             ended,
             shared: false,
             seen: RefCell::default(),
+            is_clear: Cell::default(),
         };
         let kept = (!is_ending).then_some(ending);
-        sweep.abandoned().unwrap();
-        sweep.unwanted(now).unwrap();
+        look(&sweep);
         drop(kept);
         journal.stop();
         journal_thread.join().unwrap();
+    }
+
+    fn sweep_once(engine: &Arc<Cut>, commits: usize, shelf: &Shelf, is_ending: bool, now: UnixMillis) {
+        sweep(engine, commits, shelf, is_ending, |sweep| {
+            sweep.abandoned().unwrap();
+            sweep.unwanted(now).unwrap();
+        });
+    }
+
+    fn finished_job(number: u8) -> JobId {
+        JobId::new(5, [number; 10])
+    }
+
+    /// More finished jobs than one group takes, each with records beside it; the first has most.
+    fn finished_jobs(engine: &Memory, numbers: Range<u8>) {
+        for number in numbers {
+            let job = finished_job(number);
+            let mut batch = Batch::new();
+            batch.put(Key::Job(job), records::test_job(job, JobState::Done));
+            for whole in [Key::Manifest(job), Key::Result(job), Key::Bill(job)] {
+                batch.put_chunked(&whole.encode(), &[1; 100]);
+            }
+            for tile in 0..if number == 0 { 400 } else { 2 } {
+                batch.put_chunked(&Key::Tile { job, tile }.encode(), &[1; 10]);
+            }
+            assert_eq!(engine.commit(batch).unwrap(), Commit::Done);
+        }
+    }
+
+    /// How many values there are of what goes with a job.
+    fn left(engine: &Cut) -> usize {
+        let snapshot = engine.snapshot().unwrap();
+        let count = |family: Family| snapshot.range(&family.range(), usize::MAX).unwrap().len();
+        [Family::Jobs, Family::Manifests, Family::Results, Family::Tiles].into_iter().map(count).sum()
+    }
+
+    #[test]
+    fn finished_jobs_go_in_groups_and_wherever_the_hub_was_killed_the_next_one_goes_on() {
+        let now = UnixMillis(6 + DAY.as_millis() as u64);
+        let commits = |cut: usize| {
+            let engine = Arc::new(Cut { store: Memory::default(), commits_left: AtomicUsize::new(0) });
+            finished_jobs(&engine.store, 0..40);
+            sweep(&engine, cut, &shelf(), false, |sweep| sweep.finished(now).unwrap());
+            let made = cut - engine.commits_left.load(Ordering::Relaxed);
+            if made < cut {
+                assert_eq!(left(&engine), 0);
+            }
+            sweep(&engine, usize::MAX, &shelf(), false, |sweep| {
+                sweep.finished(now).unwrap();
+                assert_eq!(left(&engine), 0, "cut after {cut}");
+                assert!(sweep.is_clear.get(), "cut after {cut}");
+                // What it remembers does not keep later jobs from going.
+                let before = engine.commits_left.load(Ordering::Relaxed);
+                sweep.finished(now).unwrap();
+                assert_eq!(engine.commits_left.load(Ordering::Relaxed), before, "there is nothing to do");
+                finished_jobs(&engine.store, 50..52);
+                sweep.finished(now).unwrap();
+                assert_eq!(left(&engine), 0);
+            });
+            made
+        };
+        let whole = commits(usize::MAX);
+        assert!(whole > 3 * 40, "a prune, and at least two parts for each job: {whole}");
+        (0..whole).step_by(7).for_each(|cut| assert_eq!(commits(cut), cut));
+    }
+
+    #[test]
+    fn a_job_from_which_another_goes_on_at_the_last_moment_stays_until_that_has_ended() {
+        let now = UnixMillis(6 + DAY.as_millis() as u64);
+        let late = Arc::new(Late { store: Memory::default(), batch: Mutex::default() });
+        finished_jobs(&late.store, 0..40);
+        let (parent, child) = (finished_job(7), JobId::new(6, [99; 10]));
+        let mut extend = Batch::new();
+        retention::put_extension(&mut extend, parent, child);
+        *late.batch.lock().unwrap() = Some(extend);
+        let (journal, journal_thread) = Journal::start(late.clone()).unwrap();
+        let (_ending, ended) = sync_channel(0);
+        let sweep = Sweep {
+            store: late.clone(),
+            journal: journal.clone(),
+            shelf: shelf(),
+            views: Arc::default(),
+            grace: DAY,
+            finished: Policy { default: Some(DAY), ..Policy::default() },
+            ended,
+            shared: false,
+            seen: RefCell::default(),
+            is_clear: Cell::default(),
+        };
+        let jobs = || late.store.snapshot().unwrap().range(&Family::Jobs.range(), 99).unwrap();
+        for look in 0..2 {
+            sweep.finished(now).unwrap();
+            let left: Vec<_> = jobs().into_iter().map(|entry| entry.key).collect();
+            assert_eq!(left, [Key::Job(parent).encode()], "look {look}");
+        }
+        let mut ended = Batch::new();
+        ended.delete(Key::Extension { parent, child });
+        assert_eq!(late.store.commit(ended).unwrap(), Commit::Done);
+        sweep.finished(now).unwrap();
+        assert_eq!(jobs(), []);
+        journal.stop();
+        journal_thread.join().unwrap();
+    }
+
+    /// A store to which somebody else writes just before the first commit.
+    struct Late {
+        store: Memory,
+        batch: Mutex<Option<Batch>>,
+    }
+
+    impl Engine for Late {
+        fn name(&self) -> &'static str {
+            "late"
+        }
+
+        fn snapshot(&self) -> Result<Box<dyn Snapshot>, ReadError> {
+            self.store.snapshot()
+        }
+
+        fn commit_all(&self, batches: Vec<Batch>) -> Vec<Result<Commit, CommitError>> {
+            if let Some(batch) = self.batch.lock().unwrap().take() {
+                assert_eq!(self.store.commit(batch).unwrap(), Commit::Done);
+            }
+            self.store.commit_all(batches)
+        }
+    }
+
+    #[test]
+    fn it_looks_as_often_as_the_shortest_time_says_within_bounds() {
+        let every = |default| look_interval(&Policy { default, ..Policy::default() });
+        let second = Duration::from_secs(1);
+        assert_eq!([every(None), every(Some(DAY))], [600 * second; 2]);
+        assert_eq!([every(Some(second)), every(Some(40 * second))], [10 * second, 40 * second]);
     }
 
     /// Blobs that are here, each of which can be read whole.

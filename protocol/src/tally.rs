@@ -29,9 +29,9 @@ pub type PackedTally = Tally<PackedSums>;
 pub trait Sums {
     /// How many there are.
     fn count(&self) -> usize;
-    /// One of them; zero where there is none.
+    /// One of them. *Panics*: where there is none.
     fn value(&self, position: usize) -> Value;
-    /// Adds each to the one of its position.
+    /// Adds each to the one of its position, of as many.
     fn add_to(&self, sums: &mut [ExactSum]);
 }
 
@@ -41,7 +41,7 @@ impl Sums for Vec<ExactSum> {
     }
 
     fn value(&self, position: usize) -> Value {
-        self.get(position).map_or_else(|| ExactSum::new().value(), ExactSum::value)
+        self[position].value()
     }
 
     fn add_to(&self, sums: &mut [ExactSum]) {

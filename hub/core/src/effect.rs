@@ -365,8 +365,12 @@ impl Outbox {
         }
     }
 
-    pub(crate) fn waits(&mut self) -> &mut Vec<Waited> {
-        &mut self.waits
+    pub(crate) fn waits(&self) -> &[Waited] {
+        &self.waits
+    }
+
+    pub(crate) fn forget_waits(&mut self) {
+        self.waits.clear();
     }
 
     pub(crate) fn take_own(&mut self) -> Option<LaneMessage> {

@@ -3,7 +3,7 @@
 //! Decides and orders; sends nothing to agents and places nothing.
 
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::ToString;
 use alloc::sync::Arc;
@@ -18,7 +18,7 @@ use tessera_protocol::unit::{ComputeUnits, LaneIndex, ShardIndex, ShardRange, Ti
 
 use crate::Effect;
 use crate::counts::Counts;
-use crate::effect::{Outbox, Wait};
+use crate::effect::Outbox;
 use crate::fleet::Fleet;
 use crate::ledger::{Bill, Charges, Payment};
 use crate::message::{Errand, LaneMessage, Work};
@@ -37,9 +37,11 @@ mod explain;
 mod stages;
 mod tiles;
 mod trust;
+mod unkept;
 mod view;
 
 pub use tiles::{FinishedTile, UnkeptPanel};
+use unkept::Unkept;
 
 /// How a job is to end, until it is durable.
 #[derive(Clone, Debug)]
@@ -84,36 +86,6 @@ struct Counters {
     /// What became of its answers. Retries and spares that won are not written down.
     counts: Counts,
     lanes: Vec<u64>,
-}
-
-/// Final shards on their way to a durable record, by when they became final. *Order*: the oldest first.
-#[derive(Debug, Default)]
-struct Unkept {
-    shards: VecDeque<(Tick, u64)>,
-    /// Moments whose shards are in the record that is being written.
-    written: usize,
-}
-
-impl Unkept {
-    fn add(&mut self, now: Tick, shards: u64) {
-        let is_open = self.written < self.shards.len();
-        match self.shards.back_mut() {
-            Some((at, count)) if *at == now && is_open => *count += shards,
-            _ => self.shards.push_back((now, shards)),
-        }
-    }
-
-    /// All go into a record.
-    fn written(&mut self) {
-        self.written = self.shards.len();
-    }
-
-    /// The record is durable.
-    fn kept(&mut self, now: Tick, out: &mut Outbox) {
-        for (since, shards) in self.shards.drain(..core::mem::take(&mut self.written)) {
-            out.waited(Wait::Kept, since, now, shards);
-        }
-    }
 }
 
 /// One open job.

@@ -156,7 +156,7 @@ impl Lane {
     /// *Order*: `now` never goes back; an earlier moment counts as the latest one seen.
     pub fn step(&mut self, now: Tick, event: Event) -> Drain<'_> {
         self.now = self.now.max(now);
-        self.out.waits().clear();
+        self.out.forget_waits();
         match event {
             Event::JobSubmitted { request, job } => self.submit(request, job),
             Event::CancelRequested { request, job } => self.cancel(request, job),
@@ -284,7 +284,7 @@ impl Lane {
     }
 
     /// How long shards waited for what the last step brought about.
-    pub fn waits(&mut self) -> &[Waited] {
+    pub fn waits(&self) -> &[Waited] {
         self.out.waits()
     }
 

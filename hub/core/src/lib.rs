@@ -20,6 +20,7 @@ pub mod lane;
 pub mod ledger;
 pub mod message;
 pub mod ownership;
+mod page;
 pub mod planted;
 pub mod ranges;
 pub mod record;

@@ -5,8 +5,7 @@ use alloc::vec::Vec;
 
 use tessera_protocol::unit::{ShardIndex, ShardRange};
 
-/// Indices of a page: one for each bit of its word.
-const PAGE: u64 = u64::BITS as u64;
+use crate::page::{PAGE, mask};
 
 /// Indices, as disjoint, non-adjacent, non-empty ranges.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -219,15 +218,6 @@ impl Ranges {
 /// The first and the last page of a range that is not empty.
 fn pages(range: ShardRange) -> (u64, u64) {
     (range.start / PAGE, (range.end - 1) / PAGE)
-}
-
-/// The bits of a page that lie in a range, which touches it.
-fn mask(page: u64, range: ShardRange) -> u64 {
-    let below = |end: u64| match end.saturating_sub(page * PAGE) {
-        bits @ 0..PAGE => (1 << bits) - 1,
-        _ => u64::MAX,
-    };
-    below(range.end) & !below(range.start)
 }
 
 /// The ranges of a page's bits that are set, ascending.

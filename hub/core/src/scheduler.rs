@@ -86,7 +86,8 @@ pub struct Scheduler {
     /// No lease runs out before then, and nobody was silent for too long.
     expires: Tick,
     unreported: BTreeSet<JobId>,
-    unseen: BTreeSet<AgentId>,
+    /// Agents of whom something changed since they were last shown, and some that have gone.
+    unseen: Vec<AgentId>,
     stopping: bool,
     ejections: Ejections,
     counts: Counts,
@@ -122,7 +123,7 @@ impl Scheduler {
             looked: Tick(0),
             expires: Tick(u64::MAX),
             unreported: BTreeSet::new(),
-            unseen: BTreeSet::new(),
+            unseen: Vec::new(),
             stopping: false,
             ejections: Ejections::default(),
             counts: Counts::default(),
@@ -179,6 +180,7 @@ impl Scheduler {
             completed: 0,
             mismatches: 0,
             resting_until: None,
+            unseen: false,
             device,
             score: Score::default(),
             seat: None,
@@ -189,8 +191,9 @@ impl Scheduler {
         self.anchors += u32::from(account.anchor);
         self.fleet.settle(id, &mut agent);
         self.sessions.insert(session, id);
+        agent.unseen = true;
+        self.unseen.push(id);
         self.agents.insert(id, agent);
-        self.unseen.insert(id);
         self.rest_on(id, now);
         self.revive();
         self.standing(out);
@@ -214,9 +217,9 @@ impl Scheduler {
             agent.leaving = true;
             let (credit, account) = (agent.credit, agent.account);
             self.fleet.leave(id, agent);
+            note_unseen(&mut self.unseen, id, agent);
             self.count_out(credit, account);
             self.resting.remove(&id);
-            self.unseen.insert(id);
             self.wake_the_needed();
             self.standing(out);
             self.release_deserted(out);
@@ -241,7 +244,7 @@ impl Scheduler {
     pub fn contradicted(&mut self, id: AgentId) {
         if let Some(agent) = self.agents.get_mut(&id) {
             agent.mismatches += 1;
-            self.unseen.insert(id);
+            note_unseen(&mut self.unseen, id, agent);
         }
     }
 
@@ -557,15 +560,18 @@ impl Scheduler {
         let Some(agent) = self.agents.get_mut(&id) else { return };
         change(agent);
         self.fleet.settle(id, agent);
-        self.unseen.insert(id);
+        note_unseen(&mut self.unseen, id, agent);
     }
 
     // --- views ----------------------------------------------------------------------------------
 
     /// Shows the agents that changed.
     pub fn publish(&mut self, out: &mut Outbox) {
-        while let Some(id) = self.unseen.pop_first() {
-            if let Some(agent) = self.agents.get(&id) {
+        for id in self.unseen.drain(..) {
+            // One that went and came back is named twice.
+            if let Some(agent) = self.agents.get_mut(&id)
+                && core::mem::take(&mut agent.unseen)
+            {
                 out.push(Effect::PublishAgent {
                     view: Box::new(view_of(self.lane, id, agent, self.unix_origin)),
                 });
@@ -582,6 +588,9 @@ impl Scheduler {
     ///
     /// *Panics*: when not.
     pub fn check_invariants(&self) {
+        let unseen: BTreeSet<AgentId> = self.unseen.iter().copied().collect();
+        let is_told = |(id, agent): (&AgentId, &Agent)| !agent.unseen || unseen.contains(id);
+        assert!(self.agents.iter().all(is_told), "an agent that changed would never be shown");
         let pending: u64 = self.jobs.values().map(|job| job.pending.count()).sum();
         assert_eq!(self.pending, pending);
         let credit: u64 = self.agents.values().filter(|a| !a.leaving).map(|a| u64::from(a.credit)).sum();
@@ -629,6 +638,13 @@ fn elsewhere(errand: Option<Box<Errand>>, index: ShardIndex, not: AgentId) -> Er
         errand.avoid.push(not);
     }
     errand
+}
+
+/// Something of an agent changed that is to be shown.
+fn note_unseen(unseen: &mut Vec<AgentId>, id: AgentId, agent: &mut Agent) {
+    if !core::mem::replace(&mut agent.unseen, true) {
+        unseen.push(id);
+    }
 }
 
 fn agent_of<'a>(

@@ -8,8 +8,7 @@ use core::fmt;
 
 use tessera_protocol::unit::{ShardIndex, ShardRange};
 
-/// Shards of a page: one for each bit of its word.
-const PAGE: u64 = u64::BITS as u64;
+use crate::page::{PAGE, mask};
 
 /// Values by shard. *Order*: ascending by shard.
 #[derive(Clone)]
@@ -120,15 +119,6 @@ impl<T: Copy> Page<T> {
 /// The page of a shard, and where on it the shard is.
 fn place(index: ShardIndex) -> (u64, usize) {
     (index.0 / PAGE, (index.0 % PAGE) as usize)
-}
-
-/// The bits of a page that lie in a range, which touches it.
-fn mask(number: u64, range: ShardRange) -> u64 {
-    let below = |end: u64| match end.saturating_sub(number * PAGE) {
-        bits @ 0..PAGE => (1 << bits) - 1,
-        _ => u64::MAX,
-    };
-    below(range.end) & !below(range.start)
 }
 
 #[cfg(test)]

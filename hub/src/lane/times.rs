@@ -1,7 +1,7 @@
 //! How long things take in a lane: histograms that anybody may read while it goes on.
 //!
-//! Recorded once a turn, a batch or a job; what shards wait for, once for all that waited as long. Owns the buckets and the jobs that are being timed; knows
-//! no machine.
+//! Recorded once a turn, a batch or a job; what shards wait for, once for all that waited as long. Owns the buckets and
+//! the jobs that are being timed; knows no machine.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};

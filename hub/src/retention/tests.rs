@@ -84,7 +84,7 @@ fn prune_all(engine: &Memory, commits: usize) -> usize {
         if !keys.is_empty() && !may(&mut made, keys) {
             return made;
         }
-        while let Some(batch) = rest_batch(&*snapshot(), job).unwrap() {
+        while let Some(batch) = rest_batch(&*snapshot(), job, CHUNKS_MAX).unwrap() {
             if !may(&mut made, batch) {
                 return made;
             }

@@ -1,4 +1,4 @@
-//! Sums as they were sent: a tenth of what accumulators take, for whoever only adds them up and looks at them.
+//! Sums as they were sent: an eighth of what accumulators take, for whoever only adds them up and looks at them.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -19,7 +19,8 @@ impl PackedSums {
     pub fn decode(bytes: &[u8], count: usize) -> Result<(PackedSums, &[u8]), DecodeSumError> {
         let (mut rest, mut starts) = (bytes, Vec::with_capacity(count));
         for _ in 0..count {
-            starts.push((bytes.len() - rest.len()) as u32);
+            let start = u32::try_from(bytes.len() - rest.len());
+            starts.push(start.map_err(|_| DecodeSumError::OutOfRange)?);
             (_, rest) = Encoded::decode(rest)?;
         }
         Ok((PackedSums { bytes: bytes[..bytes.len() - rest.len()].into(), starts }, rest))
@@ -35,7 +36,9 @@ impl PackedSums {
         self.starts.is_empty()
     }
 
-    /// One of them; zero where there is none.
+    /// One of them.
+    ///
+    /// *Panics*: where there is none.
     pub fn value(&self, position: usize) -> Value {
         self.encoded(position).into()
     }
@@ -46,7 +49,10 @@ impl PackedSums {
     }
 
     /// Adds each to the sum of its position.
+    ///
+    /// *Panics*: where there are more or fewer of those.
     pub fn add_to(&self, sums: &mut [ExactSum]) {
+        assert_eq!(self.len(), sums.len(), "sums of another shape");
         for (mine, theirs) in sums.iter_mut().zip(self.all()) {
             theirs.add_to(mine);
         }
@@ -62,8 +68,8 @@ impl PackedSums {
     }
 
     fn encoded(&self, position: usize) -> Encoded<'_> {
-        let bytes = self.starts.get(position).and_then(|start| self.bytes.get(*start as usize..));
-        Encoded::decode(bytes.unwrap_or(&[0])).expect("its bytes were read before").0
+        let bytes = &self.bytes[self.starts[position] as usize..];
+        Encoded::decode(bytes).expect("its bytes were read before").0
     }
 
     /// What they take of memory. *Units*: bytes.

@@ -1,4 +1,4 @@
-//! The value of one sum, in as many limbs as it has: the doubles of one sum are mostly of like size.
+//! The value of one sum, and its canonical bytes: few limbs of many, since the doubles of one sum are mostly of like size.
 
 use super::{BASE_EXPONENT, DecodeSumError, ExactSum, LIMBS, leading_of};
 

@@ -47,6 +47,8 @@ pub(super) struct Agent {
     pub(super) seat: Option<Seat>,
     /// It gets no work before then, since it failed where others did not.
     pub(super) resting_until: Option<Tick>,
+    /// Whether something of it changed since it was last shown.
+    pub(super) unseen: bool,
 }
 
 impl Agent {

@@ -22,8 +22,10 @@ use super::fleet::{Fleet, Memory, Need, gpu_bytes_max, operand_bytes_max};
 use super::lane_job::{LaneJob, Supply};
 use crate::message::Who;
 
-/// Placements that a lane remembers.
+/// Placements that a lane remembers, and of one moment: a lane that makes tens in a millisecond remembers some of many
+/// moments, and does not look around for each.
 const PLACEMENTS_MAX: usize = 64;
+const OF_A_MOMENT_MAX: usize = 4;
 /// Agents that are remembered of a placement, the one that got it included.
 const CANDIDATES_MAX: usize = 4;
 /// Projects, agents and jobs that one explanation lists of each.
@@ -49,6 +51,8 @@ pub(super) struct Ring {
     /// Once full, `next` is the oldest.
     placements: Vec<Placement>,
     next: usize,
+    /// How many of the latest moment there are.
+    of_moment: usize,
 }
 
 impl Ring {
@@ -62,6 +66,12 @@ impl Ring {
         need: &Need,
         (fleet, agents): (&Fleet, &BTreeMap<AgentId, Agent>),
     ) {
+        let latest = self.placements.get((self.next + PLACEMENTS_MAX - 1) % PLACEMENTS_MAX);
+        self.of_moment = match latest.is_some_and(|latest| latest.at == at) {
+            true if self.of_moment == OF_A_MOMENT_MAX => return,
+            true => self.of_moment + 1,
+            false => 1,
+        };
         let mut ranked = [None; CANDIDATES_MAX];
         let others = fleet.ranked(need, who.unwrap_or(&Who::Anyone)).filter(|id| *id != winner);
         let first = core::iter::once(winner).chain(others);
@@ -283,4 +293,29 @@ fn lacks(agent: &Agent, need: &Need, (now, origin): Clock) -> Vec<Lack> {
         (agent.held() >= agent.allowed()).then_some(Lack::Full),
     ];
     lacks.into_iter().flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn of_one_moment_the_first_few_placements_are_remembered_and_of_all_the_latest() {
+        let (mut ring, fleet, agents) = (Ring::default(), Fleet::default(), BTreeMap::new());
+        let (kernel, memory, gpu) = ("k".into(), Memory::default(), Memory::default());
+        let need = Need { kernel, memory, gpu, models: Arc::default(), regions: Arc::default() };
+        for moment in 0..100 {
+            for start in 0..10 {
+                let range = ShardRange { start, end: start + 1 };
+                let (job, winner) = (JobId([1; 16]), AgentId([1; 16]));
+                ring.record(Tick(moment), (job, range), winner, None, &need, (&fleet, &agents));
+            }
+        }
+        let found = ring.explained(Tick(99), |_| true);
+        let expected = (84..100).rev().flat_map(|moment| (0..4).rev().map(move |start| (99 - moment, start)));
+        let found: Vec<(u64, u64)> = found.iter().map(|placed| (placed.ago_ms, placed.shard)).collect();
+        assert_eq!(found, expected.collect::<Vec<_>>());
+    }
 }

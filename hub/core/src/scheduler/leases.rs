@@ -52,7 +52,6 @@ impl Scheduler {
                 None => self.repeat(job, index, attempt.errand.map(|errand| *errand)),
             }
         }
-        self.unseen.remove(&id);
         out.push(Effect::PublishAgentAway { agent: id });
         self.wake_the_needed();
         self.standing(out);

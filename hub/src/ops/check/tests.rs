@@ -228,7 +228,7 @@ impl Whole {
             let deed = retention::prune(&*snapshot(), &policy, job, now).unwrap().unwrap();
             self.commit(deed.batch, &deed.acts);
             after_each();
-            while let Some(batch) = retention::rest_batch(&*snapshot(), job).unwrap() {
+            while let Some(batch) = retention::rest_batch(&*snapshot(), job, 4).unwrap() {
                 write(&self.engine, batch);
                 after_each();
             }
