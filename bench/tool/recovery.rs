@@ -24,7 +24,7 @@ pub(crate) struct Recovery {
     #[command(flatten)]
     fleet: FleetArgs,
     /// Shards of the job that is open when the hub is killed, one round for each number
-    #[arg(long, value_name = "N", value_delimiter = ',', default_values_t = [10_000, 100_000, 1_000_000])]
+    #[arg(long, value_name = "N", value_delimiter = ',', default_values_t = [1_000_000, 4_000_000])]
     open_shards: Vec<u64>,
     /// How often all is measured; medians count
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
@@ -63,7 +63,13 @@ fn killed(bed: &mut Bed, shards: u64, report: &mut Report) -> Result<(), BenchEr
     let began = Instant::now();
     bed.hub.start_again()?;
     let listening = began.elapsed();
-    let known = api.job(id)?.shards_done;
+    let after = api.job(id)?;
+    if !after.state.is_open() {
+        return Err(BenchError::Wrong(format!(
+            "the job of {shards} shards had ended before the hub was killed: ask for more with --open-shards, or give agents time with --think-ms"
+        )));
+    }
+    let known = after.shards_done;
     let resident = bed.hub.usage().resident;
     wait_until("no agent answers", BACK_MAX, || Ok(bed.fleet.board.answered.load(Ordering::Relaxed) > 0))?;
     let answering = began.elapsed();
