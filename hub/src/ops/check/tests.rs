@@ -589,6 +589,14 @@ fn a_store_is_clean_at_every_step_of_pruning_and_what_pruned_jobs_paid_is_still_
     });
     assert!(commits > 4, "{commits}");
 
+    // An older hub did not write when a job ended.
+    let mut batch = Batch::new();
+    let stone = r#"{"version":1,"at_ms":15,"project":"default","rest":false}"#;
+    batch.put(Key::Pruned(whole.done), stone).put(Key::Pruned(whole.matrix), stone);
+    write(&whole.engine, batch);
+    let report = whole.report();
+    assert!(report.clean, "{report}");
+
     type Damage = fn(&Whole, &mut Batch);
     let pruned = |what: &str, damage: Damage, key: &str, says: &str| {
         let damage = move |whole: &Whole, batch: &mut Batch| {
