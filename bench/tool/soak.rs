@@ -252,7 +252,7 @@ fn half_of_what_it_does(bed: &mut Bed, job_shards: u64) -> Result<f64, BenchErro
     let specs: Vec<JobSpec> = (0..jobs).map(|_| bed.job("as fast as it can", job_shards)).collect();
     let (bed, began) = (&*bed, Instant::now());
     std::thread::scope(|scope| {
-        let client = |specs: &'_ [JobSpec]| {
+        let client = |specs: &[JobSpec]| {
             specs.iter().try_for_each(|spec| bed.run(spec, Instant::now(), |_| {}).map(drop))
         };
         let parts = specs.chunks(specs.len().div_ceil(CLIENTS));

@@ -154,11 +154,7 @@ impl ExactSum {
         }
     }
 
-    /// Adds the value of another sum: as many limbs are touched as it has.
-    pub fn add_value(&mut self, value: &Value) {
-        self.add_limbs(value.negative, value.first, value.limbs().iter().copied());
-    }
-
+    /// Adds a magnitude or takes it away: as many limbs are touched as it has.
     fn add_limbs(&mut self, negative: bool, first: usize, limbs: impl ExactSizeIterator<Item = u64>) {
         let step = if negative { sub_with_borrow } else { add_with_carry };
         let (mine, above) = self.limbs[first..].split_at_mut(limbs.len());

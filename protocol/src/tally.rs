@@ -183,8 +183,7 @@ impl Tally {
         Tally::decode_shaped(bytes, &Shape { sums, counts, bins_max: bins })
     }
 
-    /// Reads canonical bytes from outside, which must have a shape.
-    pub fn decode_shaped(bytes: &[u8], shape: &Shape) -> Result<Tally, TallyError> {
+    fn decode_shaped(bytes: &[u8], shape: &Shape) -> Result<Tally, TallyError> {
         Tally::decode_with(bytes, shape, |bytes, count| {
             let (mut rest, mut sums) = (bytes, Vec::with_capacity(count));
             for _ in 0..count {
@@ -397,6 +396,7 @@ mod tests {
             [Shape { sums: 1, ..shape }, Shape { counts: 3, ..shape }, Shape { bins_max: 2, ..shape }]
         {
             assert_eq!(Tally::decode_shaped(&right, &other), Err(TallyError::Shape));
+            assert_eq!(PackedTally::read(&right, &other), Err(TallyError::Shape));
         }
     }
 

@@ -51,8 +51,6 @@ pub(super) struct Ring {
     /// Once full, `next` is the oldest.
     placements: Vec<Placement>,
     next: usize,
-    /// How many of the latest moment there are.
-    of_moment: usize,
 }
 
 impl Ring {
@@ -66,12 +64,11 @@ impl Ring {
         need: &Need,
         (fleet, agents): (&Fleet, &BTreeMap<AgentId, Agent>),
     ) {
-        let latest = self.placements.get((self.next + PLACEMENTS_MAX - 1) % PLACEMENTS_MAX);
-        self.of_moment = match latest.is_some_and(|latest| latest.at == at) {
-            true if self.of_moment == OF_A_MOMENT_MAX => return,
-            true => self.of_moment + 1,
-            false => 1,
-        };
+        // Time does not go back: if this one is of the moment, all later ones are.
+        let before = self.placements.get((self.next + PLACEMENTS_MAX - OF_A_MOMENT_MAX) % PLACEMENTS_MAX);
+        if before.is_some_and(|before| before.at == at) {
+            return;
+        }
         let mut ranked = [None; CANDIDATES_MAX];
         let others = fleet.ranked(need, who.unwrap_or(&Who::Anyone)).filter(|id| *id != winner);
         let first = core::iter::once(winner).chain(others);

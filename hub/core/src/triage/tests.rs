@@ -72,14 +72,8 @@ fn looked(
     pool: Option<&Tally>,
 ) -> Option<Oddity> {
     let Tally { samples, sums, counts, bins } = tally.clone();
-    let bytes: Vec<u8> = sums
-        .iter()
-        .flat_map(|sum| {
-            let mut bytes = Vec::new();
-            sum.encode(&mut bytes);
-            bytes
-        })
-        .collect();
+    let mut bytes = Vec::new();
+    sums.iter().for_each(|sum| sum.encode(&mut bytes));
     let sums = PackedSums::decode(&bytes, sums.len()).unwrap().0;
     let part = Part::Tally(Tally { samples, sums, counts, bins });
     triage.look(&job.0, &job.1, ShardIndex(0), &part, pool)

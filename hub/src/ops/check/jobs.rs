@@ -10,7 +10,7 @@ use super::{Advice, Report, files};
 use crate::ops::{label, pages};
 use crate::output;
 use crate::records::{self, RecordError, StoredJob};
-use crate::retention;
+use crate::retention::{self, Stone};
 
 /// Families whose keys begin with the id of a job.
 const OF_JOBS: [Family; 7] = [
@@ -44,7 +44,7 @@ pub(super) fn check(store: &dyn Snapshot, report: &mut Report) -> Result<(), Rea
             Ok(Some(view)) if view.manifest_digest == manifest => {}
             Ok(Some(_)) => report.find(name, format!("{id} computes something else"), Advice::Restore),
             // Whoever prunes the next job removes what is left of keys.
-            Ok(None) if is_pruned(store, id, report)? => {}
+            Ok(None) if stone(store, id, report)?.is_some() => {}
             Ok(None) => report.find(name, format!("{id} is not here"), Advice::Restore),
             Err(RecordError::Read(error)) => return Err(error),
             // Found where the jobs are looked at.
@@ -54,9 +54,13 @@ pub(super) fn check(store: &dyn Snapshot, report: &mut Report) -> Result<(), Rea
     })
 }
 
-fn is_pruned(store: &dyn Snapshot, id: JobId, report: &mut Report) -> Result<bool, ReadError> {
-    let stone = report.take(Key::Pruned(id), retention::stone(store, id), Advice::Restore)?;
-    Ok(stone.flatten().is_some())
+/// What stands for a job, if it was pruned.
+pub(super) fn stone(
+    store: &dyn Snapshot,
+    id: JobId,
+    report: &mut Report,
+) -> Result<Option<Stone>, ReadError> {
+    Ok(report.take(Key::Pruned(id), retention::stone(store, id), Advice::Restore)?.flatten())
 }
 
 /// Records of jobs that are not here, but for the bills of those that were pruned.
@@ -70,7 +74,7 @@ fn without_job(store: &dyn Snapshot, family: Family, report: &mut Report) -> Res
         };
         if store.get(&Key::Job(id).encode())?.is_none() {
             let name = label::of_bytes(&entry.key);
-            match report.take(Key::Pruned(id), retention::stone(store, id), Advice::Restore)?.flatten() {
+            match stone(store, id, report)? {
                 // The hub goes on with what is left.
                 Some(stone) if stone.rest || family == Family::Bills => {}
                 Some(_) => report.find(name, format!("{id} was pruned, and this is left"), Advice::Restore),
@@ -84,7 +88,7 @@ fn without_job(store: &dyn Snapshot, family: Family, report: &mut Report) -> Res
 
 fn job(store: &dyn Snapshot, id: JobId, stored: &StoredJob, report: &mut Report) -> Result<(), ReadError> {
     let view = &stored.view;
-    if is_pruned(store, id, report)? {
+    if stone(store, id, report)?.is_some() {
         report.find(label::of(Key::Job(id)), "it was pruned, and is here", Advice::Restore);
     }
     if view.id != id {

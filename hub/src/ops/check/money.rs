@@ -10,10 +10,10 @@ use tessera_protocol::receipt::Service;
 use tessera_protocol::unit::UnixMillis;
 use tessera_storage::{Family, Key, ReadError, Snapshot, of_provider};
 
-use super::{Advice, Report};
+use super::{Advice, Report, jobs};
 use crate::ops::{label, pages};
 use crate::records;
-use crate::retention::{self, Stone};
+use crate::retention::Stone;
 
 pub(super) fn check(store: &dyn Snapshot, report: &mut Report) -> Result<(), ReadError> {
     let (mut older, mut made) = (0_u64, 0);
@@ -178,9 +178,8 @@ fn earnings(store: &dyn Snapshot, report: &mut Report, made: u64) -> Result<(), 
         let ended = match view {
             Some(view) => !view.state.is_open() && view.ended_ms.unwrap_or(UnixMillis(0)).0 == ended_ms,
             None => {
-                let stone = report.take(Key::Pruned(job), retention::stone(store, job), Advice::Restore)?;
                 let is_then = |stone: Stone| stone.ended_ms.is_none_or(|ended| ended.0 == ended_ms);
-                stone.flatten().is_some_and(is_then)
+                jobs::stone(store, job, report)?.is_some_and(is_then)
             }
         };
         let bill = report.take(key, records::read_bill(store, job), Advice::Ledger)?.flatten();
