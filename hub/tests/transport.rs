@@ -481,6 +481,26 @@ fn agents_learn_at_once_that_a_killed_hub_is_back_without_their_sessions() {
 }
 
 #[test]
+fn all_agents_of_a_killed_hub_are_told_in_one_turn() {
+    let identity = Identity::generate().expect("a key");
+    let socket = || std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let (hub, agents) = (socket(), socket());
+    hub.set_nonblocking(true).expect("a socket's flag");
+    let address = hub.local_addr().expect("an address");
+    let mut back = Sessions::new(LaneIndex(0), 1, hub, &identity, Limits::default()).expect("a lane");
+    for agent in 0..100 {
+        // Of a session of the lane that nobody remembers.
+        let mut packet = [agent; 60];
+        (packet[0], packet[1]) = (0x40, 0);
+        agents.send_to(&packet, address).expect("loopback");
+    }
+    assert_eq!(back.receive(Instant::now()).datagrams, 100);
+    agents.set_nonblocking(true).expect("a socket's flag");
+    let told = std::iter::from_fn(|| agents.recv(&mut [0; 100]).ok()).count();
+    assert_eq!(told, 100);
+}
+
+#[test]
 fn under_load_clients_prove_their_address_first_and_still_get_in() {
     let limits = Limits { handshakes_retry_above: 0, ..Limits::default() };
     let hub = Hub::with("127.0.0.1:0", 2, SteeringPreference::Kernel, limits);

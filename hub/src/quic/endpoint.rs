@@ -27,10 +27,6 @@ use super::session::{Phase, Session};
 use super::timers::Timers;
 use super::{LANES_MAX, LaneIndex, PublicKey};
 
-/// The shortest time between two packets that tell an agent that its session is gone. After a restart all agents need
-/// one: 10,000 are told in a second. A reset is smaller than the packet it answers, so nobody is flooded with them; what
-/// one costs is a hash and a send, and this bounds how many a stranger can cause.
-const RESET_INTERVAL: Duration = Duration::from_micros(100);
 /// Room for one receive: what GRO may join is at most one IP packet.
 const RECEIVE_BYTES: usize = 64 << 10;
 /// When a full send buffer is tried again; loopback and any NIC drain one in less.
@@ -151,6 +147,8 @@ pub struct Sessions {
     foreign: VecDeque<(LaneIndex, Datagram)>,
     receive_buffer: Vec<u8>,
     send_buffer: Vec<u8>,
+    /// Answers that this turn may still send to packets of no session.
+    answers_left: usize,
     /// A packet that the socket's full send buffer did not take.
     blocked: Option<(Transmit, Vec<u8>)>,
     counters: Counters,
@@ -170,7 +168,8 @@ impl Sessions {
         let udp = UdpSocketState::new((&socket).into()).map_err(OpenError::Socket)?;
         let mut config = EndpointConfig::new(Arc::new(identity.reset_key()));
         config.cid_generator(move || Box::new(LaneConnectionIds::new(lane_byte)));
-        config.min_reset_interval(RESET_INTERVAL);
+        // QUIC would count from the start of a turn, so one agent a turn would hear. Turns are bounded here instead.
+        config.min_reset_interval(Duration::ZERO);
         let server = arrivals::server_config(identity, &limits).map_err(OpenError::Identity)?;
         let endpoint = Endpoint::new(Arc::new(config), Some(Arc::new(server)), !udp.may_fragment(), None);
         let now = Instant::now();
@@ -196,6 +195,7 @@ impl Sessions {
             foreign: VecDeque::new(),
             receive_buffer: vec![0; RECEIVE_BYTES * BATCH_SIZE],
             send_buffer: Vec::new(),
+            answers_left: 0,
             blocked: None,
             counters: Counters::default(),
         })
@@ -250,6 +250,7 @@ impl Sessions {
     /// another lane wait in [`Sessions::take_foreign`].
     pub fn receive(&mut self, now: Instant) -> ReceiveOutcome {
         self.now = now;
+        self.answers_left = limits::ANSWERS_PER_TURN;
         let mut outcome = ReceiveOutcome { datagrams: 0, more: true };
         let mut buffer = std::mem::take(&mut self.receive_buffer);
         for _ in 0..limits::RECEIVE_BATCHES_PER_TURN {
@@ -462,8 +463,11 @@ impl Sessions {
                 }
             }
             Some(DatagramEvent::NewConnection(incoming)) => self.arrive(incoming),
-            Some(DatagramEvent::Response(transmit)) => self.respond(&transmit),
-            None => {}
+            Some(DatagramEvent::Response(transmit)) if self.answers_left > 0 => {
+                self.answers_left -= 1;
+                self.respond(&transmit);
+            }
+            Some(DatagramEvent::Response(_)) | None => {}
         }
     }
 

@@ -59,6 +59,10 @@ pub(super) const INCOMING_BUFFER_TOTAL_BYTES: u64 = 4 << 20;
 /// Handshakes admitted a turn. Each costs about 0.2 ms, so a storm takes at most about 2 ms of a turn
 /// from work, and work cannot starve it.
 pub(super) const HANDSHAKES_PER_TURN: usize = 8;
+/// Packets of no session that are answered a turn, most of them from agents that do not know yet that their hub was
+/// restarted. An answer is smaller than what it answers, and costs a hash and a send: 2 ms of a turn at most, whatever
+/// strangers send. Who gets none asks again.
+pub(super) const ANSWERS_PER_TURN: usize = 256;
 /// Batches of [`quinn_udp::BATCH_SIZE`] receives a turn.
 pub(super) const RECEIVE_BATCHES_PER_TURN: usize = 4;
 /// GSO sends of one session a turn; the rest waits for the next turn so that others get theirs.
