@@ -222,6 +222,27 @@ fn eight_megabytes_each_way_do_not_stall_small_frames() {
 }
 
 #[test]
+fn every_bulk_stream_that_ends_makes_room_for_another() {
+    let hub = Hub::start(1);
+    run(async {
+        let (agent, _work) = Agent::welcomed(hub.address, hub.key).await;
+        // More than an agent may have open at once, most of them given up half way.
+        for payload in 0..100u8 {
+            let mut stream = soon("a room", agent.connection.open_uni()).await.expect("a bulk stream");
+            stream.write_all(&[payload; 3_000]).await.expect("written");
+            if payload % 5 != 0 {
+                stream.reset(7u32.into()).expect("an open stream");
+                continue;
+            }
+            stream.finish().expect("finished");
+            let back = soon("the payload's return", agent.connection.accept_uni()).await;
+            let back = back.expect("a bulk stream").read_to_end(1 << 20).await.expect("the whole payload");
+            assert_eq!(back, [payload; 3_000]);
+        }
+    });
+}
+
+#[test]
 fn a_lane_that_is_kept_busy_does_not_stop_listening() {
     let hub = Hub::start(1);
     run(async {

@@ -84,6 +84,10 @@ impl Engine for Embedded {
         self.0.name()
     }
 
+    fn stored_bytes(&self) -> Option<u64> {
+        std::fs::metadata(self.0.medium().store_path()).ok().map(|file| file.len())
+    }
+
     fn snapshot(&self) -> Result<Box<dyn Snapshot>, ReadError> {
         self.0.snapshot()
     }

@@ -15,6 +15,11 @@ pub trait Engine: Send + Sync {
     /// What to call this engine in messages.
     fn name(&self) -> &'static str;
 
+    /// What the store takes of the disk, where the engine can tell. *Units*: bytes.
+    fn stored_bytes(&self) -> Option<u64> {
+        None
+    }
+
     /// The store as it is now; later commits do not show in it.
     ///
     /// *Errors*: see [`ReadError`].

@@ -29,6 +29,10 @@ impl Engine for Fenced {
         self.engine.name()
     }
 
+    fn stored_bytes(&self) -> Option<u64> {
+        self.engine.stored_bytes()
+    }
+
     fn snapshot(&self) -> Result<Box<dyn Snapshot>, ReadError> {
         self.engine.snapshot()
     }

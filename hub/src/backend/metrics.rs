@@ -10,9 +10,11 @@ use tessera_protocol::api::{AgentState, Standing};
 use super::Hub;
 use crate::journal::StoreState;
 use crate::lane::{Histogram, LaneCounters, LaneTimes};
+use crate::quic;
 
 type ReadCounter = fn(&LaneCounters) -> &AtomicU64;
 type ReadCount = fn(&Counts) -> u64;
+type ReadPackets = fn(&quic::Counters) -> u64;
 type ReadTimes = fn(&LaneTimes) -> &Histogram;
 
 /// From the least trusted.
@@ -35,6 +37,7 @@ pub(super) fn of(hub: &Hub) -> String {
             let _ = writeln!(text, "{name}{{lane=\"{lane}\"}} {}", read(of).load(Ordering::Relaxed));
         }
     }
+    packets(&mut text, hub);
     attempts(&mut text, hub);
     times(&mut text, hub);
     head(&mut text, "tessera_jobs", "gauge", "Open jobs, and those that ended and are kept in memory");
@@ -103,6 +106,11 @@ pub(super) fn of(hub: &Hub) -> String {
         head(&mut text, name, kind, help);
         let _ = writeln!(text, "{name} {value}");
     }
+    if let Some(bytes) = hub.store.stored_bytes() {
+        let name = "tessera_store_bytes";
+        head(&mut text, name, "gauge", "What the store takes of the disk");
+        let _ = writeln!(text, "{name} {bytes}");
+    }
     let name = "tessera_store_state";
     head(&mut text, name, "gauge", "1 at how the store takes writes");
     for state in StoreState::ALL {
@@ -169,6 +177,35 @@ fn times(text: &mut String, hub: &Hub) {
     }
 }
 
+fn by_lane<T, R: Fn(&T) -> u64>(
+    text: &mut String,
+    lanes: &[T],
+    counts: impl IntoIterator<Item = (&'static str, &'static str, R)>,
+) {
+    for (name, help, read) in counts {
+        head(text, name, "counter", help);
+        for (lane, of) in lanes.iter().enumerate() {
+            let _ = writeln!(text, "{name}{{lane=\"{lane}\"}} {}", read(of));
+        }
+    }
+}
+
+/// What agents' packets came to, by lane.
+fn packets(text: &mut String, hub: &Hub) {
+    let lanes = hub.counters.iter().map(|of| *of.packets.lock().unwrap_or_else(PoisonError::into_inner));
+    let counts: [(&str, &str, ReadPackets); 6] = [
+        ("tessera_datagrams_received_total", "Datagrams taken from the socket", |c| c.datagrams_received),
+        ("tessera_turns_behind_total", "Turns that left datagrams in the socket", |c| c.turns_behind),
+        ("tessera_sends_blocked_total", "Times the socket's send buffer was full", |c| c.sends_blocked),
+        ("tessera_handshakes_begun_total", "Handshakes begun", |c| c.handshakes_begun),
+        ("tessera_handshakes_retried_total", "Clients told to prove their address", |c| c.handshakes_retried),
+        ("tessera_handshakes_turned_away_total", "Clients ignored or refused because of a limit", |c| {
+            c.handshakes_turned_away
+        }),
+    ];
+    by_lane(text, &lanes.collect::<Vec<_>>(), counts);
+}
+
 /// What became of attempts and answers, by lane.
 fn attempts(text: &mut String, hub: &Hub) {
     let lanes = hub.counters.iter().map(|of| *of.counts.lock().unwrap_or_else(PoisonError::into_inner));
@@ -189,12 +226,7 @@ fn attempts(text: &mut String, hub: &Hub) {
             c.tainted
         }),
     ];
-    for (name, help, read) in counts {
-        head(text, name, "counter", help);
-        for (lane, counts) in lanes.iter().enumerate() {
-            let _ = writeln!(text, "{name}{{lane=\"{lane}\"}} {}", read(counts));
-        }
-    }
+    by_lane(text, &lanes, counts);
     let name = "tessera_attempts_lost_total";
     let kinds: [(&str, ReadCount); 3] =
         [("gone", |c| c.lost_gone), ("silent", |c| c.lost_silent), ("overran", |c| c.lost_overran)];

@@ -33,7 +33,7 @@ use crate::journal::{Failed, Journal, Refused, Verdict};
 use crate::keeper::{self, Finish, Keep, Keeper};
 use crate::output;
 use crate::products::{self, Shelf};
-use crate::quic::{CloseCode, SessionEvent, SessionId, Sessions};
+use crate::quic::{self, CloseCode, SessionEvent, SessionId, Sessions};
 use crate::reader::{Length, Read, Reader};
 use crate::records::{self, RecordError};
 use crate::runtime::{LaneHandler, Mailbox, Mailboxes, PushError};
@@ -127,6 +127,8 @@ pub struct LaneCounters {
     pub agents: AtomicU64,
     /// What happened to attempts and answers.
     pub counts: Mutex<Counts>,
+    /// What its sessions' packets came to.
+    pub packets: Mutex<quic::Counters>,
     /// How long things take.
     pub times: LaneTimes,
 }
@@ -627,6 +629,7 @@ impl LaneHandler for Handler {
             self.step(now, Event::TimePassed, io);
         }
         self.close_refused(now, io);
+        *self.counters.packets.lock().unwrap_or_else(PoisonError::into_inner) = io.counters();
         for session in self.frames.send(io) {
             io.close(
                 SessionId::from_bits(session.0),

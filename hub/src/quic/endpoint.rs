@@ -5,6 +5,7 @@
 //! or [`Sessions::next_timeout`]. No step looks at all sessions, save closing them all.
 
 mod arrivals;
+mod rooms;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -18,6 +19,8 @@ use quinn_proto::{
     ConnectionHandle, DatagramEvent, EcnCodepoint, Endpoint, EndpointConfig, Incoming, Transmit,
 };
 use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSocketState};
+
+use rooms::Room;
 
 use super::connection_id::{LaneConnectionIds, lane_named_by};
 use super::event::{AcceptError, CloseCode, SendError, SessionEvent, SessionId};
@@ -63,6 +66,8 @@ pub struct Counters {
     pub datagrams_foreign: u64,
     /// Datagrams that other lanes handed over.
     pub datagrams_injected: u64,
+    /// Turns that left datagrams in the socket: more of them came than a turn takes.
+    pub turns_behind: u64,
     /// Sends to the socket; one may carry many datagrams.
     pub sends: u64,
     /// Times the socket's send buffer was full.
@@ -147,6 +152,10 @@ pub struct Sessions {
     foreign: VecDeque<(LaneIndex, Datagram)>,
     receive_buffer: Vec<u8>,
     send_buffer: Vec<u8>,
+    /// Rooms for bulk streams that are to be given back.
+    rooms: VecDeque<Room>,
+    /// Whether the last receive left datagrams in the socket.
+    behind: bool,
     /// Answers that this turn may still send to packets of no session.
     answers_left: usize,
     /// A packet that the socket's full send buffer did not take.
@@ -195,6 +204,8 @@ impl Sessions {
             foreign: VecDeque::new(),
             receive_buffer: vec![0; RECEIVE_BYTES * BATCH_SIZE],
             send_buffer: Vec::new(),
+            rooms: VecDeque::new(),
+            behind: false,
             answers_left: 0,
             blocked: None,
             counters: Counters::default(),
@@ -282,6 +293,8 @@ impl Sessions {
             }
         }
         self.receive_buffer = buffer;
+        self.behind = outcome.more;
+        self.counters.turns_behind += u64::from(outcome.more);
         self.counters.datagrams_received += outcome.datagrams as u64;
         self.admit();
         outcome
@@ -336,6 +349,7 @@ impl Sessions {
         !self.events.is_empty()
             || !self.touched.is_empty()
             || !self.arrivals.is_empty()
+            || !self.rooms.is_empty()
             || (!self.dirty.is_empty() && self.blocked.is_none())
     }
 
@@ -350,8 +364,9 @@ impl Sessions {
 
     /// Judges an agent worthy: opens its work stream and allows it bulk streams.
     pub fn accept(&mut self, session: SessionId) -> Result<(), AcceptError> {
+        let rooms = self.rooms_each();
         let accepted = match live(&mut self.sessions, session) {
-            Some(live) => live.accept(),
+            Some(live) => live.accept(rooms),
             None => Err(AcceptError::Closed),
         };
         if accepted == Err(AcceptError::NoWorkStream) {
@@ -419,6 +434,7 @@ impl Sessions {
             self.blocked = Some((transmit, bytes));
             return;
         }
+        self.give_rooms_back();
         for _ in 0..self.dirty.len() {
             let Some(slot) = self.dirty.pop_front() else { break };
             self.transmit_session(slot);
@@ -478,7 +494,8 @@ impl Sessions {
         session.touched = false;
         let before = session.phase;
         session.poll(self.now, &self.limits, &mut self.events);
-        let after = session.phase;
+        let (after, id) = (session.phase, session.id);
+        self.rooms.extend(session.bulk_ended.drain(..).map(|bytes| Room { session: id, bytes }));
         self.moved(before, after);
         self.relay(slot);
     }

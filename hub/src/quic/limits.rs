@@ -42,6 +42,14 @@ pub(super) const AGENT_BIDI_STREAMS: u32 = 1;
 /// Bulk streams an agent may have open at once. Together with the control stream 16: at 4096 an
 /// idle connection costs 358 KB, at 16 it costs 26 KB (measured).
 pub(super) const AGENT_BULK_STREAMS: u32 = 15;
+/// The same where there are many agents, and what each has before it is welcomed.
+pub(super) const AGENT_BULK_STREAMS_MIN: u32 = 1;
+/// Bulk streams that all agents of a lane may have open together, as long as each has its least.
+pub(super) const LANE_BULK_STREAMS: usize = 512;
+/// Room for bulk streams given back a turn, by what came on those that ended. *Units*: bytes.
+pub(super) const ROOM_BYTES_PER_TURN: usize = 512 << 10;
+/// The same while the lane does not keep up.
+pub(super) const ROOM_BYTES_BEHIND: usize = 64 << 10;
 /// Bulk streams the hub has in flight to one agent. Times the agent's stream window (1.25 MB by
 /// default) this stays below [`SEND_WINDOW_BYTES`], so bulk never takes the window from frames.
 pub(super) const HUB_BULK_STREAMS: usize = 4;

@@ -99,6 +99,8 @@ pub(super) struct Session {
     work_in: FrameReader,
     bulk_in: Vec<(StreamId, Vec<u8>)>,
     bulk_in_bytes: usize,
+    /// What came on bulk streams that ended since the lane last looked.
+    pub(super) bulk_ended: Vec<usize>,
     control_out: Frames,
     work_out: Frames,
     bulk_out: Bulks,
@@ -121,6 +123,7 @@ impl Session {
             work_in: FrameReader::new(limits.work_frame_bytes_max),
             bulk_in: Vec::new(),
             bulk_in_bytes: 0,
+            bulk_ended: Vec::new(),
             control_out: Frames::default(),
             work_out: Frames::default(),
             bulk_out: Bulks::default(),
@@ -190,8 +193,8 @@ impl Session {
         self.end(CloseReason::Hub { code, reason: reason.to_owned() }, events);
     }
 
-    /// Opens the work stream: the hub has judged the agent.
-    pub(super) fn accept(&mut self) -> Result<(), AcceptError> {
+    /// Opens the work stream: the hub has judged the agent, which may open so many bulk streams.
+    pub(super) fn accept(&mut self, bulk_streams: u32) -> Result<(), AcceptError> {
         let key = match self.phase {
             Phase::Opened(key) => key,
             Phase::Accepted(_) => return Err(AcceptError::Twice),
@@ -203,7 +206,14 @@ impl Session {
         self.work = Some(stream);
         self.phase = Phase::Accepted(key);
         self.deadline = None;
+        self.allow_bulk(bulk_streams);
         Ok(())
+    }
+
+    /// Lets the agent have up to this many bulk streams open; those that end make no room by themselves.
+    pub(super) fn allow_bulk(&mut self, streams: u32) {
+        self.connection.set_max_concurrent_streams(Dir::Uni, streams.into());
+        self.connection.set_max_concurrent_streams(Dir::Uni, VarInt::from_u32(0));
     }
 
     /// Queues a control frame.
@@ -431,6 +441,7 @@ impl Session {
         if done {
             let (_, bytes) = self.bulk_in.swap_remove(at);
             self.bulk_in_bytes -= bytes.len();
+            self.bulk_ended.push(bytes.len());
             if outcome == Ok(true) {
                 events.push_back(SessionEvent::Bulk { session: self.id, bytes: bytes.into() });
             }
