@@ -17,9 +17,6 @@ use crate::triage::Oddity;
 /// How long an answer waits for more of its agent: what is provisional is lost with the hub. *Units*: milliseconds.
 pub(super) const AGE_MS_MAX: u64 = 2_000;
 
-/// So many answers of an agent make it likely that its batch becomes full.
-const SEVERAL: usize = 4;
-
 /// Answers of one agent.
 #[derive(Debug)]
 pub(super) struct Batch {
@@ -52,12 +49,11 @@ impl Batch {
         self.party == party && self.device.as_ref() == device
     }
 
-    /// Makes room for more answers: for all that there will be, once there are several.
+    /// Makes room for more answers, for twice as many each time: with many jobs most batches get few.
     pub(super) fn reserve(&mut self, more: usize, most: usize) {
-        let (have, wanted) = (self.partials.len(), self.partials.len() + more);
-        if wanted > self.partials.capacity() {
-            let room = if wanted < SEVERAL { wanted } else { most };
-            self.partials.reserve_exact(room.saturating_sub(have));
+        let (have, room) = (self.partials.len(), self.partials.capacity());
+        if have + more > room {
+            self.partials.reserve_exact((have + more).max(2 * room).min(most).saturating_sub(have));
         }
     }
 
