@@ -222,13 +222,38 @@ fn eight_megabytes_each_way_do_not_stall_small_frames() {
 }
 
 #[test]
-fn every_bulk_stream_that_ends_makes_room_for_another() {
+fn an_agent_has_one_bulk_stream_until_one_ended_and_then_as_many_as_the_lane_has_for_it() {
+    for (lane_bulk_streams, most) in [(512, 15), (7, 7), (1, 1)] {
+        let limits = Limits { lane_bulk_streams, ..Limits::default() };
+        let hub = Hub::with("127.0.0.1:0", 1, SteeringPreference::Kernel, limits);
+        run(async {
+            let (agent, _work) = Agent::welcomed(hub.address, hub.key).await;
+            let open = async || {
+                let opened = tokio::time::timeout(Duration::from_millis(300), agent.connection.open_uni());
+                opened.await.ok().map(|stream| stream.expect("a session"))
+            };
+            let mut first = open().await.expect("one stream");
+            assert!(open().await.is_none(), "a second one before the first ended");
+            first.write_all(b"payload").await.expect("written");
+            first.finish().expect("finished");
+            soon("the payload's return", agent.connection.accept_uni()).await.expect("a bulk stream");
+            let mut opened = Vec::new();
+            while let Some(stream) = open().await {
+                opened.push(stream);
+            }
+            assert_eq!(opened.len(), most, "of {lane_bulk_streams}");
+        });
+    }
+}
+
+#[test]
+fn the_credit_of_every_bulk_stream_that_ends_comes_back() {
     let hub = Hub::start(1);
     run(async {
         let (agent, _work) = Agent::welcomed(hub.address, hub.key).await;
         // More than an agent may have open at once, most of them given up half way.
         for payload in 0..100u8 {
-            let mut stream = soon("a room", agent.connection.open_uni()).await.expect("a bulk stream");
+            let mut stream = soon("credit", agent.connection.open_uni()).await.expect("a bulk stream");
             stream.write_all(&[payload; 3_000]).await.expect("written");
             if payload % 5 != 0 {
                 stream.reset(7u32.into()).expect("an open stream");
@@ -372,9 +397,12 @@ fn streams_used_otherwise_than_agreed_end_the_session() {
         assert_eq!(large.closed().await, (3, "a bulk stream of more than 10000 bytes".to_owned()));
 
         let (much, _work) = Agent::welcomed(hub.address, hub.key).await;
+        let mut short = much.connection.open_uni().await.expect("a stream");
+        short.write_all(&[1]).await.expect("written");
+        short.finish().expect("finished");
         let mut streams = Vec::new();
         for _ in 0..2 {
-            let mut stream = much.connection.open_uni().await.expect("a stream");
+            let mut stream = soon("more credit", much.connection.open_uni()).await.expect("a stream");
             stream.write_all(&[1; 9_000]).await.expect("written");
             streams.push(stream);
         }

@@ -21,6 +21,7 @@ use crate::format;
 use crate::format::FormatError;
 use directory::Directory;
 use fault::guarded;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use store::{Store, builder, initialise};
 
@@ -85,7 +86,8 @@ impl Engine for Embedded {
     }
 
     fn stored_bytes(&self) -> Option<u64> {
-        std::fs::metadata(self.0.medium().store_path()).ok().map(|file| file.len())
+        // Its length may count what was never written.
+        std::fs::metadata(self.0.medium().store_path()).ok().map(|file| file.blocks() * 512)
     }
 
     fn snapshot(&self) -> Result<Box<dyn Snapshot>, ReadError> {

@@ -72,6 +72,13 @@ impl Ranges {
         self.count += range.count();
     }
 
+    /// Adds an index; says whether it was not there.
+    pub(crate) fn put(&mut self, index: ShardIndex) -> bool {
+        let is_new = self.add(index.0 / PAGE, 1 << (index.0 % PAGE));
+        self.count += u64::from(is_new);
+        is_new
+    }
+
     /// Takes up to `count` indices in a row from the front; an empty range when it holds none.
     pub fn take_first(&mut self, count: u64) -> ShardRange {
         let Some(ShardRange { start, end }) = self.iter().next().filter(|_| count > 0) else {

@@ -22,11 +22,13 @@ use crate::{Account, Effect, SessionId};
 
 mod agent;
 mod answers;
+mod attempts;
 mod ejection;
 mod errands;
 mod explain;
 mod fair;
 mod fleet;
+mod in_hands;
 mod lane_job;
 mod leases;
 mod placement;
@@ -37,7 +39,8 @@ mod score;
 mod sharing;
 mod speculation;
 
-use agent::{Agent, Attempt, Attempts, view_of};
+use agent::{Agent, view_of};
+use attempts::{Attempt, Attempts};
 use ejection::Ejections;
 use explain::Ring;
 pub(crate) use explain::who_in_words;
@@ -352,11 +355,10 @@ impl Scheduler {
             let mut dropped = Vec::new();
             self.change(id, |agent| {
                 agent.told.remove(&job);
-                dropped.extend(agent.attempts.iter().filter(|a| a.job == job).map(|attempt| attempt.index));
-                agent.attempts.retain(|attempt| attempt.job != job);
+                dropped = agent.attempts.forget(job);
                 agent.lapsed.retain(|(of, ..)| *of != job);
             });
-            dropped.into_iter().for_each(|index| self.let_go(job, id, index));
+            dropped.into_iter().for_each(|index| self.let_go(job, index));
             out.push(Effect::Forget { session, job });
         }
     }
@@ -481,10 +483,10 @@ impl Scheduler {
         }
     }
 
-    /// An attempt of an agent at a shard of a job is over.
-    fn let_go(&mut self, job: JobId, id: AgentId, index: ShardIndex) {
+    /// An attempt at a shard of a job is over.
+    fn let_go(&mut self, job: JobId, index: ShardIndex) {
         if let Some(lane_job) = self.jobs.get_mut(&job) {
-            lane_job.let_go(index, id);
+            lane_job.in_hands.end(index);
             self.landed(job, 1);
         }
     }
@@ -549,8 +551,8 @@ impl Scheduler {
     fn take_attempt(&mut self, id: AgentId, epoch: Epoch) -> Option<Attempt> {
         let mut taken = None;
         self.change(id, |agent| taken = agent.attempts.take(epoch));
-        if let Some(Attempt { job, index, .. }) = &taken {
-            self.let_go(*job, id, *index);
+        if let Some(Attempt { index, terms, .. }) = &taken {
+            self.let_go(terms.job, *index);
         }
         taken
     }
@@ -613,17 +615,19 @@ impl Scheduler {
             );
             assert_eq!(self.rota[job.queue()].contains(id), job.in_rota, "{id}");
             assert!(job.in_rota || job.errands.is_empty(), "{id}: errands are overlooked");
-            let agents = self.agents.iter();
-            let held = agents.flat_map(|(agent, a)| a.attempts.iter().map(move |attempt| (*agent, attempt)));
-            let held = held.filter(|(_, attempt)| attempt.job == *id).map(|(agent, a)| (a.index, agent));
+            let held = self.agents.values().flat_map(|agent| agent.attempts.iter());
+            let held = held.filter(|(.., terms)| terms.job == *id).map(|(_, index, _)| index);
             let held = held.collect::<Vec<_>>();
             assert_eq!(job.in_flight, held.len() as u64, "{id}");
-            job.check_holders(held);
+            job.in_hands.check_invariants(held);
         }
         self.fair.iter().for_each(Fair::check_invariants);
         assert_eq!(self.sessions.len(), self.agents.len());
         for (id, agent) in &self.agents {
             assert!(agent.held() <= u64::from(agent.credit), "{id} is past its credit");
+            let shards = agent.attempts.iter().map(|(_, index, terms)| (terms.job, index));
+            let shards = shards.collect::<BTreeSet<_>>().len();
+            assert_eq!(shards, agent.attempts.len(), "{id} holds a shard twice");
         }
         self.fleet.check_invariants(self.agents.iter());
         self.check_rests();

@@ -195,7 +195,9 @@ fn packets(text: &mut String, hub: &Hub) {
     let lanes = hub.counters.iter().map(|of| *of.packets.lock().unwrap_or_else(PoisonError::into_inner));
     let counts: [(&str, &str, ReadPackets); 6] = [
         ("tessera_datagrams_received_total", "Datagrams taken from the socket", |c| c.datagrams_received),
-        ("tessera_turns_behind_total", "Turns that left datagrams in the socket", |c| c.turns_behind),
+        ("tessera_turns_behind_total", "Turns that took as many datagrams as a turn takes", |c| {
+            c.turns_behind
+        }),
         ("tessera_sends_blocked_total", "Times the socket's send buffer was full", |c| c.sends_blocked),
         ("tessera_handshakes_begun_total", "Handshakes begun", |c| c.handshakes_begun),
         ("tessera_handshakes_retried_total", "Clients told to prove their address", |c| c.handshakes_retried),

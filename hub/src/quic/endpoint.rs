@@ -5,7 +5,7 @@
 //! or [`Sessions::next_timeout`]. No step looks at all sessions, save closing them all.
 
 mod arrivals;
-mod rooms;
+mod stream_credit;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -20,8 +20,6 @@ use quinn_proto::{
 };
 use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSocketState};
 
-use rooms::Room;
-
 use super::connection_id::{LaneConnectionIds, lane_named_by};
 use super::event::{AcceptError, CloseCode, SendError, SessionEvent, SessionId};
 use super::identity::{Identity, IdentityError};
@@ -29,6 +27,7 @@ use super::limits::{self, Limits};
 use super::session::{Phase, Session};
 use super::timers::Timers;
 use super::{LANES_MAX, LaneIndex, PublicKey};
+use stream_credit::Ended;
 
 /// Room for one receive: what GRO may join is at most one IP packet.
 const RECEIVE_BYTES: usize = 64 << 10;
@@ -66,7 +65,7 @@ pub struct Counters {
     pub datagrams_foreign: u64,
     /// Datagrams that other lanes handed over.
     pub datagrams_injected: u64,
-    /// Turns that left datagrams in the socket: more of them came than a turn takes.
+    /// Turns that took as many datagrams as a turn takes: there may have been more.
     pub turns_behind: u64,
     /// Sends to the socket; one may carry many datagrams.
     pub sends: u64,
@@ -152,12 +151,12 @@ pub struct Sessions {
     foreign: VecDeque<(LaneIndex, Datagram)>,
     receive_buffer: Vec<u8>,
     send_buffer: Vec<u8>,
-    /// Rooms for bulk streams that are to be given back.
-    rooms: VecDeque<Room>,
-    /// Whether the last receive left datagrams in the socket.
+    /// Bulk streams that ended and whose credit was not given back.
+    ended: VecDeque<Ended>,
+    /// Whether the last receive took all that a turn takes.
     behind: bool,
-    /// Answers that this turn may still send to packets of no session.
-    answers_left: usize,
+    /// Answers that may be sent now to packets of no session, and when they were last counted.
+    answers: (f64, Instant),
     /// A packet that the socket's full send buffer did not take.
     blocked: Option<(Transmit, Vec<u8>)>,
     counters: Counters,
@@ -177,7 +176,7 @@ impl Sessions {
         let udp = UdpSocketState::new((&socket).into()).map_err(OpenError::Socket)?;
         let mut config = EndpointConfig::new(Arc::new(identity.reset_key()));
         config.cid_generator(move || Box::new(LaneConnectionIds::new(lane_byte)));
-        // QUIC would count from the start of a turn, so one agent a turn would hear. Turns are bounded here instead.
+        // quinn would count from the start of a turn, so one agent a turn would hear. `answer` bounds them instead.
         config.min_reset_interval(Duration::ZERO);
         let server = arrivals::server_config(identity, &limits).map_err(OpenError::Identity)?;
         let endpoint = Endpoint::new(Arc::new(config), Some(Arc::new(server)), !udp.may_fragment(), None);
@@ -204,9 +203,9 @@ impl Sessions {
             foreign: VecDeque::new(),
             receive_buffer: vec![0; RECEIVE_BYTES * BATCH_SIZE],
             send_buffer: Vec::new(),
-            rooms: VecDeque::new(),
+            ended: VecDeque::new(),
             behind: false,
-            answers_left: 0,
+            answers: (limits::ANSWERS_AT_ONCE, now),
             blocked: None,
             counters: Counters::default(),
         })
@@ -261,7 +260,6 @@ impl Sessions {
     /// another lane wait in [`Sessions::take_foreign`].
     pub fn receive(&mut self, now: Instant) -> ReceiveOutcome {
         self.now = now;
-        self.answers_left = limits::ANSWERS_PER_TURN;
         let mut outcome = ReceiveOutcome { datagrams: 0, more: true };
         let mut buffer = std::mem::take(&mut self.receive_buffer);
         for _ in 0..limits::RECEIVE_BATCHES_PER_TURN {
@@ -349,8 +347,7 @@ impl Sessions {
         !self.events.is_empty()
             || !self.touched.is_empty()
             || !self.arrivals.is_empty()
-            || !self.rooms.is_empty()
-            || (!self.dirty.is_empty() && self.blocked.is_none())
+            || (!(self.dirty.is_empty() && self.ended.is_empty()) && self.blocked.is_none())
     }
 
     /// When [`Sessions::on_timers`] or [`Sessions::transmit`] next has something to do.
@@ -364,9 +361,8 @@ impl Sessions {
 
     /// Judges an agent worthy: opens its work stream and allows it bulk streams.
     pub fn accept(&mut self, session: SessionId) -> Result<(), AcceptError> {
-        let rooms = self.rooms_each();
         let accepted = match live(&mut self.sessions, session) {
-            Some(live) => live.accept(rooms),
+            Some(live) => live.accept(),
             None => Err(AcceptError::Closed),
         };
         if accepted == Err(AcceptError::NoWorkStream) {
@@ -434,7 +430,7 @@ impl Sessions {
             self.blocked = Some((transmit, bytes));
             return;
         }
-        self.give_rooms_back();
+        self.give_stream_credit();
         for _ in 0..self.dirty.len() {
             let Some(slot) = self.dirty.pop_front() else { break };
             self.transmit_session(slot);
@@ -479,11 +475,20 @@ impl Sessions {
                 }
             }
             Some(DatagramEvent::NewConnection(incoming)) => self.arrive(incoming),
-            Some(DatagramEvent::Response(transmit)) if self.answers_left > 0 => {
-                self.answers_left -= 1;
-                self.respond(&transmit);
-            }
-            Some(DatagramEvent::Response(_)) | None => {}
+            Some(DatagramEvent::Response(transmit)) => self.answer(&transmit),
+            None => {}
+        }
+    }
+
+    /// Answers a packet of no session, as often as is allowed.
+    fn answer(&mut self, transmit: &Transmit) {
+        let (left, counted) = self.answers;
+        let more = self.now.saturating_duration_since(counted).as_secs_f64() * limits::ANSWERS_PER_SECOND;
+        let left = (left + more).min(limits::ANSWERS_AT_ONCE);
+        self.answers = (left, self.now);
+        if left >= 1.0 {
+            self.answers.0 -= 1.0;
+            self.respond(transmit);
         }
     }
 
@@ -495,7 +500,7 @@ impl Sessions {
         let before = session.phase;
         session.poll(self.now, &self.limits, &mut self.events);
         let (after, id) = (session.phase, session.id);
-        self.rooms.extend(session.bulk_ended.drain(..).map(|bytes| Room { session: id, bytes }));
+        self.ended.extend(session.bulk_ended.drain(..).map(|bytes| Ended { session: id, bytes }));
         self.moved(before, after);
         self.relay(slot);
     }

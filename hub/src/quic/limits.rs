@@ -25,6 +25,8 @@ pub struct Limits {
     ///
     /// [`SendError::Full`]: super::SendError::Full
     pub session_bulk_out_bytes_max: usize,
+    /// Bulk streams that agents of one lane may have open together while their credit is owed, but one for each.
+    pub lane_bulk_streams: usize,
     /// Sessions of one lane; further handshakes are refused. An idle one costs 20 to 26 KB.
     pub sessions_max: usize,
     /// Handshakes under way; further ones are ignored, and the client tries again by itself.
@@ -39,17 +41,15 @@ pub struct Limits {
 
 /// Bidirectional streams an agent may open: its control stream.
 pub(super) const AGENT_BIDI_STREAMS: u32 = 1;
-/// Bulk streams an agent may have open at once. Together with the control stream 16: at 4096 an
-/// idle connection costs 358 KB, at 16 it costs 26 KB (measured).
-pub(super) const AGENT_BULK_STREAMS: u32 = 15;
-/// The same where there are many agents, and what each has before it is welcomed.
-pub(super) const AGENT_BULK_STREAMS_MIN: u32 = 1;
-/// Bulk streams that all agents of a lane may have open together, as long as each has its least.
-pub(super) const LANE_BULK_STREAMS: usize = 512;
-/// Room for bulk streams given back a turn, by what came on those that ended. *Units*: bytes.
-pub(super) const ROOM_BYTES_PER_TURN: usize = 512 << 10;
+/// Bulk streams an agent may have open at once, where few agents send any. Together with the control stream 16: at 4096
+/// an idle connection costs 358 KB, at 16 it costs 26 KB (measured).
+pub(super) const AGENT_BULK_STREAMS_MAX: u32 = 15;
+/// The same of each agent at first, and of hundreds that send at once.
+pub(super) const AGENT_BULK_STREAMS_FIRST: u32 = 1;
+/// Credit for bulk streams given back a turn, by what came on those that ended. *Units*: bytes.
+pub(super) const CREDIT_BYTES_PER_TURN: usize = 512 << 10;
 /// The same while the lane does not keep up.
-pub(super) const ROOM_BYTES_BEHIND: usize = 64 << 10;
+pub(super) const CREDIT_BYTES_BEHIND: usize = 64 << 10;
 /// Bulk streams the hub has in flight to one agent. Times the agent's stream window (1.25 MB by
 /// default) this stays below [`SEND_WINDOW_BYTES`], so bulk never takes the window from frames.
 pub(super) const HUB_BULK_STREAMS: usize = 4;
@@ -67,10 +67,12 @@ pub(super) const INCOMING_BUFFER_TOTAL_BYTES: u64 = 4 << 20;
 /// Handshakes admitted a turn. Each costs about 0.2 ms, so a storm takes at most about 2 ms of a turn
 /// from work, and work cannot starve it.
 pub(super) const HANDSHAKES_PER_TURN: usize = 8;
-/// Packets of no session that are answered a turn, most of them from agents that do not know yet that their hub was
-/// restarted. An answer is smaller than what it answers, and costs a hash and a send: 2 ms of a turn at most, whatever
-/// strangers send. Who gets none asks again.
-pub(super) const ANSWERS_PER_TURN: usize = 256;
+/// Packets of no session that are answered a second, most of them from agents that do not know yet that their hub was
+/// restarted: who gets no answer asks again. An answer is smaller than what it answers, so nobody is flooded with them,
+/// and this bounds how many strangers can cause.
+pub(super) const ANSWERS_PER_SECOND: f64 = 10_000.0;
+/// The same at once, after a while without any.
+pub(super) const ANSWERS_AT_ONCE: f64 = 2_048.0;
 /// Batches of [`quinn_udp::BATCH_SIZE`] receives a turn.
 pub(super) const RECEIVE_BATCHES_PER_TURN: usize = 4;
 /// GSO sends of one session a turn; the rest waits for the next turn so that others get theirs.
@@ -87,6 +89,7 @@ impl Default for Limits {
             session_in_bytes_max: 2 * limits::BULK_BYTES_MAX,
             session_out_bytes_max: 4 * limits::WORK_FRAME_BYTES_MAX,
             session_bulk_out_bytes_max: 2 * limits::BULK_BYTES_MAX,
+            lane_bulk_streams: 512,
             sessions_max: 65_536,
             handshakes_max: 1_024,
             handshakes_retry_above: 128,

@@ -101,6 +101,8 @@ pub(super) struct Session {
     bulk_in_bytes: usize,
     /// What came on bulk streams that ended since the lane last looked.
     pub(super) bulk_ended: Vec<usize>,
+    /// Bulk streams that ended and whose credit was not given back.
+    credit_owed: u32,
     control_out: Frames,
     work_out: Frames,
     bulk_out: Bulks,
@@ -124,6 +126,7 @@ impl Session {
             bulk_in: Vec::new(),
             bulk_in_bytes: 0,
             bulk_ended: Vec::new(),
+            credit_owed: 0,
             control_out: Frames::default(),
             work_out: Frames::default(),
             bulk_out: Bulks::default(),
@@ -193,8 +196,8 @@ impl Session {
         self.end(CloseReason::Hub { code, reason: reason.to_owned() }, events);
     }
 
-    /// Opens the work stream: the hub has judged the agent, which may open so many bulk streams.
-    pub(super) fn accept(&mut self, bulk_streams: u32) -> Result<(), AcceptError> {
+    /// Opens the work stream: the hub has judged the agent.
+    pub(super) fn accept(&mut self) -> Result<(), AcceptError> {
         let key = match self.phase {
             Phase::Opened(key) => key,
             Phase::Accepted(_) => return Err(AcceptError::Twice),
@@ -206,14 +209,21 @@ impl Session {
         self.work = Some(stream);
         self.phase = Phase::Accepted(key);
         self.deadline = None;
-        self.allow_bulk(bulk_streams);
+        self.allow_bulk(0);
         Ok(())
     }
 
-    /// Lets the agent have up to this many bulk streams open; those that end make no room by themselves.
-    pub(super) fn allow_bulk(&mut self, streams: u32) {
+    /// Lets the agent have up to this many bulk streams open, or as many as it may already. What ends is not replaced:
+    /// quinn does that up to the number it was told last.
+    fn allow_bulk(&mut self, streams: u32) {
         self.connection.set_max_concurrent_streams(Dir::Uni, streams.into());
         self.connection.set_max_concurrent_streams(Dir::Uni, VarInt::from_u32(0));
+    }
+
+    /// Gives back the credit of one bulk stream that ended, where agents may have `each` open; more where that grew.
+    pub(super) fn give_stream_credit(&mut self, each: u32) {
+        self.credit_owed -= 1;
+        self.allow_bulk(each.saturating_sub(self.credit_owed));
     }
 
     /// Queues a control frame.
@@ -442,6 +452,7 @@ impl Session {
             let (_, bytes) = self.bulk_in.swap_remove(at);
             self.bulk_in_bytes -= bytes.len();
             self.bulk_ended.push(bytes.len());
+            self.credit_owed += 1;
             if outcome == Ok(true) {
                 events.push_back(SessionEvent::Bulk { session: self.id, bytes: bytes.into() });
             }

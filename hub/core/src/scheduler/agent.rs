@@ -1,21 +1,20 @@
 //! An agent with a live session on a lane, and what it holds.
 
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::ToString;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use bytes::Bytes;
 use tessera_protocol::api::{AgentState, AgentView, GpuView, RestView, Standing};
-use tessera_protocol::id::{AgentId, Digest, JobId};
-use tessera_protocol::unit::{ComputeUnits, Epoch, LaneIndex, ShardIndex, Tick, UnixMillis};
+use tessera_protocol::id::{AgentId, JobId};
+use tessera_protocol::unit::{Epoch, LaneIndex, ShardIndex, Tick, UnixMillis};
 use tessera_protocol::wire::{Gpu, Hello};
 
+use super::attempts::Attempts;
 use super::fleet::Seat;
 use super::score::Score;
-use crate::message::{Device, Errand};
-use crate::planted::{Planted, Planting};
+use crate::message::Device;
 use crate::{Account, SessionId};
 
 /// An agent with a live session on this lane.
@@ -79,113 +78,6 @@ impl Agent {
     pub(super) fn held(&self) -> u64 {
         (self.attempts.len() + self.lapsed.len()) as u64
     }
-}
-
-/// The attempts of one agent, no two at one shard. *Order*: by epoch, which is as they were made.
-#[derive(Debug, Default)]
-pub(super) struct Attempts(VecDeque<Attempt>);
-
-impl Attempts {
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Attempt> {
-        self.0.iter()
-    }
-
-    /// Adds the latest.
-    pub(super) fn push(&mut self, attempt: Attempt) {
-        assert!(
-            self.0.back().is_none_or(|last| last.epoch < attempt.epoch),
-            "an older attempt than the last"
-        );
-        self.0.push_back(attempt);
-    }
-
-    fn position(&self, epoch: Epoch) -> Option<usize> {
-        // Most come back in the order in which they went out.
-        if self.0.front()?.epoch == epoch {
-            return Some(0);
-        }
-        self.0.binary_search_by_key(&epoch, |attempt| attempt.epoch).ok()
-    }
-
-    /// The one that a peer names, if there is such a one.
-    pub(super) fn named(&mut self, (job, index, epoch): AttemptName) -> Option<&mut Attempt> {
-        let position = self.position(epoch)?;
-        self.0.get_mut(position).filter(|attempt| attempt.job == job && attempt.index == index)
-    }
-
-    /// The one at a shard. Looks at all of them.
-    pub(super) fn at(&mut self, job: JobId, index: ShardIndex) -> Option<&mut Attempt> {
-        self.0.iter_mut().find(|attempt| attempt.job == job && attempt.index == index)
-    }
-
-    pub(super) fn take(&mut self, epoch: Epoch) -> Option<Attempt> {
-        self.0.remove(self.position(epoch)?)
-    }
-
-    pub(super) fn retain(&mut self, keep: impl FnMut(&Attempt) -> bool) {
-        self.0.retain(keep);
-    }
-}
-
-impl IntoIterator for Attempts {
-    type Item = Attempt;
-    type IntoIter = alloc::collections::vec_deque::IntoIter<Attempt>;
-    fn into_iter(self) -> Self::IntoIter {
-        self.0.into_iter()
-    }
-}
-
-/// How a peer names an attempt.
-pub(super) type AttemptName = (JobId, ShardIndex, Epoch);
-
-/// One try at one shard by one agent.
-#[derive(Debug)]
-pub(super) struct Attempt {
-    pub(super) epoch: Epoch,
-    pub(super) job: JobId,
-    pub(super) index: ShardIndex,
-    pub(super) lease_until: Tick,
-    /// However often it is renewed.
-    pub(super) lease_max: Tick,
-    pub(super) assigned: Tick,
-    pub(super) cost: ComputeUnits,
-    pub(super) spared: Spared,
-    pub(super) errand: Option<Box<Errand>>,
-    pub(super) answer: Answered,
-}
-
-impl Attempt {
-    /// Whether its lease has run out.
-    pub(super) fn is_over(&self, now: Tick, planting: Planting) -> bool {
-        self.lease_until < now && !planting.is(Planted::KeepLapsedLeases)
-    }
-
-    /// Whether it was made beside a slow one.
-    pub(super) fn is_spare(&self) -> bool {
-        self.errand.as_ref().is_some_and(|errand| errand.spare)
-    }
-}
-
-/// Whether a second attempt was asked for beside this one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Spared {
-    No,
-    /// At that moment, the last time.
-    Asked(Tick),
-    /// The shard is done: none is needed any more.
-    Settled,
-}
-
-/// The two halves of a large answer, in whichever order they come.
-#[derive(Debug)]
-pub(super) enum Answered {
-    Nothing,
-    Announced(Digest),
-    Delivered(Bytes),
 }
 
 /// Until when an agent rests, and why.

@@ -8,7 +8,8 @@ use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::limits;
 use tessera_protocol::unit::{Epoch, ShardIndex, Tick};
 
-use super::agent::{Agent, Answered, Attempt};
+use super::agent::Agent;
+use super::attempts::{Answered, Attempt, Terms};
 use super::lane_job::LaneJob;
 use super::score::Pace;
 use super::{Scheduler, elsewhere};
@@ -24,20 +25,19 @@ impl LaneJob {
     /// An agent's attempt became a claim, which says something about the agent against what is typical of the job.
     fn completed(
         &mut self,
-        (id, agent): (AgentId, &mut Agent),
-        attempt: Attempt,
+        agent: &mut Agent,
+        Attempt { index, terms, .. }: Attempt,
         digest: Digest,
         partial: Bytes,
         now: Tick,
     ) -> Claim {
-        let (index, spare) = (attempt.index, attempt.is_spare());
-        let ms = now.0.saturating_sub(attempt.assigned.0);
-        self.pace = self.pace.with(Pace::of(attempt.cost, ms));
+        let ms = now.0.saturating_sub(terms.assigned.0);
+        self.pace = self.pace.with(Pace::of(terms.cost, ms));
         self.times.record(ms);
         self.stirred = now;
-        self.let_go(index, id);
-        agent.score.answered(attempt.cost, ms, self.pace);
-        Claim { index, spare, digest, partial }
+        self.in_hands.end(index);
+        agent.score.answered(terms.cost, ms, self.pace);
+        Claim { index, spare: terms.is_spare(), digest, partial }
     }
 }
 
@@ -60,20 +60,21 @@ impl Scheduler {
         };
         for ShardAnswer { index, epoch, partial } in answers {
             let name = (job, index, epoch);
-            let Some(attempt) = agent.attempts.named(name) else {
+            let Some(terms) = agent.attempts.get(name) else {
                 freed |= agent.lapsed.remove(&name);
                 continue;
             };
-            if attempt.is_over(now, self.planting) {
+            if terms.is_over(now, self.planting) {
                 troubles.push((epoch, None));
                 continue;
             }
-            let (said, partial) = match (partial, core::mem::replace(&mut attempt.answer, Answered::Nothing))
-            {
+            let (said, partial) = match (partial, &terms.answer) {
                 (Sent::Here(partial), _) => (None, partial),
-                (Sent::Elsewhere(digest), Answered::Delivered(partial)) => (Some(digest), partial),
+                (Sent::Elsewhere(digest), Answered::Delivered(partial)) => (Some(digest), partial.clone()),
                 (Sent::Elsewhere(digest), Answered::Nothing | Answered::Announced(_)) => {
-                    attempt.answer = Answered::Announced(digest);
+                    if let Some(terms) = agent.attempts.get_mut(name) {
+                        terms.answer = Answered::Announced(digest);
+                    }
                     continue;
                 }
             };
@@ -81,7 +82,7 @@ impl Scheduler {
             if said.is_some_and(|said| said != digest) {
                 troubles.push((epoch, Some(FailureCause::DigestMismatch)));
             } else if let Some(attempt) = agent.attempts.take(epoch) {
-                claims.push(lane_job.completed((id, agent), attempt, digest, partial, now));
+                claims.push(lane_job.completed(agent, attempt, digest, partial, now));
             }
         }
         if freed || !claims.is_empty() {
@@ -112,11 +113,11 @@ impl Scheduler {
         let bytes_max = self.jobs.get(&job).map_or(0, |lane_job| lane_job.work.partial_bytes_max);
         let parked = self.parked_bytes(id);
         let (index, epoch) = at;
-        let Some(attempt) = self.live_attempt(id, (job, index, epoch), now, out) else { return };
+        let Some(terms) = self.live_attempt(id, (job, index, epoch), now, out) else { return };
         if partial.len() > bytes_max {
             return self.give_up(id, epoch, FailureCause::NotAPartial, out);
         }
-        match core::mem::replace(&mut attempt.answer, Answered::Nothing) {
+        match core::mem::replace(&mut terms.answer, Answered::Nothing) {
             Answered::Announced(digest) if Digest::of(&partial) != digest => {
                 self.give_up(id, epoch, FailureCause::DigestMismatch, out);
             }
@@ -126,14 +127,14 @@ impl Scheduler {
                     return;
                 };
                 let Some(attempt) = agent.attempts.take(epoch) else { return };
-                let claim = lane_job.completed((id, agent), attempt, digest, partial, now);
+                let claim = lane_job.completed(agent, attempt, digest, partial, now);
                 self.completed(id, job, vec![claim]);
             }
             Answered::Nothing | Answered::Delivered(_) if parked + partial.len() > PARKED_BYTES_MAX => {
                 out.push(Effect::CloseSession { session, reason: CloseReason::Flooding });
                 self.lose(session, None, out);
             }
-            Answered::Nothing | Answered::Delivered(_) => attempt.answer = Answered::Delivered(partial),
+            Answered::Nothing | Answered::Delivered(_) => terms.answer = Answered::Delivered(partial),
         }
     }
 
@@ -155,7 +156,7 @@ impl Scheduler {
     /// Partials that an agent delivered and did not announce. *Units*: bytes.
     fn parked_bytes(&self, id: AgentId) -> usize {
         let attempts = self.agents.get(&id).into_iter().flat_map(|agent| agent.attempts.iter());
-        let parked = |attempt: &Attempt| match &attempt.answer {
+        let parked = |(.., terms): (_, _, &Terms)| match &terms.answer {
             Answered::Delivered(partial) => partial.len(),
             Answered::Nothing | Answered::Announced(_) => 0,
         };
@@ -211,7 +212,7 @@ impl Scheduler {
                 self.counts.failed += 1;
             }
         }
-        let Attempt { job, index, errand, .. } = attempt;
+        let Attempt { index, terms: Terms { job, errand, .. }, .. } = attempt;
         let Some(lane_job) = self.jobs.get(&job) else {
             return;
         };

@@ -1,22 +1,21 @@
 //! A job as a lane runs it: what was granted and is not assigned, and what was answered.
 
-use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use tessera_protocol::id::{AgentId, JobId};
+use tessera_protocol::id::JobId;
 use tessera_protocol::unit::{ComputeUnits, LaneIndex, ShardIndex, Tick};
 
 use super::errands::Errands;
 use super::fair::{Deadline, FlowId};
 use super::fleet::Need;
+use super::in_hands::InHands;
 use super::score::Pace;
 use super::speculation::Times;
 use crate::effect::Outbox;
 use crate::message::{Claims, LaneMessage, Work};
 use crate::planted::{Planted, Planting};
 use crate::ranges::Ranges;
-use crate::shard_map::ShardMap;
 
 /// Whether this lane waits for its job's home.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,10 +45,8 @@ pub(super) struct LaneJob {
     /// Whether it stands among the jobs with errands.
     pub(super) in_rota: bool,
     pub(super) in_flight: u64,
-    /// Who computes what now, the latest of a shard.
-    held: ShardMap<AgentId>,
-    /// The others: near the end of a job two may compute one shard.
-    held_too: BTreeSet<(ShardIndex, AgentId)>,
+    /// What agents here compute now.
+    pub(super) in_hands: InHands,
     /// When it last got shards, or an agent here took or answered one.
     pub(super) stirred: Tick,
     pub(super) claims: Vec<Claims>,
@@ -75,8 +72,7 @@ impl LaneJob {
             supply: Supply::Unasked,
             in_rota: false,
             in_flight: 0,
-            held: ShardMap::default(),
-            held_too: BTreeSet::new(),
+            in_hands: InHands::default(),
             stirred: Tick(0),
             claims: Vec::new(),
             attempts: 0,
@@ -113,48 +109,6 @@ impl LaneJob {
 
     pub(super) fn has_work(&self) -> bool {
         !self.pending.is_empty() || !self.errands.is_empty()
-    }
-
-    /// Whom of this lane a shard is in flight with: nobody makes two attempts at it at a time.
-    pub(super) fn holder(&self, index: ShardIndex) -> Option<AgentId> {
-        self.held.get(index)
-    }
-
-    pub(super) fn is_held_by(&self, index: ShardIndex, id: AgentId) -> bool {
-        self.held.get(index) == Some(id) || self.held_too.contains(&(index, id))
-    }
-
-    /// *Panics*: when the agent has an attempt at the shard already.
-    pub(super) fn hold(&mut self, index: ShardIndex, id: AgentId) {
-        if let Some(first) = self.held.insert(index, id) {
-            assert!(first != id && self.held_too.insert((index, first)), "{id} holds shard {index:?} twice");
-        }
-    }
-
-    pub(super) fn let_go(&mut self, index: ShardIndex, id: AgentId) {
-        if self.held.get(index) != Some(id) {
-            self.held_too.remove(&(index, id));
-        } else if let Some(other) = self.held_beside(index) {
-            self.held_too.remove(&(index, other));
-            self.held.insert(index, other);
-        } else {
-            self.held.remove(index);
-        }
-    }
-
-    fn held_beside(&self, index: ShardIndex) -> Option<AgentId> {
-        let (first, last) = ((index, AgentId([0; 16])), (index, AgentId([0xff; 16])));
-        self.held_too.range(first..=last).next().map(|(_, id)| *id)
-    }
-
-    /// Those who hold its shards are these.
-    ///
-    /// *Panics*: when not.
-    pub(super) fn check_holders(&self, mut held: Vec<(ShardIndex, AgentId)>) {
-        let mut known: Vec<_> = self.held.iter().chain(self.held_too.iter().copied()).collect();
-        held.sort_unstable();
-        known.sort_unstable();
-        assert_eq!(known, held, "shards are in flight with others than it says");
     }
 
     /// Gives back to the home what waits here for an agent; says how many shards were pending.

@@ -11,7 +11,8 @@ use tessera_protocol::limits;
 use tessera_protocol::unit::{Epoch, ShardIndex, Tick};
 use tessera_protocol::wire::Held;
 
-use super::agent::{Agent, Attempt, AttemptName};
+use super::agent::Agent;
+use super::attempts::{AttemptName, Terms};
 use super::{Scheduler, elsewhere};
 use crate::effect::{CloseReason, Outbox};
 use crate::message::{Errand, FailureCause, Loss};
@@ -36,9 +37,9 @@ impl Scheduler {
         }
         let loss = loss.filter(|_| !agent.leaving);
         self.lost += u64::from(loss.is_some());
-        for (place, attempt) in core::mem::take(&mut agent.attempts).into_iter().enumerate() {
-            let (job, index) = (attempt.job, attempt.index);
-            self.let_go(job, id, index);
+        for (place, attempt) in agent.attempts.drain().into_iter().enumerate() {
+            let (job, index) = (attempt.terms.job, attempt.index);
+            self.let_go(job, index);
             if self.planting.is(Planted::ForgetLostShards) {
                 continue;
             }
@@ -48,8 +49,8 @@ impl Scheduler {
                     let cause = FailureCause::Lost(loss);
                     self.give_back((id, agent.account), attempt, cause, out);
                 }
-                None if began => self.repeat(job, index, Some(elsewhere(attempt.errand, index, id))),
-                None => self.repeat(job, index, attempt.errand.map(|errand| *errand)),
+                None if began => self.repeat(job, index, Some(elsewhere(attempt.terms.errand, index, id))),
+                None => self.repeat(job, index, attempt.terms.errand.map(|errand| *errand)),
             }
         }
         out.push(Effect::PublishAgentAway { agent: id });
@@ -69,23 +70,16 @@ impl Scheduler {
     pub fn heartbeat(&mut self, session: SessionId, holding: &[Held], now: Tick) -> bool {
         let Some(id) = self.hear(session, now) else { return false };
         let Some(agent) = self.agents.get_mut(&id) else { return false };
-        let mut still_held = BTreeSet::new();
-        for held in holding {
-            let (job, index, epoch) = (JobId(held.job), ShardIndex(held.index), Epoch(held.epoch));
-            match agent.attempts.named((job, index, epoch)) {
-                Some(attempt) => {
-                    // What has run out is not renewed: it ends when leases are looked at next.
-                    if attempt.lease_until >= now {
-                        attempt.lease_until = now.after_ms(limits::LEASE_MS).min(attempt.lease_max);
-                    }
-                }
-                None => {
-                    still_held.insert((job, index, epoch));
-                }
+        let names = holding.iter().map(|held| (JobId(held.job), ShardIndex(held.index), Epoch(held.epoch)));
+        let still_held = agent.attempts.change_named(names, |terms| {
+            // What has run out is not renewed: it ends when leases are looked at next.
+            if terms.lease_until >= now {
+                terms.lease_until = now.after_ms(limits::LEASE_MS).min(terms.lease_max);
             }
-        }
+        });
         let has_lapsed = !agent.lapsed.is_empty();
         if has_lapsed {
+            let still_held: BTreeSet<AttemptName> = still_held.into_iter().collect();
             self.change(id, |agent| agent.lapsed.retain(|lapsed| still_held.contains(lapsed)));
         }
         has_lapsed
@@ -112,11 +106,11 @@ impl Scheduler {
         let mut lapsed: Vec<(AgentId, Epoch)> = Vec::new();
         for (id, agent) in &self.agents {
             self.expires = self.expires.min(agent.heard.after_ms(limits::LEASE_MS));
-            for attempt in agent.attempts.iter() {
-                if attempt.lease_until >= now {
-                    self.expires = self.expires.min(attempt.lease_until);
+            for (epoch, _, terms) in agent.attempts.iter() {
+                if terms.lease_until >= now {
+                    self.expires = self.expires.min(terms.lease_until);
                 } else if !self.planting.is(Planted::KeepLapsedLeases) {
-                    lapsed.push((*id, attempt.epoch));
+                    lapsed.push((*id, epoch));
                 }
             }
         }
@@ -129,7 +123,7 @@ impl Scheduler {
     /// does not name the attempt never had it.
     pub(super) fn lapse(&mut self, id: AgentId, epoch: Epoch, out: &mut Outbox) {
         let Some(attempt) = self.take_attempt(id, epoch) else { return };
-        let (job, index) = (attempt.job, attempt.index);
+        let (job, index) = (attempt.terms.job, attempt.index);
         if !self.planting.is(Planted::ForgetLapsedCredit) {
             self.change(id, |agent| {
                 agent.lapsed.insert((job, index, attempt.epoch));
@@ -140,27 +134,27 @@ impl Scheduler {
             return;
         }
         match self.agents.get(&id).map(|agent| agent.account) {
-            Some(account) if attempt.lease_until == attempt.lease_max => {
+            Some(account) if attempt.terms.lease_until == attempt.terms.lease_max => {
                 let cause = FailureCause::Lost(Loss::Overran);
                 self.give_back((id, account), attempt, cause, out);
             }
-            _ => self.repeat(job, index, Some(elsewhere(attempt.errand, index, id))),
+            _ => self.repeat(job, index, Some(elsewhere(attempt.terms.errand, index, id))),
         }
     }
 
-    /// The attempt of this epoch, as long as its lease lasts.
+    /// The terms of an attempt, to change them for it alone, as long as its lease lasts.
     pub(super) fn live_attempt(
         &mut self,
         id: AgentId,
         name: AttemptName,
         now: Tick,
         out: &mut Outbox,
-    ) -> Option<&mut Attempt> {
-        let is_over = self.agents.get_mut(&id)?.attempts.named(name)?.is_over(now, self.planting);
+    ) -> Option<&mut Terms> {
+        let is_over = self.agents.get(&id)?.attempts.get(name)?.is_over(now, self.planting);
         if is_over {
             self.lapse(id, name.2, out);
             return None;
         }
-        self.agents.get_mut(&id)?.attempts.named(name)
+        self.agents.get_mut(&id)?.attempts.get_mut(name)
     }
 }

@@ -14,7 +14,8 @@ use tessera_protocol::unit::{ComputeUnits, ShardIndex, ShardRange, Tick};
 use tessera_protocol::wire::Assignment;
 
 use super::Scheduler;
-use super::agent::{Agent, Answered, Attempt, Spared};
+use super::agent::Agent;
+use super::attempts::{Answered, Attempt, Spared, Terms};
 use super::errands::Asked;
 use super::fair::Pick;
 use super::fleet::Rank;
@@ -219,7 +220,10 @@ impl Scheduler {
         }
         let lane_job = self.jobs.get_mut(&job)?;
         let mut errand = lane_job.errands.pop(asked)?;
-        let is_holder = |id| lane_job.is_held_by(errand.index, id);
+        let index = errand.index;
+        let is_in_hands = lane_job.in_hands.contains(index);
+        let holds = |agent: &Agent| agent.attempts.is_at(job, index);
+        let is_holder = |id| is_in_hands && self.agents.get(&id).is_some_and(holds);
         match self.fleet.best_for(&lane_job.need, &errand, is_holder) {
             Some(id) => {
                 let (queue, flow) = (lane_job.queue(), lane_job.flow);
@@ -260,11 +264,9 @@ impl Scheduler {
         for index in (range.start..range.end).map(ShardIndex) {
             let Some(shard) = lane_job.work.plan.shard(index) else { continue };
             cost.0 = cost.0.saturating_add(shard.cost.0);
-            if errand.is_none()
-                && let Some(holder) = lane_job.holder(index)
-            {
-                // It was made twice, came back, and is still in flight here: that attempt is the one to wait for.
-                held_here.push((holder, index));
+            if !lane_job.in_hands.begin(index, errand.is_some()) {
+                // It was made twice, came back, and is still in flight here.
+                held_here.push(index);
                 continue;
             }
             self.epoch.0 += 1;
@@ -274,10 +276,8 @@ impl Scheduler {
                 first: shard.first,
                 count: shard.count,
             });
-            agent.attempts.push(Attempt {
-                epoch: self.epoch,
+            let terms = Terms {
                 job,
-                index,
                 lease_until,
                 lease_max: now.after_ms(ATTEMPT_MS_MIN + shard.cost.0 / SLOWEST_UNITS_PER_MS),
                 assigned: now,
@@ -285,8 +285,8 @@ impl Scheduler {
                 spared: Spared::No,
                 errand: errand.take(),
                 answer: Answered::Nothing,
-            });
-            lane_job.hold(index, id);
+            };
+            agent.attempts.push(Attempt { epoch: self.epoch, index, terms });
         }
         let count = items.len() as u64;
         if count > 0 {
@@ -300,7 +300,7 @@ impl Scheduler {
             self.fair[queue].count(flow, |flow| flow.in_flight += count);
             self.change(id, |_| {});
         }
-        held_here.into_iter().for_each(|(holder, index)| self.adopt(holder, job, index));
+        held_here.into_iter().for_each(|index| self.adopt(job, index));
         cost
     }
 }

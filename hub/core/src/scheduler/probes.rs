@@ -9,7 +9,6 @@ use tessera_protocol::id::{AgentId, JobId};
 use tessera_protocol::unit::{ShardIndex, ShardRange, Tick};
 
 use super::Scheduler;
-use super::agent::Agent;
 use crate::effect::Outbox;
 use crate::message::Errand;
 
@@ -40,13 +39,12 @@ impl Scheduler {
     pub(super) fn place_probes(&mut self, now: Tick, out: &mut Outbox) {
         for id in core::mem::take(&mut self.probes.stirred) {
             let Some((job, index)) = self.probes.waiting.get(&id).copied() else { continue };
-            let mut agent = self.agents.get_mut(&id).filter(|_| self.jobs.contains_key(&job));
+            let agent = self.agents.get(&id).filter(|_| self.jobs.contains_key(&job));
             if agent.as_ref().is_some_and(|agent| agent.takes_work() && !agent.has_credit()) {
                 continue;
             }
             self.probes.waiting.remove(&id);
-            let may = |agent: &mut &mut Agent| agent.has_credit() && agent.attempts.at(job, index).is_none();
-            if agent.as_mut().is_some_and(may) {
+            if agent.is_some_and(|agent| agent.has_credit() && !agent.attempts.is_at(job, index)) {
                 // Nothing waits for it: lost, it is lost.
                 let errand = Errand { spare: true, ..Errand::new(index, Vec::new()) };
                 self.assign(id, job, ShardRange::one(index), Some(errand), now, out);

@@ -10,7 +10,8 @@ use tessera_protocol::id::{AgentId, JobId};
 use tessera_protocol::limits;
 use tessera_protocol::unit::{ShardIndex, Tick};
 
-use super::agent::{Agent, Attempt, Spared};
+use super::agent::Agent;
+use super::attempts::{Spared, Terms};
 use super::lane_job::{LaneJob, Supply};
 use super::{Scheduler, elsewhere};
 use crate::effect::Outbox;
@@ -160,11 +161,11 @@ impl Scheduler {
     ) -> Vec<((bool, Tick), AgentId, JobId, ShardIndex)> {
         let mut found = Vec::new();
         for (id, agent) in &self.agents {
-            for attempt in agent.attempts.iter() {
-                let Some(after_ms) = late.get(&attempt.job) else { continue };
-                if attempt.assigned.after_ms(*after_ms) < now && may_have_spare(attempt, now) {
-                    let first = (attempt.spared != Spared::No, attempt.assigned);
-                    found.push((first, *id, attempt.job, attempt.index));
+            for (_, index, terms) in agent.attempts.iter() {
+                let Some(after_ms) = late.get(&terms.job) else { continue };
+                if terms.assigned.after_ms(*after_ms) < now && may_have_spare(terms, now) {
+                    let first = (terms.spared != Spared::No, terms.assigned);
+                    found.push((first, *id, terms.job, index));
                 }
             }
         }
@@ -172,11 +173,14 @@ impl Scheduler {
         found
     }
 
-    /// A shard that is to be handed out is in flight with an agent here, beside another attempt or once was.
-    pub(super) fn adopt(&mut self, id: AgentId, job: JobId, index: ShardIndex) {
-        if let Some(attempt) = self.agents.get_mut(&id).and_then(|agent| agent.attempts.at(job, index)) {
-            attempt.spared = Spared::No;
-            if let Some(errand) = &mut attempt.errand {
+    /// A shard that is to be handed out is in flight with an agent here, beside another attempt or once was: that
+    /// attempt, the latest if there are more, is the one to wait for.
+    pub(super) fn adopt(&mut self, job: JobId, index: ShardIndex) {
+        let epoch_of = |agent: &Agent| agent.attempts.epoch_at(job, index);
+        let latest = self.agents.values_mut().max_by_key(|agent| epoch_of(agent));
+        if let Some(terms) = latest.and_then(|agent| agent.attempts.at(job, index)) {
+            terms.spared = Spared::No;
+            if let Some(errand) = &mut terms.errand {
                 errand.spare = false;
             }
         }
@@ -185,9 +189,9 @@ impl Scheduler {
     fn ask_spare(&mut self, id: AgentId, (job, index): (JobId, ShardIndex), now: Tick, out: &mut Outbox) {
         let Some(lane_job) = self.jobs.get(&job) else { return };
         let Some(agent) = self.agents.get_mut(&id) else { return };
-        let Some(attempt) = agent.attempts.at(job, index) else { return };
-        attempt.spared = Spared::Asked(now);
-        let mut errand = elsewhere(attempt.errand.clone(), index, id);
+        let Some(terms) = agent.attempts.at(job, index) else { return };
+        terms.spared = Spared::Asked(now);
+        let mut errand = elsewhere(terms.errand.clone(), index, id);
         errand.spare = true;
         if errand.who == Who::Anyone {
             errand.who = Who::Others { not_of: alloc::vec![agent.account.provider] };
@@ -199,7 +203,7 @@ impl Scheduler {
     fn spares(&self, now: Tick) -> usize {
         let attempts = self.agents.values().flat_map(|agent| agent.attempts.iter());
         attempts
-            .filter(|attempt| matches!(attempt.spared, Spared::Asked(_)) && !may_have_spare(attempt, now))
+            .filter(|(.., terms)| matches!(terms.spared, Spared::Asked(_)) && !may_have_spare(terms, now))
             .count()
     }
 
@@ -212,8 +216,8 @@ impl Scheduler {
     /// A shard is done for which this lane wanted a second attempt.
     pub fn spare_settled(&mut self, job: JobId, index: ShardIndex) {
         for agent in self.agents.values_mut() {
-            if let Some(attempt) = agent.attempts.at(job, index) {
-                attempt.spared = Spared::Settled;
+            if let Some(terms) = agent.attempts.at(job, index) {
+                terms.spared = Spared::Settled;
             }
         }
     }
@@ -227,11 +231,11 @@ impl Scheduler {
 }
 
 /// Neither a spare itself, nor reserved for one of the operator's own, nor one that has a spare.
-fn may_have_spare(attempt: &Attempt, now: Tick) -> bool {
-    let errand = attempt.errand.as_ref();
+fn may_have_spare(terms: &Terms, now: Tick) -> bool {
+    let errand = terms.errand.as_ref();
     let is_ordinary = errand.is_none_or(|errand| !errand.spare && errand.who != Who::Anchor);
     is_ordinary
-        && match attempt.spared {
+        && match terms.spared {
             Spared::No => true,
             Spared::Asked(at) => at.after_ms(limits::LEASE_MS) < now,
             Spared::Settled => false,

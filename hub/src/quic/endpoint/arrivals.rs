@@ -80,7 +80,7 @@ pub(super) fn server_config(identity: &Identity, limits: &Limits) -> Result<Serv
     let mut transport = TransportConfig::default();
     transport
         .max_concurrent_bidi_streams(limits::AGENT_BIDI_STREAMS.into())
-        .max_concurrent_uni_streams(limits::AGENT_BULK_STREAMS_MIN.into())
+        .max_concurrent_uni_streams(limits::AGENT_BULK_STREAMS_FIRST.into())
         .max_idle_timeout(Some(idle))
         .stream_receive_window(limits::STREAM_WINDOW_BYTES.into())
         .receive_window(VarInt::from_u32(limits::RECEIVE_WINDOW_BYTES))

@@ -1,0 +1,34 @@
+//! How many bulk streams agents may have open: credit for one that ended goes back in turn, as fast as the lane keeps up.
+//!
+//! Hundreds of agents with long results would otherwise send all at once and overrun the socket's buffer, which then
+//! drops what small work waits for too.
+
+use super::{Sessions, live};
+use crate::quic::event::SessionId;
+use crate::quic::limits;
+
+/// A bulk stream that ended.
+pub(super) struct Ended {
+    pub(super) session: SessionId,
+    /// What came on it.
+    pub(super) bytes: usize,
+}
+
+impl Sessions {
+    /// Gives back a turn's share of credit: a small one while the socket may hold what this turn did not take.
+    pub(super) fn give_stream_credit(&mut self) {
+        let mut share = if self.behind { limits::CREDIT_BYTES_BEHIND } else { limits::CREDIT_BYTES_PER_TURN };
+        while share > 0
+            && let Some(Ended { session, bytes }) = self.ended.pop_front()
+        {
+            share = share.saturating_sub(bytes.max(1));
+            // The more streams wait for their credit, the fewer each agent may have.
+            let each = self.limits.lane_bulk_streams / (1 + self.ended.len());
+            let each = (each as u32).clamp(limits::AGENT_BULK_STREAMS_FIRST, limits::AGENT_BULK_STREAMS_MAX);
+            if let Some(live) = live(&mut self.sessions, session) {
+                live.give_stream_credit(each);
+                self.soil(session.slot);
+            }
+        }
+    }
+}
