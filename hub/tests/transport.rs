@@ -222,26 +222,25 @@ fn eight_megabytes_each_way_do_not_stall_small_frames() {
 }
 
 #[test]
-fn an_agent_has_one_bulk_stream_until_one_ended_and_then_as_many_as_the_lane_has_for_it() {
-    for (lane_bulk_streams, most) in [(512, 15), (7, 7), (1, 1)] {
+fn an_agent_may_have_one_bulk_stream_open_and_more_as_it_uses_them_and_the_lane_has_some_left() {
+    for (lane_bulk_streams, opened) in [(128, &[1, 2, 4, 8, 15, 15][..]), (0, &[1, 1, 1]), (1, &[1, 2, 2])] {
         let limits = Limits { lane_bulk_streams, ..Limits::default() };
         let hub = Hub::with("127.0.0.1:0", 1, SteeringPreference::Kernel, limits);
         run(async {
             let (agent, _work) = Agent::welcomed(hub.address, hub.key).await;
-            let open = async || {
-                let opened = tokio::time::timeout(Duration::from_millis(300), agent.connection.open_uni());
-                opened.await.ok().map(|stream| stream.expect("a session"))
-            };
-            let mut first = open().await.expect("one stream");
-            assert!(open().await.is_none(), "a second one before the first ended");
-            first.write_all(b"payload").await.expect("written");
-            first.finish().expect("finished");
-            soon("the payload's return", agent.connection.accept_uni()).await.expect("a bulk stream");
-            let mut opened = Vec::new();
-            while let Some(stream) = open().await {
-                opened.push(stream);
+            for &most in opened {
+                let mut streams = Vec::new();
+                let open = || tokio::time::timeout(Duration::from_millis(300), agent.connection.open_uni());
+                while let Ok(stream) = open().await {
+                    streams.push(stream.expect("a session"));
+                }
+                assert_eq!(streams.len(), most, "of {lane_bulk_streams}");
+                for stream in &mut streams {
+                    stream.write_all(b"payload").await.expect("written");
+                    stream.finish().expect("finished");
+                    soon("the payload's return", agent.connection.accept_uni()).await.expect("a bulk stream");
+                }
             }
-            assert_eq!(opened.len(), most, "of {lane_bulk_streams}");
         });
     }
 }

@@ -153,6 +153,8 @@ pub struct Sessions {
     send_buffer: Vec<u8>,
     /// Bulk streams that ended and whose credit was not given back.
     ended: VecDeque<Ended>,
+    /// Bulk streams that agents may have open together, but for one of each.
+    streams_beside_first: usize,
     /// Whether the last receive took all that a turn takes.
     behind: bool,
     /// Answers that may be sent now to packets of no session, and when they were last counted.
@@ -204,6 +206,7 @@ impl Sessions {
             receive_buffer: vec![0; RECEIVE_BYTES * BATCH_SIZE],
             send_buffer: Vec::new(),
             ended: VecDeque::new(),
+            streams_beside_first: 0,
             behind: false,
             answers: (limits::ANSWERS_AT_ONCE, now),
             blocked: None,
@@ -519,6 +522,7 @@ impl Sessions {
         if drained {
             let before = session.phase;
             session.poll(self.now, &self.limits, &mut self.events);
+            self.streams_beside_first -= session.streams_beside_first();
             self.sessions[slot as usize] = None;
             self.occupied -= 1;
             self.moved(before, Phase::Closed);

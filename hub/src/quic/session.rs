@@ -14,7 +14,7 @@ use rustls::pki_types::CertificateDer;
 use super::PublicKey;
 use super::event::{AcceptError, CloseCode, CloseReason, SendError, SessionEvent, SessionId};
 use super::frame::{FrameError, FrameReader};
-use super::limits::Limits;
+use super::limits::{AGENT_BULK_STREAMS_FIRST, AGENT_BULK_STREAMS_MAX, Limits};
 use super::outbox::{Bulks, CONTROL_PRIORITY, Frames, StreamGone, WORK_PRIORITY};
 use super::timers::Armed;
 
@@ -101,7 +101,8 @@ pub(super) struct Session {
     bulk_in_bytes: usize,
     /// What came on bulk streams that ended since the lane last looked.
     pub(super) bulk_ended: Vec<usize>,
-    /// Bulk streams that ended and whose credit was not given back.
+    /// Bulk streams that the agent may have open, and those of them that ended and whose credit was not given back.
+    bulk_streams: u32,
     credit_owed: u32,
     control_out: Frames,
     work_out: Frames,
@@ -126,6 +127,7 @@ impl Session {
             bulk_in: Vec::new(),
             bulk_in_bytes: 0,
             bulk_ended: Vec::new(),
+            bulk_streams: AGENT_BULK_STREAMS_FIRST,
             credit_owed: 0,
             control_out: Frames::default(),
             work_out: Frames::default(),
@@ -213,17 +215,27 @@ impl Session {
         Ok(())
     }
 
-    /// Lets the agent have up to this many bulk streams open, or as many as it may already. What ends is not replaced:
-    /// quinn does that up to the number it was told last.
+    /// Lets the agent have so many bulk streams open, or as many as it may already. What ends is not replaced: quinn does
+    /// that up to the number it was told last.
     fn allow_bulk(&mut self, streams: u32) {
         self.connection.set_max_concurrent_streams(Dir::Uni, streams.into());
         self.connection.set_max_concurrent_streams(Dir::Uni, VarInt::from_u32(0));
     }
 
-    /// Gives back the credit of one bulk stream that ended, where agents may have `each` open; more where that grew.
-    pub(super) fn give_stream_credit(&mut self, each: u32) {
+    /// Gives back the credit of one bulk stream that ended: with another one beside it where the lane has some left,
+    /// else only where it is the agent's last.
+    pub(super) fn give_stream_credit(&mut self, more: bool) {
         self.credit_owed -= 1;
-        self.allow_bulk(each.saturating_sub(self.credit_owed));
+        self.bulk_streams = match more {
+            true => (self.bulk_streams + 1).min(AGENT_BULK_STREAMS_MAX),
+            false => (self.bulk_streams - 1).max(AGENT_BULK_STREAMS_FIRST),
+        };
+        self.allow_bulk(self.bulk_streams.saturating_sub(self.credit_owed));
+    }
+
+    /// Bulk streams that the agent may have open, but for its first.
+    pub(super) fn streams_beside_first(&self) -> usize {
+        (self.bulk_streams - AGENT_BULK_STREAMS_FIRST) as usize
     }
 
     /// Queues a control frame.

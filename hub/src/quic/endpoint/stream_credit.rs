@@ -1,7 +1,7 @@
 //! How many bulk streams agents may have open: credit for one that ended goes back in turn, as fast as the lane keeps up.
 //!
 //! Hundreds of agents with long results would otherwise send all at once and overrun the socket's buffer, which then
-//! drops what small work waits for too.
+//! drops what small work waits for too. Each agent may have one stream open; a few more go to those that use them.
 
 use super::{Sessions, live};
 use crate::quic::event::SessionId;
@@ -22,11 +22,11 @@ impl Sessions {
             && let Some(Ended { session, bytes }) = self.ended.pop_front()
         {
             share = share.saturating_sub(bytes.max(1));
-            // The more streams wait for their credit, the fewer each agent may have.
-            let each = self.limits.lane_bulk_streams / (1 + self.ended.len());
-            let each = (each as u32).clamp(limits::AGENT_BULK_STREAMS_FIRST, limits::AGENT_BULK_STREAMS_MAX);
             if let Some(live) = live(&mut self.sessions, session) {
-                live.give_stream_credit(each);
+                let left = self.limits.lane_bulk_streams.saturating_sub(self.streams_beside_first);
+                self.streams_beside_first -= live.streams_beside_first();
+                live.give_stream_credit(left > 0);
+                self.streams_beside_first += live.streams_beside_first();
                 self.soil(session.slot);
             }
         }
