@@ -21,6 +21,7 @@ mod soak;
 mod storm;
 mod transport;
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -83,6 +84,14 @@ fn main() -> ExitCode {
     }
 }
 
+/// Prints it; whoever reads no further has what it wanted.
+fn say(text: &impl std::fmt::Display) -> std::io::Result<()> {
+    match writeln!(std::io::stdout(), "{text}") {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        said => said,
+    }
+}
+
 fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let report = match &arguments.command {
         Command::Scheduler(settings) => settings.measure()?,
@@ -96,14 +105,14 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
         Command::Compare { before, after } => {
             let (before, after) = (Report::read(before)?, Report::read(after)?);
             let comparison = compare::Comparison::of(&before, &after);
-            println!("{comparison}");
+            say(&comparison)?;
             if let Some(path) = &arguments.html {
                 html::write(path, &comparison.page(&before, &after))?;
             }
             return Ok(());
         }
     };
-    println!("{report}");
+    say(&report)?;
     if let Some(path) = &arguments.json {
         report.write(path)?;
     }

@@ -153,12 +153,16 @@ fn save(file: &Path, place: Which) -> Result<(), Box<dyn std::error::Error>> {
 fn restore(file: &Path, place: Which) -> Result<(), Box<dyn std::error::Error>> {
     let to = place.location()?;
     let entries = backup::restore(file, &to)?.entries;
-    println!("{to}: {entries} entries; `hub check` compares them before a hub starts on it");
+    println!(
+        "{to}: {entries} entries; put a copy of the blobs beside them, then `hub check` before a hub starts"
+    );
     Ok(())
 }
 
 fn move_store(to: &Location, place: Which) -> Result<(), Box<dyn std::error::Error>> {
     let migrate::Moved { entries, digest } = migrate::migrate(&place.location()?, to)?;
-    println!("{to}: {entries} entries, the same on both sides: BLAKE3 {digest}");
+    println!(
+        "{to}: {entries} entries, the same on both sides: BLAKE3 {digest}; the blobs stay where they are"
+    );
     Ok(())
 }

@@ -576,6 +576,11 @@ fn announce(config: &HubConfig, running: &Running, api_key: Option<String>, agen
         println!("            shown this once and kept hashed: export TESSERA_API_KEY with it");
     }
     println!("Connect an agent of your own, whose word settles disputes (the token works once):");
-    println!("  agent --hub {} --token {}", said.quic, said.agent_token);
+    let everywhere = said.quic.ip().is_unspecified();
+    let hub = if everywhere { format!("HUB:{}", said.quic.port()) } else { said.quic.to_string() };
+    println!("  agent --hub {hub} --token {}", said.agent_token);
+    if everywhere {
+        println!("  where HUB is a name or an address of this machine that the agent's machine can reach");
+    }
     println!("For others' machines `tessera agent token --provider NAME` makes tokens; those are checked.");
 }

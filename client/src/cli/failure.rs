@@ -132,6 +132,7 @@ impl Failure {
     /// As the help page lists them.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
+            Failure::JobNotDone(view) if view.state.is_open() => 2,
             Failure::JobNotDone(_) | Failure::Document(_) | Failure::Write { .. } => 1,
             Failure::Compute(ComputeError::Interrupted) => 130,
             Failure::PathUnknown { .. } | Failure::Read { .. } | Failure::WorkLog { .. } => 2,
@@ -168,6 +169,9 @@ impl fmt::Display for Failure {
             Failure::Local(error) => error.fmt(f),
             Failure::JobNotDone(view) => match view.state {
                 JobState::Cancelled => write!(f, "{} was cancelled", view.id),
+                state if state.is_open() => {
+                    write!(f, "{} is {}\nhint: `tessera job watch {}` waits for its end", view.id, state.word(), view.id)
+                }
                 _ => match &view.failure {
                     Some(failure) => write!(f, "{} failed: {}", view.id, render::failure(failure)),
                     None => write!(f, "{} failed", view.id),

@@ -1,5 +1,7 @@
 //! Jobs, agents and quotes as text.
 
+use std::net::SocketAddr;
+
 use tessera_protocol::api::{
     AgentList, AgentState, HubList, JobFailure, JobList, JobView, LossView, PlanQuote, Standing, TokenIssued,
 };
@@ -85,9 +87,18 @@ pub fn token(issued: &TokenIssued) -> String {
         }
         provider => format!("{}'s: it earns that provider's credits", shortened(provider, 64)),
     };
+    let everywhere = issued.hub.parse().ok().filter(|at: &SocketAddr| at.ip().is_unspecified());
+    let (hub, note) = match everywhere {
+        Some(at) => {
+            let note =
+                "\nHUB is a name or an address of the hub's machine that the agent's machine can reach.\n";
+            (format!("HUB:{}", at.port()), note)
+        }
+        None => (issued.hub.clone(), ""),
+    };
     format!(
-        "A token enrols one agent, once. This one is {owner}.\nOn the machine that computes:\n\n  agent --hub {} --token {}\n",
-        issued.hub, issued.token
+        "A token enrols one agent, once. This one is {owner}.\nOn the machine that computes:\n\n  agent --hub {hub} --token {}\n{note}",
+        issued.token
     )
 }
 

@@ -69,6 +69,8 @@ pub struct Finding {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Advice {
+    /// What lies beside the store is not there.
+    Blobs,
     /// Something was damaged.
     Restore,
     /// Something else wrote to the store.
@@ -82,6 +84,9 @@ pub enum Advice {
 impl fmt::Display for Advice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Advice::Blobs => {
+                "copy the blobs that belong to this store to where it looks for them; a backup of the store holds none"
+            }
             Advice::Restore => "restore a backup; keep this store for whoever finds out why",
             Advice::Foreign => "find out what else writes to this store; a hub does not read it",
             Advice::Ledger => {

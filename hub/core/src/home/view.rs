@@ -10,6 +10,7 @@ use super::{Home, Judge, Stage};
 use crate::counts::Counts;
 use crate::fleet::Fleet;
 use crate::message::{FailureCause, Loss};
+use crate::scheduler::who_in_words;
 use crate::write::Write;
 
 impl Home {
@@ -91,10 +92,11 @@ impl Home {
                 errand.index.0
             ),
             false => format!(
-                "shard {} needs an answer by an agent that has not answered it yet{}; {} connected",
+                "shard {} waits for {}{}; {} connected in all",
                 errand.index.0,
+                who_in_words(&errand.who),
                 if self.job.manifest.spec().requirements.is_some() {
-                    " and has what the job requires"
+                    " that has what the job requires"
                 } else {
                     ""
                 },

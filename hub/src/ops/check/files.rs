@@ -59,7 +59,7 @@ fn part(
             Ok(Some(piece)) if piece.len() as u64 > start => piece,
             Ok(_) => {
                 let says = format!("what lies at byte {} of {file} is missing", at - start);
-                report.find(label::of(who), says, Advice::Restore);
+                report.find(label::of(who), says, Advice::Blobs);
                 return Ok(None);
             }
             Err(InputError::Record(error)) => {
