@@ -56,7 +56,10 @@ impl Ranges {
 
     /// The lowest index it holds.
     pub fn first(&self) -> Option<ShardIndex> {
-        self.pieces().next().map(|range| ShardIndex(range.start))
+        let run = self.runs.first_key_value().map(|(_, start)| start * PAGE);
+        let part = self.parts.first_key_value();
+        let part = part.map(|(page, held)| page * PAGE + u64::from(held.trailing_zeros()));
+        run.into_iter().chain(part).min().map(ShardIndex)
     }
 
     /// Adds a range it shares nothing with.

@@ -12,7 +12,7 @@ use super::agent::Agent;
 use super::attempts::{Answered, Attempt, Terms};
 use super::lane_job::LaneJob;
 use super::score::Pace;
-use super::{Scheduler, elsewhere};
+use super::{Scheduler, elsewhere, note_unseen};
 use crate::effect::{CloseReason, Outbox};
 use crate::event::Sent;
 use crate::message::{Claim, Claims, FailureCause, LaneMessage, Loss};
@@ -140,13 +140,18 @@ impl Scheduler {
 
     /// Attempts of an agent became claims, or are not waited for any more.
     fn completed(&mut self, id: AgentId, job: JobId, partials: Vec<Claim>) {
+        let (Some(agent), Some(lane_job)) = (self.agents.get_mut(&id), self.jobs.get_mut(&job)) else {
+            return;
+        };
         let count = partials.len() as u64;
         self.ejections.answered(id, count);
         self.probes.ended(id);
-        self.landed(job, count);
-        self.change(id, |agent| agent.completed += count);
-        let (Some(agent), Some(lane_job)) = (self.agents.get(&id), self.jobs.get_mut(&job)) else { return };
+        agent.completed += count;
+        self.fleet.settle(id, agent);
+        note_unseen(&mut self.unseen, id, agent);
         if count > 0 {
+            lane_job.in_flight -= count;
+            self.fair[lane_job.queue()].count(lane_job.flow, |flow| flow.in_flight -= count);
             let (account, standing, device) = (agent.account, agent.standing, agent.device.clone());
             lane_job.claims.push(Claims { agent: id, account, standing, device, partials });
             self.unreported.insert(job);

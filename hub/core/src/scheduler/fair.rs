@@ -60,7 +60,7 @@ pub(super) struct Flow {
     jobs: u32,
     /// Its jobs to ask the home of.
     unasked: BTreeMap<u64, JobId>,
-    queues: BTreeMap<Need, Queue>,
+    queues: BTreeMap<Arc<Need>, Queue>,
     /// The tag under which it stands in `heads`.
     shown: Option<u128>,
 }
@@ -104,10 +104,10 @@ pub(super) struct Fair {
     flows: BTreeMap<FlowId, Flow>,
     by_project: BTreeMap<Arc<str>, FlowId>,
     /// Projects with work, by need, the next first.
-    heads: BTreeMap<Need, BTreeSet<(u128, FlowId)>>,
+    heads: BTreeMap<Arc<Need>, BTreeSet<(u128, FlowId)>>,
     /// Projects without jobs whose tag is ahead of the others: to come back is not to start afresh.
     idle: BTreeSet<(u128, FlowId)>,
-    waiting: BTreeMap<JobId, (Need, Waiting)>,
+    waiting: BTreeMap<JobId, (Arc<Need>, Waiting)>,
     /// Weights of the projects with jobs.
     weights: u64,
     /// Projects with jobs to ask for, and those of them that hold less than their part of the credit.
@@ -209,7 +209,7 @@ impl Fair {
     pub(super) fn enqueue(
         &mut self,
         id: FlowId,
-        need: &Need,
+        need: &Arc<Need>,
         job: JobId,
         deadline: Option<Deadline>,
         now: Tick,
@@ -226,31 +226,34 @@ impl Fair {
             Some(deadline) if deadline.urgent_from <= now => Turn::Urgent(deadline.at, self.tickets),
             _ => Turn::InTurn(self.tickets),
         };
+        let is_first = !flow.queues.contains_key(need);
         let queue = flow.queues.entry(need.clone()).or_default();
         queue.turns.insert(turn, job);
         if let (Some(deadline), Turn::InTurn(_)) = (deadline, turn) {
             queue.alarms.insert((deadline.urgent_from, job));
         }
         self.waiting.insert(job, (need.clone(), Waiting { flow: id, turn, deadline }));
-        self.show(id);
+        if is_first {
+            self.show(id);
+        }
     }
 
     /// A job has nothing more that waits.
     pub(super) fn dequeue(&mut self, job: JobId) {
         let Some((need, waiting)) = self.waiting.remove(&job) else { return };
-        self.hide(waiting.flow);
-        if let Some(flow) = self.flows.get_mut(&waiting.flow)
-            && let Some(queue) = flow.queues.get_mut(&need)
-        {
-            queue.turns.remove(&waiting.turn);
-            if let Some(deadline) = waiting.deadline {
-                queue.alarms.remove(&(deadline.urgent_from, job));
-            }
-            if queue.turns.is_empty() {
+        let Some(flow) = self.flows.get_mut(&waiting.flow) else { return };
+        let Some(queue) = flow.queues.get_mut(&need) else { return };
+        queue.turns.remove(&waiting.turn);
+        if let Some(deadline) = waiting.deadline {
+            queue.alarms.remove(&(deadline.urgent_from, job));
+        }
+        if queue.turns.is_empty() {
+            self.hide(waiting.flow);
+            if let Some(flow) = self.flows.get_mut(&waiting.flow) {
                 flow.queues.remove(&need);
             }
+            self.show(waiting.flow);
         }
-        self.show(waiting.flow);
     }
 
     /// Whether shards of a job wait.

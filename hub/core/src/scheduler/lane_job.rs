@@ -4,7 +4,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use tessera_protocol::id::JobId;
-use tessera_protocol::unit::{ComputeUnits, LaneIndex, ShardIndex, Tick};
+use tessera_protocol::unit::{ComputeUnits, LaneIndex, Tick};
 
 use super::errands::Errands;
 use super::fair::{Deadline, FlowId};
@@ -37,7 +37,7 @@ const URGENT_MS: u64 = 30_000;
 #[derive(Debug)]
 pub(super) struct LaneJob {
     pub(super) work: Arc<Work>,
-    pub(super) need: Need,
+    pub(super) need: Arc<Need>,
     pub(super) flow: FlowId,
     pub(super) pending: Ranges,
     pub(super) errands: Errands,
@@ -64,7 +64,7 @@ pub(super) struct LaneJob {
 impl LaneJob {
     pub(super) fn new(work: Arc<Work>, flow: FlowId, planting: Planting) -> LaneJob {
         LaneJob {
-            need: need_of(&work, planting),
+            need: Arc::new(need_of(&work, planting)),
             work,
             flow,
             pending: Ranges::default(),
@@ -85,7 +85,7 @@ impl LaneJob {
 
     /// Another round, or another stage with needs of its own.
     pub(super) fn renew(&mut self, work: Arc<Work>, planting: Planting) {
-        self.need = need_of(&work, planting);
+        self.need = Arc::new(need_of(&work, planting));
         self.work = work;
         self.served = 0;
         self.tail = false;
@@ -93,8 +93,11 @@ impl LaneJob {
 
     /// What its next shard costs.
     pub(super) fn next_cost(&self) -> ComputeUnits {
-        let next = self.pending.iter().next().map(|range| ShardIndex(range.start));
-        next.and_then(|index| self.work.plan.shard(index)).map(|shard| shard.cost).unwrap_or_default()
+        self.pending
+            .first()
+            .and_then(|index| self.work.plan.shard(index))
+            .map(|shard| shard.cost)
+            .unwrap_or_default()
     }
 
     /// Its deadline, and when it becomes urgent: twice the time that what is left takes the whole lane before, and

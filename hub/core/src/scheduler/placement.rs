@@ -13,13 +13,13 @@ use tessera_protocol::limits;
 use tessera_protocol::unit::{ComputeUnits, ShardIndex, ShardRange, Tick};
 use tessera_protocol::wire::Assignment;
 
-use super::Scheduler;
 use super::agent::Agent;
 use super::attempts::{Answered, Attempt, Spared, Terms};
 use super::errands::Asked;
 use super::fair::Pick;
 use super::fleet::Rank;
 use super::lane_job::Supply;
+use super::{Scheduler, note_unseen};
 use crate::Effect;
 use crate::effect::Outbox;
 use crate::message::{Errand, LaneMessage};
@@ -298,7 +298,8 @@ impl Scheduler {
             tell_job(agent, job, &lane_job.work.plan, self.planting, out);
             out.push(Effect::Assign { session: agent.session, job, items });
             self.fair[queue].count(flow, |flow| flow.in_flight += count);
-            self.change(id, |_| {});
+            self.fleet.settle(id, agent);
+            note_unseen(&mut self.unseen, id, agent);
         }
         held_here.into_iter().for_each(|index| self.adopt(job, index));
         cost
