@@ -306,6 +306,8 @@ impl Scheduler {
     pub fn open(&mut self, job: JobId, work: Arc<Work>, out: &mut Outbox) {
         if let Some(lane_job) = self.jobs.get_mut(&job) {
             let another_task = lane_job.work.plan.task_digest() != work.plan.task_digest();
+            // It stands in line under what it needed, which may be something else now.
+            self.fair[lane_job.queue()].dequeue(job);
             lane_job.renew(work, self.planting);
             if lane_job.supply == Supply::Unable {
                 lane_job.supply = Supply::Dry;

@@ -96,7 +96,7 @@ impl Home {
                 errand.index.0,
                 who_in_words(&errand.who),
                 if self.job.manifest.spec().requirements.is_some() {
-                    " that has what the job requires"
+                    " (with what the job requires)"
                 } else {
                     ""
                 },

@@ -68,14 +68,17 @@ impl Scheduler {
                 troubles.push((epoch, None));
                 continue;
             }
-            let (said, partial) = match (partial, &terms.answer) {
-                (Sent::Here(partial), _) => (None, partial),
-                (Sent::Elsewhere(digest), Answered::Delivered(partial)) => (Some(digest), partial.clone()),
-                (Sent::Elsewhere(digest), Answered::Nothing | Answered::Announced(_)) => {
-                    if let Some(terms) = agent.attempts.get_mut(name) {
-                        terms.answer = Answered::Announced(digest);
+            let (said, partial) = match partial {
+                Sent::Here(partial) => (None, partial),
+                Sent::Elsewhere(digest) => {
+                    let Some(terms) = agent.attempts.get_mut(name) else { continue };
+                    match core::mem::replace(&mut terms.answer, Answered::Nothing) {
+                        Answered::Delivered(partial) => (Some(digest), partial),
+                        Answered::Nothing | Answered::Announced(_) => {
+                            terms.answer = Answered::Announced(digest);
+                            continue;
+                        }
                     }
-                    continue;
                 }
             };
             let digest = Digest::of(&partial);

@@ -138,6 +138,19 @@ fn bits(mut left: u64) -> impl Iterator<Item = u64> {
     })
 }
 
+/// The bits that are set, in stretches of those that are among `some` and those that are not. *Order*: ascending.
+fn stretches(held: u64, some: u64) -> Vec<(u64, bool)> {
+    let mut stretches: Vec<(u64, bool)> = Vec::new();
+    for bit in bits(held) {
+        let is_some = some >> bit & 1 == 1;
+        match stretches.last_mut() {
+            Some((stretch, is)) if *is == is_some => *stretch |= 1 << bit,
+            _ => stretches.push((1 << bit, is_some)),
+        }
+    }
+    stretches
+}
+
 impl Attempts {
     pub(super) fn len(&self) -> usize {
         self.count
@@ -186,14 +199,9 @@ impl Attempts {
         Some(self.apart(place))
     }
 
-    /// The epoch of the one at a shard. Looks at all runs.
-    pub(super) fn epoch_at(&self, job: JobId, index: ShardIndex) -> Option<Epoch> {
-        self.runs.iter().find_map(|run| run.bit_at(job, index).map(|bit| run.nth(bit).0))
-    }
-
     /// Whether one is at a shard. Looks at all runs.
     pub(super) fn is_at(&self, job: JobId, index: ShardIndex) -> bool {
-        self.epoch_at(job, index).is_some()
+        self.runs.iter().any(|run| run.bit_at(job, index).is_some())
     }
 
     /// The terms of the one at a shard, to change them for it alone. Looks at all runs.
@@ -217,14 +225,14 @@ impl Attempts {
             }
         }
         // What is set apart moves none of those before it.
-        for (run, some) in named.into_iter().rev() {
-            if some == self.runs[run].held {
-                change(&mut self.runs[run].terms);
-                continue;
-            }
-            let mut some: Vec<u64> = bits(some).collect();
-            while let Some(bit) = some.pop() {
-                change(self.apart((run, bit)));
+        for (at, some) in named.into_iter().rev() {
+            let Some(run) = self.runs.remove(at) else { continue };
+            for (place, (held, is_named)) in stretches(run.held, some).into_iter().enumerate() {
+                let mut part = run.part(held);
+                if is_named {
+                    change(&mut part.terms);
+                }
+                self.runs.insert(at + place, part);
             }
         }
         unknown
@@ -407,8 +415,10 @@ mod tests {
         let names: Vec<AttemptName> = told(&attempts).into_iter().map(|(name, ..)| name).collect();
         attempts.change_named(names.iter().copied(), |terms| terms.lease_until = Tick(50));
         assert_eq!(attempts.runs.len(), 2, "a heartbeat that names all of them keeps them together");
+        attempts.change_named(names[20..64].iter().copied(), |terms| terms.lease_until = Tick(60));
+        assert_eq!(attempts.runs.len(), 3, "those that it names stay together, and so do the others");
         attempts.get_mut(names[10]).expect("it is there").spared = Spared::Settled;
-        assert_eq!(attempts.runs.len(), 4);
+        assert_eq!(attempts.runs.len(), 5);
         (1..65).for_each(|epoch| drop(attempts.take(Epoch(epoch))));
         assert_eq!((attempts.runs.len(), attempts.len()), (1, 1));
     }

@@ -4,6 +4,7 @@
 //! jobs or agents.
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -260,13 +261,13 @@ impl Scheduler {
         self.counts.spares += u64::from(errand.as_ref().is_some_and(|errand| errand.spare));
         let mut errand = errand.map(Box::new);
         let mut items = Vec::with_capacity(range.count() as usize);
-        let mut held_here = Vec::new();
+        let mut held_here = BTreeSet::new();
         for index in (range.start..range.end).map(ShardIndex) {
             let Some(shard) = lane_job.work.plan.shard(index) else { continue };
             cost.0 = cost.0.saturating_add(shard.cost.0);
             if !lane_job.in_hands.begin(index, errand.is_some()) {
                 // It was made twice, came back, and is still in flight here.
-                held_here.push(index);
+                held_here.insert(index);
                 continue;
             }
             self.epoch.0 += 1;
@@ -301,7 +302,9 @@ impl Scheduler {
             self.fleet.settle(id, agent);
             note_unseen(&mut self.unseen, id, agent);
         }
-        held_here.into_iter().for_each(|index| self.adopt(job, index));
+        if !held_here.is_empty() {
+            self.adopt(job, &held_here);
+        }
         cost
     }
 }

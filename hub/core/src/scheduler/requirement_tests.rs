@@ -5,15 +5,17 @@ use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use bytes::Bytes;
 use tessera_planners::Plan;
 use tessera_protocol::explain::{JobExplained, LaneExplained};
-use tessera_protocol::id::{AgentId, JobId};
+use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::spec::JobSpec;
-use tessera_protocol::unit::{LaneIndex, Tick, UnixMillis};
+use tessera_protocol::unit::{Epoch, LaneIndex, ShardIndex, Tick, UnixMillis};
 use tessera_protocol::wire::{Gpu, Hello};
 
+use crate::event::Sent;
 use crate::lane::{Config, Lane};
-use crate::{Account, Answer, Effect, Event, NewJob, RequestId, SessionId};
+use crate::{Account, Answer, Effect, Event, NewJob, RequestId, SessionId, ShardAnswer};
 
 struct World {
     lane: Lane,
@@ -21,6 +23,8 @@ struct World {
     job: JobId,
     /// Who was given a shard, by session.
     given: Vec<u64>,
+    /// The last attempt.
+    attempt: Option<(ShardIndex, Epoch)>,
     waiting: Option<String>,
     explained: Option<LaneExplained>,
 }
@@ -35,7 +39,8 @@ impl World {
             unix_origin: UnixMillis(1_763_000_000_000),
         };
         let (lane, job) = (Lane::new(config), JobId::new(1, [1; 10]));
-        let mut world = World { lane, now: 1, job, given: Vec::new(), waiting: None, explained: None };
+        let mut world =
+            World { lane, now: 1, job, given: Vec::new(), attempt: None, waiting: None, explained: None };
         for (number, region) in regions.iter().enumerate() {
             let number = number as u64;
             let hello = Hello {
@@ -70,7 +75,10 @@ impl World {
             for effect in self.lane.step(Tick(self.now), event) {
                 match effect {
                     Effect::Persist { batch, .. } => events.push(Event::Committed { batch }),
-                    Effect::Assign { session, .. } => self.given.push(session.0),
+                    Effect::Assign { session, items, .. } => {
+                        self.given.push(session.0);
+                        self.attempt = items.last().map(|item| (ShardIndex(item.index), Epoch(item.epoch)));
+                    }
                     Effect::PublishJob { view } => self.waiting = view.waiting,
                     Effect::TellLane { message, .. } => {
                         events.push(Event::LaneSpoke { from: LaneIndex(0), message });
@@ -180,4 +188,17 @@ fn a_job_that_names_models_of_gpu_waits_for_one_of_them_with_the_memory() {
     assert_eq!(lacks, expected);
     world.offers_called(2, "NVIDIA H200", 141 << 30);
     assert_eq!(world.given, [2]);
+}
+
+#[test]
+fn a_digest_that_does_not_fit_what_was_sent_is_a_failure_whatever_digest_comes_after_it() {
+    let mut world = World::new("{}", &["", ""]);
+    let (index, epoch) = world.attempt.expect("a shard was given");
+    let (session, job) = (SessionId(world.given[0]), world.job);
+    let partial = Bytes::from_static(b"a long result");
+    let answer = |of: &[u8]| ShardAnswer { index, epoch, partial: Sent::Elsewhere(Digest::of(of)) };
+    let answers = Vec::from([answer(b"another result"), answer(&partial)]);
+    world.step(Event::PartialArrived { session, job, index, epoch, partial });
+    world.step(Event::ResultsArrived { session, job, answers });
+    assert_eq!(world.lane.counts().failed, 1);
 }

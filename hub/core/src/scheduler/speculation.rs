@@ -3,12 +3,12 @@
 //! Sees that an attempt is late; the job's home places the second one. The first answer counts, the other is
 //! a check.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use tessera_protocol::id::{AgentId, JobId};
 use tessera_protocol::limits;
-use tessera_protocol::unit::{ShardIndex, Tick};
+use tessera_protocol::unit::{Epoch, ShardIndex, Tick};
 
 use super::agent::Agent;
 use super::attempts::{Spared, Terms};
@@ -173,15 +173,23 @@ impl Scheduler {
         found
     }
 
-    /// A shard that is to be handed out is in flight with an agent here, beside another attempt or once was: that
-    /// attempt, the latest if there are more, is the one to wait for.
-    pub(super) fn adopt(&mut self, job: JobId, index: ShardIndex) {
-        let epoch_of = |agent: &Agent| agent.attempts.epoch_at(job, index);
-        let latest = self.agents.values_mut().max_by_key(|agent| epoch_of(agent));
-        if let Some(terms) = latest.and_then(|agent| agent.attempts.at(job, index)) {
-            terms.spared = Spared::No;
-            if let Some(errand) = &mut terms.errand {
-                errand.spare = false;
+    /// Shards that are to be handed out are in flight with agents here, beside another attempt or once were: those
+    /// attempts, the latest if there are more, are the ones to wait for. Looks at all attempts.
+    pub(super) fn adopt(&mut self, job: JobId, shards: &BTreeSet<ShardIndex>) {
+        let mut latest: BTreeMap<ShardIndex, (Epoch, AgentId)> = BTreeMap::new();
+        for (id, agent) in &self.agents {
+            let attempts = agent.attempts.iter().filter(|(.., terms)| terms.job == job);
+            for (epoch, index, _) in attempts.filter(|(_, index, _)| shards.contains(index)) {
+                let known = latest.entry(index).or_insert((epoch, *id));
+                *known = (epoch, *id).max(*known);
+            }
+        }
+        for (index, (_, id)) in latest {
+            if let Some(terms) = self.agents.get_mut(&id).and_then(|agent| agent.attempts.at(job, index)) {
+                terms.spared = Spared::No;
+                if let Some(errand) = &mut terms.errand {
+                    errand.spare = false;
+                }
             }
         }
     }

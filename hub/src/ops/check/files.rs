@@ -59,7 +59,8 @@ fn part(
             Ok(Some(piece)) if piece.len() as u64 > start => piece,
             Ok(_) => {
                 let says = format!("what lies at byte {} of {file} is missing", at - start);
-                report.find(label::of(who), says, Advice::Blobs);
+                let is_told = inputs::piece_name(store, file, at - start).is_ok_and(|name| name.is_some());
+                report.find(label::of(who), says, if is_told { Advice::Blobs } else { Advice::Restore });
                 return Ok(None);
             }
             Err(InputError::Record(error)) => {
