@@ -19,6 +19,7 @@ use tessera_hub_core::record::KeptPanel;
 use tessera_hub_core::{Event, home_lane};
 use tessera_protocol::audit::Act;
 use tessera_protocol::id::{Digest, HubId, JobId};
+use tessera_protocol::token::agent_command;
 use tessera_protocol::unit::{LaneIndex, UnixMillis};
 use tessera_storage::{Batch, Commit, CommitError, Embedded, Engine, Key, OpenError, Renewed, foundationdb};
 
@@ -576,11 +577,6 @@ fn announce(config: &HubConfig, running: &Running, api_key: Option<String>, agen
         println!("            shown this once and kept hashed: export TESSERA_API_KEY with it");
     }
     println!("Connect an agent of your own, whose word settles disputes (the token works once):");
-    let everywhere = said.quic.ip().is_unspecified();
-    let hub = if everywhere { format!("HUB:{}", said.quic.port()) } else { said.quic.to_string() };
-    println!("  agent --hub {hub} --token {}", said.agent_token);
-    if everywhere {
-        println!("  where HUB is a name or an address of this machine that the agent's machine can reach");
-    }
+    print!("{}", agent_command(&said.quic.to_string(), &said.agent_token));
     println!("For others' machines `tessera agent token --provider NAME` makes tokens; those are checked.");
 }

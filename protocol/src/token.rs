@@ -3,7 +3,10 @@
 //! Owns its text form. A token names the hub's key, which the agent pins, and carries a secret that
 //! the hub accepts once.
 
+use alloc::format;
+use alloc::string::String;
 use core::fmt;
+use core::net::SocketAddr;
 use core::str::FromStr;
 
 use crate::id::{parse_hex, write_hex};
@@ -20,6 +23,18 @@ pub struct EnrolmentToken {
     pub hub_key: [u8; 32],
     /// What proves to that hub that the holder may enrol one agent.
     pub secret: [u8; 32],
+}
+
+/// What to type on the machine that computes, where the hub says that it listens at `hub`. *Order*: lines, each ended.
+pub fn agent_command(hub: &str, token: &str) -> String {
+    let everywhere = hub.parse().ok().filter(|at: &SocketAddr| at.ip().is_unspecified());
+    match everywhere {
+        Some(at) => format!(
+            "  agent --hub HUB:{} --token {token}\n  where HUB is a name or an address of the hub's machine that this one can reach\n",
+            at.port()
+        ),
+        None => format!("  agent --hub {hub} --token {token}\n"),
+    }
 }
 
 /// A text that is not an enrolment token. It does not repeat the text, which may hold a secret.
@@ -75,10 +90,19 @@ impl FromStr for EnrolmentToken {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::format;
     use alloc::string::ToString;
 
     const TOKEN: EnrolmentToken = EnrolmentToken { hub_key: [0xab; 32], secret: [0x5e; 32] };
+
+    #[test]
+    fn an_agent_is_told_no_address_that_it_cannot_dial() {
+        assert_eq!(agent_command("10.0.0.1:7843", "tsr1"), "  agent --hub 10.0.0.1:7843 --token tsr1\n");
+        assert_eq!(agent_command("a:1,b:2", "tsr1"), "  agent --hub a:1,b:2 --token tsr1\n");
+        for everywhere in ["0.0.0.0:7843", "[::]:7843"] {
+            let said = agent_command(everywhere, "tsr1");
+            assert!(said.starts_with("  agent --hub HUB:7843 --token tsr1\n  where HUB is "), "{said}");
+        }
+    }
 
     #[test]
     fn a_token_reads_back_as_it_was_written_and_not_otherwise() {

@@ -1,12 +1,11 @@
 //! Jobs, agents and quotes as text.
 
-use std::net::SocketAddr;
-
 use tessera_protocol::api::{
     AgentList, AgentState, HubList, JobFailure, JobList, JobView, LossView, PlanQuote, Standing, TokenIssued,
 };
 use tessera_protocol::credits::OPERATOR;
 use tessera_protocol::id::HubId;
+use tessera_protocol::token::agent_command;
 
 use super::accounts::{credits, rate};
 use super::number::{duration, grouped};
@@ -87,18 +86,9 @@ pub fn token(issued: &TokenIssued) -> String {
         }
         provider => format!("{}'s: it earns that provider's credits", shortened(provider, 64)),
     };
-    let everywhere = issued.hub.parse().ok().filter(|at: &SocketAddr| at.ip().is_unspecified());
-    let (hub, note) = match everywhere {
-        Some(at) => {
-            let note =
-                "\nHUB is a name or an address of the hub's machine that the agent's machine can reach.\n";
-            (format!("HUB:{}", at.port()), note)
-        }
-        None => (issued.hub.clone(), ""),
-    };
     format!(
-        "A token enrols one agent, once. This one is {owner}.\nOn the machine that computes:\n\n  agent --hub {hub} --token {}\n{note}",
-        issued.token
+        "A token enrols one agent, once. This one is {owner}.\nOn the machine that computes:\n\n{}",
+        agent_command(&issued.hub, &issued.token)
     )
 }
 

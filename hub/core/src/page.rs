@@ -5,6 +5,15 @@ use tessera_protocol::unit::ShardRange;
 /// Indices of a page: one for each bit of its word.
 pub(crate) const PAGE: u64 = u64::BITS as u64;
 
+/// The bits that are set. *Order*: ascending.
+pub(crate) fn bits(mut left: u64) -> impl Iterator<Item = u64> {
+    core::iter::from_fn(move || {
+        let bit = left.trailing_zeros();
+        left &= left.checked_sub(1)?;
+        Some(u64::from(bit))
+    })
+}
+
 /// The bits of a page that lie in a range, which touches it.
 pub(crate) fn mask(page: u64, range: ShardRange) -> u64 {
     let below = |end: u64| match end.saturating_sub(page * PAGE) {

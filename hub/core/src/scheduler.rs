@@ -341,7 +341,7 @@ impl Scheduler {
         fair.count(closed.flow, |flow| {
             flow.pending -= pending;
             flow.asked -= asked;
-            flow.in_flight -= closed.in_flight;
+            flow.in_flight -= closed.in_hands.attempts();
         });
         fair.leave(closed.flow, job, self.credit);
         if closed.in_rota {
@@ -489,15 +489,7 @@ impl Scheduler {
     fn let_go(&mut self, job: JobId, index: ShardIndex) {
         if let Some(lane_job) = self.jobs.get_mut(&job) {
             lane_job.in_hands.end(index);
-            self.landed(job, 1);
-        }
-    }
-
-    /// So many attempts at shards of a job, which nobody holds any more, take no place of its project.
-    fn landed(&mut self, job: JobId, count: u64) {
-        if let Some(lane_job) = self.jobs.get_mut(&job) {
-            lane_job.in_flight -= count;
-            self.fair[lane_job.queue()].count(lane_job.flow, |flow| flow.in_flight -= count);
+            self.fair[lane_job.queue()].count(lane_job.flow, |flow| flow.in_flight -= 1);
         }
     }
 
@@ -620,7 +612,7 @@ impl Scheduler {
             let held = self.agents.values().flat_map(|agent| agent.attempts.iter());
             let held = held.filter(|(.., terms)| terms.job == *id).map(|(_, index, _)| index);
             let held = held.collect::<Vec<_>>();
-            assert_eq!(job.in_flight, held.len() as u64, "{id}");
+            assert_eq!(job.in_hands.attempts(), held.len() as u64, "{id}");
             job.in_hands.check_invariants(held);
         }
         self.fair.iter().for_each(Fair::check_invariants);

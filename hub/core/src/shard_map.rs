@@ -8,7 +8,7 @@ use core::fmt;
 
 use tessera_protocol::unit::{ShardIndex, ShardRange};
 
-use crate::page::{PAGE, mask};
+use crate::page::{PAGE, bits, mask};
 
 /// Values by shard. *Order*: ascending by shard.
 #[derive(Clone)]
@@ -107,12 +107,7 @@ impl<T: Copy> Page<T> {
     }
 
     fn values(&self, number: u64, mask: u64) -> impl Iterator<Item = (ShardIndex, T)> + '_ {
-        let mut left = self.held & mask;
-        core::iter::from_fn(move || {
-            let at = left.trailing_zeros();
-            left &= left.checked_sub(1)?;
-            Some((ShardIndex(number * PAGE + u64::from(at)), self.values[at as usize]))
-        })
+        bits(self.held & mask).map(move |at| (ShardIndex(number * PAGE + at), self.values[at as usize]))
     }
 }
 

@@ -153,7 +153,6 @@ impl Scheduler {
         self.fleet.settle(id, agent);
         note_unseen(&mut self.unseen, id, agent);
         if count > 0 {
-            lane_job.in_flight -= count;
             self.fair[lane_job.queue()].count(lane_job.flow, |flow| flow.in_flight -= count);
             let (account, standing, device) = (agent.account, agent.standing, agent.device.clone());
             lane_job.claims.push(Claims { agent: id, account, standing, device, partials });

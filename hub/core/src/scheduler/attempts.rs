@@ -12,6 +12,7 @@ use tessera_protocol::id::{Digest, JobId};
 use tessera_protocol::unit::{ComputeUnits, Epoch, ShardIndex, Tick};
 
 use crate::message::Errand;
+use crate::page::bits;
 use crate::planted::{Planted, Planting};
 
 /// How a peer names an attempt.
@@ -56,10 +57,8 @@ impl Terms {
     }
 
     fn is_as(&self, other: &Terms) -> bool {
-        let both = |terms: &Terms| {
-            (terms.job, terms.lease_until, terms.lease_max, terms.assigned, terms.cost, terms.is_plain())
-        };
-        self.is_plain() && both(self) == both(other)
+        let of = |terms: &Terms| (terms.job, terms.lease_until, terms.lease_max, terms.assigned, terms.cost);
+        self.is_plain() && other.is_plain() && of(self) == of(other)
     }
 }
 
@@ -127,15 +126,6 @@ impl Run {
     fn part(&self, held: u64) -> Run {
         Run { epoch: self.epoch, index: self.index, held, terms: self.terms.clone() }
     }
-}
-
-/// The bits that are set. *Order*: ascending.
-fn bits(mut left: u64) -> impl Iterator<Item = u64> {
-    core::iter::from_fn(move || {
-        let bit = left.trailing_zeros();
-        left &= left.checked_sub(1)?;
-        Some(u64::from(bit))
-    })
 }
 
 /// The bits that are set, in stretches of those that are among `some` and those that are not. *Order*: ascending.
@@ -224,15 +214,22 @@ impl Attempts {
                 None => unknown.push(name),
             }
         }
-        // What is set apart moves none of those before it.
-        for (at, some) in named.into_iter().rev() {
-            let Some(run) = self.runs.remove(at) else { continue };
-            for (place, (held, is_named)) in stretches(run.held, some).into_iter().enumerate() {
-                let mut part = run.part(held);
-                if is_named {
-                    change(&mut part.terms);
+        for (at, mut run) in core::mem::take(&mut self.runs).into_iter().enumerate() {
+            match named.get(&at) {
+                None => self.runs.push_back(run),
+                Some(some) if *some == run.held => {
+                    change(&mut run.terms);
+                    self.runs.push_back(run);
                 }
-                self.runs.insert(at + place, part);
+                Some(some) => {
+                    self.runs.extend(stretches(run.held, *some).into_iter().map(|(held, is_named)| {
+                        let mut part = run.part(held);
+                        if is_named {
+                            change(&mut part.terms);
+                        }
+                        part
+                    }))
+                }
             }
         }
         unknown

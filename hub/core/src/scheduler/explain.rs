@@ -147,7 +147,7 @@ impl Scheduler {
             weight: flow.weight,
             pending: job.pending.count(),
             errands: job.errands.len() as u64,
-            in_flight: job.in_flight,
+            in_flight: job.in_hands.attempts(),
             kernel: job.need.kernel.to_string(),
             memory_bytes: job.work.plan.operand_bytes(),
             able: able as u64,
@@ -186,7 +186,8 @@ impl Scheduler {
             reasons.push(Reason::ErrandsWait { errands: job.errands.len() as u64, who });
         }
         if job.pending.is_empty() {
-            if able > 0 && job.errands.is_empty() && job.in_flight == 0 && job.supply == Supply::Dry {
+            if able > 0 && job.errands.is_empty() && job.in_hands.attempts() == 0 && job.supply == Supply::Dry
+            {
                 reasons.push(Reason::NothingGranted);
             }
             return reasons;

@@ -226,8 +226,8 @@ impl Fair {
             Some(deadline) if deadline.urgent_from <= now => Turn::Urgent(deadline.at, self.tickets),
             _ => Turn::InTurn(self.tickets),
         };
-        let is_first = !flow.queues.contains_key(need);
         let queue = flow.queues.entry(need.clone()).or_default();
+        let is_first = queue.turns.is_empty();
         queue.turns.insert(turn, job);
         if let (Some(deadline), Turn::InTurn(_)) = (deadline, turn) {
             queue.alarms.insert((deadline.urgent_from, job));

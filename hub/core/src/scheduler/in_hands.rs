@@ -20,6 +20,11 @@ impl InHands {
         self.shards.contains(index)
     }
 
+    /// Attempts that are not over.
+    pub(super) fn attempts(&self) -> u64 {
+        self.shards.count() + self.more.values().map(|more| u64::from(*more)).sum::<u64>()
+    }
+
     /// An attempt at a shard begins, one beside another only if it is to be so. *Returns* whether it does.
     pub(super) fn begin(&mut self, index: ShardIndex, beside: bool) -> bool {
         let is_first = self.shards.put(index);

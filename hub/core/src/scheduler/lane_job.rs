@@ -44,7 +44,6 @@ pub(super) struct LaneJob {
     pub(super) supply: Supply,
     /// Whether it stands among the jobs with errands.
     pub(super) in_rota: bool,
-    pub(super) in_flight: u64,
     /// What agents here compute now.
     pub(super) in_hands: InHands,
     /// When it last got shards, or an agent here took or answered one.
@@ -71,7 +70,6 @@ impl LaneJob {
             errands: Errands::default(),
             supply: Supply::Unasked,
             in_rota: false,
-            in_flight: 0,
             in_hands: InHands::default(),
             stirred: Tick(0),
             claims: Vec::new(),

@@ -292,7 +292,6 @@ impl Scheduler {
         let count = items.len() as u64;
         if count > 0 {
             lane_job.attempts += count;
-            lane_job.in_flight += count;
             lane_job.stirred = now;
             lane_job.served += u128::from(cost.0);
             let (queue, flow) = (lane_job.queue(), lane_job.flow);
