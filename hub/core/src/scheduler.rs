@@ -35,6 +35,7 @@ mod placement;
 mod probes;
 #[cfg(test)]
 mod requirement_tests;
+mod roster;
 mod score;
 mod sharing;
 mod speculation;
@@ -45,9 +46,10 @@ use ejection::Ejections;
 use explain::Ring;
 pub(crate) use explain::who_in_words;
 use fair::Fair;
-use fleet::Fleet;
+use fleet::{Fleet, Member};
 use lane_job::{LaneJob, Supply};
 use probes::Probes;
+use roster::{AgentNo, Agents, JobNo, Jobs};
 use score::Score;
 pub use sharing::{Share, Sharing};
 
@@ -55,15 +57,15 @@ pub use sharing::{Share, Sharing};
 #[derive(Debug)]
 pub struct Scheduler {
     lane: LaneIndex,
-    agents: BTreeMap<AgentId, Agent>,
-    sessions: BTreeMap<SessionId, AgentId>,
+    agents: Agents,
+    sessions: BTreeMap<SessionId, AgentNo>,
     /// Agents that take work, by what they can do.
     fleet: Fleet,
-    jobs: BTreeMap<JobId, LaneJob>,
+    jobs: Jobs,
     /// Whose turn it is, by priority.
     fair: [Fair; 2],
     /// Jobs with checks and retries, by priority; these go before shards that nobody had yet.
-    rota: [VecDeque<JobId>; 2],
+    rota: [VecDeque<JobNo>; 2],
     /// What batch jobs have coming for what interactive ones got before them.
     owed: ComputeUnits,
     sharing: Sharing,
@@ -88,9 +90,10 @@ pub struct Scheduler {
     looked: Tick,
     /// No lease runs out before then, and nobody was silent for too long.
     expires: Tick,
-    unreported: BTreeSet<JobId>,
-    /// Agents of whom something changed since they were last shown, and some that have gone.
-    unseen: Vec<AgentId>,
+    /// Jobs with claims that their homes have not heard of.
+    unreported: Vec<JobNo>,
+    /// Agents of whom something changed since they were last shown, and places of some that have gone.
+    unseen: Vec<AgentNo>,
     stopping: bool,
     ejections: Ejections,
     counts: Counts,
@@ -105,10 +108,10 @@ impl Scheduler {
     pub fn new(lane: LaneIndex, unix_origin: UnixMillis) -> Scheduler {
         Scheduler {
             lane,
-            agents: BTreeMap::new(),
+            agents: Agents::default(),
             sessions: BTreeMap::new(),
             fleet: Fleet::default(),
-            jobs: BTreeMap::new(),
+            jobs: Jobs::default(),
             fair: [Fair::default(), Fair::default()],
             rota: [VecDeque::new(), VecDeque::new()],
             owed: ComputeUnits(0),
@@ -125,7 +128,7 @@ impl Scheduler {
             now: Tick(0),
             looked: Tick(0),
             expires: Tick(u64::MAX),
-            unreported: BTreeSet::new(),
+            unreported: Vec::new(),
             unseen: Vec::new(),
             stopping: false,
             ejections: Ejections::default(),
@@ -167,7 +170,7 @@ impl Scheduler {
             welcome: Welcome { agent: id.0, heartbeat_ms: limits::HEARTBEAT_MS, credit, lane: self.lane.0 },
         });
         let device = Device { isa: hello.isa.as_str().into(), gpu: false };
-        let mut agent = Agent {
+        let agent = Agent {
             session,
             account,
             standing: if account.anchor { Standing::Trusted } else { Standing::Quarantine },
@@ -179,11 +182,10 @@ impl Scheduler {
             heard: now,
             attempts: Attempts::default(),
             lapsed: BTreeSet::new(),
-            told: BTreeMap::new(),
             completed: 0,
             mismatches: 0,
             resting_until: None,
-            unseen: false,
+            unseen: true,
             device,
             score: Score::default(),
             seat: None,
@@ -192,11 +194,10 @@ impl Scheduler {
         self.credit += u64::from(credit);
         self.working += 1;
         self.anchors += u32::from(account.anchor);
-        self.fleet.settle(id, &mut agent);
-        self.sessions.insert(session, id);
-        agent.unseen = true;
-        self.unseen.push(id);
-        self.agents.insert(id, agent);
+        let number = self.agents.insert(id, agent);
+        self.sessions.insert(session, number);
+        self.unseen.push(number);
+        self.settle(number);
         self.rest_on(id, now);
         self.revive();
         self.standing(out);
@@ -213,14 +214,12 @@ impl Scheduler {
 
     /// An agent takes nothing more.
     pub fn leaving(&mut self, session: SessionId, out: &mut Outbox) {
-        let Some((id, agent)) = agent_of(&self.sessions, &mut self.agents, session) else {
-            return;
-        };
+        let Some(number) = self.sessions.get(&session).copied() else { return };
+        let Some((id, agent)) = self.agents.entry(number) else { return };
         if !agent.leaving {
             agent.leaving = true;
             let (credit, account) = (agent.credit, agent.account);
-            self.fleet.leave(id, agent);
-            note_unseen(&mut self.unseen, id, agent);
+            self.settle(number);
             self.count_out(credit, account);
             self.resting.remove(&id);
             self.wake_the_needed();
@@ -231,8 +230,8 @@ impl Scheduler {
 
     /// An agent says which GPUs it has.
     pub fn devices(&mut self, session: SessionId, gpus: Vec<Gpu>, out: &mut Outbox) {
-        if let Some(id) = self.sessions.get(&session).copied() {
-            self.change(id, |agent| {
+        if let Some(number) = self.sessions.get(&session).copied() {
+            self.change(number, |agent| {
                 agent.gpus = gpus;
                 agent.offer = agent.offer.wrapping_add(1);
             });
@@ -245,16 +244,16 @@ impl Scheduler {
 
     /// Another agent was believed.
     pub fn contradicted(&mut self, id: AgentId) {
-        if let Some(agent) = self.agents.get_mut(&id) {
-            agent.mismatches += 1;
-            note_unseen(&mut self.unseen, id, agent);
+        if let Some(number) = self.agents.number(&id) {
+            self.change(number, |agent| agent.mismatches += 1);
         }
     }
 
     /// How far an agent is trusted from here on.
     pub fn standing_changed(&mut self, id: AgentId, standing: Standing, out: &mut Outbox) {
-        self.change(id, |agent| agent.standing = standing);
-        let Some(agent) = self.agents.get(&id) else { return };
+        let Some(number) = self.agents.number(&id) else { return };
+        self.change(number, |agent| agent.standing = standing);
+        let Some(agent) = self.agents.at(number) else { return };
         if standing == Standing::Removed {
             let session = agent.session;
             out.push(Effect::PublishAgent {
@@ -304,72 +303,74 @@ impl Scheduler {
 
     /// A job has shards to give, or a new round of them.
     pub fn open(&mut self, job: JobId, work: Arc<Work>, out: &mut Outbox) {
-        if let Some(lane_job) = self.jobs.get_mut(&job) {
-            let another_task = lane_job.work.plan.task_digest() != work.plan.task_digest();
-            // It stands in line under what it needed, which may be something else now.
-            self.fair[lane_job.queue()].dequeue(job);
-            lane_job.renew(work, self.planting);
-            if lane_job.supply == Supply::Unable {
-                lane_job.supply = Supply::Dry;
-            }
-            if another_task && !self.planting.is(Planted::KeepOldTasks) {
-                self.untell(job, out);
-            }
-            self.enqueue(job);
-            self.release_if_deserted(job, out);
-            return self.work_appeared(job);
+        if let Some(number) = self.jobs.number(&job) {
+            return self.renew(number, work, out);
         }
         let (weight, in_flight_max) = self.sharing.of(&work);
         let fair = &mut self.fair[work.priority as usize];
         let flow = fair.join(&work.project, weight, in_flight_max);
-        fair.want(flow, job, self.credit);
-        self.jobs.insert(job, LaneJob::new(work, flow, self.planting));
-        self.hurry(job);
+        let number = self.jobs.insert(job, LaneJob::new(work, flow, self.planting));
+        fair.want(flow, number, self.credit);
+        self.hurry(number);
+    }
+
+    fn renew(&mut self, job: JobNo, work: Arc<Work>, out: &mut Outbox) {
+        let Some(lane_job) = self.jobs.at_mut(job) else { return };
+        let another_task = lane_job.work.plan.task_digest() != work.plan.task_digest();
+        // It stands in line under what it needed, which may be something else now.
+        self.fair[lane_job.queue()].dequeue(job);
+        lane_job.renew(work, self.planting);
+        if lane_job.supply == Supply::Unable {
+            lane_job.supply = Supply::Dry;
+        }
+        if another_task && !self.planting.is(Planted::KeepOldTasks) {
+            self.untell(job, out);
+        }
+        self.enqueue(job);
+        self.release_if_deserted(job, out);
+        self.shards_appeared(job);
     }
 
     /// Stops and forgets a job.
     pub fn close(&mut self, job: JobId, out: &mut Outbox) {
-        let Some(closed) = self.jobs.remove(&job) else {
-            return;
-        };
+        let Some(number) = self.jobs.number(&job) else { return };
+        self.untell(number, out);
+        let Some((_, closed)) = self.jobs.remove(&job) else { return };
         let pending = closed.pending.count();
         let asked = if let Supply::Asked(count) = closed.supply { count } else { 0 };
         self.pending -= pending;
         self.asked -= asked;
-        self.unreported.remove(&job);
+        self.unreported.retain(|waiting| *waiting != number);
         let fair = &mut self.fair[closed.queue()];
         fair.count(closed.flow, |flow| {
             flow.pending -= pending;
             flow.asked -= asked;
-            flow.in_flight -= closed.in_hands.attempts();
         });
-        fair.leave(closed.flow, job, self.credit);
+        fair.leave(closed.flow, number, self.credit);
         if closed.in_rota {
-            self.rota[closed.queue()].retain(|waiting| *waiting != job);
+            self.rota[closed.queue()].retain(|waiting| *waiting != number);
         }
-        self.untell(job, out);
     }
 
     /// Makes agents forget a job and what they hold of it.
-    fn untell(&mut self, job: JobId, out: &mut Outbox) {
-        let told = self.agents.iter().filter(|(_, agent)| agent.told.contains_key(&job));
-        for (id, session) in told.map(|(id, agent)| (*id, agent.session)).collect::<Vec<_>>() {
+    fn untell(&mut self, number: JobNo, out: &mut Outbox) {
+        let Some((job, lane_job)) = self.jobs.entry(number) else { return };
+        lane_job.told_pass.clear();
+        for told in core::mem::take(&mut lane_job.told).iter() {
             let mut dropped = Vec::new();
-            self.change(id, |agent| {
-                agent.told.remove(&job);
+            self.change(told, |agent| {
                 dropped = agent.attempts.forget(job);
                 agent.lapsed.retain(|(of, ..)| *of != job);
+                out.push(Effect::Forget { session: agent.session, job });
             });
-            dropped.into_iter().for_each(|index| self.let_go(job, index));
-            out.push(Effect::Forget { session, job });
+            dropped.into_iter().for_each(|index| self.let_go(number, index));
         }
     }
 
     /// The home answered a request.
     pub fn granted(&mut self, job: JobId, range: ShardRange, out: &mut Outbox) {
-        let Some(lane_job) = self.jobs.get_mut(&job) else {
-            return;
-        };
+        let Some(job) = self.jobs.number(&job) else { return };
+        let Some(lane_job) = self.jobs.at_mut(job) else { return };
         let (fair, id) = (&mut self.fair[lane_job.queue()], lane_job.flow);
         if let Supply::Asked(count) = lane_job.supply {
             self.asked -= count;
@@ -395,7 +396,13 @@ impl Scheduler {
 
     /// The home has something again.
     pub fn work_appeared(&mut self, job: JobId) {
-        if let Some(lane_job) = self.jobs.get_mut(&job)
+        if let Some(job) = self.jobs.number(&job) {
+            self.shards_appeared(job);
+        }
+    }
+
+    fn shards_appeared(&mut self, job: JobNo) {
+        if let Some(lane_job) = self.jobs.at_mut(job)
             && lane_job.supply == Supply::Dry
         {
             lane_job.supply = Supply::Unasked;
@@ -406,7 +413,9 @@ impl Scheduler {
 
     /// The home wants one shard run by an agent of this lane.
     pub fn errand(&mut self, job: JobId, errand: Errand, out: &mut Outbox) {
-        if let Some(lane_job) = self.jobs.get_mut(&job) {
+        if let Some(job) = self.jobs.number(&job)
+            && let Some(lane_job) = self.jobs.at_mut(job)
+        {
             lane_job.errands.push(errand);
             lane_job.stirred = self.now;
             self.enqueue(job);
@@ -424,9 +433,9 @@ impl Scheduler {
         now: Tick,
         out: &mut Outbox,
     ) {
-        let Some(id) = self.hear(session, now) else { return };
-        let told = self.agents.get(&id).is_some_and(|agent| agent.told.contains_key(&job));
-        let inputs = self.jobs.get(&job).filter(|_| told).map(|lane_job| lane_job.work.plan.inputs());
+        let Some(agent) = self.hear(session, now) else { return };
+        let told = self.jobs.get(&job).filter(|lane_job| lane_job.told.contains(agent));
+        let inputs = told.map(|lane_job| lane_job.work.plan.inputs());
         let found = inputs.as_ref().and_then(|inputs| inputs.get(input as usize).copied());
         match found {
             Some((blake3, bytes)) if offset < bytes && offset.is_multiple_of(limits::INPUT_PIECE_BYTES) => {
@@ -452,10 +461,8 @@ impl Scheduler {
     // --- what the rooms below share ---------------------------------------------------------
 
     /// Puts a shard back whose attempt is over without an answer.
-    fn requeue(&mut self, job: JobId, index: ShardIndex, errand: Option<Errand>) {
-        let Some(lane_job) = self.jobs.get_mut(&job) else {
-            return;
-        };
+    fn requeue(&mut self, job: JobNo, index: ShardIndex, errand: Option<Errand>) {
+        let Some(lane_job) = self.jobs.at_mut(job) else { return };
         match errand {
             Some(errand) => lane_job.errands.push(errand),
             // Where a second attempt was doubted, a shard can come back that is here already.
@@ -470,8 +477,8 @@ impl Scheduler {
     }
 
     /// Puts a job where its shards and its errands wait, if there are any.
-    fn enqueue(&mut self, job: JobId) {
-        let Some(lane_job) = self.jobs.get_mut(&job) else { return };
+    fn enqueue(&mut self, job: JobNo) {
+        let Some(lane_job) = self.jobs.at_mut(job) else { return };
         let queue = lane_job.queue();
         if lane_job.pending.is_empty() {
             self.fair[queue].dequeue(job);
@@ -486,8 +493,8 @@ impl Scheduler {
     }
 
     /// An attempt at a shard of a job is over.
-    fn let_go(&mut self, job: JobId, index: ShardIndex) {
-        if let Some(lane_job) = self.jobs.get_mut(&job) {
+    fn let_go(&mut self, job: JobNo, index: ShardIndex) {
+        if let Some(lane_job) = self.jobs.at_mut(job) {
             lane_job.in_hands.end(index);
             self.fair[lane_job.queue()].count(lane_job.flow, |flow| flow.in_flight -= 1);
         }
@@ -495,23 +502,23 @@ impl Scheduler {
 
     /// With nobody here to run them, shards go back to their homes.
     fn release_deserted(&mut self, out: &mut Outbox) {
-        let with_work = self.jobs.iter().filter(|(_, lane_job)| lane_job.has_work());
-        for job in with_work.map(|(job, _)| *job).collect::<Vec<_>>() {
+        let with_work = self.jobs.iter().filter(|(.., lane_job)| lane_job.has_work());
+        for job in with_work.map(|(job, ..)| job).collect::<Vec<_>>() {
             self.release_if_deserted(job, out);
         }
     }
 
-    fn release_if_deserted(&mut self, job: JobId, out: &mut Outbox) {
+    fn release_if_deserted(&mut self, job: JobNo, out: &mut Outbox) {
         let deserted = |lane_job: &LaneJob| lane_job.has_work() && !self.fleet.has(&lane_job.need);
-        if self.jobs.get(&job).is_some_and(deserted) {
+        if self.jobs.at(job).is_some_and(deserted) {
             self.release(job, out);
         }
     }
 
     /// Gives back to its home what of a job waits here.
-    fn release(&mut self, job: JobId, out: &mut Outbox) {
-        if let Some(lane_job) = self.jobs.get_mut(&job) {
-            let released = lane_job.release(job, self.lane, out);
+    fn release(&mut self, job: JobNo, out: &mut Outbox) {
+        if let Some((id, lane_job)) = self.jobs.entry(job) {
+            let released = lane_job.release(id, self.lane, out);
             self.pending -= released;
             let fair = &mut self.fair[lane_job.queue()];
             fair.count(lane_job.flow, |flow| flow.pending -= released);
@@ -522,50 +529,60 @@ impl Scheduler {
 
     /// An agent came, or may do more than before: jobs that waited for one like it are asked for.
     fn revive(&mut self) {
-        for (job, lane_job) in &mut self.jobs {
+        for (job, _, lane_job) in self.jobs.iter_mut() {
             if lane_job.supply == Supply::Unable && self.fleet.has(&lane_job.need) {
                 lane_job.supply = Supply::Unasked;
                 let fair = &mut self.fair[lane_job.queue()];
-                fair.want(lane_job.flow, *job, self.credit);
+                fair.want(lane_job.flow, job, self.credit);
                 if let Some(deadline) = lane_job.deadline(self.credit) {
-                    fair.hurry(*job, deadline.urgent_from);
+                    fair.hurry(job, deadline.urgent_from);
                 }
             }
         }
         self.fair.iter_mut().for_each(|fair| fair.consider_all(self.credit));
     }
 
-    fn hear(&mut self, session: SessionId, now: Tick) -> Option<AgentId> {
-        let (id, agent) = agent_of(&self.sessions, &mut self.agents, session)?;
-        agent.heard = now;
+    fn hear(&mut self, session: SessionId, now: Tick) -> Option<AgentNo> {
+        let number = *self.sessions.get(&session)?;
+        self.agents.at_mut(number)?.heard = now;
         self.now = now;
-        Some(id)
+        Some(number)
     }
 
-    fn take_attempt(&mut self, id: AgentId, epoch: Epoch) -> Option<Attempt> {
+    fn take_attempt(&mut self, agent: AgentNo, epoch: Epoch) -> Option<Attempt> {
         let mut taken = None;
-        self.change(id, |agent| taken = agent.attempts.take(epoch));
-        if let Some(Attempt { index, terms, .. }) = &taken {
-            self.let_go(terms.job, *index);
+        self.change(agent, |agent| taken = agent.attempts.take(epoch));
+        if let Some(Attempt { index, terms, .. }) = &taken
+            && let Some(job) = self.jobs.number(&terms.job)
+        {
+            self.let_go(job, *index);
         }
         taken
     }
 
     /// Changes what an agent holds, and with it its place among those with credit.
-    fn change(&mut self, id: AgentId, change: impl FnOnce(&mut Agent)) {
-        let Some(agent) = self.agents.get_mut(&id) else { return };
-        change(agent);
-        self.fleet.settle(id, agent);
-        note_unseen(&mut self.unseen, id, agent);
+    fn change(&mut self, agent: AgentNo, change: impl FnOnce(&mut Agent)) {
+        if let Some(changed) = self.agents.at_mut(agent) {
+            change(changed);
+            self.settle(agent);
+        }
+    }
+
+    /// An agent changed: where it stands among the others, and that it is to be shown.
+    fn settle(&mut self, number: AgentNo) {
+        if let Some((id, agent)) = self.agents.entry(number) {
+            self.fleet.settle(Member { id, number }, agent);
+            note_unseen(&mut self.unseen, number, agent);
+        }
     }
 
     // --- views ----------------------------------------------------------------------------------
 
     /// Shows the agents that changed.
     pub fn publish(&mut self, out: &mut Outbox) {
-        for id in self.unseen.drain(..) {
-            // One that went and came back is named twice.
-            if let Some(agent) = self.agents.get_mut(&id)
+        for number in self.unseen.drain(..) {
+            // One in the place of another that has gone is named twice.
+            if let Some((id, agent)) = self.agents.entry(number)
                 && core::mem::take(&mut agent.unseen)
             {
                 out.push(Effect::PublishAgent {
@@ -584,8 +601,8 @@ impl Scheduler {
     ///
     /// *Panics*: when not.
     pub fn check_invariants(&self) {
-        let unseen: BTreeSet<AgentId> = self.unseen.iter().copied().collect();
-        let is_told = |(id, agent): (&AgentId, &Agent)| !agent.unseen || unseen.contains(id);
+        let unseen: BTreeSet<AgentNo> = self.unseen.iter().copied().collect();
+        let is_told = |(number, _, agent): (AgentNo, _, &Agent)| !agent.unseen || unseen.contains(&number);
         assert!(self.agents.iter().all(is_told), "an agent that changed would never be shown");
         let pending: u64 = self.jobs.values().map(|job| job.pending.count()).sum();
         assert_eq!(self.pending, pending);
@@ -597,27 +614,33 @@ impl Scheduler {
         let asked: u64 =
             self.jobs.values().map(|job| if let Supply::Asked(count) = job.supply { count } else { 0 }).sum();
         assert_eq!(self.asked, asked);
-        for (id, job) in &self.jobs {
+        for (number, id, job) in self.jobs.iter() {
             assert!(
                 job.pending.is_empty() || self.fleet.has(&job.need),
                 "{id}: shards wait where nobody can run them"
             );
             assert_eq!(
-                self.fair[job.queue()].is_waiting(*id),
+                self.fair[job.queue()].is_waiting(number),
                 !job.pending.is_empty(),
                 "{id} is not in line"
             );
-            assert_eq!(self.rota[job.queue()].contains(id), job.in_rota, "{id}");
+            assert_eq!(self.rota[job.queue()].contains(&number), job.in_rota, "{id}");
             assert!(job.in_rota || job.errands.is_empty(), "{id}: errands are overlooked");
+            let is_reported = job.claims.is_empty() || self.unreported.contains(&number);
+            assert!(is_reported, "{id}: claims are overlooked");
+            let is_here = |agent: AgentNo| self.agents.at(agent).is_some();
+            assert!(job.told.iter().all(is_here), "{id}: agents that have gone were told of it");
+            assert!(job.told_pass.iter().all(|agent| job.told.contains(agent)), "{id}");
             let held = self.agents.values().flat_map(|agent| agent.attempts.iter());
-            let held = held.filter(|(.., terms)| terms.job == *id).map(|(_, index, _)| index);
+            let held = held.filter(|(.., terms)| terms.job == id).map(|(_, index, _)| index);
             let held = held.collect::<Vec<_>>();
             assert_eq!(job.in_hands.attempts(), held.len() as u64, "{id}");
             job.in_hands.check_invariants(held);
         }
         self.fair.iter().for_each(Fair::check_invariants);
         assert_eq!(self.sessions.len(), self.agents.len());
-        for (id, agent) in &self.agents {
+        for (number, id, agent) in self.agents.iter() {
+            assert_eq!(self.sessions.get(&agent.session), Some(&number), "{id}");
             assert!(agent.held() <= u64::from(agent.credit), "{id} is past its credit");
             let shards = agent.attempts.iter().map(|(_, index, terms)| (terms.job, index));
             let shards = shards.collect::<BTreeSet<_>>().len();
@@ -639,17 +662,8 @@ fn elsewhere(errand: Option<Box<Errand>>, index: ShardIndex, not: AgentId) -> Er
 }
 
 /// Something of an agent changed that is to be shown.
-fn note_unseen(unseen: &mut Vec<AgentId>, id: AgentId, agent: &mut Agent) {
+fn note_unseen(unseen: &mut Vec<AgentNo>, number: AgentNo, agent: &mut Agent) {
     if !core::mem::replace(&mut agent.unseen, true) {
-        unseen.push(id);
+        unseen.push(number);
     }
-}
-
-fn agent_of<'a>(
-    sessions: &BTreeMap<SessionId, AgentId>,
-    agents: &'a mut BTreeMap<AgentId, Agent>,
-    session: SessionId,
-) -> Option<(AgentId, &'a mut Agent)> {
-    let id = *sessions.get(&session)?;
-    agents.get_mut(&id).map(|agent| (id, agent))
 }

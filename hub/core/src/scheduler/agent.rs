@@ -1,9 +1,8 @@
 //! An agent with a live session on a lane, and what it holds.
 
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeSet;
 use alloc::string::ToString;
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use tessera_protocol::api::{AgentState, AgentView, GpuView, RestView, Standing};
@@ -35,8 +34,6 @@ pub(super) struct Agent {
     /// Attempts whose lease ran out and that it may hold all the same: they take credit until it
     /// answers them or sends a heartbeat that does not name them.
     pub(super) lapsed: BTreeSet<(JobId, ShardIndex, Epoch)>,
-    /// The jobs it was told of, and the pass of each it was last told.
-    pub(super) told: BTreeMap<JobId, Arc<[u8]>>,
     pub(super) completed: u64,
     pub(super) mismatches: u64,
     pub(super) device: Device,

@@ -10,7 +10,9 @@ use tessera_protocol::unit::{Epoch, ShardIndex, Tick};
 
 use super::agent::Agent;
 use super::attempts::{Answered, Attempt, Terms};
+use super::fleet::Member;
 use super::lane_job::LaneJob;
+use super::roster::{AgentNo, JobNo};
 use super::score::Pace;
 use super::{Scheduler, elsewhere, note_unseen};
 use crate::effect::{CloseReason, Outbox};
@@ -51,13 +53,12 @@ impl Scheduler {
         now: Tick,
         out: &mut Outbox,
     ) {
-        let Some(id) = self.hear(session, now) else { return };
+        let Some(from) = self.hear(session, now) else { return };
+        // What is late of a job that is closed was forgotten with it.
+        let Some(of) = self.jobs.number(&job) else { return };
+        let (Some(agent), Some(lane_job)) = (self.agents.at_mut(from), self.jobs.at_mut(of)) else { return };
         let mut claims = Vec::with_capacity(answers.len());
         let (mut troubles, mut freed) = (Vec::new(), false);
-        let (Some(agent), Some(lane_job)) = (self.agents.get_mut(&id), self.jobs.get_mut(&job)) else {
-            // What is late of a job that is closed was forgotten with it.
-            return;
-        };
         for ShardAnswer { index, epoch, partial } in answers {
             let name = (job, index, epoch);
             let Some(terms) = agent.attempts.get(name) else {
@@ -89,14 +90,14 @@ impl Scheduler {
             }
         }
         if freed || !claims.is_empty() {
-            self.completed(id, job, claims);
+            self.completed(from, of, claims);
         }
         for (epoch, cause) in troubles {
             match cause {
-                Some(cause) => self.give_up(id, epoch, cause, out),
+                Some(cause) => self.give_up(from, epoch, cause, out),
                 None => {
-                    self.lapse(id, epoch, out);
-                    self.answered_late(id, epoch);
+                    self.lapse(from, epoch, out);
+                    self.answered_late(from, epoch);
                 }
             }
         }
@@ -112,26 +113,26 @@ impl Scheduler {
         now: Tick,
         out: &mut Outbox,
     ) {
-        let Some(id) = self.hear(session, now) else { return };
-        let bytes_max = self.jobs.get(&job).map_or(0, |lane_job| lane_job.work.partial_bytes_max);
-        let parked = self.parked_bytes(id);
+        let Some(from) = self.hear(session, now) else { return };
+        let Some(of) = self.jobs.number(&job) else { return };
+        let bytes_max = self.jobs.at(of).map_or(0, |lane_job| lane_job.work.partial_bytes_max);
+        let parked = self.parked_bytes(from);
         let (index, epoch) = at;
-        let Some(terms) = self.live_attempt(id, (job, index, epoch), now, out) else { return };
+        let Some(terms) = self.live_attempt(from, (job, index, epoch), now, out) else { return };
         if partial.len() > bytes_max {
-            return self.give_up(id, epoch, FailureCause::NotAPartial, out);
+            return self.give_up(from, epoch, FailureCause::NotAPartial, out);
         }
         match core::mem::replace(&mut terms.answer, Answered::Nothing) {
             Answered::Announced(digest) if Digest::of(&partial) != digest => {
-                self.give_up(id, epoch, FailureCause::DigestMismatch, out);
+                self.give_up(from, epoch, FailureCause::DigestMismatch, out);
             }
             Answered::Announced(digest) => {
-                let (Some(agent), Some(lane_job)) = (self.agents.get_mut(&id), self.jobs.get_mut(&job))
-                else {
+                let (Some(agent), Some(lane_job)) = (self.agents.at_mut(from), self.jobs.at_mut(of)) else {
                     return;
                 };
                 let Some(attempt) = agent.attempts.take(epoch) else { return };
                 let claim = lane_job.completed(agent, attempt, digest, partial, now);
-                self.completed(id, job, vec![claim]);
+                self.completed(from, of, vec![claim]);
             }
             Answered::Nothing | Answered::Delivered(_) if parked + partial.len() > PARKED_BYTES_MAX => {
                 out.push(Effect::CloseSession { session, reason: CloseReason::Flooding });
@@ -142,27 +143,29 @@ impl Scheduler {
     }
 
     /// Attempts of an agent became claims, or are not waited for any more.
-    fn completed(&mut self, id: AgentId, job: JobId, partials: Vec<Claim>) {
-        let (Some(agent), Some(lane_job)) = (self.agents.get_mut(&id), self.jobs.get_mut(&job)) else {
+    fn completed(&mut self, from: AgentNo, of: JobNo, partials: Vec<Claim>) {
+        let (Some((id, agent)), Some(lane_job)) = (self.agents.entry(from), self.jobs.at_mut(of)) else {
             return;
         };
         let count = partials.len() as u64;
         self.ejections.answered(id, count);
         self.probes.ended(id);
         agent.completed += count;
-        self.fleet.settle(id, agent);
-        note_unseen(&mut self.unseen, id, agent);
+        self.fleet.settle(Member { id, number: from }, agent);
+        note_unseen(&mut self.unseen, from, agent);
         if count > 0 {
             self.fair[lane_job.queue()].count(lane_job.flow, |flow| flow.in_flight -= count);
             let (account, standing, device) = (agent.account, agent.standing, agent.device.clone());
+            if lane_job.claims.is_empty() {
+                self.unreported.push(of);
+            }
             lane_job.claims.push(Claims { agent: id, account, standing, device, partials });
-            self.unreported.insert(job);
         }
     }
 
     /// Partials that an agent delivered and did not announce. *Units*: bytes.
-    fn parked_bytes(&self, id: AgentId) -> usize {
-        let attempts = self.agents.get(&id).into_iter().flat_map(|agent| agent.attempts.iter());
+    fn parked_bytes(&self, agent: AgentNo) -> usize {
+        let attempts = self.agents.at(agent).into_iter().flat_map(|agent| agent.attempts.iter());
         let parked = |(.., terms): (_, _, &Terms)| match &terms.answer {
             Answered::Delivered(partial) => partial.len(),
             Answered::Nothing | Answered::Announced(_) => 0,
@@ -180,25 +183,23 @@ impl Scheduler {
         now: Tick,
         out: &mut Outbox,
     ) {
-        let Some(id) = self.hear(session, now) else { return };
-        match self.live_attempt(id, (job, at.0, at.1), now, out) {
-            Some(_) => self.give_up(id, at.1, cause, out),
-            None => self.answered_late(id, at.1),
+        let Some(from) = self.hear(session, now) else { return };
+        match self.live_attempt(from, (job, at.0, at.1), now, out) {
+            Some(_) => self.give_up(from, at.1, cause, out),
+            None => self.answered_late(from, at.1),
         }
     }
 
     /// An attempt is over that nobody waits for any more.
-    fn answered_late(&mut self, id: AgentId, epoch: Epoch) {
-        self.change(id, |agent| agent.lapsed.retain(|(.., lapsed)| *lapsed != epoch));
+    fn answered_late(&mut self, from: AgentNo, epoch: Epoch) {
+        self.change(from, |agent| agent.lapsed.retain(|(.., lapsed)| *lapsed != epoch));
     }
 
     /// An attempt came to nothing: its home says what follows.
-    pub(super) fn give_up(&mut self, id: AgentId, epoch: Epoch, cause: FailureCause, out: &mut Outbox) {
-        let Some(attempt) = self.take_attempt(id, epoch) else {
-            return;
-        };
-        self.change(id, |agent| agent.score.failed());
-        let Some(account) = self.agents.get(&id).map(|agent| agent.account) else {
+    pub(super) fn give_up(&mut self, from: AgentNo, epoch: Epoch, cause: FailureCause, out: &mut Outbox) {
+        let Some(attempt) = self.take_attempt(from, epoch) else { return };
+        self.change(from, |agent| agent.score.failed());
+        let Some((id, account)) = self.agents.entry(from).map(|(id, agent)| (id, agent.account)) else {
             return;
         };
         self.give_back((id, account), attempt, cause, out);
@@ -229,8 +230,8 @@ impl Scheduler {
 
     /// Reports what was claimed since the last report, one message a job.
     pub fn report(&mut self, out: &mut Outbox) {
-        while let Some(job) = self.unreported.pop_first() {
-            if let Some(lane_job) = self.jobs.get_mut(&job) {
+        for number in self.unreported.drain(..) {
+            if let Some((job, lane_job)) = self.jobs.entry(number) {
                 let claims = core::mem::take(&mut lane_job.claims);
                 let attempts = core::mem::take(&mut lane_job.attempts);
                 out.tell(lane_job.work.home, LaneMessage::Claimed { job, attempts, claims });

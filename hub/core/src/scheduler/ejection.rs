@@ -121,12 +121,18 @@ impl Scheduler {
 
     fn rest(&mut self, id: AgentId, until: Tick) {
         self.resting.insert(id);
-        self.change(id, |agent| agent.resting_until = Some(until));
+        self.change_of(id, |agent| agent.resting_until = Some(until));
     }
 
     fn wake_up(&mut self, id: AgentId) {
         self.resting.remove(&id);
-        self.change(id, |agent| agent.resting_until = None);
+        self.change_of(id, |agent| agent.resting_until = None);
+    }
+
+    fn change_of(&mut self, id: AgentId, change: impl FnOnce(&mut Agent)) {
+        if let Some(number) = self.agents.number(&id) {
+            self.change(number, change);
+        }
     }
 
     /// Whether one more may rest: a tenth of the lane, and two are left for each kernel that can do all that it
@@ -144,14 +150,14 @@ impl Scheduler {
                 && other.standing >= agent.standing
                 && other.account.anchor >= agent.account.anchor
         };
-        let others = || self.agents.iter().filter(|(other, agent)| **other != id && stands_in(agent));
+        let others = || self.agents.iter().filter(|(_, other, agent)| *other != id && stands_in(agent));
         let has = |agent: &Agent, kernel| agent.hello.kernels.contains(kernel);
         self.resting.len() < self.resting_max()
             && agent
                 .hello
                 .kernels
                 .iter()
-                .all(|kernel| others().filter(|(_, other)| has(other, kernel)).nth(1).is_some())
+                .all(|kernel| others().filter(|(.., other)| has(other, kernel)).nth(1).is_some())
     }
 
     fn resting_max(&self) -> usize {
@@ -195,9 +201,9 @@ impl Scheduler {
     /// *Panics*: when more rest than may.
     pub(super) fn check_rests(&self) {
         assert!(self.resting.len() <= self.resting_max(), "too many agents rest");
-        for (id, agent) in &self.agents {
+        for (_, id, agent) in self.agents.iter() {
             let rests = agent.resting_until.is_some() && !agent.leaving;
-            assert_eq!(self.resting.contains(id), rests, "{id} rests, or does not");
+            assert_eq!(self.resting.contains(&id), rests, "{id} rests, or does not");
         }
     }
 }

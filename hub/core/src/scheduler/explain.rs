@@ -2,7 +2,6 @@
 //!
 //! Changes nothing. Only the ring is written while work is placed; it has a fixed size.
 
-use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
@@ -20,6 +19,7 @@ use super::errands::Asked;
 use super::fair::{Fair, Flow};
 use super::fleet::{Fleet, Memory, Need, gpu_bytes_max, operand_bytes_max};
 use super::lane_job::{LaneJob, Supply};
+use super::roster::{Agents, JobNo};
 use crate::message::Who;
 
 /// Placements that a lane remembers, and of one moment: a lane that makes tens in a millisecond remembers some of many
@@ -62,7 +62,7 @@ impl Ring {
         winner: AgentId,
         who: Option<&Who>,
         need: &Need,
-        (fleet, agents): (&Fleet, &BTreeMap<AgentId, Agent>),
+        (fleet, agents): (&Fleet, &Agents),
     ) {
         // Time does not go back: if this one is of the moment, all later ones are.
         let before = self.placements.get((self.next + PLACEMENTS_MAX - OF_A_MOMENT_MAX) % PLACEMENTS_MAX);
@@ -135,13 +135,14 @@ pub(crate) fn who_in_words(who: &Who) -> String {
 impl Scheduler {
     /// A job as this lane sees it; nothing once it is closed here.
     pub fn explain_job(&self, id: JobId, now: Tick) -> Option<LaneExplained> {
-        let job = self.jobs.get(&id)?;
+        let number = self.jobs.number(&id)?;
+        let job = self.jobs.at(number)?;
         let fair = &self.fair[job.queue()];
         let flow = fair.flow(job.flow)?;
         let (able, free) = self.fleet.count(&job.need);
         Some(LaneExplained {
             lane: self.lane.0,
-            reasons: self.reasons(id, job, flow),
+            reasons: self.reasons(number, job, flow),
             priority: job.work.priority,
             project: flow.project.to_string(),
             weight: flow.weight,
@@ -159,7 +160,7 @@ impl Scheduler {
     }
 
     /// What holds a job's shards up here, the strongest first.
-    fn reasons(&self, id: JobId, job: &LaneJob, flow: &Flow) -> Vec<Reason> {
+    fn reasons(&self, number: JobNo, job: &LaneJob, flow: &Flow) -> Vec<Reason> {
         let mut reasons = Vec::new();
         let (able, free) = self.fleet.count(&job.need);
         let working = || self.agents.values().filter(|agent| !agent.leaving);
@@ -206,7 +207,7 @@ impl Scheduler {
         if projects > 0 {
             reasons.push(Reason::OthersAhead { projects });
         }
-        if let Some((jobs, _)) = fair.ahead_of(id).filter(|(jobs, _)| *jobs > 0) {
+        if let Some((jobs, _)) = fair.ahead_of(number).filter(|(jobs, _)| *jobs > 0) {
             reasons.push(Reason::JobsAhead { jobs: jobs as u64 });
         }
         reasons
@@ -216,7 +217,7 @@ impl Scheduler {
     fn fits(&self, job: &LaneJob, clock: Clock) -> Vec<AgentFit> {
         let passing = |lack: &Lack| matches!(lack, Lack::Full | Lack::Resting { .. });
         let mut fits: Vec<AgentFit> =
-            self.agents.iter().map(|(id, agent)| fit(*id, agent, &job.need, clock)).collect();
+            self.agents.iter().map(|(_, id, agent)| fit(id, agent, &job.need, clock)).collect();
         fits.sort_by_key(|fit| (fit.lacks.iter().all(passing), fit.lacks.is_empty(), fit.agent));
         fits.truncate(LISTED_MAX);
         fits
@@ -226,7 +227,9 @@ impl Scheduler {
     pub fn explain_agent(&self, id: AgentId, now: Tick) -> Option<AgentExplained> {
         let agent = self.agents.get(&id)?;
         let clock = (now, self.unix_origin);
-        let waiting = self.jobs.iter().filter(|(_, job)| job.has_work()).take(LISTED_MAX);
+        let mut waiting: Vec<_> = self.jobs.iter().filter(|(.., job)| job.has_work()).collect();
+        waiting.sort_unstable_by_key(|(_, id, _)| *id);
+        waiting.truncate(LISTED_MAX);
         Some(AgentExplained {
             agent: id,
             name: agent.hello.name.clone(),
@@ -239,7 +242,8 @@ impl Scheduler {
             held: [agent.held(), agent.allowed()],
             rest: rest_of(agent, self.unix_origin),
             jobs: waiting
-                .map(|(job, of)| JobFit { job: *job, lacks: lacks(agent, &of.need, clock) })
+                .iter()
+                .map(|(_, job, of)| JobFit { job: *job, lacks: lacks(agent, &of.need, clock) })
                 .collect(),
             placements: self.ring.explained(now, |placement| {
                 placement.ranked.iter().flatten().any(|candidate| candidate.agent == id)
@@ -301,7 +305,7 @@ mod tests {
 
     #[test]
     fn of_one_moment_the_first_few_placements_are_remembered_and_of_all_the_latest() {
-        let (mut ring, fleet, agents) = (Ring::default(), Fleet::default(), BTreeMap::new());
+        let (mut ring, fleet, agents) = (Ring::default(), Fleet::default(), Agents::default());
         let (kernel, memory, gpu) = ("k".into(), Memory::default(), Memory::default());
         let need = Need { kernel, memory, gpu, models: Arc::default(), regions: Arc::default() };
         for moment in 0..100 {

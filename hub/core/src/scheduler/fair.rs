@@ -7,10 +7,10 @@
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 
-use tessera_protocol::id::JobId;
 use tessera_protocol::unit::{ComputeUnits, Tick};
 
 use super::fleet::Need;
+use super::roster::{JobNo, Notes};
 use crate::planted::{Planted, Planting};
 
 /// Virtual time that one compute unit of a project of weight one takes, so that weights divide it well.
@@ -39,8 +39,8 @@ pub(super) struct Deadline {
 /// Jobs of one project that need the same.
 #[derive(Debug, Default)]
 struct Queue {
-    turns: BTreeMap<Turn, JobId>,
-    alarms: BTreeSet<(Tick, JobId)>,
+    turns: BTreeMap<Turn, JobNo>,
+    alarms: BTreeSet<(Tick, JobNo)>,
 }
 
 /// What one project has on a lane at one priority.
@@ -59,7 +59,7 @@ pub(super) struct Flow {
     pub(super) tag: u128,
     jobs: u32,
     /// Its jobs to ask the home of.
-    unasked: BTreeMap<u64, JobId>,
+    unasked: BTreeMap<u64, JobNo>,
     queues: BTreeMap<Arc<Need>, Queue>,
     /// The tag under which it stands in `heads`.
     shown: Option<u128>,
@@ -91,7 +91,7 @@ struct Want {
 /// Whose turn it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Pick {
-    pub(super) job: JobId,
+    pub(super) job: JobNo,
     tag: u128,
 }
 
@@ -107,7 +107,7 @@ pub(super) struct Fair {
     heads: BTreeMap<Arc<Need>, BTreeSet<(u128, FlowId)>>,
     /// Projects without jobs whose tag is ahead of the others: to come back is not to start afresh.
     idle: BTreeSet<(u128, FlowId)>,
-    waiting: BTreeMap<JobId, (Arc<Need>, Waiting)>,
+    waiting: Notes<JobNo, (Arc<Need>, Waiting)>,
     /// Weights of the projects with jobs.
     weights: u64,
     /// Projects with jobs to ask for, and those of them that hold less than their part of the credit.
@@ -115,9 +115,9 @@ pub(super) struct Fair {
     hungry: BTreeSet<FlowId>,
     wanted_last: Option<FlowId>,
     /// Jobs to ask for, and where each stands.
-    wants: BTreeMap<JobId, Want>,
+    wants: Notes<JobNo, Want>,
     /// Those of them that hold little, by when they become urgent.
-    hurried: BTreeSet<(Tick, JobId)>,
+    hurried: BTreeSet<(Tick, JobNo)>,
     pub(super) planting: Planting,
 }
 
@@ -163,7 +163,7 @@ impl Fair {
     }
 
     /// A job of a project closed, of which nothing is counted any more.
-    pub(super) fn leave(&mut self, id: FlowId, job: JobId, credit: u64) {
+    pub(super) fn leave(&mut self, id: FlowId, job: JobNo, credit: u64) {
         self.dequeue(job);
         self.unwant(job);
         let Some(flow) = self.flows.get_mut(&id) else { return };
@@ -210,7 +210,7 @@ impl Fair {
         &mut self,
         id: FlowId,
         need: &Arc<Need>,
-        job: JobId,
+        job: JobNo,
         deadline: Option<Deadline>,
         now: Tick,
     ) {
@@ -239,8 +239,8 @@ impl Fair {
     }
 
     /// A job has nothing more that waits.
-    pub(super) fn dequeue(&mut self, job: JobId) {
-        let Some((need, waiting)) = self.waiting.remove(&job) else { return };
+    pub(super) fn dequeue(&mut self, job: JobNo) {
+        let Some((need, waiting)) = self.waiting.remove(job) else { return };
         let Some(flow) = self.flows.get_mut(&waiting.flow) else { return };
         let Some(queue) = flow.queues.get_mut(&need) else { return };
         queue.turns.remove(&waiting.turn);
@@ -257,8 +257,8 @@ impl Fair {
     }
 
     /// Whether shards of a job wait.
-    pub(super) fn is_waiting(&self, job: JobId) -> bool {
-        self.waiting.contains_key(&job)
+    pub(super) fn is_waiting(&self, job: JobNo) -> bool {
+        self.waiting.get(job).is_some()
     }
 
     /// The job whose turn it is among those whose need can be met.
@@ -272,11 +272,11 @@ impl Fair {
     }
 
     /// The job of a project that goes first, after those that have become urgent moved up.
-    fn next_of(&mut self, id: FlowId, need: &Need, now: Tick) -> Option<JobId> {
+    fn next_of(&mut self, id: FlowId, need: &Need, now: Tick) -> Option<JobNo> {
         let queue = self.flows.get_mut(&id)?.queues.get_mut(need)?;
         while let Some((_, job)) = queue.alarms.first().copied().filter(|(from, _)| *from <= now) {
             queue.alarms.pop_first();
-            let (_, waiting) = self.waiting.get_mut(&job)?;
+            let (_, waiting) = self.waiting.get_mut(job)?;
             if let (Some(deadline), Turn::InTurn(ticket)) = (waiting.deadline, waiting.turn) {
                 queue.turns.remove(&waiting.turn);
                 waiting.turn = Turn::Urgent(deadline.at, ticket);
@@ -359,7 +359,7 @@ impl Fair {
     // --- what is asked of homes -----------------------------------------------------------------
 
     /// A job's home may have shards.
-    pub(super) fn want(&mut self, id: FlowId, job: JobId, credit: u64) {
+    pub(super) fn want(&mut self, id: FlowId, job: JobNo, credit: u64) {
         self.unwant(job);
         if let Some(flow) = self.flows.get_mut(&id) {
             self.tickets += 1;
@@ -370,8 +370,8 @@ impl Fair {
     }
 
     /// A job to ask for holds little: once it is urgent it is asked for before all others.
-    pub(super) fn hurry(&mut self, job: JobId, urgent_from: Tick) {
-        if let Some(want) = self.wants.get_mut(&job)
+    pub(super) fn hurry(&mut self, job: JobNo, urgent_from: Tick) {
+        if let Some(want) = self.wants.get_mut(job)
             && !self.planting.is(Planted::IgnoreDeadlines)
         {
             if let Some(before) = want.urgent_from.replace(urgent_from) {
@@ -381,8 +381,8 @@ impl Fair {
         }
     }
 
-    fn unwant(&mut self, job: JobId) {
-        let Some(want) = self.wants.remove(&job) else { return };
+    fn unwant(&mut self, job: JobNo) {
+        let Some(want) = self.wants.remove(job) else { return };
         if let Some(urgent_from) = want.urgent_from {
             self.hurried.remove(&(urgent_from, job));
         }
@@ -420,10 +420,10 @@ impl Fair {
         now: Tick,
         credit: u64,
         is_lane_full: bool,
-    ) -> Option<(FlowId, JobId, u64)> {
+    ) -> Option<(FlowId, JobNo, u64)> {
         let urgent = self.hurried.first().filter(|(from, _)| *from <= now && credit > 0).map(|(_, job)| *job);
         let (id, job, count) =
-            match (urgent.and_then(|job| Some((self.wants.get(&job)?.flow, job))), self.hungry.first()) {
+            match (urgent.and_then(|job| Some((self.wants.get(job)?.flow, job))), self.hungry.first()) {
                 (Some((id, job)), _) => (id, job, self.part(id, credit)),
                 (None, Some(id)) => (*id, self.first_wanted(*id)?, self.part(*id, credit)),
                 (None, None) if is_lane_full => return None,
@@ -439,7 +439,7 @@ impl Fair {
         Some((id, job, count))
     }
 
-    fn first_wanted(&self, id: FlowId) -> Option<JobId> {
+    fn first_wanted(&self, id: FlowId) -> Option<JobNo> {
         self.flows.get(&id)?.unasked.first_key_value().map(|(_, job)| *job)
     }
 
@@ -459,8 +459,8 @@ impl Fair {
     }
 
     /// Jobs of a project that go before one of its own.
-    pub(super) fn ahead_of(&self, job: JobId) -> Option<(usize, bool)> {
-        let (need, waiting) = self.waiting.get(&job)?;
+    pub(super) fn ahead_of(&self, job: JobNo) -> Option<(usize, bool)> {
+        let (need, waiting) = self.waiting.get(job)?;
         let queue = self.flows.get(&waiting.flow)?.queues.get(need)?;
         let urgent = matches!(waiting.turn, Turn::Urgent(..));
         Some((queue.turns.range(..waiting.turn).count(), urgent))

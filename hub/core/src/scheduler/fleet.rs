@@ -16,6 +16,7 @@ use tessera_protocol::spec::Region;
 use tessera_protocol::wire::Gpu;
 
 use super::agent::Agent;
+use super::roster::AgentNo;
 use crate::Account;
 use crate::message::{Device, Errand, Who, Work};
 
@@ -176,6 +177,13 @@ impl Rank {
     }
 }
 
+/// An agent by both its names. *Order*: by id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Member {
+    pub(super) id: AgentId,
+    pub(super) number: AgentNo,
+}
+
 /// Where an agent sits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Seat {
@@ -188,9 +196,9 @@ pub(super) struct Seat {
 
 #[derive(Debug, Default)]
 struct Class {
-    free: BTreeSet<(Rank, AgentId, ProviderId)>,
-    free_by_provider: BTreeSet<(ProviderId, Rank, AgentId)>,
-    members: BTreeSet<(ProviderId, AgentId)>,
+    free: BTreeSet<(Rank, Member, ProviderId)>,
+    free_by_provider: BTreeSet<(ProviderId, Rank, Member)>,
+    members: BTreeSet<(ProviderId, Member)>,
 }
 
 /// Agents that take work, by class.
@@ -208,36 +216,36 @@ impl Fleet {
     // --- who is here ----------------------------------------------------------------------------
 
     /// An agent came, or what it holds, has shown or may do is another than before.
-    pub(super) fn settle(&mut self, id: AgentId, agent: &mut Agent) {
+    pub(super) fn settle(&mut self, member: Member, agent: &mut Agent) {
         if !agent.takes_work() {
-            return self.leave(id, agent);
+            return self.leave(member, agent);
         }
         let (standing, offer, rank) = (agent.standing, agent.offer, Rank::of(agent));
         if let Some(seat) = agent.seat {
             if seat.standing == standing && seat.offer == offer {
                 if seat.rank != rank {
-                    self.rank(id, agent.account.provider, seat.class, (seat.rank, rank));
+                    self.rank(member, agent.account.provider, seat.class, (seat.rank, rank));
                     agent.seat = Some(Seat { rank, ..seat });
                 }
                 return;
             }
-            self.leave(id, agent);
+            self.leave(member, agent);
         }
         agent.device.gpu = !agent.gpus.is_empty();
         let class = self.class_of(agent);
         if let Some((_, class)) = self.classes.get_mut(&class) {
-            class.members.insert((agent.account.provider, id));
+            class.members.insert((agent.account.provider, member));
         }
-        self.rank(id, agent.account.provider, class, (None, rank));
+        self.rank(member, agent.account.provider, class, (None, rank));
         agent.seat = Some(Seat { class, standing, offer, rank });
     }
 
     /// An agent takes nothing more.
-    pub(super) fn leave(&mut self, id: AgentId, agent: &mut Agent) {
+    pub(super) fn leave(&mut self, member: Member, agent: &mut Agent) {
         let Some(seat) = agent.seat.take() else { return };
-        self.rank(id, agent.account.provider, seat.class, (seat.rank, None));
+        self.rank(member, agent.account.provider, seat.class, (seat.rank, None));
         let Some((_, class)) = self.classes.get_mut(&seat.class) else { return };
-        class.members.remove(&(agent.account.provider, id));
+        class.members.remove(&(agent.account.provider, member));
         if class.members.is_empty()
             && let Some((capability, _)) = self.classes.remove(&seat.class)
         {
@@ -259,7 +267,7 @@ impl Fleet {
 
     fn rank(
         &mut self,
-        id: AgentId,
+        member: Member,
         provider: ProviderId,
         of: ClassId,
         (before, after): (Option<Rank>, Option<Rank>),
@@ -267,13 +275,13 @@ impl Fleet {
         let Some((_, class)) = self.classes.get_mut(&of) else { return };
         let front = class.free.first().map(|(rank, ..)| *rank);
         if let Some(rank) = before {
-            class.free.remove(&(rank, id, provider));
-            class.free_by_provider.remove(&(provider, rank, id));
+            class.free.remove(&(rank, member, provider));
+            class.free_by_provider.remove(&(provider, rank, member));
             self.free -= 1;
         }
         if let Some(rank) = after {
-            class.free.insert((rank, id, provider));
-            class.free_by_provider.insert((provider, rank, id));
+            class.free.insert((rank, member, provider));
+            class.free_by_provider.insert((provider, rank, member));
             self.free += 1;
         }
         let now = class.free.first().map(|(rank, ..)| *rank);
@@ -291,17 +299,17 @@ impl Fleet {
     }
 
     /// The best agent that is free and able.
-    pub(super) fn best(&self, need: &Need) -> Option<AgentId> {
-        self.first(need).map(|(id, _)| id)
+    pub(super) fn best(&self, need: &Need) -> Option<AgentNo> {
+        self.first(need).map(|(number, _)| number)
     }
 
     /// The best agent that is free and able, and the rank of the next best.
-    pub(super) fn first(&self, need: &Need) -> Option<(AgentId, Option<Rank>)> {
+    pub(super) fn first(&self, need: &Need) -> Option<(AgentNo, Option<Rank>)> {
         let mut classes = self.free_classes(need, &Who::Anyone).map(|(_, class)| class.free.iter());
         let mut best = classes.next()?;
-        let (_, id, _) = best.next()?;
+        let (_, member, _) = best.next()?;
         let rivals = best.next().into_iter().chain(classes.next().and_then(|mut class| class.next()));
-        Some((*id, rivals.map(|(rank, ..)| *rank).min()))
+        Some((member.number, rivals.map(|(rank, ..)| *rank).min()))
     }
 
     /// Whether somebody is free of the kind that an errand for `who` asks for.
@@ -315,8 +323,8 @@ impl Fleet {
         &self,
         need: &Need,
         errand: &Errand,
-        is_holder: impl Fn(AgentId) -> bool,
-    ) -> Option<AgentId> {
+        is_holder: impl Fn(AgentNo) -> bool,
+    ) -> Option<AgentNo> {
         let unlike = |capability: &Capability| errand.unlike.as_ref().is_none_or(|d| *d != capability.device);
         let find = |other: bool| {
             let mut classes =
@@ -327,7 +335,7 @@ impl Fleet {
     }
 
     /// Whether any agent that takes work could run an errand, now or later.
-    pub(super) fn has_for(&self, need: &Need, errand: &Errand, is_holder: impl Fn(AgentId) -> bool) -> bool {
+    pub(super) fn has_for(&self, need: &Need, errand: &Errand, is_holder: impl Fn(AgentNo) -> bool) -> bool {
         self.classes.values().any(|(capability, class)| {
             let suits = capability.meets(need) && capability.suits(&errand.who);
             suits && class.has_for(errand, capability, &is_holder)
@@ -352,7 +360,7 @@ impl Fleet {
 
     /// Free agents that could run shards of a job, the best class first.
     pub(super) fn ranked<'a>(&'a self, need: &'a Need, who: &'a Who) -> impl Iterator<Item = AgentId> + 'a {
-        self.free_classes(need, who).flat_map(|(_, class)| class.free.iter().map(|(_, id, _)| *id))
+        self.free_classes(need, who).flat_map(|(_, class)| class.free.iter().map(|(_, member, _)| member.id))
     }
 
     fn free_classes<'a>(
@@ -369,9 +377,10 @@ impl Fleet {
     /// Every agent sits where it should.
     ///
     /// *Panics*: when one does not.
-    pub(super) fn check_invariants<'a>(&self, agents: impl Iterator<Item = (&'a AgentId, &'a Agent)>) {
+    pub(super) fn check_invariants<'a>(&self, agents: impl Iterator<Item = (AgentNo, AgentId, &'a Agent)>) {
         let (mut members, mut free) = (0, 0);
-        for (id, agent) in agents {
+        for (number, id, agent) in agents {
+            let member = Member { id, number };
             let Some(seat) = agent.seat else {
                 assert!(!agent.takes_work(), "{id} has no seat");
                 continue;
@@ -380,9 +389,9 @@ impl Fleet {
             assert_eq!((seat.standing, seat.offer), (agent.standing, agent.offer), "{id}");
             let (capability, class) = &self.classes[&seat.class];
             assert_eq!(capability.gpus, gpus(agent), "{id}");
-            assert!(class.members.contains(&(agent.account.provider, *id)), "{id}");
+            assert!(class.members.contains(&(agent.account.provider, member)), "{id}");
             if let Some(rank) = seat.rank {
-                assert!(class.free.contains(&(rank, *id, agent.account.provider)), "{id}");
+                assert!(class.free.contains(&(rank, member, agent.account.provider)), "{id}");
                 free += 1;
             }
             members += 1;
@@ -402,22 +411,24 @@ impl Class {
         &self,
         errand: &Errand,
         capability: &Capability,
-        is_holder: &impl Fn(AgentId) -> bool,
-    ) -> Option<AgentId> {
-        let may = |provider, id| may(errand, capability, provider, id) && !is_holder(id);
+        is_holder: &impl Fn(AgentNo) -> bool,
+    ) -> Option<AgentNo> {
+        let may = |provider, member: Member| {
+            may(errand, capability, provider, member.id) && !is_holder(member.number)
+        };
         let mut first = self.free.iter().take(LOOKED_AT);
-        if let Some((_, id, _)) = first.find(|(_, id, provider)| may(*provider, *id)) {
-            return Some(*id);
+        if let Some((_, member, _)) = first.find(|(_, member, provider)| may(*provider, *member)) {
+            return Some(member.number);
         }
         let mut at = self.free_by_provider.first()?;
         loop {
-            let (provider, rank, id) = *at;
-            if may(provider, id) {
-                return Some(id);
+            let (provider, rank, member) = *at;
+            if may(provider, member) {
+                return Some(member.number);
             }
             let next = match excludes(errand, capability, provider) {
-                true => (provider, RANK_LAST, AgentId([0xff; 16])),
-                false => (provider, rank, id),
+                true => (provider, RANK_LAST, MEMBER_LAST),
+                false => (provider, rank, member),
             };
             at = self.free_by_provider.range((Excluded(next), Unbounded)).next()?;
         }
@@ -428,17 +439,19 @@ impl Class {
         &self,
         errand: &Errand,
         capability: &Capability,
-        is_holder: &impl Fn(AgentId) -> bool,
+        is_holder: &impl Fn(AgentNo) -> bool,
     ) -> bool {
-        let may = |provider, id| may(errand, capability, provider, id) && !is_holder(id);
+        let may = |provider, member: Member| {
+            may(errand, capability, provider, member.id) && !is_holder(member.number)
+        };
         let mut at = self.members.first();
-        while let Some((provider, id)) = at.copied() {
-            if may(provider, id) {
+        while let Some((provider, member)) = at.copied() {
+            if may(provider, member) {
                 return true;
             }
             let next = match excludes(errand, capability, provider) {
-                true => (provider, AgentId([0xff; 16])),
-                false => (provider, id),
+                true => (provider, MEMBER_LAST),
+                false => (provider, member),
             };
             at = self.members.range((Excluded(next), Unbounded)).next();
         }
@@ -448,6 +461,8 @@ impl Class {
 
 /// Behind every rank there is.
 const RANK_LAST: Rank = Rank { queued: true, bucket: u8::MAX, load: u32::MAX };
+/// Behind every member there is.
+const MEMBER_LAST: Member = Member { id: AgentId([0xff; 16]), number: AgentNo::LAST };
 
 fn may(errand: &Errand, capability: &Capability, provider: ProviderId, id: AgentId) -> bool {
     let account = Account { provider, anchor: capability.anchor };

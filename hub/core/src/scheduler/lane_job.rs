@@ -10,6 +10,7 @@ use super::errands::Errands;
 use super::fair::{Deadline, FlowId};
 use super::fleet::Need;
 use super::in_hands::InHands;
+use super::roster::{AgentNo, Group};
 use super::score::Pace;
 use super::speculation::Times;
 use crate::effect::Outbox;
@@ -46,6 +47,9 @@ pub(super) struct LaneJob {
     pub(super) in_rota: bool,
     /// What agents here compute now.
     pub(super) in_hands: InHands,
+    /// Agents that were told of it, and those of them that know its pass.
+    pub(super) told: Group<AgentNo>,
+    pub(super) told_pass: Group<AgentNo>,
     /// When it last got shards, or an agent here took or answered one.
     pub(super) stirred: Tick,
     pub(super) claims: Vec<Claims>,
@@ -71,6 +75,8 @@ impl LaneJob {
             supply: Supply::Unasked,
             in_rota: false,
             in_hands: InHands::default(),
+            told: Group::default(),
+            told_pass: Group::default(),
             stirred: Tick(0),
             claims: Vec::new(),
             attempts: 0,
@@ -84,6 +90,9 @@ impl LaneJob {
     /// Another round, or another stage with needs of its own.
     pub(super) fn renew(&mut self, work: Arc<Work>, planting: Planting) {
         self.need = Arc::new(need_of(&work, planting));
+        if self.work.plan.pass() != work.plan.pass() {
+            self.told_pass.clear();
+        }
         self.work = work;
         self.served = 0;
         self.tail = false;
@@ -124,6 +133,12 @@ impl LaneJob {
             out.tell(self.work.home, LaneMessage::ErrandReturned { job, errand });
         }
         pending
+    }
+
+    /// An agent is here no more.
+    pub(super) fn forget(&mut self, agent: AgentNo) {
+        self.told.remove(agent);
+        self.told_pass.remove(agent);
     }
 
     pub(super) fn queue(&self) -> usize {

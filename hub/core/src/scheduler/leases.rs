@@ -6,13 +6,15 @@
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
-use tessera_protocol::id::{AgentId, JobId};
+use tessera_protocol::id::JobId;
 use tessera_protocol::limits;
 use tessera_protocol::unit::{Epoch, ShardIndex, Tick};
 use tessera_protocol::wire::Held;
 
 use super::agent::Agent;
 use super::attempts::{AttemptName, Terms};
+use super::fleet::Member;
+use super::roster::{AgentNo, JobNo};
 use super::{Scheduler, elsewhere};
 use crate::effect::{CloseReason, Outbox};
 use crate::message::{Errand, FailureCause, Loss};
@@ -24,13 +26,11 @@ impl Scheduler {
     /// was lost, which their homes hear unless the agent said that it leaves, or it was the hub that ended the
     /// session for another reason than `loss`.
     pub fn lose(&mut self, session: SessionId, loss: Option<Loss>, out: &mut Outbox) {
-        let Some(id) = self.sessions.remove(&session) else {
-            return;
-        };
-        let Some(mut agent) = self.agents.remove(&id) else {
-            return;
-        };
-        self.fleet.leave(id, &mut agent);
+        let Some(number) = self.sessions.remove(&session) else { return };
+        let Some(id) = self.agents.id(number) else { return };
+        let Some((_, mut agent)) = self.agents.remove(&id) else { return };
+        self.fleet.leave(Member { id, number }, &mut agent);
+        self.jobs.values_mut().for_each(|lane_job| lane_job.forget(number));
         self.resting.remove(&id);
         if !agent.leaving {
             self.count_out(agent.credit, agent.account);
@@ -38,7 +38,8 @@ impl Scheduler {
         let loss = loss.filter(|_| !agent.leaving);
         self.lost += u64::from(loss.is_some());
         for (place, attempt) in agent.attempts.drain().into_iter().enumerate() {
-            let (job, index) = (attempt.terms.job, attempt.index);
+            let index = attempt.index;
+            let Some(job) = self.jobs.number(&attempt.terms.job) else { continue };
             self.let_go(job, index);
             if self.planting.is(Planted::ForgetLostShards) {
                 continue;
@@ -60,7 +61,7 @@ impl Scheduler {
     }
 
     /// Makes an attempt again that ended without being anybody's fault, unless another one is live.
-    fn repeat(&mut self, job: JobId, index: ShardIndex, errand: Option<Errand>) {
+    fn repeat(&mut self, job: JobNo, index: ShardIndex, errand: Option<Errand>) {
         if errand.as_ref().is_none_or(|errand| !errand.spare) {
             self.requeue(job, index, errand);
         }
@@ -68,8 +69,8 @@ impl Scheduler {
 
     /// An agent is alive and holds these attempts. Says whether more changed than how long they may take.
     pub fn heartbeat(&mut self, session: SessionId, holding: &[Held], now: Tick) -> bool {
-        let Some(id) = self.hear(session, now) else { return false };
-        let Some(agent) = self.agents.get_mut(&id) else { return false };
+        let Some(number) = self.hear(session, now) else { return false };
+        let Some(agent) = self.agents.at_mut(number) else { return false };
         let names = holding.iter().map(|held| (JobId(held.job), ShardIndex(held.index), Epoch(held.epoch)));
         let still_held = agent.attempts.change_named(names, |terms| {
             // What has run out is not renewed: it ends when leases are looked at next.
@@ -80,7 +81,7 @@ impl Scheduler {
         let has_lapsed = !agent.lapsed.is_empty();
         if has_lapsed {
             let still_held: BTreeSet<AttemptName> = still_held.into_iter().collect();
-            self.change(id, |agent| agent.lapsed.retain(|lapsed| still_held.contains(lapsed)));
+            self.change(number, |agent| agent.lapsed.retain(|lapsed| still_held.contains(lapsed)));
         }
         has_lapsed
     }
@@ -103,58 +104,63 @@ impl Scheduler {
             self.lose(session, loss, out);
         }
         self.expires = Tick(u64::MAX);
-        let mut lapsed: Vec<(AgentId, Epoch)> = Vec::new();
-        for (id, agent) in &self.agents {
+        let mut lapsed: Vec<(AgentNo, Epoch)> = Vec::new();
+        for (number, _, agent) in self.agents.iter() {
             self.expires = self.expires.min(agent.heard.after_ms(limits::LEASE_MS));
             for (epoch, _, terms) in agent.attempts.iter() {
                 if terms.lease_until >= now {
                     self.expires = self.expires.min(terms.lease_until);
                 } else if !self.planting.is(Planted::KeepLapsedLeases) {
-                    lapsed.push((*id, epoch));
+                    lapsed.push((number, epoch));
                 }
             }
         }
-        for (id, epoch) in lapsed {
-            self.lapse(id, epoch, out);
+        for (number, epoch) in lapsed {
+            self.lapse(number, epoch, out);
         }
     }
 
     /// A lease ran out. An agent that computed for too long is a loss to the shard; one that is heard of and
     /// does not name the attempt never had it.
-    pub(super) fn lapse(&mut self, id: AgentId, epoch: Epoch, out: &mut Outbox) {
-        let Some(attempt) = self.take_attempt(id, epoch) else { return };
+    pub(super) fn lapse(&mut self, number: AgentNo, epoch: Epoch, out: &mut Outbox) {
+        let Some(id) = self.agents.id(number) else { return };
+        let Some(attempt) = self.take_attempt(number, epoch) else { return };
         let (job, index) = (attempt.terms.job, attempt.index);
         if !self.planting.is(Planted::ForgetLapsedCredit) {
-            self.change(id, |agent| {
+            self.change(number, |agent| {
                 agent.lapsed.insert((job, index, attempt.epoch));
             });
         }
-        self.change(id, |agent| agent.score.failed());
+        self.change(number, |agent| agent.score.failed());
         if self.planting.is(Planted::ForgetLapsedShards) {
             return;
         }
-        match self.agents.get(&id).map(|agent| agent.account) {
+        match self.agents.at(number).map(|agent| agent.account) {
             Some(account) if attempt.terms.lease_until == attempt.terms.lease_max => {
                 let cause = FailureCause::Lost(Loss::Overran);
                 self.give_back((id, account), attempt, cause, out);
             }
-            _ => self.repeat(job, index, Some(elsewhere(attempt.terms.errand, index, id))),
+            _ => {
+                if let Some(job) = self.jobs.number(&job) {
+                    self.repeat(job, index, Some(elsewhere(attempt.terms.errand, index, id)));
+                }
+            }
         }
     }
 
     /// The terms of an attempt, to change them for it alone, as long as its lease lasts.
     pub(super) fn live_attempt(
         &mut self,
-        id: AgentId,
+        agent: AgentNo,
         name: AttemptName,
         now: Tick,
         out: &mut Outbox,
     ) -> Option<&mut Terms> {
-        let is_over = self.agents.get(&id)?.attempts.get(name)?.is_over(now, self.planting);
+        let is_over = self.agents.at(agent)?.attempts.get(name)?.is_over(now, self.planting);
         if is_over {
-            self.lapse(id, name.2, out);
+            self.lapse(agent, name.2, out);
             return None;
         }
-        self.agents.get_mut(&id)?.attempts.get_mut(name)
+        self.agents.at_mut(agent)?.attempts.get_mut(name)
     }
 }

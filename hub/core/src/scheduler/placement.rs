@@ -5,11 +5,9 @@
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use tessera_planners::Plan;
-use tessera_protocol::id::{AgentId, JobId};
+use tessera_protocol::id::JobId;
 use tessera_protocol::limits;
 use tessera_protocol::unit::{ComputeUnits, ShardIndex, ShardRange, Tick};
 use tessera_protocol::wire::Assignment;
@@ -18,13 +16,14 @@ use super::agent::Agent;
 use super::attempts::{Answered, Attempt, Spared, Terms};
 use super::errands::Asked;
 use super::fair::Pick;
-use super::fleet::Rank;
-use super::lane_job::Supply;
+use super::fleet::{Member, Rank};
+use super::lane_job::{LaneJob, Supply};
+use super::roster::{AgentNo, JobNo};
 use super::{Scheduler, note_unseen};
-use crate::Effect;
 use crate::effect::Outbox;
 use crate::message::{Errand, LaneMessage};
 use crate::planted::{Planted, Planting};
+use crate::{Effect, SessionId};
 
 /// How long an attempt may take however small its shard. *Units*: milliseconds.
 const ATTEMPT_MS_MIN: u64 = 600_000;
@@ -89,7 +88,7 @@ impl Scheduler {
                 let is_full = self.pending + self.asked >= self.credit;
                 let wish = self.fair[queue].next_wish(self.now, self.credit, is_full);
                 let Some((flow, job, count)) = wish else { break };
-                let Some(lane_job) = self.jobs.get_mut(&job) else { continue };
+                let Some((id, lane_job)) = self.jobs.entry(job) else { continue };
                 if !self.fleet.has(&lane_job.need) {
                     lane_job.supply = Supply::Unable;
                 } else if lane_job.supply == Supply::Unasked {
@@ -97,7 +96,7 @@ impl Scheduler {
                     self.asked += count;
                     self.fair[queue].count(flow, |flow| flow.asked += count);
                     self.fair[queue].consider(flow, self.credit);
-                    out.tell(lane_job.work.home, LaneMessage::RangeWanted { job, count });
+                    out.tell(lane_job.work.home, LaneMessage::RangeWanted { job: id, count });
                 }
             }
         }
@@ -119,7 +118,7 @@ impl Scheduler {
                 return second.map(|pick| Turn { queue: BATCH, pick, most: QUANTUM, before: None });
             }
         };
-        let theirs = self.jobs.get(&second.job).map_or(0, |lane_job| lane_job.next_cost().0.max(1));
+        let theirs = self.jobs.at(second.job).map_or(0, |lane_job| lane_job.next_cost().0.max(1));
         if self.owed.0 >= theirs && !self.planting.is(Planted::StarveBatch) {
             let most = self.owed.min(QUANTUM);
             return Some(Turn { queue: BATCH, pick: second, most, before: Some(INTERACTIVE) });
@@ -137,12 +136,12 @@ impl Scheduler {
     fn place_shards(&mut self, turn: &Turn, now: Tick, out: &mut Outbox) {
         let Turn { queue, pick, most, before } = turn;
         let (queue, job) = (*queue, pick.job);
-        let Some(lane_job) = self.jobs.get_mut(&job) else {
+        let Some(lane_job) = self.jobs.at_mut(job) else {
             return self.fair[queue].dequeue(job);
         };
         let flow = lane_job.flow;
-        let Some((id, rival)) = self.fleet.first(&lane_job.need) else { return };
-        let Some(agent) = self.agents.get(&id) else { return };
+        let Some((to, rival)) = self.fleet.first(&lane_job.need) else { return };
+        let Some(agent) = self.agents.at(to) else { return };
         let room = (agent.allowed() - agent.held()).min(self.fair[queue].room(flow));
         let each = lane_job.next_cost().0.max(1);
         let stays = |more: &u64| rival.is_none_or(|rival| Rank::with(agent, *more).is_level_with(rival));
@@ -151,7 +150,7 @@ impl Scheduler {
         let count = range.count();
         self.pending -= count;
         self.fair[queue].count(flow, |flow| flow.pending -= count);
-        let cost = self.assign(id, job, range, None, now, out);
+        let cost = self.assign((to, job), range, None, now, out);
         let fair = &mut self.fair[queue];
         fair.served(pick, flow, cost);
         fair.dequeue(job);
@@ -168,8 +167,8 @@ impl Scheduler {
     }
 
     /// A job with a deadline that holds less than its project's part is asked for as soon as it is urgent.
-    pub(super) fn hurry(&mut self, job: JobId) {
-        let Some(lane_job) = self.jobs.get(&job) else { return };
+    pub(super) fn hurry(&mut self, job: JobNo) {
+        let Some(lane_job) = self.jobs.at(job) else { return };
         let fair = &mut self.fair[lane_job.queue()];
         if lane_job.supply == Supply::Unasked
             && lane_job.pending.count() < fair.part(lane_job.flow, self.credit)
@@ -194,7 +193,7 @@ impl Scheduler {
                     misses += usize::from(!found);
                 }
             }
-            let Some(lane_job) = self.jobs.get_mut(&job) else { continue };
+            let Some(lane_job) = self.jobs.at_mut(job) else { continue };
             lane_job.in_rota = !lane_job.errands.is_empty();
             if lane_job.in_rota {
                 self.rota[queue].push_back(job);
@@ -203,8 +202,8 @@ impl Scheduler {
     }
 
     /// For how many errands of a kind it is worth to look in vain.
-    fn misses_max(&self, job: JobId, asked: Asked) -> usize {
-        let Some(lane_job) = self.jobs.get(&job) else { return 0 };
+    fn misses_max(&self, job: JobNo, asked: Asked) -> usize {
+        let Some(lane_job) = self.jobs.at(job) else { return 0 };
         match lane_job.errands.next_who(asked) {
             None => 0,
             Some(who) if self.fleet.has_free(&lane_job.need, who) => ERRAND_MISSES_MAX,
@@ -215,27 +214,27 @@ impl Scheduler {
 
     /// Looks for somebody for the first errand of a kind. *Returns* whether there was somebody; nothing when there is no
     /// such errand, or everybody is busy.
-    fn place_errand(&mut self, job: JobId, asked: Asked, now: Tick, out: &mut Outbox) -> Option<bool> {
+    fn place_errand(&mut self, job: JobNo, asked: Asked, now: Tick, out: &mut Outbox) -> Option<bool> {
         if self.fleet.is_full() {
             return None;
         }
-        let lane_job = self.jobs.get_mut(&job)?;
+        let (id, lane_job) = self.jobs.entry(job)?;
         let mut errand = lane_job.errands.pop(asked)?;
         let index = errand.index;
         let is_in_hands = lane_job.in_hands.contains(index);
-        let holds = |agent: &Agent| agent.attempts.is_at(job, index);
-        let is_holder = |id| is_in_hands && self.agents.get(&id).is_some_and(holds);
+        let holds = |agent: &Agent| agent.attempts.is_at(id, index);
+        let is_holder = |agent| is_in_hands && self.agents.at(agent).is_some_and(holds);
         match self.fleet.best_for(&lane_job.need, &errand, is_holder) {
-            Some(id) => {
+            Some(to) => {
                 let (queue, flow) = (lane_job.queue(), lane_job.flow);
-                let cost = self.assign(id, job, ShardRange::one(errand.index), Some(errand), now, out);
+                let cost = self.assign((to, job), ShardRange::one(errand.index), Some(errand), now, out);
                 self.fair[queue].charge(flow, cost);
                 return Some(true);
             }
             None if self.fleet.has_for(&lane_job.need, &errand, is_holder) => lane_job.errands.push(errand),
             None => {
                 errand.tried.push(self.lane);
-                out.tell(lane_job.work.home, LaneMessage::ErrandReturned { job, errand });
+                out.tell(lane_job.work.home, LaneMessage::ErrandReturned { job: id, errand });
             }
         }
         Some(false)
@@ -244,18 +243,18 @@ impl Scheduler {
     /// Gives an agent shards of one job, an errand's alone. *Returns* what they cost.
     pub(super) fn assign(
         &mut self,
-        id: AgentId,
-        job: JobId,
+        (to, of): (AgentNo, JobNo),
         range: ShardRange,
         errand: Option<Errand>,
         now: Tick,
         out: &mut Outbox,
     ) -> ComputeUnits {
         let mut cost = ComputeUnits(0);
-        let Some(lane_job) = self.jobs.get_mut(&job) else { return cost };
+        let Some((job, lane_job)) = self.jobs.entry(of) else { return cost };
+        let Some(id) = self.agents.id(to) else { return cost };
         let who = errand.as_ref().map(|errand| &errand.who);
         self.ring.record(now, (job, range), id, who, &lane_job.need, (&self.fleet, &self.agents));
-        let Some(agent) = self.agents.get_mut(&id) else { return cost };
+        let Some(agent) = self.agents.at_mut(to) else { return cost };
         let lease_until = now.after_ms(limits::LEASE_MS);
         self.expires = self.expires.min(lease_until);
         self.counts.spares += u64::from(errand.as_ref().is_some_and(|errand| errand.spare));
@@ -295,11 +294,11 @@ impl Scheduler {
             lane_job.stirred = now;
             lane_job.served += u128::from(cost.0);
             let (queue, flow) = (lane_job.queue(), lane_job.flow);
-            tell_job(agent, job, &lane_job.work.plan, self.planting, out);
+            tell_job((to, agent.session), (job, lane_job), self.planting, out);
             out.push(Effect::Assign { session: agent.session, job, items });
             self.fair[queue].count(flow, |flow| flow.in_flight += count);
-            self.fleet.settle(id, agent);
-            note_unseen(&mut self.unseen, id, agent);
+            self.fleet.settle(Member { id, number: to }, agent);
+            note_unseen(&mut self.unseen, to, agent);
         }
         if !held_here.is_empty() {
             self.adopt(job, &held_here);
@@ -309,18 +308,21 @@ impl Scheduler {
 }
 
 /// Tells an agent what a job's shards are made of and what is done with their samples, where it does not know yet.
-fn tell_job(agent: &mut Agent, job: JobId, plan: &Plan, planting: Planting, out: &mut Outbox) {
-    let session = agent.session;
-    let mut is_new = false;
-    let told = agent.told.entry(job).or_insert_with(|| {
-        is_new = true;
+fn tell_job(
+    (to, session): (AgentNo, SessionId),
+    (job, lane_job): (JobId, &mut LaneJob),
+    planting: Planting,
+    out: &mut Outbox,
+) {
+    let plan = &lane_job.work.plan;
+    let is_new = lane_job.told.insert(to);
+    if is_new {
         let (kernel, task, ordered) = (plan.kernel().clone(), plan.task().clone(), plan.stage().is_some());
         out.push(Effect::SendJob { session, job, kernel, task, ordered });
-        Arc::default()
-    });
-    let is_known = Arc::ptr_eq(told, plan.pass()) || *told == *plan.pass();
-    if !is_known && (is_new || !planting.is(Planted::KeepOldPasses)) {
-        *told = plan.pass().clone();
-        out.push(Effect::SendPass { session, job, pass: told.clone() });
+    }
+    // Without a word of it the pass is empty.
+    let is_told = is_new && plan.pass().is_empty() || !is_new && planting.is(Planted::KeepOldPasses);
+    if lane_job.told_pass.insert(to) && !is_told {
+        out.push(Effect::SendPass { session, job, pass: plan.pass().clone() });
     }
 }

@@ -39,15 +39,18 @@ impl Scheduler {
     pub(super) fn place_probes(&mut self, now: Tick, out: &mut Outbox) {
         for id in core::mem::take(&mut self.probes.stirred) {
             let Some((job, index)) = self.probes.waiting.get(&id).copied() else { continue };
-            let agent = self.agents.get(&id).filter(|_| self.jobs.contains_key(&job));
+            let number = self.jobs.number(&job).and_then(|job| Some((self.agents.number(&id)?, job)));
+            let agent = number.and_then(|(number, _)| self.agents.at(number));
             if agent.as_ref().is_some_and(|agent| agent.takes_work() && !agent.has_credit()) {
                 continue;
             }
             self.probes.waiting.remove(&id);
-            if agent.is_some_and(|agent| agent.has_credit() && !agent.attempts.is_at(job, index)) {
+            if let Some(to) = number
+                && agent.is_some_and(|agent| agent.has_credit() && !agent.attempts.is_at(job, index))
+            {
                 // Nothing waits for it: lost, it is lost.
                 let errand = Errand { spare: true, ..Errand::new(index, Vec::new()) };
-                self.assign(id, job, ShardRange::one(index), Some(errand), now, out);
+                self.assign(to, ShardRange::one(index), Some(errand), now, out);
             }
         }
     }

@@ -13,6 +13,7 @@ use tessera_protocol::unit::{Epoch, ShardIndex, Tick};
 use super::agent::Agent;
 use super::attempts::{Spared, Terms};
 use super::lane_job::{LaneJob, Supply};
+use super::roster::AgentNo;
 use super::{Scheduler, elsewhere};
 use crate::effect::Outbox;
 use crate::message::{LaneMessage, Who};
@@ -102,7 +103,7 @@ impl Scheduler {
         self.share_out(now, out);
         self.hand_on(now, out);
         let idle = self.agents.values().any(|agent| agent.takes_work() && agent.held() == 0);
-        let late = |(id, job): (&JobId, &LaneJob)| Some((*id, job.late_after_ms(idle)?));
+        let late = |(_, id, job): (_, JobId, &LaneJob)| Some((id, job.late_after_ms(idle)?));
         let late: BTreeMap<JobId, u64> = self.jobs.iter().filter_map(late).collect();
         if late.is_empty() {
             return;
@@ -123,9 +124,9 @@ impl Scheduler {
             let waits = job.tail && job.has_work() && job.stirred.after_ms(STANDSTILL_MS) < now;
             waits && !matches!(job.supply, Supply::Asked(_)) && self.fleet.best(&job.need).is_none()
         };
-        let standing = self.jobs.iter().filter(|(_, job)| stands_still(job)).map(|(id, _)| *id);
+        let standing = self.jobs.iter().filter(|(.., job)| stands_still(job)).map(|(id, ..)| id);
         for id in standing.collect::<Vec<_>>() {
-            if let Some(lane_job) = self.jobs.get_mut(&id) {
+            if let Some(lane_job) = self.jobs.at_mut(id) {
                 lane_job.supply = Supply::Unable;
             }
             self.release(id, out);
@@ -141,13 +142,13 @@ impl Scheduler {
         if out.all_lanes().len() < 2 {
             return;
         }
-        for (job, lane_job) in &mut self.jobs {
+        for (_, job, lane_job) in self.jobs.iter_mut() {
             if lane_job.stirred.after_ms(STANDSTILL_MS) < now {
                 let home = lane_job.work.home;
                 for mut errand in lane_job.errands.drain() {
                     errand.busy = true;
                     errand.tried.push(self.lane);
-                    out.tell(home, LaneMessage::ErrandReturned { job: *job, errand });
+                    out.tell(home, LaneMessage::ErrandReturned { job, errand });
                 }
             }
         }
@@ -160,12 +161,12 @@ impl Scheduler {
         now: Tick,
     ) -> Vec<((bool, Tick), AgentId, JobId, ShardIndex)> {
         let mut found = Vec::new();
-        for (id, agent) in &self.agents {
+        for (_, id, agent) in self.agents.iter() {
             for (_, index, terms) in agent.attempts.iter() {
                 let Some(after_ms) = late.get(&terms.job) else { continue };
                 if terms.assigned.after_ms(*after_ms) < now && may_have_spare(terms, now) {
                     let first = (terms.spared != Spared::No, terms.assigned);
-                    found.push((first, *id, terms.job, index));
+                    found.push((first, id, terms.job, index));
                 }
             }
         }
@@ -176,16 +177,16 @@ impl Scheduler {
     /// Shards that are to be handed out are in flight with agents here, beside another attempt or once were: those
     /// attempts, the latest if there are more, are the ones to wait for. Looks at all attempts.
     pub(super) fn adopt(&mut self, job: JobId, shards: &BTreeSet<ShardIndex>) {
-        let mut latest: BTreeMap<ShardIndex, (Epoch, AgentId)> = BTreeMap::new();
-        for (id, agent) in &self.agents {
+        let mut latest: BTreeMap<ShardIndex, (Epoch, AgentNo)> = BTreeMap::new();
+        for (number, _, agent) in self.agents.iter() {
             let attempts = agent.attempts.iter().filter(|(.., terms)| terms.job == job);
             for (epoch, index, _) in attempts.filter(|(_, index, _)| shards.contains(index)) {
-                let known = latest.entry(index).or_insert((epoch, *id));
-                *known = (epoch, *id).max(*known);
+                let known = latest.entry(index).or_insert((epoch, number));
+                *known = (epoch, number).max(*known);
             }
         }
-        for (index, (_, id)) in latest {
-            if let Some(terms) = self.agents.get_mut(&id).and_then(|agent| agent.attempts.at(job, index)) {
+        for (index, (_, number)) in latest {
+            if let Some(terms) = self.agents.at_mut(number).and_then(|agent| agent.attempts.at(job, index)) {
                 terms.spared = Spared::No;
                 if let Some(errand) = &mut terms.errand {
                     errand.spare = false;
