@@ -31,6 +31,7 @@ mod fleet;
 mod in_hands;
 mod lane_job;
 mod leases;
+mod need;
 mod placement;
 mod probes;
 #[cfg(test)]
@@ -47,7 +48,7 @@ use explain::Ring;
 pub(crate) use explain::who_in_words;
 use fair::Fair;
 use fleet::{Fleet, Member};
-use lane_job::{LaneJob, Supply};
+use lane_job::{LaneJob, Supply, need_of};
 use probes::Probes;
 use roster::{AgentNo, Agents, JobNo, Jobs};
 use score::Score;
@@ -309,7 +310,8 @@ impl Scheduler {
         let (weight, in_flight_max) = self.sharing.of(&work);
         let fair = &mut self.fair[work.priority as usize];
         let flow = fair.join(&work.project, weight, in_flight_max);
-        let number = self.jobs.insert(job, LaneJob::new(work, flow, self.planting));
+        let need = self.fleet.need(need_of(&work, self.planting));
+        let number = self.jobs.insert(job, LaneJob::new(work, need, flow));
         fair.want(flow, number, self.credit);
         self.hurry(number);
     }
@@ -319,7 +321,9 @@ impl Scheduler {
         let another_task = lane_job.work.plan.task_digest() != work.plan.task_digest();
         // It stands in line under what it needed, which may be something else now.
         self.fair[lane_job.queue()].dequeue(job);
-        lane_job.renew(work, self.planting);
+        let need = self.fleet.need(need_of(&work, self.planting));
+        self.fleet.need_no_more(lane_job.need);
+        lane_job.renew(work, need);
         if lane_job.supply == Supply::Unable {
             lane_job.supply = Supply::Dry;
         }
@@ -347,6 +351,7 @@ impl Scheduler {
             flow.asked -= asked;
         });
         fair.leave(closed.flow, number, self.credit);
+        self.fleet.need_no_more(closed.need);
         if closed.in_rota {
             self.rota[closed.queue()].retain(|waiting| *waiting != number);
         }
@@ -484,7 +489,7 @@ impl Scheduler {
             self.fair[queue].dequeue(job);
         } else if !self.fair[queue].is_waiting(job) {
             let deadline = lane_job.deadline(self.credit);
-            self.fair[queue].enqueue(lane_job.flow, &lane_job.need, job, deadline, self.now);
+            self.fair[queue].enqueue(lane_job.flow, lane_job.need, job, deadline, self.now);
         }
         if !lane_job.errands.is_empty() && !lane_job.in_rota {
             lane_job.in_rota = true;
@@ -509,7 +514,7 @@ impl Scheduler {
     }
 
     fn release_if_deserted(&mut self, job: JobNo, out: &mut Outbox) {
-        let deserted = |lane_job: &LaneJob| lane_job.has_work() && !self.fleet.has(&lane_job.need);
+        let deserted = |lane_job: &LaneJob| lane_job.has_work() && !self.fleet.has(lane_job.need);
         if self.jobs.at(job).is_some_and(deserted) {
             self.release(job, out);
         }
@@ -530,7 +535,7 @@ impl Scheduler {
     /// An agent came, or may do more than before: jobs that waited for one like it are asked for.
     fn revive(&mut self) {
         for (job, _, lane_job) in self.jobs.iter_mut() {
-            if lane_job.supply == Supply::Unable && self.fleet.has(&lane_job.need) {
+            if lane_job.supply == Supply::Unable && self.fleet.has(lane_job.need) {
                 lane_job.supply = Supply::Unasked;
                 let fair = &mut self.fair[lane_job.queue()];
                 fair.want(lane_job.flow, job, self.credit);
@@ -616,7 +621,7 @@ impl Scheduler {
         assert_eq!(self.asked, asked);
         for (number, id, job) in self.jobs.iter() {
             assert!(
-                job.pending.is_empty() || self.fleet.has(&job.need),
+                job.pending.is_empty() || self.fleet.has(job.need),
                 "{id}: shards wait where nobody can run them"
             );
             assert_eq!(

@@ -11,7 +11,8 @@ use tessera_protocol::unit::Tick;
 
 use super::Scheduler;
 use super::agent::Agent;
-use super::fleet::{Memory, gpus, operand_bytes_max};
+use super::fleet::{gpus, operand_bytes_max};
+use super::need::Memory;
 use crate::planted::Planted;
 
 /// Moments at which an agent failed, that make it rest.

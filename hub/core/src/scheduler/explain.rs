@@ -17,8 +17,9 @@ use super::Scheduler;
 use super::agent::{Agent, rest_of};
 use super::errands::Asked;
 use super::fair::{Fair, Flow};
-use super::fleet::{Fleet, Memory, Need, gpu_bytes_max, operand_bytes_max};
+use super::fleet::{Fleet, gpu_bytes_max, operand_bytes_max};
 use super::lane_job::{LaneJob, Supply};
+use super::need::{Memory, Need, NeedNo};
 use super::roster::{Agents, JobNo};
 use crate::message::Who;
 
@@ -61,7 +62,7 @@ impl Ring {
         (job, range): (JobId, ShardRange),
         winner: AgentId,
         who: Option<&Who>,
-        need: &Need,
+        need: NeedNo,
         (fleet, agents): (&Fleet, &Agents),
     ) {
         // Time does not go back: if this one is of the moment, all later ones are.
@@ -139,7 +140,7 @@ impl Scheduler {
         let job = self.jobs.at(number)?;
         let fair = &self.fair[job.queue()];
         let flow = fair.flow(job.flow)?;
-        let (able, free) = self.fleet.count(&job.need);
+        let (able, free) = self.fleet.count(job.need);
         Some(LaneExplained {
             lane: self.lane.0,
             reasons: self.reasons(number, job, flow),
@@ -149,7 +150,7 @@ impl Scheduler {
             pending: job.pending.count(),
             errands: job.errands.len() as u64,
             in_flight: job.in_hands.attempts(),
-            kernel: job.need.kernel.to_string(),
+            kernel: self.fleet.needed(job.need).kernel.to_string(),
             memory_bytes: job.work.plan.operand_bytes(),
             able: able as u64,
             free: free as u64,
@@ -162,20 +163,20 @@ impl Scheduler {
     /// What holds a job's shards up here, the strongest first.
     fn reasons(&self, number: JobNo, job: &LaneJob, flow: &Flow) -> Vec<Reason> {
         let mut reasons = Vec::new();
-        let (able, free) = self.fleet.count(&job.need);
+        let (able, free) = self.fleet.count(job.need);
+        let need = self.fleet.needed(job.need);
         let working = || self.agents.values().filter(|agent| !agent.leaving);
         if self.stopping {
             reasons.push(Reason::Stopping);
         }
-        let has_kernel =
-            |agent: &Agent| agent.hello.kernels.iter().any(|kernel| **kernel == *job.need.kernel);
+        let has_kernel = |agent: &Agent| agent.hello.kernels.iter().any(|kernel| **kernel == *need.kernel);
         if able == 0 {
             reasons.push(if working().next().is_none() {
                 Reason::NoAgents
             } else {
                 match working().filter(|a| has_kernel(a)).map(operand_bytes_max).max() {
-                    None => Reason::KernelMissing { kernel: job.need.kernel.to_string() },
-                    Some(bytes_max) if Memory::of(bytes_max) < job.need.memory => {
+                    None => Reason::KernelMissing { kernel: need.kernel.to_string() },
+                    Some(bytes_max) if Memory::of(bytes_max) < need.memory => {
                         Reason::MemoryMissing { bytes: job.work.plan.operand_bytes(), bytes_max }
                     }
                     Some(_) => Reason::RequirementsUnmet { requirements: job.work.requirements.clone() },
@@ -216,8 +217,9 @@ impl Scheduler {
     /// Agents against what a job needs: those that lack something that does not pass first.
     fn fits(&self, job: &LaneJob, clock: Clock) -> Vec<AgentFit> {
         let passing = |lack: &Lack| matches!(lack, Lack::Full | Lack::Resting { .. });
+        let need = self.fleet.needed(job.need);
         let mut fits: Vec<AgentFit> =
-            self.agents.iter().map(|(_, id, agent)| fit(id, agent, &job.need, clock)).collect();
+            self.agents.iter().map(|(_, id, agent)| fit(id, agent, need, clock)).collect();
         fits.sort_by_key(|fit| (fit.lacks.iter().all(passing), fit.lacks.is_empty(), fit.agent));
         fits.truncate(LISTED_MAX);
         fits
@@ -243,7 +245,10 @@ impl Scheduler {
             rest: rest_of(agent, self.unix_origin),
             jobs: waiting
                 .iter()
-                .map(|(_, job, of)| JobFit { job: *job, lacks: lacks(agent, &of.need, clock) })
+                .map(|(_, job, of)| JobFit {
+                    job: *job,
+                    lacks: lacks(agent, self.fleet.needed(of.need), clock),
+                })
                 .collect(),
             placements: self.ring.explained(now, |placement| {
                 placement.ranked.iter().flatten().any(|candidate| candidate.agent == id)
@@ -305,14 +310,14 @@ mod tests {
 
     #[test]
     fn of_one_moment_the_first_few_placements_are_remembered_and_of_all_the_latest() {
-        let (mut ring, fleet, agents) = (Ring::default(), Fleet::default(), Agents::default());
+        let (mut ring, mut fleet, agents) = (Ring::default(), Fleet::default(), Agents::default());
         let (kernel, memory, gpu) = ("k".into(), Memory::default(), Memory::default());
-        let need = Need { kernel, memory, gpu, models: Arc::default(), regions: Arc::default() };
+        let need = fleet.need(Need { kernel, memory, gpu, models: Arc::default(), regions: Arc::default() });
         for moment in 0..100 {
             for start in 0..10 {
                 let range = ShardRange { start, end: start + 1 };
                 let (job, winner) = (JobId([1; 16]), AgentId([1; 16]));
-                ring.record(Tick(moment), (job, range), winner, None, &need, (&fleet, &agents));
+                ring.record(Tick(moment), (job, range), winner, None, need, (&fleet, &agents));
             }
         }
         let found = ring.explained(Tick(99), |_| true);

@@ -7,10 +7,11 @@
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 
+use slab::Slab;
 use tessera_protocol::unit::{ComputeUnits, Tick};
 
-use super::fleet::Need;
-use super::roster::{JobNo, Notes};
+use super::need::NeedNo;
+use super::roster::{JobNo, Notes, Number};
 use crate::planted::{Planted, Planting};
 
 /// Virtual time that one compute unit of a project of weight one takes, so that weights divide it well.
@@ -21,6 +22,16 @@ const IDLE_MAX: usize = 1_024;
 /// A project's share of one priority on one lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct FlowId(u32);
+
+impl Number for FlowId {
+    fn new(at: usize) -> FlowId {
+        FlowId(at as u32)
+    }
+
+    fn at(self) -> usize {
+        self.0 as usize
+    }
+}
 
 /// Position among the jobs of one project: urgent ones by deadline, the others in turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,6 +54,22 @@ struct Queue {
     alarms: BTreeSet<(Tick, JobNo)>,
 }
 
+impl Queue {
+    fn add(&mut self, job: JobNo, waiting: &Waiting) {
+        self.turns.insert(waiting.turn, job);
+        if let (Some(deadline), Turn::InTurn(_)) = (waiting.deadline, waiting.turn) {
+            self.alarms.insert((deadline.urgent_from, job));
+        }
+    }
+
+    fn take(&mut self, job: JobNo, waiting: &Waiting) {
+        self.turns.remove(&waiting.turn);
+        if let Some(deadline) = waiting.deadline {
+            self.alarms.remove(&(deadline.urgent_from, job));
+        }
+    }
+}
+
 /// What one project has on a lane at one priority.
 #[derive(Debug)]
 pub(super) struct Flow {
@@ -60,9 +87,12 @@ pub(super) struct Flow {
     jobs: u32,
     /// Its jobs to ask the home of.
     unasked: BTreeMap<u64, JobNo>,
-    queues: BTreeMap<Arc<Need>, Queue>,
+    queues: BTreeMap<NeedNo, Queue>,
     /// The tag under which it stands in `heads`.
     shown: Option<u128>,
+    /// Whether it stands among those that want, and those that are hungry.
+    wants: bool,
+    is_hungry: bool,
 }
 
 impl Flow {
@@ -76,6 +106,7 @@ impl Flow {
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
     flow: FlowId,
+    need: NeedNo,
     turn: Turn,
     deadline: Option<Deadline>,
 }
@@ -99,15 +130,14 @@ pub(super) struct Pick {
 #[derive(Debug, Default)]
 pub(super) struct Fair {
     virtual_now: u128,
-    made: u32,
     tickets: u64,
-    flows: BTreeMap<FlowId, Flow>,
+    flows: Slab<Flow>,
     by_project: BTreeMap<Arc<str>, FlowId>,
     /// Projects with work, by need, the next first.
-    heads: BTreeMap<Arc<Need>, BTreeSet<(u128, FlowId)>>,
+    heads: BTreeMap<NeedNo, BTreeSet<(u128, FlowId)>>,
     /// Projects without jobs whose tag is ahead of the others: to come back is not to start afresh.
     idle: BTreeSet<(u128, FlowId)>,
-    waiting: Notes<JobNo, (Arc<Need>, Waiting)>,
+    waiting: Notes<JobNo, Waiting>,
     /// Weights of the projects with jobs.
     weights: u64,
     /// Projects with jobs to ask for, and those of them that hold less than their part of the credit.
@@ -128,7 +158,7 @@ impl Fair {
             Some(id) => *id,
             None => self.found(project),
         };
-        let Some(flow) = self.flows.get_mut(&id) else { return id };
+        let Some(flow) = self.flows.get_mut(id.at()) else { return id };
         if flow.jobs == 0 {
             self.idle.remove(&(flow.tag, id));
         } else {
@@ -142,8 +172,6 @@ impl Fair {
     }
 
     fn found(&mut self, project: &Arc<str>) -> FlowId {
-        self.made += 1;
-        let id = FlowId(self.made);
         let flow = Flow {
             project: project.clone(),
             weight: 1,
@@ -156,8 +184,10 @@ impl Fair {
             unasked: BTreeMap::new(),
             queues: BTreeMap::new(),
             shown: None,
+            wants: false,
+            is_hungry: false,
         };
-        self.flows.insert(id, flow);
+        let id = FlowId::new(self.flows.insert(flow));
         self.by_project.insert(project.clone(), id);
         id
     }
@@ -166,7 +196,7 @@ impl Fair {
     pub(super) fn leave(&mut self, id: FlowId, job: JobNo, credit: u64) {
         self.dequeue(job);
         self.unwant(job);
-        let Some(flow) = self.flows.get_mut(&id) else { return };
+        let Some(flow) = self.flows.get_mut(id.at()) else { return };
         flow.jobs -= 1;
         if flow.jobs == 0 {
             self.weights -= u64::from(flow.weight);
@@ -178,7 +208,7 @@ impl Fair {
 
     /// A project with this many jobs or none.
     pub(super) fn flow(&self, id: FlowId) -> Option<&Flow> {
-        self.flows.get(&id)
+        self.flows.get(id.at())
     }
 
     /// Virtual time of the shard that was handed out last.
@@ -188,7 +218,7 @@ impl Fair {
 
     /// Changes what is counted of a project.
     pub(super) fn count(&mut self, id: FlowId, change: impl FnOnce(&mut Flow)) {
-        if let Some(flow) = self.flows.get_mut(&id) {
+        if let Some(flow) = self.flows.get_mut(id.at()) {
             let was_capped = flow.is_capped();
             change(flow);
             if flow.is_capped() != was_capped {
@@ -200,7 +230,7 @@ impl Fair {
     /// Attempts that a project may have in flight beside those that it has.
     pub(super) fn room(&self, id: FlowId) -> u64 {
         let left = |flow: &Flow| flow.in_flight_max.map(|max| max.saturating_sub(flow.in_flight).max(1));
-        self.flows.get(&id).and_then(left).unwrap_or(u64::MAX)
+        self.flows.get(id.at()).and_then(left).unwrap_or(u64::MAX)
     }
 
     // --- whose turn it is -----------------------------------------------------------------------
@@ -209,48 +239,59 @@ impl Fair {
     pub(super) fn enqueue(
         &mut self,
         id: FlowId,
-        need: &Arc<Need>,
+        need: NeedNo,
         job: JobNo,
         deadline: Option<Deadline>,
         now: Tick,
     ) {
         self.dequeue(job);
+        let waiting = self.waiting(id, need, deadline, now);
         let virtual_now = self.virtual_now;
-        let Some(flow) = self.flows.get_mut(&id) else { return };
+        let Some(flow) = self.flows.get_mut(id.at()) else { return };
         if flow.queues.is_empty() {
             flow.tag = flow.tag.max(virtual_now);
         }
+        let queue = flow.queues.entry(need).or_default();
+        let is_first = queue.turns.is_empty();
+        queue.add(job, &waiting);
+        self.waiting.insert(job, waiting);
+        if is_first {
+            self.show(id);
+        }
+    }
+
+    /// A job had its turn, and more of its shards wait. *Order*: behind the others, as when it came.
+    pub(super) fn requeue(&mut self, job: JobNo, deadline: Option<Deadline>, now: Tick) {
+        let Some(before) = self.waiting.get(job).copied() else { return };
+        let after = self.waiting(before.flow, before.need, deadline, now);
+        let flow = self.flows.get_mut(before.flow.at());
+        let Some(queue) = flow.and_then(|flow| flow.queues.get_mut(&before.need)) else { return };
+        queue.take(job, &before);
+        queue.add(job, &after);
+        self.waiting.insert(job, after);
+    }
+
+    /// A place at the end of the line.
+    fn waiting(&mut self, flow: FlowId, need: NeedNo, deadline: Option<Deadline>, now: Tick) -> Waiting {
         self.tickets += 1;
         let deadline = deadline.filter(|_| !self.planting.is(Planted::IgnoreDeadlines));
         let turn = match deadline {
             Some(deadline) if deadline.urgent_from <= now => Turn::Urgent(deadline.at, self.tickets),
             _ => Turn::InTurn(self.tickets),
         };
-        let queue = flow.queues.entry(need.clone()).or_default();
-        let is_first = queue.turns.is_empty();
-        queue.turns.insert(turn, job);
-        if let (Some(deadline), Turn::InTurn(_)) = (deadline, turn) {
-            queue.alarms.insert((deadline.urgent_from, job));
-        }
-        self.waiting.insert(job, (need.clone(), Waiting { flow: id, turn, deadline }));
-        if is_first {
-            self.show(id);
-        }
+        Waiting { flow, need, turn, deadline }
     }
 
     /// A job has nothing more that waits.
     pub(super) fn dequeue(&mut self, job: JobNo) {
-        let Some((need, waiting)) = self.waiting.remove(job) else { return };
-        let Some(flow) = self.flows.get_mut(&waiting.flow) else { return };
-        let Some(queue) = flow.queues.get_mut(&need) else { return };
-        queue.turns.remove(&waiting.turn);
-        if let Some(deadline) = waiting.deadline {
-            queue.alarms.remove(&(deadline.urgent_from, job));
-        }
+        let Some(waiting) = self.waiting.remove(job) else { return };
+        let Some(flow) = self.flows.get_mut(waiting.flow.at()) else { return };
+        let Some(queue) = flow.queues.get_mut(&waiting.need) else { return };
+        queue.take(job, &waiting);
         if queue.turns.is_empty() {
             self.hide(waiting.flow);
-            if let Some(flow) = self.flows.get_mut(&waiting.flow) {
-                flow.queues.remove(&need);
+            if let Some(flow) = self.flows.get_mut(waiting.flow.at()) {
+                flow.queues.remove(&waiting.need);
             }
             self.show(waiting.flow);
         }
@@ -262,21 +303,20 @@ impl Fair {
     }
 
     /// The job whose turn it is among those whose need can be met.
-    pub(super) fn pick(&mut self, now: Tick, can_meet: impl Fn(&Need) -> bool) -> Option<Pick> {
-        let heads = self.heads.iter().filter(|(need, _)| can_meet(need));
-        let first = heads.filter_map(|(need, flows)| flows.first().map(|(tag, id)| (*tag, *id, need)));
+    pub(super) fn pick(&mut self, now: Tick, can_meet: impl Fn(NeedNo) -> bool) -> Option<Pick> {
+        let heads = self.heads.iter().filter(|(need, _)| can_meet(**need));
+        let first = heads.filter_map(|(need, flows)| flows.first().map(|(tag, id)| (*tag, *id, *need)));
         let (tag, id, need) = first.min()?;
-        let need = need.clone();
-        let job = self.next_of(id, &need, now)?;
+        let job = self.next_of(id, need, now)?;
         Some(Pick { job, tag })
     }
 
     /// The job of a project that goes first, after those that have become urgent moved up.
-    fn next_of(&mut self, id: FlowId, need: &Need, now: Tick) -> Option<JobNo> {
-        let queue = self.flows.get_mut(&id)?.queues.get_mut(need)?;
+    fn next_of(&mut self, id: FlowId, need: NeedNo, now: Tick) -> Option<JobNo> {
+        let queue = self.flows.get_mut(id.at())?.queues.get_mut(&need)?;
         while let Some((_, job)) = queue.alarms.first().copied().filter(|(from, _)| *from <= now) {
             queue.alarms.pop_first();
-            let (_, waiting) = self.waiting.get_mut(job)?;
+            let waiting = self.waiting.get_mut(job)?;
             if let (Some(deadline), Turn::InTurn(ticket)) = (waiting.deadline, waiting.turn) {
                 queue.turns.remove(&waiting.turn);
                 waiting.turn = Turn::Urgent(deadline.at, ticket);
@@ -299,17 +339,23 @@ impl Fair {
             return;
         }
         let virtual_now = self.virtual_now;
-        self.hide(id);
-        if let Some(flow) = self.flows.get_mut(&id) {
-            let weight = if self.planting.is(Planted::IgnoreWeights) { 1 } else { flow.weight };
-            let step = u128::from(cost.0.max(1)) * SCALE / u128::from(weight);
-            flow.tag = flow.tag.max(virtual_now).saturating_add(step);
+        let Some(flow) = self.flows.get_mut(id.at()) else { return };
+        let weight = if self.planting.is(Planted::IgnoreWeights) { 1 } else { flow.weight };
+        let step = u128::from(cost.0.max(1)) * SCALE / u128::from(weight);
+        flow.tag = flow.tag.max(virtual_now).saturating_add(step);
+        if let Some(before) = flow.shown {
+            flow.shown = Some(flow.tag);
+            for need in flow.queues.keys() {
+                if let Some(head) = self.heads.get_mut(need) {
+                    head.remove(&(before, id));
+                    head.insert((flow.tag, id));
+                }
+            }
         }
-        self.show(id);
     }
 
     fn hide(&mut self, id: FlowId) {
-        let Some(flow) = self.flows.get_mut(&id) else { return };
+        let Some(flow) = self.flows.get_mut(id.at()) else { return };
         let Some(tag) = flow.shown.take() else { return };
         for need in flow.queues.keys() {
             if let Some(head) = self.heads.get_mut(need) {
@@ -324,16 +370,13 @@ impl Fair {
     /// Puts a project where its tag and its quota say.
     fn show(&mut self, id: FlowId) {
         self.hide(id);
-        let Some(flow) = self.flows.get_mut(&id) else { return };
+        let Some(flow) = self.flows.get_mut(id.at()) else { return };
         if flow.queues.is_empty() || flow.is_capped() && !self.planting.is(Planted::ForgetQuotas) {
             return;
         }
         flow.shown = Some(flow.tag);
         for need in flow.queues.keys() {
-            match self.heads.get_mut(need) {
-                Some(head) => _ = head.insert((flow.tag, id)),
-                None => _ = self.heads.entry(need.clone()).or_default().insert((flow.tag, id)),
-            }
+            self.heads.entry(*need).or_default().insert((flow.tag, id));
         }
     }
 
@@ -350,7 +393,7 @@ impl Fair {
                 return;
             }
             self.idle.remove(&(tag, id));
-            if let Some(flow) = self.flows.remove(&id) {
+            if let Some(flow) = self.flows.try_remove(id.at()) {
                 self.by_project.remove(&flow.project);
             }
         }
@@ -361,7 +404,7 @@ impl Fair {
     /// A job's home may have shards.
     pub(super) fn want(&mut self, id: FlowId, job: JobNo, credit: u64) {
         self.unwant(job);
-        if let Some(flow) = self.flows.get_mut(&id) {
+        if let Some(flow) = self.flows.get_mut(id.at()) {
             self.tickets += 1;
             flow.unasked.insert(self.tickets, job);
             self.wants.insert(job, Want { flow: id, ticket: self.tickets, urgent_from: None });
@@ -386,18 +429,23 @@ impl Fair {
         if let Some(urgent_from) = want.urgent_from {
             self.hurried.remove(&(urgent_from, job));
         }
-        if let Some(flow) = self.flows.get_mut(&want.flow) {
+        if let Some(flow) = self.flows.get_mut(want.flow.at()) {
             flow.unasked.remove(&want.ticket);
         }
     }
 
     /// Looks again whether a project holds less than its part.
     pub(super) fn consider(&mut self, id: FlowId, credit: u64) {
-        let Some(flow) = self.flows.get(&id) else { return };
-        let (wants, held) = (!flow.unasked.is_empty(), flow.pending + flow.asked);
-        let is_hungry = wants && held < self.part(id, credit);
-        _ = if wants { self.wanting.insert(id) } else { self.wanting.remove(&id) };
-        _ = if is_hungry { self.hungry.insert(id) } else { self.hungry.remove(&id) };
+        let part = self.part(id, credit);
+        let Some(flow) = self.flows.get_mut(id.at()) else { return };
+        let wants = !flow.unasked.is_empty();
+        let is_hungry = wants && flow.pending + flow.asked < part;
+        if core::mem::replace(&mut flow.wants, wants) != wants {
+            _ = if wants { self.wanting.insert(id) } else { self.wanting.remove(&id) };
+        }
+        if core::mem::replace(&mut flow.is_hungry, is_hungry) != is_hungry {
+            _ = if is_hungry { self.hungry.insert(id) } else { self.hungry.remove(&id) };
+        }
     }
 
     /// Looks again at every project: the credit is another one.
@@ -408,7 +456,7 @@ impl Fair {
 
     /// What of the lane's credit a project may hold ready whatever others hold: its weight's part, and at least one.
     pub(super) fn part(&self, id: FlowId, credit: u64) -> u64 {
-        let weight = self.flows.get(&id).map_or(1, |flow| u64::from(flow.weight));
+        let weight = self.flows.get(id.at()).map_or(1, |flow| u64::from(flow.weight));
         let part = u128::from(credit) * u128::from(weight) / u128::from(self.weights.max(1));
         (part as u64).max(1).min(credit)
     }
@@ -440,7 +488,7 @@ impl Fair {
     }
 
     fn first_wanted(&self, id: FlowId) -> Option<JobNo> {
-        self.flows.get(&id)?.unasked.first_key_value().map(|(_, job)| *job)
+        self.flows.get(id.at())?.unasked.first_key_value().map(|(_, job)| *job)
     }
 
     // --- explanations and checks ----------------------------------------------------------------
@@ -453,15 +501,15 @@ impl Fair {
     /// Projects with shards that wait, the next first.
     pub(super) fn line(&self) -> impl Iterator<Item = &Flow> {
         let mut flows: alloc::vec::Vec<&Flow> =
-            self.flows.values().filter(|flow| !flow.queues.is_empty()).collect();
+            self.flows.iter().map(|(_, flow)| flow).filter(|flow| !flow.queues.is_empty()).collect();
         flows.sort_by_key(|flow| flow.tag);
         flows.into_iter()
     }
 
     /// Jobs of a project that go before one of its own.
     pub(super) fn ahead_of(&self, job: JobNo) -> Option<(usize, bool)> {
-        let (need, waiting) = self.waiting.get(job)?;
-        let queue = self.flows.get(&waiting.flow)?.queues.get(need)?;
+        let waiting = self.waiting.get(job)?;
+        let queue = self.flows.get(waiting.flow.at())?.queues.get(&waiting.need)?;
         let urgent = matches!(waiting.turn, Turn::Urgent(..));
         Some((queue.turns.range(..waiting.turn).count(), urgent))
     }
@@ -471,18 +519,21 @@ impl Fair {
     /// *Panics*: when one does not.
     pub(super) fn check_invariants(&self) {
         let mut shown = 0;
-        for (id, flow) in &self.flows {
+        for (at, flow) in &self.flows {
+            let id = FlowId::new(at);
+            assert_eq!((flow.wants, flow.is_hungry), (self.wanting.contains(&id), self.hungry.contains(&id)));
             let stands =
                 !flow.queues.is_empty() && (!flow.is_capped() || self.planting.is(Planted::ForgetQuotas));
             assert_eq!(flow.shown, stands.then_some(flow.tag), "{} stands elsewhere", flow.project);
             shown += if stands { flow.queues.len() } else { 0 };
-            assert_eq!(flow.jobs == 0, self.idle.contains(&(flow.tag, *id)), "{}", flow.project);
+            assert_eq!(flow.jobs == 0, self.idle.contains(&(flow.tag, id)), "{}", flow.project);
         }
         assert_eq!(self.heads.values().map(BTreeSet::len).sum::<usize>(), shown);
+        let flows = || self.flows.iter().map(|(_, flow)| flow);
         let queued: usize =
-            self.flows.values().flat_map(|flow| flow.queues.values()).map(|queue| queue.turns.len()).sum();
+            flows().flat_map(|flow| flow.queues.values()).map(|queue| queue.turns.len()).sum();
         assert_eq!(queued, self.waiting.len());
-        let wanted: usize = self.flows.values().map(|flow| flow.unasked.len()).sum();
+        let wanted: usize = flows().map(|flow| flow.unasked.len()).sum();
         assert_eq!(wanted, self.wants.len());
         assert_eq!(self.wants.values().filter(|want| want.urgent_from.is_some()).count(), self.hurried.len());
     }

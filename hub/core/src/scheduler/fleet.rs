@@ -12,69 +12,18 @@ use core::ops::Bound::{Excluded, Unbounded};
 
 use tessera_protocol::api::Standing;
 use tessera_protocol::id::{AgentId, ProviderId};
-use tessera_protocol::spec::Region;
 use tessera_protocol::wire::Gpu;
 
 use super::agent::Agent;
-use super::roster::AgentNo;
+use super::need::{Memory, Need, NeedNo, Needs};
+use super::roster::{AgentNo, Group};
 use crate::Account;
-use crate::message::{Device, Errand, Who, Work};
+use crate::message::{Device, Errand, Who};
 
 /// What agents that do not say how much memory they have keep of a job. *Units*: bytes.
 const OPERAND_BYTES_UNKNOWN: u64 = 1 << 30;
 /// Agents of one class that are looked at for the best before any that may is taken.
 const LOOKED_AT: usize = 8;
-
-/// An amount of memory in steps of a quarter of a power of two.
-///
-/// Both a need and what is kept are rounded so that an agent which could just run a job counts as able: one that
-/// cannot after all says so, and the shard goes elsewhere.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Memory(u16);
-
-impl Memory {
-    pub(super) fn of(bytes: u64) -> Memory {
-        let Some(octave) = bytes.checked_ilog2() else { return Memory(0) };
-        let quarter = ((u128::from(bytes) * 4) >> octave) as u16 - 4;
-        Memory(1 + octave as u16 * 4 + quarter)
-    }
-}
-
-/// What an agent must have to run a job's shards.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Need {
-    pub(super) kernel: Arc<str>,
-    pub(super) memory: Memory,
-    /// Of one GPU; the least of all where it needs none.
-    pub(super) gpu: Memory,
-    /// What that GPU may be, in lower case; empty for any.
-    pub(super) models: Arc<[String]>,
-    /// Where it may be; empty for anywhere.
-    pub(super) regions: Arc<[Region]>,
-}
-
-impl Need {
-    /// What a job's shards take.
-    pub(super) fn of(work: &Work) -> Need {
-        Need {
-            kernel: work.plan.kernel().clone(),
-            memory: Memory::of(work.plan.operand_bytes()),
-            gpu: work.requirements.gpu_bytes().map(Memory::of).unwrap_or_default(),
-            models: work.requirements.gpu_models().iter().map(|model| model.to_ascii_lowercase()).collect(),
-            regions: work.requirements.regions().into(),
-        }
-    }
-
-    /// Whether a GPU that is called so, in lower case, is one of those it may be.
-    pub(super) fn names(&self, gpu: &str) -> bool {
-        self.models.is_empty() || self.models.iter().any(|model| gpu.contains(&**model))
-    }
-
-    /// Whether an agent may be there.
-    pub(super) fn allows(&self, region: &str) -> bool {
-        self.regions.is_empty() || self.regions.iter().any(|allowed| allowed.as_str() == region)
-    }
-}
 
 /// What the agents of a class have in common.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -196,6 +145,8 @@ pub(super) struct Seat {
 
 #[derive(Debug, Default)]
 struct Class {
+    /// Needs that it meets.
+    able: Group<NeedNo>,
     free: BTreeSet<(Rank, Member, ProviderId)>,
     free_by_provider: BTreeSet<(ProviderId, Rank, Member)>,
     members: BTreeSet<(ProviderId, Member)>,
@@ -204,6 +155,7 @@ struct Class {
 /// Agents that take work, by class.
 #[derive(Debug, Default)]
 pub(super) struct Fleet {
+    needs: Needs,
     made: u32,
     ids: BTreeMap<Arc<Capability>, ClassId>,
     classes: BTreeMap<ClassId, (Arc<Capability>, Class)>,
@@ -213,6 +165,34 @@ pub(super) struct Fleet {
 }
 
 impl Fleet {
+    // --- what is needed -------------------------------------------------------------------------
+
+    /// A job needs this.
+    pub(super) fn need(&mut self, need: Need) -> NeedNo {
+        let (number, is_new) = self.needs.join(need);
+        if is_new {
+            for (capability, class) in self.classes.values_mut() {
+                match capability.meets(self.needs.get(number)) {
+                    true => _ = class.able.insert(number),
+                    false => class.able.remove(number),
+                }
+            }
+        }
+        number
+    }
+
+    /// A job needs it no longer.
+    pub(super) fn need_no_more(&mut self, need: NeedNo) {
+        self.needs.leave(need);
+    }
+
+    /// What a job needs that has this need.
+    ///
+    /// *Panics*: when none has.
+    pub(super) fn needed(&self, need: NeedNo) -> &Need {
+        self.needs.get(need)
+    }
+
     // --- who is here ----------------------------------------------------------------------------
 
     /// An agent came, or what it holds, has shown or may do is another than before.
@@ -261,7 +241,10 @@ impl Fleet {
         self.made += 1;
         let (id, capability) = (ClassId(self.made), Arc::new(capability));
         self.ids.insert(capability.clone(), id);
-        self.classes.insert(id, (capability, Class::default()));
+        let mut class = Class::default();
+        let met = self.needs.iter().filter(|(_, need)| capability.meets(need));
+        met.for_each(|(need, _)| _ = class.able.insert(need));
+        self.classes.insert(id, (capability, class));
         id
     }
 
@@ -299,12 +282,12 @@ impl Fleet {
     }
 
     /// The best agent that is free and able.
-    pub(super) fn best(&self, need: &Need) -> Option<AgentNo> {
+    pub(super) fn best(&self, need: NeedNo) -> Option<AgentNo> {
         self.first(need).map(|(number, _)| number)
     }
 
     /// The best agent that is free and able, and the rank of the next best.
-    pub(super) fn first(&self, need: &Need) -> Option<(AgentNo, Option<Rank>)> {
+    pub(super) fn first(&self, need: NeedNo) -> Option<(AgentNo, Option<Rank>)> {
         let mut classes = self.free_classes(need, &Who::Anyone).map(|(_, class)| class.free.iter());
         let mut best = classes.next()?;
         let (_, member, _) = best.next()?;
@@ -313,7 +296,7 @@ impl Fleet {
     }
 
     /// Whether somebody is free of the kind that an errand for `who` asks for.
-    pub(super) fn has_free(&self, need: &Need, who: &Who) -> bool {
+    pub(super) fn has_free(&self, need: NeedNo, who: &Who) -> bool {
         self.free_classes(need, who).next().is_some()
     }
 
@@ -321,7 +304,7 @@ impl Fleet {
     /// those that are looked at.
     pub(super) fn best_for(
         &self,
-        need: &Need,
+        need: NeedNo,
         errand: &Errand,
         is_holder: impl Fn(AgentNo) -> bool,
     ) -> Option<AgentNo> {
@@ -335,42 +318,44 @@ impl Fleet {
     }
 
     /// Whether any agent that takes work could run an errand, now or later.
-    pub(super) fn has_for(&self, need: &Need, errand: &Errand, is_holder: impl Fn(AgentNo) -> bool) -> bool {
+    pub(super) fn has_for(&self, need: NeedNo, errand: &Errand, is_holder: impl Fn(AgentNo) -> bool) -> bool {
         self.classes.values().any(|(capability, class)| {
-            let suits = capability.meets(need) && capability.suits(&errand.who);
+            let suits = class.able.contains(need) && capability.suits(&errand.who);
             suits && class.has_for(errand, capability, &is_holder)
         })
     }
 
     /// Whether any agent that takes work could run shards of a job, now or later.
-    pub(super) fn has(&self, need: &Need) -> bool {
+    pub(super) fn has(&self, need: NeedNo) -> bool {
         self.able(need).next().is_some()
     }
 
     /// How many agents could run shards of a job, and how many of them are free.
-    pub(super) fn count(&self, need: &Need) -> (usize, usize) {
+    pub(super) fn count(&self, need: NeedNo) -> (usize, usize) {
         self.able(need)
             .fold((0, 0), |(able, free), class| (able + class.members.len(), free + class.free.len()))
     }
 
-    fn able(&self, need: &Need) -> impl Iterator<Item = &Class> {
-        let able = |capability: &Capability| capability.meets(need) && capability.suits(&Who::Anyone);
-        self.classes.values().filter(move |(capability, _)| able(capability)).map(|(_, class)| class)
+    fn able(&self, need: NeedNo) -> impl Iterator<Item = &Class> {
+        let is_able = move |(capability, class): &&(Arc<Capability>, Class)| {
+            class.able.contains(need) && capability.suits(&Who::Anyone)
+        };
+        self.classes.values().filter(is_able).map(|(_, class)| class)
     }
 
     /// Free agents that could run shards of a job, the best class first.
-    pub(super) fn ranked<'a>(&'a self, need: &'a Need, who: &'a Who) -> impl Iterator<Item = AgentId> + 'a {
+    pub(super) fn ranked<'a>(&'a self, need: NeedNo, who: &'a Who) -> impl Iterator<Item = AgentId> + 'a {
         self.free_classes(need, who).flat_map(|(_, class)| class.free.iter().map(|(_, member, _)| member.id))
     }
 
     fn free_classes<'a>(
         &'a self,
-        need: &'a Need,
+        need: NeedNo,
         who: &'a Who,
     ) -> impl Iterator<Item = (&'a Capability, &'a Class)> {
         let classes = self.fronts.iter().filter_map(|(_, id)| self.classes.get(id));
         classes
-            .filter(move |(capability, _)| capability.meets(need) && capability.suits(who))
+            .filter(move |(capability, class)| class.able.contains(need) && capability.suits(who))
             .map(|(capability, class)| (&**capability, class))
     }
 
@@ -389,6 +374,8 @@ impl Fleet {
             assert_eq!((seat.standing, seat.offer), (agent.standing, agent.offer), "{id}");
             let (capability, class) = &self.classes[&seat.class];
             assert_eq!(capability.gpus, gpus(agent), "{id}");
+            let is_right = |(number, need)| class.able.contains(number) == capability.meets(need);
+            assert!(self.needs.iter().all(is_right), "{id}");
             assert!(class.members.contains(&(agent.account.provider, member)), "{id}");
             if let Some(rank) = seat.rank {
                 assert!(class.free.contains(&(rank, member, agent.account.provider)), "{id}");
@@ -472,22 +459,4 @@ fn may(errand: &Errand, capability: &Capability, provider: ProviderId, id: Agent
 /// Whether none of a provider's agents may.
 fn excludes(errand: &Errand, capability: &Capability, provider: ProviderId) -> bool {
     !errand.who.permits(Account { provider, anchor: capability.anchor }, capability.standing)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn more_memory_is_never_a_lower_step_and_a_quarter_more_is_a_higher_one() {
-        let mut before = Memory::of(0);
-        for bytes in (0..10_000).chain([1 << 40, u64::MAX]) {
-            let memory = Memory::of(bytes);
-            assert!(memory >= before, "{bytes}");
-            before = memory;
-            if (4..1 << 50).contains(&bytes) {
-                assert!(Memory::of(bytes + bytes.div_ceil(4)) > memory, "{bytes}");
-            }
-        }
-    }
 }

@@ -8,8 +8,8 @@ use tessera_protocol::unit::{ComputeUnits, LaneIndex, Tick};
 
 use super::errands::Errands;
 use super::fair::{Deadline, FlowId};
-use super::fleet::Need;
 use super::in_hands::InHands;
+use super::need::{Need, NeedNo};
 use super::roster::{AgentNo, Group};
 use super::score::Pace;
 use super::speculation::Times;
@@ -38,7 +38,7 @@ const URGENT_MS: u64 = 30_000;
 #[derive(Debug)]
 pub(super) struct LaneJob {
     pub(super) work: Arc<Work>,
-    pub(super) need: Arc<Need>,
+    pub(super) need: NeedNo,
     pub(super) flow: FlowId,
     pub(super) pending: Ranges,
     pub(super) errands: Errands,
@@ -65,10 +65,10 @@ pub(super) struct LaneJob {
 }
 
 impl LaneJob {
-    pub(super) fn new(work: Arc<Work>, flow: FlowId, planting: Planting) -> LaneJob {
+    pub(super) fn new(work: Arc<Work>, need: NeedNo, flow: FlowId) -> LaneJob {
         LaneJob {
-            need: Arc::new(need_of(&work, planting)),
             work,
+            need,
             flow,
             pending: Ranges::default(),
             errands: Errands::default(),
@@ -88,8 +88,8 @@ impl LaneJob {
     }
 
     /// Another round, or another stage with needs of its own.
-    pub(super) fn renew(&mut self, work: Arc<Work>, planting: Planting) {
-        self.need = Arc::new(need_of(&work, planting));
+    pub(super) fn renew(&mut self, work: Arc<Work>, need: NeedNo) {
+        self.need = need;
         if self.work.plan.pass() != work.plan.pass() {
             self.told_pass.clear();
         }
@@ -146,7 +146,8 @@ impl LaneJob {
     }
 }
 
-fn need_of(work: &Work, planting: Planting) -> Need {
+/// What a job's shards take.
+pub(super) fn need_of(work: &Work, planting: Planting) -> Need {
     let need = Need::of(work);
     match planting.is(Planted::IgnoreRegions) {
         true => Need { regions: Arc::default(), ..need },

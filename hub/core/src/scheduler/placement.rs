@@ -89,7 +89,7 @@ impl Scheduler {
                 let wish = self.fair[queue].next_wish(self.now, self.credit, is_full);
                 let Some((flow, job, count)) = wish else { break };
                 let Some((id, lane_job)) = self.jobs.entry(job) else { continue };
-                if !self.fleet.has(&lane_job.need) {
+                if !self.fleet.has(lane_job.need) {
                     lane_job.supply = Supply::Unable;
                 } else if lane_job.supply == Supply::Unasked {
                     lane_job.supply = Supply::Asked(count);
@@ -140,7 +140,7 @@ impl Scheduler {
             return self.fair[queue].dequeue(job);
         };
         let flow = lane_job.flow;
-        let Some((to, rival)) = self.fleet.first(&lane_job.need) else { return };
+        let Some((to, rival)) = self.fleet.first(lane_job.need) else { return };
         let Some(agent) = self.agents.at(to) else { return };
         let room = (agent.allowed() - agent.held()).min(self.fair[queue].room(flow));
         let each = lane_job.next_cost().0.max(1);
@@ -153,7 +153,6 @@ impl Scheduler {
         let cost = self.assign((to, job), range, None, now, out);
         let fair = &mut self.fair[queue];
         fair.served(pick, flow, cost);
-        fair.dequeue(job);
         fair.consider(flow, self.credit);
         match before {
             None => {}
@@ -162,8 +161,18 @@ impl Scheduler {
             }
             Some(_) => self.owed.0 = self.owed.0.saturating_sub(cost.0.max(1)),
         }
-        self.enqueue(job);
+        self.step_back(job);
         self.hurry(job);
+    }
+
+    /// A job had its turn: what is left of its shards waits for the next.
+    fn step_back(&mut self, job: JobNo) {
+        let Some(lane_job) = self.jobs.at(job) else { return };
+        let fair = &mut self.fair[lane_job.queue()];
+        match lane_job.pending.is_empty() {
+            true => fair.dequeue(job),
+            false => fair.requeue(job, lane_job.deadline(self.credit), self.now),
+        }
     }
 
     /// A job with a deadline that holds less than its project's part is asked for as soon as it is urgent.
@@ -171,6 +180,7 @@ impl Scheduler {
         let Some(lane_job) = self.jobs.at(job) else { return };
         let fair = &mut self.fair[lane_job.queue()];
         if lane_job.supply == Supply::Unasked
+            && lane_job.work.deadline.is_some()
             && lane_job.pending.count() < fair.part(lane_job.flow, self.credit)
             && let Some(deadline) = lane_job.deadline(self.credit)
         {
@@ -206,7 +216,7 @@ impl Scheduler {
         let Some(lane_job) = self.jobs.at(job) else { return 0 };
         match lane_job.errands.next_who(asked) {
             None => 0,
-            Some(who) if self.fleet.has_free(&lane_job.need, who) => ERRAND_MISSES_MAX,
+            Some(who) if self.fleet.has_free(lane_job.need, who) => ERRAND_MISSES_MAX,
             Some(_) if self.looked == self.now => ERRAND_MISSES_MAX,
             Some(_) => 0,
         }
@@ -224,14 +234,14 @@ impl Scheduler {
         let is_in_hands = lane_job.in_hands.contains(index);
         let holds = |agent: &Agent| agent.attempts.is_at(id, index);
         let is_holder = |agent| is_in_hands && self.agents.at(agent).is_some_and(holds);
-        match self.fleet.best_for(&lane_job.need, &errand, is_holder) {
+        match self.fleet.best_for(lane_job.need, &errand, is_holder) {
             Some(to) => {
                 let (queue, flow) = (lane_job.queue(), lane_job.flow);
                 let cost = self.assign((to, job), ShardRange::one(errand.index), Some(errand), now, out);
                 self.fair[queue].charge(flow, cost);
                 return Some(true);
             }
-            None if self.fleet.has_for(&lane_job.need, &errand, is_holder) => lane_job.errands.push(errand),
+            None if self.fleet.has_for(lane_job.need, &errand, is_holder) => lane_job.errands.push(errand),
             None => {
                 errand.tried.push(self.lane);
                 out.tell(lane_job.work.home, LaneMessage::ErrandReturned { job: id, errand });
@@ -253,7 +263,7 @@ impl Scheduler {
         let Some((job, lane_job)) = self.jobs.entry(of) else { return cost };
         let Some(id) = self.agents.id(to) else { return cost };
         let who = errand.as_ref().map(|errand| &errand.who);
-        self.ring.record(now, (job, range), id, who, &lane_job.need, (&self.fleet, &self.agents));
+        self.ring.record(now, (job, range), id, who, lane_job.need, (&self.fleet, &self.agents));
         let Some(agent) = self.agents.at_mut(to) else { return cost };
         let lease_until = now.after_ms(limits::LEASE_MS);
         self.expires = self.expires.min(lease_until);

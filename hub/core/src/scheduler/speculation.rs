@@ -122,7 +122,7 @@ impl Scheduler {
         }
         let stands_still = |job: &LaneJob| {
             let waits = job.tail && job.has_work() && job.stirred.after_ms(STANDSTILL_MS) < now;
-            waits && !matches!(job.supply, Supply::Asked(_)) && self.fleet.best(&job.need).is_none()
+            waits && !matches!(job.supply, Supply::Asked(_)) && self.fleet.best(job.need).is_none()
         };
         let standing = self.jobs.iter().filter(|(.., job)| stands_still(job)).map(|(id, ..)| id);
         for id in standing.collect::<Vec<_>>() {
@@ -131,7 +131,7 @@ impl Scheduler {
             }
             self.release(id, out);
         }
-        let is_free = |job: &LaneJob| job.supply == Supply::Unable && self.fleet.best(&job.need).is_some();
+        let is_free = |job: &LaneJob| job.supply == Supply::Unable && self.fleet.best(job.need).is_some();
         if self.jobs.values().any(is_free) {
             self.revive();
         }
