@@ -26,6 +26,14 @@ struct Waiting {
     write: Write,
 }
 
+/// A tile all of whose panels are kept, and that is not durable.
+#[derive(Clone, Copy, Debug)]
+struct Whole {
+    write: Write,
+    /// Whether it was said to be lost while it was on its way to the store: what the store says of it is what counts.
+    doubted: bool,
+}
+
 /// The tiles of one job.
 #[derive(Clone, Debug)]
 pub struct Stitcher {
@@ -36,8 +44,7 @@ pub struct Stitcher {
     unkept: BTreeMap<(u64, u64), Waiting>,
     /// How many panels of a tile are kept, where not all are.
     open: BTreeMap<u64, u64>,
-    /// Tiles all of whose panels are kept, and that are not durable.
-    whole: BTreeMap<u64, Write>,
+    whole: BTreeMap<u64, Whole>,
     bytes: usize,
     pub(crate) planting: Planting,
 }
@@ -83,7 +90,7 @@ impl Stitcher {
         *kept += 1;
         if *kept == self.task.panels() {
             self.open.remove(&tile);
-            self.whole.insert(tile, Write::Idle);
+            self.whole.insert(tile, Whole { write: Write::Idle, doubted: false });
         }
     }
 
@@ -99,9 +106,9 @@ impl Stitcher {
 
     /// The tiles of several panels that are to be written now.
     pub fn to_finish(&mut self, now: Tick) -> Vec<u64> {
-        let due = self.whole.iter_mut().filter(|(_, write)| write.may_start(now));
-        due.map(|(tile, write)| {
-            *write = Write::Under;
+        let due = self.whole.iter_mut().filter(|(_, whole)| whole.write.may_start(now));
+        due.map(|(tile, whole)| {
+            whole.write = Write::Under;
             *tile
         })
         .collect()
@@ -119,8 +126,18 @@ impl Stitcher {
         }
     }
 
-    /// What was kept of a tile is gone, and with it goes the rest. *Returns* whether the tile was not durable.
+    /// What was kept of a tile is gone, and with it goes the rest, unless it had reached the store. *Returns* whether the
+    /// tile is to be computed again.
     pub fn lost(&mut self, tile: u64) -> bool {
+        // 1. The tile is on its way to the store when something says that it is lost.
+        // 2. Computed again by others, its panels are kept, and it is on its way once more.
+        // 3. The first write succeeds after all, and pays those that computed it first.
+        if let Some(whole) = self.whole.get_mut(&tile)
+            && whole.write == Write::Under
+        {
+            whole.doubted = true;
+            return false;
+        }
         let here: BTreeSet<(u64, u64)> =
             self.unkept.range((tile, 0)..(tile + 1, 0)).map(|(place, _)| *place).collect();
         for place in &here {
@@ -130,22 +147,26 @@ impl Stitcher {
         was_open || !here.is_empty()
     }
 
-    /// A write of a tile succeeded or failed.
-    pub fn written(&mut self, tile: u64, succeeded: bool, now: Tick) {
+    /// A write of a tile succeeded or failed. *Returns* whether the tile was lost meanwhile, and is still held here.
+    pub fn written(&mut self, tile: u64, succeeded: bool, now: Tick) -> bool {
         let succeeded = succeeded || self.planting.is(Planted::BelieveRefusedTiles);
         let failed = Write::Failed(now);
-        if let Some(write) = self.whole.get_mut(&tile) {
-            *write = failed;
+        if let Some(whole) = self.whole.get_mut(&tile) {
+            whole.write = failed;
+            let is_lost = whole.doubted && !succeeded;
             if succeeded {
                 self.whole.remove(&tile);
             }
-        } else if let Some(waiting) = self.unwritten.get_mut(&tile) {
+            return is_lost;
+        }
+        if let Some(waiting) = self.unwritten.get_mut(&tile) {
             waiting.write = failed;
             if succeeded {
                 self.bytes -= waiting.bytes.len();
                 self.unwritten.remove(&tile);
             }
         }
+        false
     }
 
     /// Whether nothing is on its way out.
@@ -156,7 +177,8 @@ impl Stitcher {
     /// Whether a block could not be kept or written when it was last tried.
     pub fn is_refused(&self) -> bool {
         let waiting = self.unwritten.values().chain(self.unkept.values()).map(|waiting| &waiting.write);
-        waiting.chain(self.whole.values()).any(|write| write.is_refused())
+        let whole = self.whole.values().map(|whole| &whole.write);
+        waiting.chain(whole).any(|write| write.is_refused())
     }
 
     /// Of blocks on their way out. *Units*: bytes.
@@ -243,6 +265,20 @@ mod tests {
         stitcher.kept(0, 0, true, Tick(0));
         stitcher.recover(1);
         assert!(stitcher.to_finish(Tick(0)).is_empty(), "one of two panels is in");
+    }
+
+    #[test]
+    fn of_a_tile_on_its_way_to_the_store_the_store_has_the_last_word() {
+        for succeeds in [true, false] {
+            let mut stitcher = Stitcher::new(task(2));
+            stitcher.recover(0);
+            stitcher.recover(1);
+            assert_eq!(stitcher.to_finish(Tick(0)), vec![0]);
+            assert!(!stitcher.lost(0), "nobody knows yet");
+            assert_eq!(stitcher.written(0, succeeds, Tick(0)), !succeeds);
+            assert_eq!(stitcher.lost(0), !succeeds);
+            assert!(stitcher.is_written());
+        }
     }
 
     #[test]

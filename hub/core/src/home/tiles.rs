@@ -106,12 +106,20 @@ impl Home {
     /// than once, is as if it had not been.
     pub(super) fn recover_panels(&mut self, panels: Vec<KeptPanel>) {
         for KeptPanel { plan, index, paid } in panels {
-            let of_shard = paid.iter().filter(|payment| payment.service == Service::Shard).count();
+            let (shards, checks): (Vec<&Payment>, Vec<&Payment>) =
+                paid.iter().partition(|payment| payment.service == Service::Shard);
             let is_of_it = paid.iter().all(|payment| payment.index == index);
             let wanted = plan == self.plan.digest() && self.todo.contains(index);
-            if self.reducer.stitcher().is_some() && wanted && of_shard == 1 && is_of_it {
+            if let [by] = shards[..]
+                && self.reducer.stitcher().is_some()
+                && wanted
+                && is_of_it
+            {
                 self.todo.remove(ShardRange::one(index));
                 self.reducer.recover_panel(index);
+                if checks.is_empty() {
+                    *self.unchecked.entry(by.agent).or_default() += 1;
+                }
                 paid.into_iter().for_each(|payment| self.bill.owe(payment));
             }
         }
@@ -164,10 +172,11 @@ impl Home {
 
     /// A write of a tile succeeded or failed.
     pub fn tile_written(&mut self, tile: u64, succeeded: bool, judge: &Judge<'_>, out: &mut Outbox) {
-        if let Some(stitcher) = self.reducer.stitcher_mut() {
-            stitcher.written(tile, succeeded, judge.now);
-            self.wake(out);
+        let stitcher = self.reducer.stitcher_mut();
+        if stitcher.is_some_and(|stitcher| stitcher.written(tile, succeeded, judge.now)) {
+            self.tile_lost(tile, out);
         }
+        self.wake(out);
         if succeeded {
             self.bill.tile_written(self.shards_of(tile));
         }
