@@ -152,6 +152,10 @@ impl Settings {
                 let [agents, homes] = self.time(&format!("two lanes, round {round}"), 2)?;
                 report.metric("assign and complete, jobs at another lane", "ns", Better::Less, agents.ns());
                 report.metric("verify and reduce, agents at another lane", "ns", Better::Less, homes.ns());
+                for (what, timed) in [("placing", &agents), ("verifying", &homes)] {
+                    let count = timed.allocated.count as f64 / timed.shards as f64;
+                    report.metric(&format!("allocations per shard, {what} alone"), "", Better::Less, count);
+                }
                 self.sweep(&mut report)?;
             }
             if self.threads > 1 {
@@ -264,14 +268,14 @@ impl Settings {
         };
         let text = std::fs::read_to_string(&counts).unwrap_or_default();
         let total = text.lines().find_map(|line| line.strip_prefix("totals: ")?.trim().parse::<f64>().ok());
-        match total {
+        match total.filter(|total| output.status.success() && *total > 0.0) {
             Some(total) => {
                 report.metric("instructions per shard", "", Better::Less, total / COUNTED as f64);
                 Ok(())
             }
             None => {
                 let said = String::from_utf8_lossy(&output.stderr).into_owned();
-                Err(BenchError::Wrong(format!("callgrind counted nothing: {said}")))
+                Err(BenchError::Wrong(format!("callgrind counted nothing ({}): {said}", output.status)))
             }
         }
     }

@@ -500,7 +500,7 @@ impl Scheduler {
     /// An attempt at a shard of a job is over.
     fn let_go(&mut self, job: JobNo, index: ShardIndex) {
         if let Some(lane_job) = self.jobs.at_mut(job) {
-            lane_job.in_hands.end(index);
+            lane_job.in_hands.end(ShardRange::one(index));
             self.fair[lane_job.queue()].count(lane_job.flow, |flow| flow.in_flight -= 1);
         }
     }
@@ -657,8 +657,8 @@ impl Scheduler {
 }
 
 /// The errand of an attempt that one agent did not bring to an end.
-fn elsewhere(errand: Option<Box<Errand>>, index: ShardIndex, not: AgentId) -> Errand {
-    let mut errand = errand.map_or_else(|| Errand::new(index, Vec::new()), |errand| *errand);
+fn elsewhere(errand: Option<Errand>, index: ShardIndex, not: AgentId) -> Errand {
+    let mut errand = errand.unwrap_or_else(|| Errand::new(index, Vec::new()));
     errand.tried.clear();
     if !errand.avoid.contains(&not) {
         errand.avoid.push(not);

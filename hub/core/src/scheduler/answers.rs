@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use tessera_protocol::id::{AgentId, Digest, JobId};
 use tessera_protocol::limits;
-use tessera_protocol::unit::{Epoch, ShardIndex, Tick};
+use tessera_protocol::unit::{Epoch, ShardIndex, ShardRange, Tick};
 
 use super::agent::Agent;
 use super::attempts::{Answered, Attempt, Terms};
@@ -37,7 +37,6 @@ impl LaneJob {
         self.pace = self.pace.with(Pace::of(terms.cost, ms));
         self.times.record(ms);
         self.stirred = now;
-        self.in_hands.end(index);
         agent.score.answered(terms.cost, ms, self.pace);
         Claim { index, spare: terms.is_spare(), digest, partial }
     }
@@ -59,6 +58,8 @@ impl Scheduler {
         let (Some(agent), Some(lane_job)) = (self.agents.at_mut(from), self.jobs.at_mut(of)) else { return };
         let mut claims = Vec::with_capacity(answers.len());
         let (mut troubles, mut freed) = (Vec::new(), false);
+        // Shards that it answered in a row.
+        let mut row = ShardRange::default();
         for ShardAnswer { index, epoch, partial } in answers {
             let name = (job, index, epoch);
             let Some(terms) = agent.attempts.get(name) else {
@@ -73,10 +74,10 @@ impl Scheduler {
                 Sent::Here(partial) => (None, partial),
                 Sent::Elsewhere(digest) => {
                     let Some(terms) = agent.attempts.get_mut(name) else { continue };
-                    match core::mem::replace(&mut terms.answer, Answered::Nothing) {
+                    match core::mem::take(&mut terms.own().answer) {
                         Answered::Delivered(partial) => (Some(digest), partial),
                         Answered::Nothing | Answered::Announced(_) => {
-                            terms.answer = Answered::Announced(digest);
+                            terms.own().answer = Answered::Announced(digest);
                             continue;
                         }
                     }
@@ -86,9 +87,14 @@ impl Scheduler {
             if said.is_some_and(|said| said != digest) {
                 troubles.push((epoch, Some(FailureCause::DigestMismatch)));
             } else if let Some(attempt) = agent.attempts.take(epoch) {
+                if row.end != index.0 {
+                    lane_job.in_hands.end(core::mem::replace(&mut row, ShardRange::one(index)));
+                }
+                row.end = index.0 + 1;
                 claims.push(lane_job.completed(agent, attempt, digest, partial, now));
             }
         }
+        lane_job.in_hands.end(row);
         if freed || !claims.is_empty() {
             self.completed(from, of, claims);
         }
@@ -122,7 +128,7 @@ impl Scheduler {
         if partial.len() > bytes_max {
             return self.give_up(from, epoch, FailureCause::NotAPartial, out);
         }
-        match core::mem::replace(&mut terms.answer, Answered::Nothing) {
+        match core::mem::take(&mut terms.own().answer) {
             Answered::Announced(digest) if Digest::of(&partial) != digest => {
                 self.give_up(from, epoch, FailureCause::DigestMismatch, out);
             }
@@ -131,6 +137,7 @@ impl Scheduler {
                     return;
                 };
                 let Some(attempt) = agent.attempts.take(epoch) else { return };
+                lane_job.in_hands.end(ShardRange::one(index));
                 let claim = lane_job.completed(agent, attempt, digest, partial, now);
                 self.completed(from, of, vec![claim]);
             }
@@ -138,7 +145,7 @@ impl Scheduler {
                 out.push(Effect::CloseSession { session, reason: CloseReason::Flooding });
                 self.lose(session, None, out);
             }
-            Answered::Nothing | Answered::Delivered(_) => terms.answer = Answered::Delivered(partial),
+            Answered::Nothing | Answered::Delivered(_) => terms.own().answer = Answered::Delivered(partial),
         }
     }
 
@@ -166,9 +173,9 @@ impl Scheduler {
     /// Partials that an agent delivered and did not announce. *Units*: bytes.
     fn parked_bytes(&self, agent: AgentNo) -> usize {
         let attempts = self.agents.at(agent).into_iter().flat_map(|agent| agent.attempts.iter());
-        let parked = |(.., terms): (_, _, &Terms)| match &terms.answer {
-            Answered::Delivered(partial) => partial.len(),
-            Answered::Nothing | Answered::Announced(_) => 0,
+        let parked = |(.., terms): (_, _, &Terms)| match terms.own.as_ref().map(|own| &own.answer) {
+            Some(Answered::Delivered(partial)) => partial.len(),
+            Some(Answered::Nothing | Answered::Announced(_)) | None => 0,
         };
         attempts.map(parked).sum()
     }
@@ -220,7 +227,7 @@ impl Scheduler {
                 self.counts.failed += 1;
             }
         }
-        let Attempt { index, terms: Terms { job, errand, .. }, .. } = attempt;
+        let (index, job, errand) = (attempt.index, attempt.terms.job, attempt.terms.into_errand());
         let Some(lane_job) = self.jobs.get(&job) else {
             return;
         };

@@ -35,8 +35,15 @@ pub(super) struct Terms {
     pub(super) lease_max: Tick,
     pub(super) assigned: Tick,
     pub(super) cost: ComputeUnits,
+    /// What befell it and not those that it was given with.
+    pub(super) own: Option<Box<Own>>,
+}
+
+/// What is true of one attempt alone.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Own {
     pub(super) spared: Spared,
-    pub(super) errand: Option<Box<Errand>>,
+    pub(super) errand: Option<Errand>,
     pub(super) answer: Answered,
 }
 
@@ -46,25 +53,40 @@ impl Terms {
         self.lease_until < now && !planting.is(Planted::KeepLapsedLeases)
     }
 
-    /// Whether it was made beside a slow one.
-    pub(super) fn is_spare(&self) -> bool {
-        self.errand.as_ref().is_some_and(|errand| errand.spare)
+    pub(super) fn spared(&self) -> Spared {
+        self.own.as_ref().map_or(Spared::No, |own| own.spared)
     }
 
-    /// Whether nothing befell it that others do not share.
-    fn is_plain(&self) -> bool {
-        self.spared == Spared::No && self.errand.is_none() && matches!(self.answer, Answered::Nothing)
+    /// Why it was made; nothing where it is the shard's first.
+    pub(super) fn errand(&self) -> Option<&Errand> {
+        self.own.as_ref()?.errand.as_ref()
+    }
+
+    /// The same, of one that is over.
+    pub(super) fn into_errand(self) -> Option<Errand> {
+        self.own?.errand
+    }
+
+    /// To change what is true of it alone.
+    pub(super) fn own(&mut self) -> &mut Own {
+        self.own.get_or_insert_default()
+    }
+
+    /// Whether it was made beside a slow one.
+    pub(super) fn is_spare(&self) -> bool {
+        self.errand().is_some_and(|errand| errand.spare)
     }
 
     fn is_as(&self, other: &Terms) -> bool {
         let of = |terms: &Terms| (terms.job, terms.lease_until, terms.lease_max, terms.assigned, terms.cost);
-        self.is_plain() && other.is_plain() && of(self) == of(other)
+        self.own.is_none() && other.own.is_none() && of(self) == of(other)
     }
 }
 
 /// Whether a second attempt was asked for beside this one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Spared {
+    #[default]
     No,
     /// At that moment, the last time.
     Asked(Tick),
@@ -73,8 +95,9 @@ pub(super) enum Spared {
 }
 
 /// The two halves of a large answer, in whichever order they come.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) enum Answered {
+    #[default]
     Nothing,
     Announced(Digest),
     Delivered(Bytes),
@@ -86,6 +109,9 @@ pub(super) struct Attempts {
     runs: VecDeque<Run>,
     count: usize,
 }
+
+/// Where an attempt is: of which run, and which of it.
+type Place = (usize, u64);
 
 /// Attempts whose epochs and shards follow each other, on the same terms.
 #[derive(Debug)]
@@ -165,7 +191,7 @@ impl Attempts {
     }
 
     /// Which run an attempt is of, and which of it.
-    fn place(&self, epoch: Epoch) -> Option<(usize, u64)> {
+    fn place(&self, epoch: Epoch) -> Option<Place> {
         // Most come back in the order in which they went out.
         if let Some(bit) = self.runs.front()?.bit_of(epoch) {
             return Some((0, bit));
@@ -174,7 +200,7 @@ impl Attempts {
         self.runs[run].bit_of(epoch).map(|bit| (run, bit))
     }
 
-    fn place_named(&self, (job, index, epoch): AttemptName) -> Option<(usize, u64)> {
+    fn place_named(&self, (job, index, epoch): AttemptName) -> Option<Place> {
         self.place(epoch).filter(|(run, bit)| self.runs[*run].bit_at(job, index) == Some(*bit))
     }
 
@@ -236,7 +262,7 @@ impl Attempts {
     }
 
     /// Makes a run of one attempt, between those before it and those after it.
-    fn apart(&mut self, (at, bit): (usize, u64)) -> &mut Terms {
+    fn apart(&mut self, (at, bit): Place) -> &mut Terms {
         let run = &mut self.runs[at];
         let (one, below) = (1 << bit, (1 << bit) - 1);
         let (before, after) = (run.held & below, run.held & !below & !one);
@@ -300,9 +326,7 @@ mod tests {
             lease_max: Tick(assigned + 100),
             assigned: Tick(assigned),
             cost: ComputeUnits(1),
-            spared: Spared::No,
-            errand: None,
-            answer: Answered::Nothing,
+            own: None,
         }
     }
 
@@ -315,7 +339,7 @@ mod tests {
     /// What it holds, in words that do not know of runs.
     fn told(attempts: &Attempts) -> Vec<(AttemptName, Tick, Spared)> {
         let tell = |(epoch, index, terms): (Epoch, ShardIndex, &Terms)| {
-            ((terms.job, index, epoch), terms.lease_until, terms.spared)
+            ((terms.job, index, epoch), terms.lease_until, terms.spared())
         };
         attempts.iter().map(tell).collect()
     }
@@ -356,7 +380,7 @@ mod tests {
                             0 => attempts.get_mut(name),
                             _ => attempts.at(name.0, name.1),
                         };
-                        terms.expect("it is there").spared = Spared::Settled;
+                        terms.expect("it is there").own().spared = Spared::Settled;
                         known.iter_mut().find(|(of, ..)| *of == name).expect("it is known").2 =
                             Spared::Settled;
                     }
@@ -414,7 +438,7 @@ mod tests {
         assert_eq!(attempts.runs.len(), 2, "a heartbeat that names all of them keeps them together");
         attempts.change_named(names[20..64].iter().copied(), |terms| terms.lease_until = Tick(60));
         assert_eq!(attempts.runs.len(), 3, "those that it names stay together, and so do the others");
-        attempts.get_mut(names[10]).expect("it is there").spared = Spared::Settled;
+        attempts.get_mut(names[10]).expect("it is there").own().spared = Spared::Settled;
         assert_eq!(attempts.runs.len(), 5);
         (1..65).for_each(|epoch| drop(attempts.take(Epoch(epoch))));
         assert_eq!((attempts.runs.len(), attempts.len()), (1, 1));

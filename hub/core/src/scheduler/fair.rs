@@ -457,8 +457,12 @@ impl Fair {
     /// What of the lane's credit a project may hold ready whatever others hold: its weight's part, and at least one.
     pub(super) fn part(&self, id: FlowId, credit: u64) -> u64 {
         let weight = self.flows.get(id.at()).map_or(1, |flow| u64::from(flow.weight));
-        let part = u128::from(credit) * u128::from(weight) / u128::from(self.weights.max(1));
-        (part as u64).max(1).min(credit)
+        let weights = self.weights.max(1);
+        let part = match credit.checked_mul(weight) {
+            Some(weighted) => weighted / weights,
+            None => (u128::from(credit) * u128::from(weight) / u128::from(weights)) as u64,
+        };
+        part.max(1).min(credit)
     }
 
     /// A job to ask the home of, and for how many shards: first an urgent one that holds little, then one of a

@@ -1,6 +1,6 @@
 //! Which shards of a job the agents of a lane compute now.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use tessera_protocol::unit::{ShardIndex, ShardRange};
@@ -25,21 +25,35 @@ impl InHands {
         self.shards.count() + self.more.values().map(|more| u64::from(*more)).sum::<u64>()
     }
 
-    /// An attempt at a shard begins, one beside another only if it is to be so. *Returns* whether it does.
-    pub(super) fn begin(&mut self, index: ShardIndex, beside: bool) -> bool {
-        let is_first = self.shards.put(index);
-        if !is_first && beside {
-            *self.more.entry(index).or_default() += 1;
+    /// An attempt at each of these shards begins, one beside another only if it is to be so. *Returns* those at which none
+    /// does.
+    pub(super) fn begin(&mut self, range: ShardRange, beside: bool) -> BTreeSet<ShardIndex> {
+        if !self.shards.overlaps(range) {
+            self.shards.insert(range);
+            return BTreeSet::new();
         }
-        is_first || beside
+        let mut refused = BTreeSet::new();
+        for index in (range.start..range.end).map(ShardIndex) {
+            match self.shards.put(index) {
+                true => {}
+                false if beside => *self.more.entry(index).or_default() += 1,
+                false => _ = refused.insert(index),
+            }
+        }
+        refused
     }
 
-    /// An attempt at a shard is over.
-    pub(super) fn end(&mut self, index: ShardIndex) {
-        match self.more.get_mut(&index) {
-            Some(1) => _ = self.more.remove(&index),
-            Some(more) => *more -= 1,
-            None => self.shards.remove(ShardRange::one(index)),
+    /// An attempt at each of these shards is over.
+    pub(super) fn end(&mut self, range: ShardRange) {
+        if self.more.is_empty() {
+            return self.shards.remove(range);
+        }
+        for index in (range.start..range.end).map(ShardIndex) {
+            match self.more.get_mut(&index) {
+                Some(1) => _ = self.more.remove(&index),
+                Some(more) => *more -= 1,
+                None => self.shards.remove(ShardRange::one(index)),
+            }
         }
     }
 

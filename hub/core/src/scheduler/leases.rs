@@ -50,8 +50,10 @@ impl Scheduler {
                     let cause = FailureCause::Lost(loss);
                     self.give_back((id, agent.account), attempt, cause, out);
                 }
-                None if began => self.repeat(job, index, Some(elsewhere(attempt.terms.errand, index, id))),
-                None => self.repeat(job, index, attempt.terms.errand.map(|errand| *errand)),
+                None if began => {
+                    self.repeat(job, index, Some(elsewhere(attempt.terms.into_errand(), index, id)))
+                }
+                None => self.repeat(job, index, attempt.terms.into_errand()),
             }
         }
         out.push(Effect::PublishAgentAway { agent: id });
@@ -142,7 +144,7 @@ impl Scheduler {
             }
             _ => {
                 if let Some(job) = self.jobs.number(&job) {
-                    self.repeat(job, index, Some(elsewhere(attempt.terms.errand, index, id)));
+                    self.repeat(job, index, Some(elsewhere(attempt.terms.into_errand(), index, id)));
                 }
             }
         }

@@ -4,7 +4,6 @@
 //! jobs or agents.
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use tessera_protocol::id::JobId;
@@ -13,7 +12,7 @@ use tessera_protocol::unit::{ComputeUnits, ShardIndex, ShardRange, Tick};
 use tessera_protocol::wire::Assignment;
 
 use super::agent::Agent;
-use super::attempts::{Answered, Attempt, Spared, Terms};
+use super::attempts::{Attempt, Own, Terms};
 use super::errands::Asked;
 use super::fair::Pick;
 use super::fleet::{Member, Rank};
@@ -268,15 +267,20 @@ impl Scheduler {
         let lease_until = now.after_ms(limits::LEASE_MS);
         self.expires = self.expires.min(lease_until);
         self.counts.spares += u64::from(errand.as_ref().is_some_and(|errand| errand.spare));
-        let mut errand = errand.map(Box::new);
+        // Those of a round that is over are nobody's to compute.
+        let round = lane_job.work.plan.indices();
+        let range = ShardRange { start: range.start.max(round.start), end: range.end.min(round.end) };
+        if range.is_empty() {
+            return cost;
+        }
+        // Made twice, come back, and still in flight here.
+        let held_here = lane_job.in_hands.begin(range, errand.is_some());
+        let mut own = errand.map(|errand| Box::new(Own { errand: Some(errand), ..Own::default() }));
         let mut items = Vec::with_capacity(range.count() as usize);
-        let mut held_here = BTreeSet::new();
         for index in (range.start..range.end).map(ShardIndex) {
             let Some(shard) = lane_job.work.plan.shard(index) else { continue };
             cost.0 = cost.0.saturating_add(shard.cost.0);
-            if !lane_job.in_hands.begin(index, errand.is_some()) {
-                // It was made twice, came back, and is still in flight here.
-                held_here.insert(index);
+            if held_here.contains(&index) {
                 continue;
             }
             self.epoch.0 += 1;
@@ -292,9 +296,7 @@ impl Scheduler {
                 lease_max: now.after_ms(ATTEMPT_MS_MIN + shard.cost.0 / SLOWEST_UNITS_PER_MS),
                 assigned: now,
                 cost: shard.cost,
-                spared: Spared::No,
-                errand: errand.take(),
-                answer: Answered::Nothing,
+                own: own.take(),
             };
             agent.attempts.push(Attempt { epoch: self.epoch, index, terms });
         }

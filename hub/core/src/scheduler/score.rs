@@ -54,8 +54,12 @@ impl Pace {
     }
 
     fn against(self, typical: Pace) -> u64 {
-        let ratio = u128::from(self.0) * u128::from(TYPICAL) / u128::from(typical.0.max(1));
-        u64::try_from(ratio).unwrap_or(u64::MAX).clamp(10, 100_000)
+        let typical = typical.0.max(1);
+        let ratio = match self.0.checked_mul(TYPICAL) {
+            Some(mille) => mille / typical,
+            None => self.0 / typical.div_ceil(TYPICAL),
+        };
+        ratio.clamp(10, 100_000)
     }
 }
 

@@ -165,7 +165,7 @@ impl Scheduler {
             for (_, index, terms) in agent.attempts.iter() {
                 let Some(after_ms) = late.get(&terms.job) else { continue };
                 if terms.assigned.after_ms(*after_ms) < now && may_have_spare(terms, now) {
-                    let first = (terms.spared != Spared::No, terms.assigned);
+                    let first = (terms.spared() != Spared::No, terms.assigned);
                     found.push((first, id, terms.job, index));
                 }
             }
@@ -186,11 +186,10 @@ impl Scheduler {
             }
         }
         for (index, (_, number)) in latest {
-            if let Some(terms) = self.agents.at_mut(number).and_then(|agent| agent.attempts.at(job, index)) {
-                terms.spared = Spared::No;
-                if let Some(errand) = &mut terms.errand {
-                    errand.spare = false;
-                }
+            let attempt = self.agents.at_mut(number).and_then(|agent| agent.attempts.at(job, index));
+            if let Some(own) = attempt.and_then(|terms| terms.own.as_mut()) {
+                own.spared = Spared::No;
+                own.errand.iter_mut().for_each(|errand| errand.spare = false);
             }
         }
     }
@@ -199,8 +198,8 @@ impl Scheduler {
         let Some(lane_job) = self.jobs.get(&job) else { return };
         let Some(agent) = self.agents.get_mut(&id) else { return };
         let Some(terms) = agent.attempts.at(job, index) else { return };
-        terms.spared = Spared::Asked(now);
-        let mut errand = elsewhere(terms.errand.clone(), index, id);
+        terms.own().spared = Spared::Asked(now);
+        let mut errand = elsewhere(terms.errand().cloned(), index, id);
         errand.spare = true;
         if errand.who == Who::Anyone {
             errand.who = Who::Others { not_of: alloc::vec![agent.account.provider] };
@@ -212,7 +211,7 @@ impl Scheduler {
     fn spares(&self, now: Tick) -> usize {
         let attempts = self.agents.values().flat_map(|agent| agent.attempts.iter());
         attempts
-            .filter(|(.., terms)| matches!(terms.spared, Spared::Asked(_)) && !may_have_spare(terms, now))
+            .filter(|(.., terms)| matches!(terms.spared(), Spared::Asked(_)) && !may_have_spare(terms, now))
             .count()
     }
 
@@ -226,7 +225,7 @@ impl Scheduler {
     pub fn spare_settled(&mut self, job: JobId, index: ShardIndex) {
         for agent in self.agents.values_mut() {
             if let Some(terms) = agent.attempts.at(job, index) {
-                terms.spared = Spared::Settled;
+                terms.own().spared = Spared::Settled;
             }
         }
     }
@@ -241,10 +240,9 @@ impl Scheduler {
 
 /// Neither a spare itself, nor reserved for one of the operator's own, nor one that has a spare.
 fn may_have_spare(terms: &Terms, now: Tick) -> bool {
-    let errand = terms.errand.as_ref();
-    let is_ordinary = errand.is_none_or(|errand| !errand.spare && errand.who != Who::Anchor);
+    let is_ordinary = terms.errand().is_none_or(|errand| !errand.spare && errand.who != Who::Anchor);
     is_ordinary
-        && match terms.spared {
+        && match terms.spared() {
             Spared::No => true,
             Spared::Asked(at) => at.after_ms(limits::LEASE_MS) < now,
             Spared::Settled => false,
