@@ -326,6 +326,9 @@ fn tell_job(
     planting: Planting,
     out: &mut Outbox,
 ) {
+    if lane_job.told_pass.contains(to) {
+        return;
+    }
     let plan = &lane_job.work.plan;
     let is_new = lane_job.told.insert(to);
     if is_new {
@@ -334,7 +337,8 @@ fn tell_job(
     }
     // Without a word of it the pass is empty.
     let is_told = is_new && plan.pass().is_empty() || !is_new && planting.is(Planted::KeepOldPasses);
-    if lane_job.told_pass.insert(to) && !is_told {
+    lane_job.told_pass.insert(to);
+    if !is_told {
         out.push(Effect::SendPass { session, job, pass: plan.pass().clone() });
     }
 }
