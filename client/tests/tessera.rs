@@ -221,6 +221,18 @@ fn a_run_prints_its_result_and_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_run_whose_result_nobody_could_keep_does_not_begin() {
+    let stage = Stage::new(&fake_hub(Ending::Done));
+    std::fs::create_dir(stage.path("folder")).unwrap();
+    for (output, why) in [("missing/result.json", "No such file"), ("folder", "is a directory")] {
+        let outcome = stage.output(&["run", "job.toml", "--output", output]);
+        assert_eq!(outcome.code, Some(1), "{}", outcome.stderr);
+        assert!(outcome.stderr.contains(output) && outcome.stderr.contains(why), "{}", outcome.stderr);
+        assert!(!outcome.stderr.contains("process ids"), "{}", outcome.stderr);
+    }
+}
+
+#[test]
 fn a_run_as_json_is_one_document_that_holds_the_bytes_its_digest_names() {
     let stage = Stage::new(&fake_hub(Ending::Done));
     let outcome = stage.output(&["run", "job.toml", "--agents", "1", "--json", "--data", "kept"]);

@@ -21,6 +21,7 @@ use crate::format;
 use crate::format::FormatError;
 use directory::Directory;
 use fault::guarded;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use store::{Store, builder, initialise};
@@ -29,9 +30,12 @@ use store::{Store, builder, initialise};
 pub struct Embedded(Store<Directory>);
 
 impl Embedded {
-    /// Whether a store lies in `directory`; opens and changes nothing.
+    /// Whether a store lies in `directory`, or may, where this user must not look; opens and changes nothing.
     pub fn exists(directory: &Path) -> bool {
-        directory.join(directory::STORE).is_file()
+        match std::fs::metadata(directory.join(directory::STORE)) {
+            Ok(found) => found.is_file(),
+            Err(error) => error.kind() == io::ErrorKind::PermissionDenied,
+        }
     }
 
     /// Opens the store in `directory`, or makes one there, readable by this user alone.

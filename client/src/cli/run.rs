@@ -1,5 +1,7 @@
 //! `tessera run`: a hub and agents of this machine for the time of one job.
 
+use std::fs::OpenOptions;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,6 +12,7 @@ use tessera_client::local::{Local, LocalError, LocalPlan, Member, Notice, Progra
 use tessera_client::render::{MatrixResult, StagedResult};
 use tessera_media::Encoder;
 use tessera_protocol::api::{AgentList, AgentState};
+use tessera_protocol::spec::Params;
 
 use super::args::Run;
 use super::attend::{self, Happening, attend};
@@ -28,6 +31,10 @@ pub(super) fn run(command: &Run) -> Result<(), Failure> {
         Some(if opus { encoder.opus_build() } else { encoder.build() })
     };
     let (spec, files) = load(&command.file, command.shard_size, &encoder)?;
+    if let Some(path) = &command.output {
+        takes_result(path, matches!(spec.params, Params::Staged(_)))
+            .map_err(|source| Failure::Write { path: path.clone(), source })?;
+    }
     let programs = Programs::in_folder(&program_folder()?)?;
     let key = IdempotencyKey::random()?;
     let interrupted = attend::interrupts()?;
@@ -116,6 +123,23 @@ pub(super) fn run(command: &Run) -> Result<(), Failure> {
         eprintln!("files written to {}", folder.display());
     }
     Ok(())
+}
+
+/// Whether a result can be written there, as a file or as a folder: after the job, what it computed would be lost.
+fn takes_result(path: &Path, is_folder: bool) -> io::Result<()> {
+    if path.is_file() && !is_folder {
+        return OpenOptions::new().append(true).open(path).map(drop);
+    }
+    if path.exists() != path.is_dir() || path.is_dir() && !is_folder {
+        let is = if is_folder { io::ErrorKind::NotADirectory } else { io::ErrorKind::IsADirectory };
+        return Err(is.into());
+    }
+    // Folders are made where there are none; a file is not.
+    let skipped = usize::from(!is_folder);
+    let mut folders =
+        path.ancestors().skip(skipped).map(|at| if at == Path::new("") { Path::new(".") } else { at });
+    let folder = if is_folder { folders.find(|at| at.is_dir()) } else { folders.next() };
+    tempfile::tempfile_in(folder.unwrap_or(Path::new("."))).map(drop)
 }
 
 /// Where the files of a job go whose user named no folder: beside nothing that is there, in the current one.

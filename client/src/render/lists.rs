@@ -24,7 +24,7 @@ pub fn jobs(list: &JobList, now_ms: u64) -> String {
             shortened(&job.name, NAME_CHARS),
             job.state.word().to_owned(),
             format!("{}/{}", job.shards_done, job.shards),
-            grouped(job.paths),
+            if job.paths > 0 { grouped(job.paths) } else { "–".to_owned() },
             duration(now_ms.saturating_sub(job.created_ms.0)),
         ]
     });
@@ -48,7 +48,8 @@ pub fn agents(list: &AgentList) -> String {
                 AgentState::Leaving => "leaving".to_owned(),
                 AgentState::Away => "away".to_owned(),
             },
-            format!("{} of {}", agent.in_flight, agent.slots),
+            // What it holds besides waits there for a slot.
+            format!("{} of {}", agent.in_flight.min(agent.slots.into()), agent.slots),
             grouped(agent.completed),
         ]
     });
@@ -102,7 +103,9 @@ pub fn job(view: &JobView, style: Style) -> String {
     if let Some(waiting) = &view.waiting {
         known.push(("waiting", shortened(waiting, usize::MAX)));
     }
-    known.push(("paths", grouped(view.paths)));
+    if view.paths > 0 {
+        known.push(("paths", grouped(view.paths)));
+    }
     if let Some(earlier) = view.extends {
         known.push(("extends", earlier.to_string()));
     }

@@ -158,7 +158,7 @@ fn jobs_and_agents_are_tables_and_one_job_is_a_page() {
     matches_golden("job_failed.txt", &job(&view("failed"), Style::default()));
     matches_golden("job_waiting.txt", &job(&view("queued"), Style::default()));
     matches_golden("summary.txt", &summary(&view("done"), Some(2), Some(4_400)));
-    let agent = r#"{"agents":[{"id":"agt_000102030405060708090a0b0c0d0e0f","name":"agent-1","state":"connected","lane":1,"version":"0.1.0","slots":2,"isa":"avx2","arch":"x86_64","memory_bytes":8589934592,"in_flight":2,"completed":1234,"mismatches":0,"provider":"acme.eu-1-west","anchor":false,"standing":"quarantine"},
+    let agent = r#"{"agents":[{"id":"agt_000102030405060708090a0b0c0d0e0f","name":"agent-1","state":"connected","lane":1,"version":"0.1.0","slots":2,"isa":"avx2","arch":"x86_64","memory_bytes":8589934592,"in_flight":3,"completed":1234,"mismatches":0,"provider":"acme.eu-1-west","anchor":false,"standing":"quarantine"},
         {"id":"agt_100102030405060708090a0b0c0d0e0f","name":"a name\u001b that is long","state":"away","lane":null,"version":"0.1.0","slots":16,"isa":"avx512","arch":"x86_64","memory_bytes":0,"in_flight":0,"completed":0,"mismatches":0}]}"#;
     let list: AgentList = serde_json::from_str(agent).unwrap();
     matches_golden("agent_list.txt", &agents(&list));
