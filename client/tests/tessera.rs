@@ -224,10 +224,20 @@ fn a_run_prints_its_result_and_leaves_nothing_behind() {
 fn a_run_whose_result_nobody_could_keep_does_not_begin() {
     let stage = Stage::new(&fake_hub(Ending::Done));
     std::fs::create_dir(stage.path("folder")).unwrap();
-    for (output, why) in [("missing/result.json", "No such file"), ("folder", "is a directory")] {
-        let outcome = stage.output(&["run", "job.toml", "--output", output]);
+    std::fs::write(stage.path("climate.outputs"), "").unwrap();
+    let climate = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/climate.toml");
+    let cases = [
+        ("job.toml", Some("missing/result.json"), "No such file"),
+        ("job.toml", Some("folder"), "is a directory"),
+        (climate, Some("job.toml/outputs"), "Not a directory"),
+        (climate, None, "Not a directory"),
+    ];
+    for (job, output, why) in cases {
+        let named = output.map_or(vec![], |output| vec!["--output", output]);
+        let outcome = stage.output(&[&["run", job][..], &named].concat());
         assert_eq!(outcome.code, Some(1), "{}", outcome.stderr);
-        assert!(outcome.stderr.contains(output) && outcome.stderr.contains(why), "{}", outcome.stderr);
+        let path = output.unwrap_or("climate.outputs");
+        assert!(outcome.stderr.contains(path) && outcome.stderr.contains(why), "{}", outcome.stderr);
         assert!(!outcome.stderr.contains("process ids"), "{}", outcome.stderr);
     }
 }

@@ -5,19 +5,22 @@
 
 use alloc::vec::Vec;
 use core::fmt;
+use core::ops::Deref;
+
+use smallvec::SmallVec;
 
 use crate::exact::{DecodeSumError, ExactSum, PackedSums, Value};
 use crate::limits;
 
 /// What a range of samples adds up to.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Tally<S = Vec<ExactSum>> {
+pub struct Tally<S: Sums = Vec<ExactSum>> {
     /// How many samples were taken.
     pub samples: u64,
     /// Exact sums, in the workload's order.
     pub sums: S,
     /// Dense counts, in the workload's order.
-    pub counts: Vec<u64>,
+    pub counts: S::Counts,
     /// Sparse counts `(bin, count)`. *Order*: strictly ascending by bin, no zero counts.
     pub bins: Vec<(u32, u64)>,
 }
@@ -27,6 +30,8 @@ pub type PackedTally = Tally<PackedSums>;
 
 /// The exact sums of a tally.
 pub trait Sums {
+    /// How the counts beside them are held.
+    type Counts: FromIterator<u64> + Deref<Target = [u64]>;
     /// How many there are.
     fn count(&self) -> usize;
     /// One of them. *Panics*: where there is none.
@@ -36,6 +41,8 @@ pub trait Sums {
 }
 
 impl Sums for Vec<ExactSum> {
+    type Counts = Vec<u64>;
+
     fn count(&self) -> usize {
         self.len()
     }
@@ -52,6 +59,9 @@ impl Sums for Vec<ExactSum> {
 }
 
 impl Sums for PackedSums {
+    /// One count, which is all that many jobs have, takes no memory of its own.
+    type Counts = SmallVec<[u64; 1]>;
+
     fn count(&self) -> usize {
         self.len()
     }
@@ -122,7 +132,7 @@ impl Tally {
             return Err(TallyError::Shape);
         }
         let samples = self.samples.checked_add(other.samples).ok_or(TallyError::Overflow)?;
-        let counts_fit = self.counts.iter().zip(&other.counts).all(|(a, b)| a.checked_add(*b).is_some());
+        let counts_fit = self.counts.iter().zip(&*other.counts).all(|(a, b)| a.checked_add(*b).is_some());
         if !counts_fit {
             return Err(TallyError::Overflow);
         }
@@ -130,7 +140,7 @@ impl Tally {
             self.bins = merge_bins(&self.bins, &other.bins)?;
         }
         self.samples = samples;
-        for (mine, theirs) in self.counts.iter_mut().zip(&other.counts) {
+        for (mine, theirs) in self.counts.iter_mut().zip(&*other.counts) {
             *mine += theirs;
         }
         other.sums.add_to(&mut self.sums);
@@ -211,11 +221,11 @@ impl PackedTally {
 impl From<PackedTally> for Tally {
     fn from(packed: PackedTally) -> Tally {
         let PackedTally { samples, sums, counts, bins } = packed;
-        Tally { samples, sums: sums.iter().map(ExactSum::from).collect(), counts, bins }
+        Tally { samples, sums: sums.iter().map(ExactSum::from).collect(), counts: counts.into_vec(), bins }
     }
 }
 
-impl<S> Tally<S> {
+impl<S: Sums> Tally<S> {
     fn decode_with(
         bytes: &[u8],
         shape: &Shape,
@@ -228,11 +238,9 @@ impl<S> Tally<S> {
             return Err(TallyError::Shape);
         }
         let (sums, rest) = decode_sums(reader.bytes, sums).map_err(|_| TallyError::Malformed)?;
-        let mut tally = Tally { samples, sums, counts: Vec::with_capacity(counts), bins: Vec::new() };
         reader.bytes = rest;
-        for _ in 0..counts {
-            tally.counts.push(reader.number()?);
-        }
+        let counts = (0..counts).map(|_| reader.number()).collect::<Result<_, _>>()?;
+        let mut tally = Tally { samples, sums, counts, bins: Vec::new() };
         let mut next = 0u64;
         for _ in 0..bins {
             let bin = next

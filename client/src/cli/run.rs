@@ -31,9 +31,10 @@ pub(super) fn run(command: &Run) -> Result<(), Failure> {
         Some(if opus { encoder.opus_build() } else { encoder.build() })
     };
     let (spec, files) = load(&command.file, command.shard_size, &encoder)?;
-    if let Some(path) = &command.output {
-        takes_result(path, matches!(spec.params, Params::Staged(_)))
-            .map_err(|source| Failure::Write { path: path.clone(), source })?;
+    let is_folder = matches!(spec.params, Params::Staged(_));
+    let output = command.output.clone().or_else(|| is_folder.then(|| folder_of(&command.file)));
+    if let Some(path) = &output {
+        takes_result(path, &spec.params).map_err(|source| Failure::Write { path: path.clone(), source })?;
     }
     let programs = Programs::in_folder(&program_folder()?)?;
     let key = IdempotencyKey::random()?;
@@ -104,14 +105,14 @@ pub(super) fn run(command: &Run) -> Result<(), Failure> {
     let mut written = None;
     if let Some(document) = &finished.document {
         let (hub, id) = (local.hub(), finished.view.id);
-        if let Some(result) = StagedResult::read(document) {
-            let folder = command.output.clone().unwrap_or_else(|| folder_of(&command.file));
-            save_all(hub, id, &result, &folder)?;
-            written = Some(folder);
-        } else if let Some(path) = &command.output {
-            match MatrixResult::read(document) {
-                Some(result) => save(hub, id, &result.output, path)?,
-                None => write_file(path, document)?,
+        if let Some(path) = &output {
+            if let Some(result) = StagedResult::read(document) {
+                save_all(hub, id, &result, path)?;
+                written = Some(path);
+            } else if let Some(result) = MatrixResult::read(document) {
+                save(hub, id, &result.output, path)?;
+            } else {
+                write_file(path, document)?;
             }
         }
     }
@@ -125,21 +126,23 @@ pub(super) fn run(command: &Run) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Whether a result can be written there, as a file or as a folder: after the job, what it computed would be lost.
-fn takes_result(path: &Path, is_folder: bool) -> io::Result<()> {
-    if path.is_file() && !is_folder {
+/// Whether a result of such a job can be written there: after the job, what it computed would be lost.
+fn takes_result(path: &Path, params: &Params) -> io::Result<()> {
+    let or_here = |at: &Path| if at == Path::new("") { PathBuf::from(".") } else { at.to_owned() };
+    // A matrix takes the place of what is there; a document is written into it.
+    let is_matrix = matches!(params, Params::Gemm(_) | Params::Syrk(_));
+    let folder = if matches!(params, Params::Staged(_)) {
+        path.ancestors().map(or_here).find(|at| at.exists())
+    } else if path.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    } else if path == Path::new("-") || path.exists() && !path.is_file() {
+        return Ok(());
+    } else if path.is_file() && !is_matrix {
         return OpenOptions::new().append(true).open(path).map(drop);
-    }
-    if path.exists() != path.is_dir() || path.is_dir() && !is_folder {
-        let is = if is_folder { io::ErrorKind::NotADirectory } else { io::ErrorKind::IsADirectory };
-        return Err(is.into());
-    }
-    // Folders are made where there are none; a file is not.
-    let skipped = usize::from(!is_folder);
-    let mut folders =
-        path.ancestors().skip(skipped).map(|at| if at == Path::new("") { Path::new(".") } else { at });
-    let folder = if is_folder { folders.find(|at| at.is_dir()) } else { folders.next() };
-    tempfile::tempfile_in(folder.unwrap_or(Path::new("."))).map(drop)
+    } else {
+        path.parent().map(or_here)
+    };
+    tempfile::tempfile_in(folder.unwrap_or_else(|| ".".into())).map(drop)
 }
 
 /// Where the files of a job go whose user named no folder: beside nothing that is there, in the current one.

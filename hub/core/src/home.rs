@@ -195,7 +195,7 @@ impl Home {
             }
         };
         let retries = Retries::new(job.manifest.spec().limits.retries);
-        // Which of them were checked is not written down: at worst more counts as tainted than is.
+        // Which of what records paid was checked is not written down: at worst more counts as tainted than is.
         let unchecked =
             bill.charges().paid.iter().map(|((_, agent), earned)| (*agent, earned.shards)).collect();
         Home {

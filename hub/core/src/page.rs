@@ -1,4 +1,5 @@
-//! Shard indices in pages of a machine word: a bit for each, so that those that are near each other are found together.
+//! Shards, or whatever else has a number, in pages of a machine word: a bit for each, so that those that are near each
+//! other are found together.
 
 use tessera_protocol::unit::ShardRange;
 

@@ -50,6 +50,11 @@ impl Ranges {
             return false;
         }
         let (first, last) = pages(range);
+        if first == last
+            && let Some(held) = self.parts.get(&first)
+        {
+            return held & mask(first, range) != 0;
+        }
         let is_held = |(page, held): (&u64, &u64)| held & mask(*page, range) != 0;
         self.has_run(first, last) || self.parts.range(first..=last).any(is_held)
     }
@@ -98,6 +103,10 @@ impl Ranges {
             return;
         }
         let (mut page, last) = pages(range);
+        // What is of a page in part is of no run.
+        if page == last && self.remove_of_part(page, range) {
+            return;
+        }
         while let Some((end, start)) = self.runs.range_mut(page + 1..).next()
             && *start <= last
         {
@@ -129,18 +138,25 @@ impl Ranges {
             }
         }
         let mut page = range.start / PAGE;
-        while let Some((&at, held)) = self.parts.range_mut(page..=last).next() {
-            let gone = *held & mask(at, range);
-            *held &= !gone;
-            self.count -= u64::from(gone.count_ones());
-            if *held == 0 {
-                self.parts.remove(&at);
-            }
+        while let Some((&at, _)) = self.parts.range(page..=last).next() {
+            self.remove_of_part(at, range);
             page = at + 1;
             if page > last {
                 break;
             }
         }
+    }
+
+    /// Removes what it holds of `range` on a page in part; says whether the page is one.
+    fn remove_of_part(&mut self, page: u64, range: ShardRange) -> bool {
+        let Some(held) = self.parts.get_mut(&page) else { return false };
+        let gone = *held & mask(page, range);
+        *held &= !gone;
+        self.count -= u64::from(gone.count_ones());
+        if *held == 0 {
+            self.parts.remove(&page);
+        }
+        true
     }
 
     /// The ranges in ascending order.

@@ -47,7 +47,7 @@ use ejection::Ejections;
 use explain::Ring;
 pub(crate) use explain::who_in_words;
 use fair::Fair;
-use fleet::{Fleet, Member};
+use fleet::Fleet;
 use lane_job::{LaneJob, Supply, need_of};
 use probes::Probes;
 use roster::{AgentNo, Agents, JobNo, Jobs};
@@ -534,16 +534,17 @@ impl Scheduler {
 
     /// An agent came, or may do more than before: jobs that waited for one like it are asked for.
     fn revive(&mut self) {
-        for (job, _, lane_job) in self.jobs.iter_mut() {
-            if lane_job.supply == Supply::Unable && self.fleet.has(lane_job.need) {
+        let (fleet, fair, credit) = (&self.fleet, &mut self.fair, self.credit);
+        self.jobs.for_each_mut(|job, _, lane_job| {
+            if lane_job.supply == Supply::Unable && fleet.has(lane_job.need) {
                 lane_job.supply = Supply::Unasked;
-                let fair = &mut self.fair[lane_job.queue()];
-                fair.want(lane_job.flow, job, self.credit);
-                if let Some(deadline) = lane_job.deadline(self.credit) {
+                let fair = &mut fair[lane_job.queue()];
+                fair.want(lane_job.flow, job, credit);
+                if let Some(deadline) = lane_job.deadline(credit) {
                     fair.hurry(job, deadline.urgent_from);
                 }
             }
-        }
+        });
         self.fair.iter_mut().for_each(|fair| fair.consider_all(self.credit));
     }
 
@@ -575,8 +576,8 @@ impl Scheduler {
 
     /// An agent changed: where it stands among the others, and that it is to be shown.
     fn settle(&mut self, number: AgentNo) {
-        if let Some((id, agent)) = self.agents.entry(number) {
-            self.fleet.settle(Member { id, number }, agent);
+        if let Some(agent) = self.agents.at_mut(number) {
+            self.fleet.settle(number, agent);
             note_unseen(&mut self.unseen, number, agent);
         }
     }

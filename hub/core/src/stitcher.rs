@@ -126,8 +126,8 @@ impl Stitcher {
         }
     }
 
-    /// What was kept of a tile is gone, and with it goes the rest, unless it had reached the store. *Returns* whether the
-    /// tile is to be computed again.
+    /// What was kept of a tile is gone, and with it goes the rest, unless it had reached the store, or is on its way
+    /// there: then the store has the last word. *Returns* whether the tile is to be computed again.
     pub fn lost(&mut self, tile: u64) -> bool {
         // 1. The tile is on its way to the store when something says that it is lost.
         // 2. Computed again by others, its panels are kept, and it is on its way once more.

@@ -10,7 +10,6 @@ use tessera_protocol::unit::{Epoch, ShardIndex, ShardRange, Tick};
 
 use super::agent::Agent;
 use super::attempts::{Answered, Attempt, Terms};
-use super::fleet::Member;
 use super::lane_job::LaneJob;
 use super::roster::{AgentNo, JobNo};
 use super::score::Pace;
@@ -158,7 +157,7 @@ impl Scheduler {
         self.ejections.answered(id, count);
         self.probes.ended(id);
         agent.completed += count;
-        self.fleet.settle(Member { id, number: from }, agent);
+        self.fleet.settle(from, agent);
         note_unseen(&mut self.unseen, from, agent);
         if count > 0 {
             self.fair[lane_job.queue()].count(lane_job.flow, |flow| flow.in_flight -= count);

@@ -20,7 +20,7 @@ use super::fair::{Fair, Flow};
 use super::fleet::{Fleet, gpu_bytes_max, operand_bytes_max};
 use super::lane_job::{LaneJob, Supply};
 use super::need::{Memory, Need, NeedNo};
-use super::roster::{Agents, JobNo};
+use super::roster::{AgentNo, Agents, JobNo};
 use crate::message::Who;
 
 /// Placements that a lane remembers, and of one moment: a lane that makes tens in a millisecond remembers some of many
@@ -60,7 +60,7 @@ impl Ring {
         &mut self,
         at: Tick,
         (job, range): (JobId, ShardRange),
-        winner: AgentId,
+        winner: AgentNo,
         who: Option<&Who>,
         need: NeedNo,
         (fleet, agents): (&Fleet, &Agents),
@@ -71,9 +71,9 @@ impl Ring {
             return;
         }
         let mut ranked = [None; CANDIDATES_MAX];
-        let others = fleet.ranked(need, who.unwrap_or(&Who::Anyone)).filter(|id| *id != winner);
+        let others = fleet.ranked(need, who.unwrap_or(&Who::Anyone)).filter(|number| *number != winner);
         let first = core::iter::once(winner).chain(others);
-        let known = first.filter_map(|id| Some(candidate(id, agents.get(&id)?)));
+        let known = first.filter_map(|number| Some(candidate(agents.id(number)?, agents.at(number)?)));
         for (slot, candidate) in ranked.iter_mut().zip(known) {
             *slot = Some(candidate);
         }
@@ -316,8 +316,8 @@ mod tests {
         for moment in 0..100 {
             for start in 0..10 {
                 let range = ShardRange { start, end: start + 1 };
-                let (job, winner) = (JobId([1; 16]), AgentId([1; 16]));
-                ring.record(Tick(moment), (job, range), winner, None, need, (&fleet, &agents));
+                let placed = (JobId([1; 16]), range);
+                ring.record(Tick(moment), placed, AgentNo::LAST, None, need, (&fleet, &agents));
             }
         }
         let found = ring.explained(Tick(99), |_| true);

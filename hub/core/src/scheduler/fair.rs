@@ -261,7 +261,7 @@ impl Fair {
     }
 
     /// A job had its turn, and more of its shards wait. *Order*: behind the others, as when it came.
-    pub(super) fn requeue(&mut self, job: JobNo, deadline: Option<Deadline>, now: Tick) {
+    pub(super) fn step_back(&mut self, job: JobNo, deadline: Option<Deadline>, now: Tick) {
         let Some(before) = self.waiting.get(job).copied() else { return };
         let after = self.waiting(before.flow, before.need, deadline, now);
         let flow = self.flows.get_mut(before.flow.at());

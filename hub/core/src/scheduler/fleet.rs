@@ -16,7 +16,7 @@ use tessera_protocol::wire::Gpu;
 
 use super::agent::Agent;
 use super::need::{Memory, Need, NeedNo, Needs};
-use super::roster::{AgentNo, Group};
+use super::roster::{AgentNo, Agents, Group};
 use crate::Account;
 use crate::message::{Device, Errand, Who};
 
@@ -126,13 +126,6 @@ impl Rank {
     }
 }
 
-/// An agent by both its names. *Order*: by id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Member {
-    pub(super) id: AgentId,
-    pub(super) number: AgentNo,
-}
-
 /// Where an agent sits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Seat {
@@ -147,9 +140,9 @@ pub(super) struct Seat {
 struct Class {
     /// Needs that it meets.
     able: Group<NeedNo>,
-    free: BTreeSet<(Rank, Member, ProviderId)>,
-    free_by_provider: BTreeSet<(ProviderId, Rank, Member)>,
-    members: BTreeSet<(ProviderId, Member)>,
+    free: BTreeSet<(Rank, AgentNo)>,
+    free_by_provider: BTreeSet<(ProviderId, Rank, AgentNo)>,
+    members: BTreeSet<(ProviderId, AgentNo)>,
 }
 
 /// Agents that take work, by class.
@@ -196,36 +189,36 @@ impl Fleet {
     // --- who is here ----------------------------------------------------------------------------
 
     /// An agent came, or what it holds, has shown or may do is another than before.
-    pub(super) fn settle(&mut self, member: Member, agent: &mut Agent) {
+    pub(super) fn settle(&mut self, number: AgentNo, agent: &mut Agent) {
         if !agent.takes_work() {
-            return self.leave(member, agent);
+            return self.leave(number, agent);
         }
         let (standing, offer, rank) = (agent.standing, agent.offer, Rank::of(agent));
         if let Some(seat) = agent.seat {
             if seat.standing == standing && seat.offer == offer {
                 if seat.rank != rank {
-                    self.rank(member, agent.account.provider, seat.class, (seat.rank, rank));
+                    self.rank(number, agent.account.provider, seat.class, (seat.rank, rank));
                     agent.seat = Some(Seat { rank, ..seat });
                 }
                 return;
             }
-            self.leave(member, agent);
+            self.leave(number, agent);
         }
         agent.device.gpu = !agent.gpus.is_empty();
         let class = self.class_of(agent);
         if let Some((_, class)) = self.classes.get_mut(&class) {
-            class.members.insert((agent.account.provider, member));
+            class.members.insert((agent.account.provider, number));
         }
-        self.rank(member, agent.account.provider, class, (None, rank));
+        self.rank(number, agent.account.provider, class, (None, rank));
         agent.seat = Some(Seat { class, standing, offer, rank });
     }
 
     /// An agent takes nothing more.
-    pub(super) fn leave(&mut self, member: Member, agent: &mut Agent) {
+    pub(super) fn leave(&mut self, number: AgentNo, agent: &mut Agent) {
         let Some(seat) = agent.seat.take() else { return };
-        self.rank(member, agent.account.provider, seat.class, (seat.rank, None));
+        self.rank(number, agent.account.provider, seat.class, (seat.rank, None));
         let Some((_, class)) = self.classes.get_mut(&seat.class) else { return };
-        class.members.remove(&(agent.account.provider, member));
+        class.members.remove(&(agent.account.provider, number));
         if class.members.is_empty()
             && let Some((capability, _)) = self.classes.remove(&seat.class)
         {
@@ -250,24 +243,24 @@ impl Fleet {
 
     fn rank(
         &mut self,
-        member: Member,
+        number: AgentNo,
         provider: ProviderId,
         of: ClassId,
         (before, after): (Option<Rank>, Option<Rank>),
     ) {
         let Some((_, class)) = self.classes.get_mut(&of) else { return };
-        let front = class.free.first().map(|(rank, ..)| *rank);
+        let front = class.free.first().map(|(rank, _)| *rank);
         if let Some(rank) = before {
-            class.free.remove(&(rank, member, provider));
-            class.free_by_provider.remove(&(provider, rank, member));
+            class.free.remove(&(rank, number));
+            class.free_by_provider.remove(&(provider, rank, number));
             self.free -= 1;
         }
         if let Some(rank) = after {
-            class.free.insert((rank, member, provider));
-            class.free_by_provider.insert((provider, rank, member));
+            class.free.insert((rank, number));
+            class.free_by_provider.insert((provider, rank, number));
             self.free += 1;
         }
-        let now = class.free.first().map(|(rank, ..)| *rank);
+        let now = class.free.first().map(|(rank, _)| *rank);
         if front != now {
             front.map(|rank| self.fronts.remove(&(rank, of)));
             now.map(|rank| self.fronts.insert((rank, of)));
@@ -281,18 +274,13 @@ impl Fleet {
         self.free == 0
     }
 
-    /// The best agent that is free and able.
-    pub(super) fn best(&self, need: NeedNo) -> Option<AgentNo> {
-        self.first(need).map(|(number, _)| number)
-    }
-
     /// The best agent that is free and able, and the rank of the next best.
     pub(super) fn first(&self, need: NeedNo) -> Option<(AgentNo, Option<Rank>)> {
         let mut classes = self.free_classes(need, &Who::Anyone).map(|(_, class)| class.free.iter());
         let mut best = classes.next()?;
-        let (_, member, _) = best.next()?;
+        let (_, number) = best.next()?;
         let rivals = best.next().into_iter().chain(classes.next().and_then(|mut class| class.next()));
-        Some((member.number, rivals.map(|(rank, ..)| *rank).min()))
+        Some((*number, rivals.map(|(rank, _)| *rank).min()))
     }
 
     /// Whether somebody is free of the kind that an errand for `who` asks for.
@@ -306,22 +294,29 @@ impl Fleet {
         &self,
         need: NeedNo,
         errand: &Errand,
+        agents: &Agents,
         is_holder: impl Fn(AgentNo) -> bool,
     ) -> Option<AgentNo> {
         let unlike = |capability: &Capability| errand.unlike.as_ref().is_none_or(|d| *d != capability.device);
         let find = |other: bool| {
             let mut classes =
                 self.free_classes(need, &errand.who).filter(|(capability, _)| unlike(capability) == other);
-            classes.find_map(|(capability, class)| class.free_for(errand, capability, &is_holder))
+            classes.find_map(|(capability, class)| class.free_for(errand, capability, agents, &is_holder))
         };
         find(true).or_else(|| errand.unlike.as_ref().and_then(|_| find(false)))
     }
 
     /// Whether any agent that takes work could run an errand, now or later.
-    pub(super) fn has_for(&self, need: NeedNo, errand: &Errand, is_holder: impl Fn(AgentNo) -> bool) -> bool {
+    pub(super) fn has_for(
+        &self,
+        need: NeedNo,
+        errand: &Errand,
+        agents: &Agents,
+        is_holder: impl Fn(AgentNo) -> bool,
+    ) -> bool {
         self.classes.values().any(|(capability, class)| {
             let suits = class.able.contains(need) && capability.suits(&errand.who);
-            suits && class.has_for(errand, capability, &is_holder)
+            suits && class.has_for(errand, capability, agents, &is_holder)
         })
     }
 
@@ -344,8 +339,8 @@ impl Fleet {
     }
 
     /// Free agents that could run shards of a job, the best class first.
-    pub(super) fn ranked<'a>(&'a self, need: NeedNo, who: &'a Who) -> impl Iterator<Item = AgentId> + 'a {
-        self.free_classes(need, who).flat_map(|(_, class)| class.free.iter().map(|(_, member, _)| member.id))
+    pub(super) fn ranked<'a>(&'a self, need: NeedNo, who: &'a Who) -> impl Iterator<Item = AgentNo> + 'a {
+        self.free_classes(need, who).flat_map(|(_, class)| class.free.iter().map(|(_, number)| *number))
     }
 
     fn free_classes<'a>(
@@ -365,7 +360,6 @@ impl Fleet {
     pub(super) fn check_invariants<'a>(&self, agents: impl Iterator<Item = (AgentNo, AgentId, &'a Agent)>) {
         let (mut members, mut free) = (0, 0);
         for (number, id, agent) in agents {
-            let member = Member { id, number };
             let Some(seat) = agent.seat else {
                 assert!(!agent.takes_work(), "{id} has no seat");
                 continue;
@@ -376,9 +370,10 @@ impl Fleet {
             assert_eq!(capability.gpus, gpus(agent), "{id}");
             let is_right = |(number, need)| class.able.contains(number) == capability.meets(need);
             assert!(self.needs.iter().all(is_right), "{id}");
-            assert!(class.members.contains(&(agent.account.provider, member)), "{id}");
+            assert!(class.members.contains(&(agent.account.provider, number)), "{id}");
             if let Some(rank) = seat.rank {
-                assert!(class.free.contains(&(rank, member, agent.account.provider)), "{id}");
+                assert!(class.free.contains(&(rank, number)), "{id}");
+                assert!(class.free_by_provider.contains(&(agent.account.provider, rank, number)), "{id}");
                 free += 1;
             }
             members += 1;
@@ -398,24 +393,21 @@ impl Class {
         &self,
         errand: &Errand,
         capability: &Capability,
+        agents: &Agents,
         is_holder: &impl Fn(AgentNo) -> bool,
     ) -> Option<AgentNo> {
-        let may = |provider, member: Member| {
-            may(errand, capability, provider, member.id) && !is_holder(member.number)
-        };
-        let mut first = self.free.iter().take(LOOKED_AT);
-        if let Some((_, member, _)) = first.find(|(_, member, provider)| may(*provider, *member)) {
-            return Some(member.number);
+        let may = |number: &AgentNo| may(errand, capability, agents, *number) && !is_holder(*number);
+        let mut first = self.free.iter().take(LOOKED_AT).map(|(_, number)| number);
+        if let Some(number) = first.find(|number| may(number)) {
+            return Some(*number);
         }
         let mut at = self.free_by_provider.first()?;
         loop {
-            let (provider, rank, member) = *at;
-            if may(provider, member) {
-                return Some(member.number);
-            }
+            let (provider, rank, number) = *at;
             let next = match excludes(errand, capability, provider) {
-                true => (provider, RANK_LAST, MEMBER_LAST),
-                false => (provider, rank, member),
+                true => (provider, RANK_LAST, AgentNo::LAST),
+                false if may(&number) => return Some(number),
+                false => (provider, rank, number),
             };
             at = self.free_by_provider.range((Excluded(next), Unbounded)).next()?;
         }
@@ -426,19 +418,15 @@ impl Class {
         &self,
         errand: &Errand,
         capability: &Capability,
+        agents: &Agents,
         is_holder: &impl Fn(AgentNo) -> bool,
     ) -> bool {
-        let may = |provider, member: Member| {
-            may(errand, capability, provider, member.id) && !is_holder(member.number)
-        };
         let mut at = self.members.first();
-        while let Some((provider, member)) = at.copied() {
-            if may(provider, member) {
-                return true;
-            }
+        while let Some((provider, number)) = at.copied() {
             let next = match excludes(errand, capability, provider) {
-                true => (provider, MEMBER_LAST),
-                false => (provider, member),
+                true => (provider, AgentNo::LAST),
+                false if may(errand, capability, agents, number) && !is_holder(number) => return true,
+                false => (provider, number),
             };
             at = self.members.range((Excluded(next), Unbounded)).next();
         }
@@ -448,12 +436,10 @@ impl Class {
 
 /// Behind every rank there is.
 const RANK_LAST: Rank = Rank { queued: true, bucket: u8::MAX, load: u32::MAX };
-/// Behind every member there is.
-const MEMBER_LAST: Member = Member { id: AgentId([0xff; 16]), number: AgentNo::LAST };
 
-fn may(errand: &Errand, capability: &Capability, provider: ProviderId, id: AgentId) -> bool {
-    let account = Account { provider, anchor: capability.anchor };
-    errand.permits(id, account, capability.standing)
+fn may(errand: &Errand, capability: &Capability, agents: &Agents, number: AgentNo) -> bool {
+    let (Some(id), Some(agent)) = (agents.id(number), agents.at(number)) else { return false };
+    errand.permits(id, agent.account, capability.standing)
 }
 
 /// Whether none of a provider's agents may.

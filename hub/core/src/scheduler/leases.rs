@@ -13,7 +13,6 @@ use tessera_protocol::wire::Held;
 
 use super::agent::Agent;
 use super::attempts::{AttemptName, Terms};
-use super::fleet::Member;
 use super::roster::{AgentNo, JobNo};
 use super::{Scheduler, elsewhere};
 use crate::effect::{CloseReason, Outbox};
@@ -29,8 +28,8 @@ impl Scheduler {
         let Some(number) = self.sessions.remove(&session) else { return };
         let Some(id) = self.agents.id(number) else { return };
         let Some((_, mut agent)) = self.agents.remove(&id) else { return };
-        self.fleet.leave(Member { id, number }, &mut agent);
-        self.jobs.values_mut().for_each(|lane_job| lane_job.forget(number));
+        self.fleet.leave(number, &mut agent);
+        self.jobs.for_each_mut(|_, _, lane_job| lane_job.forget(number));
         self.resting.remove(&id);
         if !agent.leaving {
             self.count_out(agent.credit, agent.account);

@@ -15,12 +15,12 @@ use super::agent::Agent;
 use super::attempts::{Attempt, Own, Terms};
 use super::errands::Asked;
 use super::fair::Pick;
-use super::fleet::{Member, Rank};
+use super::fleet::Rank;
 use super::lane_job::{LaneJob, Supply};
 use super::roster::{AgentNo, JobNo};
 use super::{Scheduler, note_unseen};
 use crate::effect::Outbox;
-use crate::message::{Errand, LaneMessage};
+use crate::message::{Errand, LaneMessage, Who};
 use crate::planted::{Planted, Planting};
 use crate::{Effect, SessionId};
 
@@ -105,7 +105,7 @@ impl Scheduler {
     fn next_turn(&mut self, now: Tick) -> Option<Turn> {
         let fleet = &self.fleet;
         let [first, second] =
-            self.fair.each_mut().map(|fair| fair.pick(now, |need| fleet.best(need).is_some()));
+            self.fair.each_mut().map(|fair| fair.pick(now, |need| fleet.has_free(need, &Who::Anyone)));
         let (first, second) = match (first, second) {
             (Some(first), Some(second)) => (first, second),
             (Some(pick), None) => {
@@ -170,7 +170,7 @@ impl Scheduler {
         let fair = &mut self.fair[lane_job.queue()];
         match lane_job.pending.is_empty() {
             true => fair.dequeue(job),
-            false => fair.requeue(job, lane_job.deadline(self.credit), self.now),
+            false => fair.step_back(job, lane_job.deadline(self.credit), self.now),
         }
     }
 
@@ -233,14 +233,16 @@ impl Scheduler {
         let is_in_hands = lane_job.in_hands.contains(index);
         let holds = |agent: &Agent| agent.attempts.is_at(id, index);
         let is_holder = |agent| is_in_hands && self.agents.at(agent).is_some_and(holds);
-        match self.fleet.best_for(lane_job.need, &errand, is_holder) {
+        match self.fleet.best_for(lane_job.need, &errand, &self.agents, is_holder) {
             Some(to) => {
                 let (queue, flow) = (lane_job.queue(), lane_job.flow);
                 let cost = self.assign((to, job), ShardRange::one(errand.index), Some(errand), now, out);
                 self.fair[queue].charge(flow, cost);
                 return Some(true);
             }
-            None if self.fleet.has_for(lane_job.need, &errand, is_holder) => lane_job.errands.push(errand),
+            None if self.fleet.has_for(lane_job.need, &errand, &self.agents, is_holder) => {
+                lane_job.errands.push(errand)
+            }
             None => {
                 errand.tried.push(self.lane);
                 out.tell(lane_job.work.home, LaneMessage::ErrandReturned { job: id, errand });
@@ -260,9 +262,8 @@ impl Scheduler {
     ) -> ComputeUnits {
         let mut cost = ComputeUnits(0);
         let Some((job, lane_job)) = self.jobs.entry(of) else { return cost };
-        let Some(id) = self.agents.id(to) else { return cost };
         let who = errand.as_ref().map(|errand| &errand.who);
-        self.ring.record(now, (job, range), id, who, lane_job.need, (&self.fleet, &self.agents));
+        self.ring.record(now, (job, range), to, who, lane_job.need, (&self.fleet, &self.agents));
         let Some(agent) = self.agents.at_mut(to) else { return cost };
         let lease_until = now.after_ms(limits::LEASE_MS);
         self.expires = self.expires.min(lease_until);
@@ -309,7 +310,7 @@ impl Scheduler {
             tell_job((to, agent.session), (job, lane_job), self.planting, out);
             out.push(Effect::Assign { session: agent.session, job, items });
             self.fair[queue].count(flow, |flow| flow.in_flight += count);
-            self.fleet.settle(Member { id, number: to }, agent);
+            self.fleet.settle(to, agent);
             note_unseen(&mut self.unseen, to, agent);
         }
         if !held_here.is_empty() {

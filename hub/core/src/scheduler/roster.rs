@@ -54,7 +54,7 @@ impl Number for JobNo {
 pub(super) type Agents = Roster<AgentId, AgentNo, super::Agent>;
 pub(super) type Jobs = Roster<JobId, JobNo, super::LaneJob>;
 
-/// Who is here. *Order*: of all iteration, by number.
+/// Who is here. *Order*: of all iteration, by id; places that are free are not looked at, of which there may be many.
 #[derive(Debug)]
 pub(super) struct Roster<K, N, T> {
     numbers: BTreeMap<K, N>,
@@ -120,20 +120,21 @@ impl<K: Copy + Debug + Ord, N: Number, T> Roster<K, N, T> {
         self.members.is_empty()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (N, K, &T)> {
-        self.members.iter().map(|(at, (id, member))| (N::new(at), *id, member))
-    }
-
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (N, K, &mut T)> {
-        self.members.iter_mut().map(|(at, (id, member))| (N::new(at), *id, member))
+    pub(super) fn iter(&self) -> impl Iterator<Item = (N, K, &T)> + Clone {
+        let member = |(id, number): (&K, &N)| Some((*number, *id, self.at(*number)?));
+        self.numbers.iter().filter_map(member)
     }
 
     pub(super) fn values(&self) -> impl Iterator<Item = &T> + Clone {
-        self.members.iter().map(|(_, (_, member))| member)
+        self.iter().map(|(.., member)| member)
     }
 
-    pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        self.members.iter_mut().map(|(_, (_, member))| member)
+    pub(super) fn for_each_mut(&mut self, mut change: impl FnMut(N, K, &mut T)) {
+        for (id, number) in &self.numbers {
+            if let Some((_, member)) = self.members.get_mut(number.at()) {
+                change(*number, *id, member);
+            }
+        }
     }
 }
 
@@ -255,7 +256,7 @@ mod tests {
         assert_eq!(roster.insert(9, "third"), first);
         assert_eq!(
             roster.iter().map(|(_, id, member)| (id, *member)).collect::<Vec<_>>(),
-            [(9, "third"), (5, "second")]
+            [(5, "second"), (9, "third")]
         );
     }
 

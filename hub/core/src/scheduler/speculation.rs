@@ -122,16 +122,17 @@ impl Scheduler {
         }
         let stands_still = |job: &LaneJob| {
             let waits = job.tail && job.has_work() && job.stirred.after_ms(STANDSTILL_MS) < now;
-            waits && !matches!(job.supply, Supply::Asked(_)) && self.fleet.best(job.need).is_none()
+            waits && !matches!(job.supply, Supply::Asked(_)) && !self.fleet.has_free(job.need, &Who::Anyone)
         };
-        let standing = self.jobs.iter().filter(|(.., job)| stands_still(job)).map(|(id, ..)| id);
-        for id in standing.collect::<Vec<_>>() {
-            if let Some(lane_job) = self.jobs.at_mut(id) {
+        let standing = self.jobs.iter().filter(|(.., job)| stands_still(job)).map(|(number, ..)| number);
+        for number in standing.collect::<Vec<_>>() {
+            if let Some(lane_job) = self.jobs.at_mut(number) {
                 lane_job.supply = Supply::Unable;
             }
-            self.release(id, out);
+            self.release(number, out);
         }
-        let is_free = |job: &LaneJob| job.supply == Supply::Unable && self.fleet.best(job.need).is_some();
+        let is_free =
+            |job: &LaneJob| job.supply == Supply::Unable && self.fleet.has_free(job.need, &Who::Anyone);
         if self.jobs.values().any(is_free) {
             self.revive();
         }
@@ -142,16 +143,17 @@ impl Scheduler {
         if out.all_lanes().len() < 2 {
             return;
         }
-        for (_, job, lane_job) in self.jobs.iter_mut() {
+        let lane = self.lane;
+        self.jobs.for_each_mut(|_, job, lane_job| {
             if lane_job.stirred.after_ms(STANDSTILL_MS) < now {
                 let home = lane_job.work.home;
                 for mut errand in lane_job.errands.drain() {
                     errand.busy = true;
-                    errand.tried.push(self.lane);
+                    errand.tried.push(lane);
                     out.tell(home, LaneMessage::ErrandReturned { job, errand });
                 }
             }
-        }
+        });
     }
 
     /// Attempts that are late and have no spare, those that never had one first, then the oldest.
@@ -223,11 +225,11 @@ impl Scheduler {
 
     /// A shard is done for which this lane wanted a second attempt.
     pub fn spare_settled(&mut self, job: JobId, index: ShardIndex) {
-        for agent in self.agents.values_mut() {
+        self.agents.for_each_mut(|_, _, agent| {
             if let Some(terms) = agent.attempts.at(job, index) {
                 terms.own().spared = Spared::Settled;
             }
-        }
+        });
     }
 
     /// Nearly all of a job's round is done.

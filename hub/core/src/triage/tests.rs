@@ -75,7 +75,7 @@ fn looked(
     let mut bytes = Vec::new();
     sums.iter().for_each(|sum| sum.encode(&mut bytes));
     let sums = PackedSums::decode(&bytes, sums.len()).unwrap().0;
-    let part = Part::Tally(Tally { samples, sums, counts, bins });
+    let part = Part::Tally(Tally { samples, sums, counts: counts.into(), bins });
     triage.look(&job.0, &job.1, ShardIndex(0), &part, pool)
 }
 
