@@ -313,7 +313,8 @@ struct World {
     began: Instant,
     /// By session.
     agents: Vec<Held>,
-    /// Whose turn it is to answer.
+    /// In which order they answer, which is another than that in which they came, and whose turn it is.
+    order: Vec<usize>,
     turn: usize,
     batch: usize,
     frames: u64,
@@ -362,6 +363,7 @@ impl World {
             agents: (0..settings.agents)
                 .map(|_| Vec::with_capacity(2 * settings.in_flight as usize))
                 .collect(),
+            order: (0..settings.agents as usize).collect(),
             turn: 0,
             batch: settings.batch as usize,
             frames: settings.frames,
@@ -371,6 +373,7 @@ impl World {
             uncounted: 0,
             before: Allocations::default(),
         };
+        world.order.sort_unstable_by_key(|agent| agent_id(*agent as u64));
         world.before = Allocations::so_far();
         let trusted = (0..settings.agents).map(|agent| {
             let Account { provider, anchor } = provider(agent);
@@ -483,12 +486,13 @@ impl World {
 
     /// The answers of the next agent that holds something: those to its oldest job.
     fn next_answers(&mut self) -> Option<(SessionId, JobId, Vec<ShardAnswer>)> {
-        let count = self.agents.len();
+        let count = self.order.len();
         let turn = (0..count)
             .map(|step| (self.turn + step) % count)
-            .find(|&agent| !self.agents[agent].is_empty())?;
+            .find(|turn| !self.agents[self.order[*turn]].is_empty())?;
         self.turn = (turn + 1) % count;
-        let held = &mut self.agents[turn];
+        let agent = self.order[turn];
+        let held = &mut self.agents[agent];
         let job = held[0].0;
         let (mut answers, most) = (Vec::new(), self.batch);
         let all = &self.answers;
@@ -501,7 +505,7 @@ impl World {
             }
             !now
         });
-        Some((SessionId(turn as u64), job, answers))
+        Some((SessionId(agent as u64), job, answers))
     }
 
     /// Answers so many shards, and times what the machine does with them where that is asked for.
