@@ -134,16 +134,21 @@ pub fn summary(view: &JobView, agents: Option<u64>, elapsed_ms: Option<u64>) -> 
     facts(&known)
 }
 
+/// Lanes of which it is said how many shards they did.
+const LANES_NAMED_MAX: usize = 8;
+
 fn work(view: &JobView) -> Vec<(&'static str, String)> {
     let mut work = vec![
         ("shards", format!("{} of {} done", grouped(view.shards_done), grouped(view.shards))),
         ("attempts", grouped(view.attempts)),
         ("checks", checks(view)),
     ];
-    if !view.lanes.is_empty() {
-        let each: Vec<String> = view.lanes.iter().take(16).map(|shards| grouped(*shards)).collect();
-        let more = if view.lanes.len() > 16 { ", …" } else { "" };
-        work.push(("lanes", format!("{} (shards of each: {}{more})", view.lanes.len(), each.join(", "))));
+    let busy: Vec<_> = view.lanes.iter().enumerate().filter(|(_, shards)| **shards > 0).collect();
+    if !busy.is_empty() {
+        let named = |(lane, shards): &(usize, &u64)| format!("{} on lane {lane}", grouped(**shards));
+        let each: Vec<String> = busy.iter().take(LANES_NAMED_MAX).map(named).collect();
+        let more = if busy.len() > LANES_NAMED_MAX { ", …" } else { "" };
+        work.push(("lanes", format!("{} (shards: {}{more})", busy.len(), each.join(", "))));
     }
     work.push(("cost", format!("{} compute units", grouped(view.cost.0))));
     work
