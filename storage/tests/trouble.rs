@@ -5,6 +5,8 @@ use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use tessera_storage::format::FormatError;
 use tessera_storage::{Batch, Commit, CommitError, Embedded, Engine, KeyRange, OpenError, format};
 
@@ -28,6 +30,13 @@ fn put(key: &str, value: &[u8]) -> Batch {
 fn is_root() -> bool {
     // SAFETY: `geteuid` has no preconditions and cannot fail.
     unsafe { libc::geteuid() == 0 }
+}
+
+/// Holds back other tests that ask for the same. A process that one test starts has for a moment open what any other has
+/// open: a file that is still written cannot be run, and one that is removed still takes its room.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Runs one of the ignored tests below in a process of its own, as another user where one is given.
@@ -80,6 +89,7 @@ fn a_file_in_the_place_of_the_directory_is_named() {
 
 #[test]
 fn a_directory_without_permission_is_named() {
+    let _alone = alone();
     let directory = tempfile::tempdir().unwrap();
     let closed = directory.path().join("closed");
     fs::create_dir(&closed).unwrap();
@@ -227,6 +237,7 @@ impl Drop for SmallDisk {
 
 #[test]
 fn a_full_disk_refuses_whole_batches_and_resumes_when_there_is_room() {
+    let _alone = alone();
     let directory = tempfile::tempdir().unwrap();
     let Some(disk) = SmallDisk::mount(directory.path()) else {
         println!("no right to mount a small disk here; the limit on file sizes stands for it below");
@@ -239,6 +250,7 @@ fn a_full_disk_refuses_whole_batches_and_resumes_when_there_is_room() {
 
 #[test]
 fn the_largest_allowed_file_refuses_whole_batches_and_resumes() {
+    let _alone = alone();
     let directory = tempfile::tempdir().unwrap();
     assert!(run_again("reaches_the_largest_allowed_file", directory.path(), None));
 }
@@ -261,6 +273,7 @@ fn reaches_the_largest_allowed_file() {
 
 #[test]
 fn a_full_disk_at_the_first_start_is_named_and_the_next_start_works() {
+    let _alone = alone();
     let directory = tempfile::tempdir().unwrap();
     let Some(disk) = SmallDisk::mount(directory.path()) else {
         println!("no right to mount a small disk here");
