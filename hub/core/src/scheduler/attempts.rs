@@ -176,6 +176,11 @@ impl Attempts {
         self.runs.iter().flat_map(|run| run.names().map(|(epoch, index)| (epoch, index, &run.terms)))
     }
 
+    /// What was given together and is not over, and at which shards that is.
+    pub(super) fn by_terms(&self) -> impl Iterator<Item = (&Terms, impl Iterator<Item = ShardIndex> + '_)> {
+        self.runs.iter().map(|run| (&run.terms, run.names().map(|(_, index)| index)))
+    }
+
     /// Adds the latest.
     pub(super) fn push(&mut self, Attempt { epoch, index, terms }: Attempt) {
         self.count += 1;

@@ -109,7 +109,7 @@ impl Scheduler {
             return;
         }
         let room = self.spares_max().saturating_sub(self.spares(now));
-        for (_, id, job, index) in self.late(&late, now).into_iter().take(room) {
+        for (id, job, index) in self.late(&late, now, room) {
             self.ask_spare(id, (job, index), now, out);
         }
     }
@@ -156,24 +156,25 @@ impl Scheduler {
         });
     }
 
-    /// Attempts that are late and have no spare, those that never had one first, then the oldest.
-    fn late(
-        &self,
-        late: &BTreeMap<JobId, u64>,
-        now: Tick,
-    ) -> Vec<((bool, Tick), AgentId, JobId, ShardIndex)> {
+    /// Attempts that are late and have no spare, so many at most: those that never had one first, then the oldest. Looks
+    /// at what was given together, of which there is less than of attempts.
+    fn late(&self, late: &BTreeMap<JobId, u64>, now: Tick, most: usize) -> Vec<(AgentId, JobId, ShardIndex)> {
         let mut found = Vec::new();
         for (_, id, agent) in self.agents.iter() {
-            for (_, index, terms) in agent.attempts.iter() {
+            for (terms, shards) in agent.attempts.by_terms() {
                 let Some(after_ms) = late.get(&terms.job) else { continue };
                 if terms.assigned.after_ms(*after_ms) < now && may_have_spare(terms, now) {
                     let first = (terms.spared() != Spared::No, terms.assigned);
-                    found.push((first, id, terms.job, index));
+                    found.push(((first, id, terms.job), shards));
                 }
             }
         }
-        found.sort_unstable();
+        found.sort_by_key(|(order, _)| *order);
+        let found = found.into_iter();
         found
+            .flat_map(|((_, id, job), shards)| shards.map(move |index| (id, job, index)))
+            .take(most)
+            .collect()
     }
 
     /// Shards that are to be handed out are in flight with agents here, beside another attempt or once were: those
@@ -211,10 +212,9 @@ impl Scheduler {
 
     /// Second attempts asked for of late: one that nobody made, or that is late itself, is asked for again.
     fn spares(&self, now: Tick) -> usize {
-        let attempts = self.agents.values().flat_map(|agent| agent.attempts.iter());
-        attempts
-            .filter(|(.., terms)| matches!(terms.spared(), Spared::Asked(_)) && !may_have_spare(terms, now))
-            .count()
+        let asked = |terms: &Terms| matches!(terms.spared(), Spared::Asked(_)) && !may_have_spare(terms, now);
+        let attempts = self.agents.values().flat_map(|agent| agent.attempts.by_terms());
+        attempts.filter(|(terms, _)| asked(terms)).map(|(_, shards)| shards.count()).sum()
     }
 
     fn spares_max(&self) -> usize {
