@@ -182,7 +182,7 @@ impl Scheduler {
             leaving: false,
             heard: now,
             attempts: Attempts::default(),
-            lapsed: BTreeSet::new(),
+            lapsed: BTreeMap::new(),
             completed: 0,
             mismatches: 0,
             resting_until: None,
@@ -365,7 +365,7 @@ impl Scheduler {
             let mut dropped = Vec::new();
             self.change(told, |agent| {
                 dropped = agent.attempts.forget(job);
-                agent.lapsed.retain(|(of, ..)| *of != job);
+                agent.lapsed.retain(|(of, ..), _| *of != job);
                 out.push(Effect::Forget { session: agent.session, job });
             });
             dropped.into_iter().for_each(|index| self.let_go(number, index));

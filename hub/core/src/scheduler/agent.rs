@@ -1,16 +1,16 @@
 //! An agent with a live session on a lane, and what it holds.
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeSet;
+use alloc::collections::BTreeMap;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
 use tessera_protocol::api::{AgentState, AgentView, GpuView, RestView, Standing};
-use tessera_protocol::id::{AgentId, JobId};
-use tessera_protocol::unit::{Epoch, LaneIndex, ShardIndex, Tick, UnixMillis};
+use tessera_protocol::id::AgentId;
+use tessera_protocol::unit::{LaneIndex, Tick, UnixMillis};
 use tessera_protocol::wire::{Gpu, Hello};
 
-use super::attempts::Attempts;
+use super::attempts::{AttemptName, Attempts};
 use super::fleet::Seat;
 use super::score::Score;
 use crate::message::Device;
@@ -31,9 +31,9 @@ pub(super) struct Agent {
     pub(super) leaving: bool,
     pub(super) heard: Tick,
     pub(super) attempts: Attempts,
-    /// Attempts whose lease ran out and that it may hold all the same: they take credit until it
-    /// answers them or sends a heartbeat that does not name them.
-    pub(super) lapsed: BTreeSet<(JobId, ShardIndex, Epoch)>,
+    /// Attempts whose lease ran out and that it may hold or get all the same, and since when: they take credit until it
+    /// answers them or, a while later, sends a heartbeat that does not name them.
+    pub(super) lapsed: BTreeMap<AttemptName, Tick>,
     pub(super) completed: u64,
     pub(super) mismatches: u64,
     pub(super) device: Device,

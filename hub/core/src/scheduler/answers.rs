@@ -62,7 +62,7 @@ impl Scheduler {
         for ShardAnswer { index, epoch, partial } in answers {
             let name = (job, index, epoch);
             let Some(terms) = agent.attempts.get(name) else {
-                freed |= agent.lapsed.remove(&name);
+                freed |= agent.lapsed.remove(&name).is_some();
                 continue;
             };
             if terms.is_over(now, self.planting) {
@@ -198,7 +198,7 @@ impl Scheduler {
 
     /// An attempt is over that nobody waits for any more.
     fn answered_late(&mut self, from: AgentNo, epoch: Epoch) {
-        self.change(from, |agent| agent.lapsed.retain(|(.., lapsed)| *lapsed != epoch));
+        self.change(from, |agent| agent.lapsed.retain(|(.., lapsed), _| *lapsed != epoch));
     }
 
     /// An attempt came to nothing: its home says what follows.

@@ -1,10 +1,11 @@
 //! A job as a lane runs it: what was granted and is not assigned, and what was answered.
 
+use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use tessera_protocol::id::JobId;
-use tessera_protocol::unit::{ComputeUnits, LaneIndex, Tick};
+use tessera_protocol::unit::{ComputeUnits, LaneIndex, ShardIndex, Tick};
 
 use super::errands::Errands;
 use super::fair::{Deadline, FlowId};
@@ -62,6 +63,8 @@ pub(super) struct LaneJob {
     pub(super) tail: bool,
     /// How long its attempts took here.
     pub(super) times: Times,
+    /// Shards for which a second attempt was asked for, and who had the first.
+    pub(super) slow: BTreeMap<ShardIndex, AgentNo>,
 }
 
 impl LaneJob {
@@ -84,6 +87,7 @@ impl LaneJob {
             served: 0,
             tail: false,
             times: Times::default(),
+            slow: BTreeMap::new(),
         }
     }
 
@@ -96,6 +100,7 @@ impl LaneJob {
         self.work = work;
         self.served = 0;
         self.tail = false;
+        self.slow.clear();
     }
 
     /// What its next shard costs.

@@ -20,6 +20,10 @@ use crate::message::{Errand, FailureCause, Loss};
 use crate::planted::Planted;
 use crate::{Effect, SessionId};
 
+/// An assignment may come to its agent so long after its lease has run out, and a heartbeat that does not name it have
+/// overtaken it. *Units*: milliseconds.
+const UNDERWAY_MS: u64 = limits::LEASE_MS;
+
 impl Scheduler {
     /// A session is over: its agent's shards move at once. Those that it may have been computing may be why it
     /// was lost, which their homes hear unless the agent said that it leaves, or it was the hub that ended the
@@ -82,13 +86,18 @@ impl Scheduler {
         let has_lapsed = !agent.lapsed.is_empty();
         if has_lapsed {
             let still_held: BTreeSet<AttemptName> = still_held.into_iter().collect();
-            self.change(number, |agent| agent.lapsed.retain(|lapsed| still_held.contains(lapsed)));
+            self.change(number, |agent| {
+                agent
+                    .lapsed
+                    .retain(|name, since| still_held.contains(name) || now < since.after_ms(UNDERWAY_MS));
+            });
         }
         has_lapsed
     }
 
     /// Ends sessions that fell silent, attempts whose agent no longer names them, and rests.
     pub fn expire(&mut self, now: Tick, out: &mut Outbox) {
+        self.now = now;
         if self.expires < now {
             self.look_at_leases(now, out);
         }
@@ -126,10 +135,10 @@ impl Scheduler {
     pub(super) fn lapse(&mut self, number: AgentNo, epoch: Epoch, out: &mut Outbox) {
         let Some(id) = self.agents.id(number) else { return };
         let Some(attempt) = self.take_attempt(number, epoch) else { return };
-        let (job, index) = (attempt.terms.job, attempt.index);
+        let (job, index, now) = (attempt.terms.job, attempt.index, self.now);
         if !self.planting.is(Planted::ForgetLapsedCredit) {
             self.change(number, |agent| {
-                agent.lapsed.insert((job, index, attempt.epoch));
+                agent.lapsed.insert((job, index, attempt.epoch), now);
             });
         }
         self.change(number, |agent| agent.score.failed());

@@ -6,7 +6,7 @@
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
-use tessera_protocol::id::{AgentId, JobId};
+use tessera_protocol::id::JobId;
 use tessera_protocol::limits;
 use tessera_protocol::unit::{Epoch, ShardIndex, Tick};
 
@@ -109,8 +109,8 @@ impl Scheduler {
             return;
         }
         let room = self.spares_max().saturating_sub(self.spares(now));
-        for (id, job, index) in self.late(&late, now, room) {
-            self.ask_spare(id, (job, index), now, out);
+        for (number, job, index) in self.late(&late, now, room) {
+            self.ask_spare(number, (job, index), now, out);
         }
     }
 
@@ -158,23 +158,22 @@ impl Scheduler {
 
     /// Attempts that are late and have no spare, so many at most: those that never had one first, then the oldest. Looks
     /// at what was given together, of which there is less than of attempts.
-    fn late(&self, late: &BTreeMap<JobId, u64>, now: Tick, most: usize) -> Vec<(AgentId, JobId, ShardIndex)> {
+    fn late(&self, late: &BTreeMap<JobId, u64>, now: Tick, most: usize) -> Vec<(AgentNo, JobId, ShardIndex)> {
         let mut found = Vec::new();
-        for (_, id, agent) in self.agents.iter() {
+        for (number, id, agent) in self.agents.iter() {
             for (terms, shards) in agent.attempts.by_terms() {
                 let Some(after_ms) = late.get(&terms.job) else { continue };
                 if terms.assigned.after_ms(*after_ms) < now && may_have_spare(terms, now) {
                     let first = (terms.spared() != Spared::No, terms.assigned);
-                    found.push(((first, id, terms.job), shards));
+                    found.push(((first, id, terms.job), number, shards));
                 }
             }
         }
-        found.sort_by_key(|(order, _)| *order);
-        let found = found.into_iter();
-        found
-            .flat_map(|((_, id, job), shards)| shards.map(move |index| (id, job, index)))
-            .take(most)
-            .collect()
+        found.sort_by_key(|(order, ..)| *order);
+        let each = found
+            .into_iter()
+            .flat_map(|((.., job), number, shards)| shards.map(move |index| (number, job, index)));
+        each.take(most).collect()
     }
 
     /// Shards that are to be handed out are in flight with agents here, beside another attempt or once were: those
@@ -197,11 +196,12 @@ impl Scheduler {
         }
     }
 
-    fn ask_spare(&mut self, id: AgentId, (job, index): (JobId, ShardIndex), now: Tick, out: &mut Outbox) {
-        let Some(lane_job) = self.jobs.get(&job) else { return };
-        let Some(agent) = self.agents.get_mut(&id) else { return };
+    fn ask_spare(&mut self, number: AgentNo, (job, index): (JobId, ShardIndex), now: Tick, out: &mut Outbox) {
+        let Some(lane_job) = self.jobs.get_mut(&job) else { return };
+        let Some((id, agent)) = self.agents.entry(number) else { return };
         let Some(terms) = agent.attempts.at(job, index) else { return };
         terms.own().spared = Spared::Asked(now);
+        lane_job.slow.insert(index, number);
         let mut errand = elsewhere(terms.errand().cloned(), index, id);
         errand.spare = true;
         if errand.who == Who::Anyone {
@@ -225,11 +225,11 @@ impl Scheduler {
 
     /// A shard is done for which this lane wanted a second attempt.
     pub fn spare_settled(&mut self, job: JobId, index: ShardIndex) {
-        self.agents.for_each_mut(|_, _, agent| {
-            if let Some(terms) = agent.attempts.at(job, index) {
-                terms.own().spared = Spared::Settled;
-            }
-        });
+        let slow = self.jobs.get_mut(&job).and_then(|lane_job| lane_job.slow.remove(&index));
+        let agent = slow.and_then(|number| self.agents.at_mut(number));
+        if let Some(terms) = agent.and_then(|agent| agent.attempts.at(job, index)) {
+            terms.own().spared = Spared::Settled;
+        }
     }
 
     /// Nearly all of a job's round is done.
