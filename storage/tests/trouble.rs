@@ -32,8 +32,9 @@ fn is_root() -> bool {
     unsafe { libc::geteuid() == 0 }
 }
 
-/// Holds back other tests that ask for the same. A process that one test starts has for a moment open what any other has
-/// open: a file that is still written cannot be run, and one that is removed still takes its room.
+/// Holds back other tests that start processes or need their files to be closed. A process that one test starts has for a
+/// moment open what any other has open: a file that is still written cannot be run, and one that is removed still takes
+/// its room.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -42,6 +43,7 @@ fn alone() -> MutexGuard<'static, ()> {
 /// Runs one of the ignored tests below in a process of its own, as another user where one is given.
 fn run_again(test: &str, directory: &Path, user: Option<u32>) -> bool {
     use std::os::unix::process::CommandExt;
+    let _alone = alone();
     // Another user may not reach the build directory, so the program goes where it can be reached.
     let program = directory.join("program");
     fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
@@ -89,7 +91,6 @@ fn a_file_in_the_place_of_the_directory_is_named() {
 
 #[test]
 fn a_directory_without_permission_is_named() {
-    let _alone = alone();
     let directory = tempfile::tempdir().unwrap();
     let closed = directory.path().join("closed");
     fs::create_dir(&closed).unwrap();
@@ -219,38 +220,40 @@ fn fill_up(directory: &Path, make_room: impl FnOnce()) {
 }
 
 /// A disk of its own, gone when this is dropped.
-struct SmallDisk(PathBuf);
+struct SmallDisk {
+    path: PathBuf,
+    _alone: MutexGuard<'static, ()>,
+}
 
 impl SmallDisk {
     fn mount(path: &Path) -> Option<SmallDisk> {
+        let _alone = alone();
         let size = format!("size={SMALL_DISK_BYTES}");
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tessera"]).arg(path).status();
-        mounted.is_ok_and(|status| status.success()).then(|| SmallDisk(path.to_owned()))
+        mounted.is_ok_and(|status| status.success()).then(|| SmallDisk { path: path.to_owned(), _alone })
     }
 }
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg(&self.0).status();
+        let _ = Command::new("umount").arg(&self.path).status();
     }
 }
 
 #[test]
 fn a_full_disk_refuses_whole_batches_and_resumes_when_there_is_room() {
-    let _alone = alone();
     let directory = tempfile::tempdir().unwrap();
     let Some(disk) = SmallDisk::mount(directory.path()) else {
         println!("no right to mount a small disk here; the limit on file sizes stands for it below");
         return;
     };
-    let ballast = disk.0.join("ballast");
+    let ballast = disk.path.join("ballast");
     fs::write(&ballast, vec![0; SMALL_DISK_BYTES as usize / 2]).unwrap();
-    fill_up(&disk.0.join("store"), || fs::remove_file(&ballast).unwrap());
+    fill_up(&disk.path.join("store"), || fs::remove_file(&ballast).unwrap());
 }
 
 #[test]
 fn the_largest_allowed_file_refuses_whole_batches_and_resumes() {
-    let _alone = alone();
     let directory = tempfile::tempdir().unwrap();
     assert!(run_again("reaches_the_largest_allowed_file", directory.path(), None));
 }
@@ -273,15 +276,14 @@ fn reaches_the_largest_allowed_file() {
 
 #[test]
 fn a_full_disk_at_the_first_start_is_named_and_the_next_start_works() {
-    let _alone = alone();
     let directory = tempfile::tempdir().unwrap();
     let Some(disk) = SmallDisk::mount(directory.path()) else {
         println!("no right to mount a small disk here");
         return;
     };
-    let ballast = disk.0.join("ballast");
+    let ballast = disk.path.join("ballast");
     let _ = fs::write(&ballast, vec![0; SMALL_DISK_BYTES as usize - 16_384]);
-    let store = disk.0.join("store");
+    let store = disk.path.join("store");
     let error = refused(&store);
     assert!(matches!(error, OpenError::DiskFull { .. }), "{error:?}");
     fs::remove_file(&ballast).unwrap();

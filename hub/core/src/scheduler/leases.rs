@@ -20,8 +20,8 @@ use crate::message::{Errand, FailureCause, Loss};
 use crate::planted::Planted;
 use crate::{Effect, SessionId};
 
-/// An assignment may come to its agent so long after its lease has run out, and a heartbeat that does not name it have
-/// overtaken it. *Units*: milliseconds.
+/// So long after its lease ran out an assignment may still be under way to its agent, behind a heartbeat that does not name
+/// it. *Units*: milliseconds.
 const UNDERWAY_MS: u64 = limits::LEASE_MS;
 
 impl Scheduler {

@@ -58,15 +58,19 @@ impl World {
             let (account, hello) = (Account::operator(), Box::new(hello));
             world.step(Event::AgentAdmitted { session, agent, account, hello });
         }
+        world.submit(job, requirements);
+        world
+    }
+
+    fn submit(&mut self, id: JobId, requirements: &str) {
         let text = alloc::format!(
             r#"{{"name":"job","workload":"monte_carlo","params":{{"model":"pi","paths":10,"shard_size":10}},
                 "requirements":{requirements}}}"#
         );
         let manifest = JobSpec::from_json(text.as_bytes()).and_then(JobSpec::check).unwrap();
         let (plan, created) = (Plan::new(&manifest, 0).unwrap(), UnixMillis(1_763_000_000_000));
-        let job = NewJob { id: job, manifest, plan, created, base: None, idempotency_key: None };
-        world.step(Event::JobSubmitted { request: RequestId(0), job: Arc::new(job) });
-        world
+        let job = NewJob { id, manifest, plan, created, base: None, idempotency_key: None };
+        self.step(Event::JobSubmitted { request: RequestId(0), job: Arc::new(job) });
     }
 
     fn step(&mut self, event: Event) {
@@ -201,4 +205,21 @@ fn a_digest_that_does_not_fit_what_was_sent_is_a_failure_whatever_digest_comes_a
     world.step(Event::PartialArrived { session, job, index, epoch, partial });
     world.step(Event::ResultsArrived { session, job, answers });
     assert_eq!(world.lane.counts().failed, 1);
+}
+
+#[test]
+fn what_ran_out_takes_its_part_of_the_credit_while_it_may_be_under_way() {
+    let mut world = World::new("{}", &[""]);
+    [2, 3].into_iter().for_each(|number| world.submit(JobId::new(number, [1; 10]), "{}"));
+    assert_eq!(world.given, [0, 0], "it may hold two");
+    // It says that it holds nothing, since it has not got them yet.
+    let heartbeat_at = |world: &mut World, now| {
+        world.now = now;
+        world.step(Event::HeartbeatArrived { session: SessionId(0), holding: Vec::new() });
+        world.step(Event::TimePassed);
+        world.given.len()
+    };
+    let given = [20_000, 31_000, 32_000, 45_000, 60_000].map(|now| heartbeat_at(&mut world, now));
+    assert_eq!(given, [2; 5]);
+    assert_eq!(heartbeat_at(&mut world, 62_000), 4, "by now it would have got them");
 }
